@@ -1,0 +1,401 @@
+/* The whole C API. This file is both cdef'd by cffi and #included by C, so it
+ * holds declarations and integer constants only, and no include guard: its one
+ * includer is compiler.h. */
+
+#define ADVLOG_ABI_VERSION 1
+#define ADVLOG_LAYOUT_VERSION 1
+#define ADVLOG_CORE_METRICS 6
+#define ADVLOG_MAX_NAMES 1024
+#define ADVLOG_MAX_NAME_BYTES 255
+#define ADVLOG_MAX_TEXT_BYTES 4096
+#define ADVLOG_MAX_SINKS 8
+#define ADVLOG_STREAMS 3
+#define ADVLOG_SKETCHES 5
+
+/* What a slot holds. Kinds below ADVLOG_KIND_PART begin a record. */
+enum advlog_kind {
+    ADVLOG_KIND_BATCH = 1,       /* log_batch_progress */
+    ADVLOG_KIND_METRICS = 2,     /* log_metrics */
+    ADVLOG_KIND_MEMORY = 3,      /* a memory sample: system stream */
+    ADVLOG_KIND_PERFORMANCE = 4, /* log_performance_metrics: system stream */
+    ADVLOG_KIND_EVENT = 5,       /* a line of text for the training log */
+    ADVLOG_KIND_SPOOL = 6,       /* first slot of a spool file */
+    ADVLOG_KIND_NAME = 7,        /* in a spool: the name of metric id `level`, as text */
+    ADVLOG_KIND_PART = 16,       /* continuation with values */
+    ADVLOG_KIND_PART_TEXT = 17   /* continuation with text */
+};
+
+/* seq is dense in each stream of an (attempt, rank). */
+enum advlog_stream { ADVLOG_STREAM_METRICS = 0, ADVLOG_STREAM_SYSTEM = 1, ADVLOG_STREAM_EVENTS = 2 };
+
+/* Core metrics, in the order of the slot and of every output. */
+enum advlog_core {
+    ADVLOG_LOSS = 0,
+    ADVLOG_ACCURACY = 1,
+    ADVLOG_LEARNING_RATE = 2,
+    ADVLOG_GRADIENT_NORM = 3,
+    ADVLOG_BATCH_TIME = 4,
+    ADVLOG_DATA_TIME = 5
+};
+
+/* Bits of `present` above the core metrics. */
+#define ADVLOG_HAS_EPOCH 0x40
+#define ADVLOG_HAS_BATCH 0x80
+#define ADVLOG_HAS_TOTAL 0x100
+#define ADVLOG_HAS_STEP 0x200
+
+/* What a push, or a wait for room, came to. */
+enum advlog_status {
+    ADVLOG_OK = 0,
+    ADVLOG_FULL = 1,     /* no room now */
+    ADVLOG_CLOSED = 2,   /* never again */
+    ADVLOG_TOO_LONG = 3, /* more slots than a record may have in this ring */
+    ADVLOG_TIMEOUT = 4,
+    ADVLOG_SLOW = 5,     /* an argument needs conversion, or a name is new */
+    ADVLOG_FORKED = 6,   /* this process is a child of the ring's owner */
+    ADVLOG_OFF = 7       /* the producer is not bound to a ring */
+};
+
+/* Why a ring's memory cannot be used. */
+enum advlog_ring_error {
+    ADVLOG_RING_TOO_SMALL = 1,
+    ADVLOG_RING_BAD_MAGIC = 2,
+    ADVLOG_RING_BAD_VERSION = 3,
+    ADVLOG_RING_BAD_LAYOUT = 4
+};
+
+/* Why a value that an accelerator was to fill in is missing. */
+enum advlog_unresolved {
+    ADVLOG_UNRESOLVED_TIMEOUT = 1,
+    ADVLOG_UNRESOLVED_SLAB_FULL = 2,
+    ADVLOG_UNRESOLVED_CAPTURE = 3,
+    ADVLOG_UNRESOLVED_KILLED = 4
+};
+
+/* Why a call's record never entered the ring. */
+enum advlog_drop {
+    ADVLOG_DROP_FULL = 0,   /* overflow: the ring stayed full */
+    ADVLOG_DROP_CLOSED = 1, /* the logger was closed */
+    ADVLOG_DROP_FORKED = 2, /* a forked child without a ring of its own */
+    ADVLOG_DROP_REASONS = 3
+};
+
+typedef struct advlog_ring advlog_ring;
+typedef struct advlog_drain advlog_drain;
+typedef struct advlog_columns advlog_columns;
+typedef struct advlog_scan advlog_scan;
+
+/* Who writes into a ring; kept in its header for recovery. */
+typedef struct {
+    uint8_t run_id[16];
+    uint8_t boot_id[16];
+    int64_t pid;
+    int64_t process_start; /* clock ticks after boot: with pid, names one process */
+    int32_t attempt;
+    int32_t rank;
+    uint32_t worker; /* 0: the process itself */
+    uint32_t reserved;
+} advlog_identity;
+
+/* One call's values, for the push that any C caller may make. */
+typedef struct {
+    int64_t time_ns;
+    int64_t step;
+    double core[6];
+    int32_t epoch;
+    int32_t batch;
+    int32_t total_batches;
+    uint32_t present; /* bit i: core[i]; ADVLOG_HAS_* */
+    uint8_t kind;
+    uint16_t extras;
+    const uint16_t *extra_ids;
+    const double *extra_values;
+} advlog_record;
+
+/* What a sink has completed. 64 bytes: two copies a sink lie in the ring. */
+typedef struct {
+    uint64_t position; /* every slot below it is in the file, or counted as dropped */
+    int64_t next_seq;
+    uint64_t written; /* records */
+    uint64_t dropped; /* records */
+    uint64_t dev;
+    uint64_t ino;
+    uint64_t length; /* bytes of whole records in that file */
+    uint64_t generation;
+} advlog_cursor;
+
+enum advlog_sink_kind { ADVLOG_SINK_TEXT = 1, ADVLOG_SINK_JSONL = 2, ADVLOG_SINK_SPOOL = 3 };
+
+typedef struct {
+    int32_t kind;   /* enum advlog_sink_kind */
+    int32_t stream; /* enum advlog_stream; a text sink takes events too */
+    uint64_t max_bytes;   /* a file ends before the record that would exceed this */
+    uint64_t max_records; /* likewise; 0 for no limit */
+    uint32_t every;       /* text: one batch line in so many; 1 for all */
+    int32_t level;        /* text: lines below this level are filtered out */
+} advlog_sink_options;
+
+/* A sink as the drain sees it now. */
+typedef struct {
+    advlog_cursor cursor;
+    uint64_t filtered;       /* records that this text sink was not to write; part of cursor.written */
+    uint64_t file_records;   /* in the current file */
+    int64_t file_first_seq;  /* seq of the first record of the current file */
+    int64_t failing_since_ns; /* monotonic; 0 while it works */
+    int32_t error;           /* errno of the last fault; 0 if there was none */
+    int32_t set_aside;       /* its records are being dropped */
+    int32_t needs_file;      /* it has no file opened ahead */
+    int32_t retired_fd;      /* the file it rotated away from; -1 if none waits */
+    int64_t retired_first_seq;
+    int64_t retired_next_seq;
+    uint64_t retired_generation;
+    uint64_t retired_bytes;
+    uint64_t faults; /* since the start */
+} advlog_sink_info;
+
+/* Why advlog_drain_run came back: bits. */
+enum advlog_drain_reason {
+    ADVLOG_DRAIN_FILES = 1,   /* a sink rotated, or needs a file opened ahead */
+    ADVLOG_DRAIN_STOPPED = 2, /* advlog_drain_stop was called */
+    ADVLOG_DRAIN_DONE = 4,    /* the ring is closed and every sink has passed its end */
+    ADVLOG_DRAIN_TIMEOUT = 8, /* the time given has passed */
+    ADVLOG_DRAIN_FAULT = 16,  /* a sink began or ceased to fail, or was set aside */
+    ADVLOG_DRAIN_NONFINITE = 32 /* the first NaN or infinity of a metric was seen */
+};
+
+/* Running statistics of one metric: moments over the finite values only. */
+typedef struct {
+    uint64_t count; /* finite values */
+    double mean;
+    double m2; /* sum of squared deviations from the mean */
+    double min;
+    double max;
+    double last; /* the last value, finite or not */
+    uint64_t nan;
+    uint64_t posinf;
+    uint64_t neginf;
+    /* of the first value that was not finite: */
+    int64_t bad_seq; /* -1 while there was none */
+    int64_t bad_step;
+    int64_t bad_time_ns;
+    int32_t bad_epoch;
+    int32_t bad_batch;
+    uint32_t bad_present; /* ADVLOG_HAS_* bits that say which of these are known */
+    int32_t bad_class;    /* 1 NaN, 2 +Inf, 3 -Inf */
+} advlog_stat;
+
+/* A quantile sketch: buckets whose bounds grow by a constant factor, so that a
+ * quantile is within 1 % of a true one (DDSketch, Masson et al., VLDB 2019).
+ * For values from 1e-9 up to 5e8; outside, the nearest bucket. */
+#define ADVLOG_SKETCH_BUCKETS 2048
+typedef struct {
+    uint64_t count;
+    uint64_t zero; /* values at or below zero */
+    uint64_t bucket[2048];
+} advlog_sketch;
+
+enum advlog_sketch_of {
+    ADVLOG_SKETCH_BATCH_TIME = 0,      /* of metric records */
+    ADVLOG_SKETCH_DATA_TIME = 1,
+    ADVLOG_SKETCH_STEP_INTERVAL = 2,   /* between batch records without batch_time */
+    ADVLOG_SKETCH_SYSTEM_BATCH_TIME = 3, /* of performance records */
+    ADVLOG_SKETCH_SYSTEM_DATA_TIME = 4
+};
+
+/* The epoch that the latest batch record belongs to. */
+typedef struct {
+    int32_t epoch;
+    int32_t seen; /* 0 until the first batch record */
+    uint64_t batches;
+    int64_t first_ns;
+    int64_t last_ns;
+    double samples; /* sum of the metric `samples` */
+    double tokens;
+    advlog_stat loss;
+    advlog_stat accuracy;
+} advlog_epoch;
+
+/* Everything the drain has counted, as of one moment. */
+typedef struct {
+    uint64_t position; /* every record below it is counted here */
+    uint64_t records[3]; /* a stream */
+    int64_t last_ns;
+    int64_t last_step;
+    int32_t last_epoch;
+    int32_t last_batch;
+    int32_t last_total;
+    uint32_t last_present; /* ADVLOG_HAS_* of the last batch or metrics record */
+    uint32_t names;        /* metric ids below this have entries */
+    advlog_stat core[6];
+    advlog_stat system_core[6]; /* of performance records */
+    advlog_stat step_interval;
+    advlog_epoch epoch;
+    advlog_sketch sketch[5];
+} advlog_totals;
+
+/* ---- numbers (number.cpp). Each returns the bytes written; no NUL. ---- */
+
+/* The shortest text that reads back as the same double, always with '.' or an
+ * exponent ("1.0", "-0.0", "5e-324"); "nan", "inf", "-inf". At most 26 bytes. */
+size_t advlog_number_double(char *out, double value);
+/* At most 20 bytes. */
+size_t advlog_number_int(char *out, int64_t value);
+
+/* ---- ring (ring.c, names.c) ---- */
+
+/* Bytes of memory for a ring of `slots` slots (a power of two, at least 64). */
+uint64_t advlog_ring_bytes(uint64_t slots);
+/* Lays a ring out in zeroed memory; its positions start at `start` (normally
+ * `slots`). The magic number is stored last. 0, or an advlog_ring_error. */
+int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity);
+/* A handle on a formatted ring; NULL with *error set where it is none. The
+ * memory must outlive the handle. */
+advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error);
+void advlog_ring_detach(advlog_ring *ring);
+
+/* Never waits. Any thread. ADVLOG_OK, _FULL, _CLOSED, _TOO_LONG or _FORKED. */
+int advlog_push(advlog_ring *ring, const advlog_record *record);
+int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes);
+/* Waits until `slots` slots are free: ADVLOG_OK, _CLOSED or _TIMEOUT. */
+int advlog_wait_room(advlog_ring *ring, uint64_t slots, int64_t timeout_ns);
+/* From here on every push fails. The position at which the ring ends. */
+uint64_t advlog_ring_close(advlog_ring *ring);
+
+uint64_t advlog_ring_slots(const advlog_ring *ring);
+uint64_t advlog_ring_write_pos(const advlog_ring *ring);
+uint64_t advlog_ring_read_pos(const advlog_ring *ring);
+bool advlog_ring_closed(const advlog_ring *ring);
+/* Records that entered the ring, of one stream. */
+uint64_t advlog_ring_accepted(const advlog_ring *ring, int stream);
+void advlog_ring_count_drop(advlog_ring *ring, int reason);
+uint64_t advlog_ring_dropped(const advlog_ring *ring, int reason);
+void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out);
+
+/* The id of a name, given one if it is new; -1: the table is full. Callers take
+ * turns (the GIL, or a lock of theirs). */
+int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes);
+uint32_t advlog_name_count(const advlog_ring *ring);
+/* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. */
+int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out);
+
+/* ---- drain (drain.c): one thread at a time runs it ---- */
+
+advlog_drain *advlog_drain_new(advlog_ring *ring);
+void advlog_drain_free(advlog_drain *drain);
+/* The new sink's index, or -1. Before the first run. */
+int advlog_drain_add_sink(advlog_drain *drain, const advlog_sink_options *options);
+/* Gives a sink the file that it switches to when its current one is full, or
+ * at once if it has none. The drain writes to fd and never closes it. */
+void advlog_sink_give_file(advlog_drain *drain, int sink, int fd, uint64_t dev, uint64_t ino, uint64_t generation);
+/* The file it had could not be opened: errno. Counts as a fault of the sink. */
+void advlog_sink_file_fault(advlog_drain *drain, int sink, int error);
+/* The caller has dealt with retired_fd. */
+void advlog_sink_retired(advlog_drain *drain, int sink);
+/* The sink ends its file after what the ring holds now, if it has any records. Any thread. */
+void advlog_sink_rotate(advlog_drain *drain, int sink);
+void advlog_sink_get(advlog_drain *drain, int sink, advlog_sink_info *out);
+
+/* Drains until something needs the caller; bits of advlog_drain_reason. */
+int advlog_drain_run(advlog_drain *drain, int64_t timeout_ns);
+/* Makes a run return soon. Any thread. */
+void advlog_drain_stop(advlog_drain *drain);
+/* Waits until every sink that works has completed what lies below `position`,
+ * and the statistics cover it: ADVLOG_OK or _TIMEOUT. Any thread but the drain's. */
+int advlog_drain_wait(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
+/* Likewise for the statistics alone. */
+int advlog_drain_wait_totals(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
+/* Copies of the statistics. Any thread. */
+void advlog_drain_totals(advlog_drain *drain, advlog_totals *out);
+void advlog_drain_name_stats(advlog_drain *drain, int stream, uint32_t first, uint32_t count, advlog_stat *out);
+
+/* ---- statistics (stats.c) ---- */
+
+void advlog_stat_init(advlog_stat *stat);
+/* Welford's update (Knuth, TAOCP 2, 4.2.2) of a finite value; others are counted. */
+void advlog_stat_add(advlog_stat *stat, double value);
+/* Chan, Golub and LeVeque's pairwise merge: into += other. The earlier first
+ * bad value, by time, is kept; `last` becomes other's unless other is empty. */
+void advlog_stat_merge(advlog_stat *into, const advlog_stat *other);
+void advlog_sketch_add(advlog_sketch *sketch, double value);
+void advlog_sketch_merge(advlog_sketch *into, const advlog_sketch *other);
+/* The q-quantile, 0 <= q <= 1; NaN for an empty sketch. */
+double advlog_sketch_quantile(const advlog_sketch *sketch, double q);
+
+/* ---- spools into columns (columns.c) ----
+ * A spool: one ADVLOG_KIND_SPOOL slot, then records and, before its first use,
+ * a NAME record for each metric id. The SPOOL slot's fields: `count` = layout
+ * version, `part` = stream, epoch = attempt, batch = rank, step = first seq,
+ * time_ns = creation; extra[0..1] = run id (16 bytes). */
+
+typedef struct {
+    int32_t layout_version;
+    int32_t stream;
+    int32_t attempt;
+    int32_t rank;
+    int64_t first_seq;
+    uint8_t run_id[16];
+    uint64_t records; /* whole records of the stream */
+    uint64_t slots;   /* whole slots consumed: what follows them is torn */
+    uint32_t names;   /* one more than the largest id named */
+    int32_t damaged;  /* a slot that no drain writes; the scan stopped before it */
+} advlog_spool_info;
+
+/* First pass: what is in a spool. Fed with its slots in order, in pieces of
+ * any size; a record may straddle two pieces. */
+advlog_scan *advlog_scan_new(void);
+void advlog_scan_free(advlog_scan *scan);
+void advlog_scan_feed(advlog_scan *scan, const void *slots, uint64_t count);
+void advlog_scan_info(const advlog_scan *scan, advlog_spool_info *out);
+/* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. */
+int advlog_scan_name(const advlog_scan *scan, uint32_t id, char *out);
+
+/* Second pass: slots to Arrow buffers of at most `capacity` rows. column_of[id],
+ * of `names` entries, is the column (0 ..< columns) of metric id, or -1 for the
+ * map `extra`. The first record gets seq first_seq. */
+advlog_columns *advlog_columns_new(uint32_t capacity, const int32_t *column_of, uint32_t names, uint32_t columns, int64_t first_seq);
+void advlog_columns_free(advlog_columns *columns);
+/* Consumes whole records until the buffers are full or the input ends; the
+ * slots consumed (0: full, or no whole record is left in the input). */
+uint64_t advlog_columns_feed(advlog_columns *columns, const void *slots, uint64_t count);
+/* Empties the buffers for the next rows; addresses stay or change. */
+void advlog_columns_reset(advlog_columns *columns);
+
+/* Arrow buffers of the rows held now; valid until the next feed, reset or free.
+ * A `valid` bitmap is NULL-able: NULL where `nulls` is 0. Bitmaps are LSB first. */
+typedef struct {
+    uint32_t rows;
+    const int64_t *time_us; /* floor(time_ns / 1000) */
+    const int64_t *seq;
+    const int32_t *worker;
+    const int32_t *kind;
+    const int32_t *epoch;
+    const uint8_t *epoch_valid;
+    const int32_t *batch;
+    const uint8_t *batch_valid;
+    const int32_t *total_batches;
+    const uint8_t *total_valid;
+    const int64_t *step;
+    const uint8_t *step_valid;
+    const int32_t *extra_offsets; /* rows + 1 */
+    const int32_t *extra_ids;
+    const double *extra_values;
+    const uint8_t *extra_valid;   /* an extra that never came is a null value */
+    const int32_t *unresolved_offsets; /* rows + 1 */
+    const int32_t *unresolved_ids;     /* metric id; core metric i is -1 - i */
+    const int32_t *unresolved_reasons; /* enum advlog_unresolved */
+    uint64_t epoch_nulls;
+    uint64_t batch_nulls;
+    uint64_t total_nulls;
+    uint64_t step_nulls;
+    uint64_t extra_nulls;
+} advlog_column_buffers;
+void advlog_columns_buffers(const advlog_columns *columns, advlog_column_buffers *out);
+/* One metric's column: values and bitmap; returns its nulls. column < 0 is core
+ * metric -1 - column, others as in column_of. */
+uint64_t advlog_columns_metric(const advlog_columns *columns, int32_t column, const double **values, const uint8_t **valid);
+
+/* ---- formatting, for tests and recovery (format_text.c, format_jsonl.c) ---- */
+
+/* Formats `count` slots of one record starting at slots[0] as the drain does,
+ * names taken from the ring; bytes written, or -1 where `capacity` is too small. */
+int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out, uint64_t capacity);

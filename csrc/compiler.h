@@ -1,0 +1,35 @@
+/* What every C file here starts from: the standard headers, the API, attributes
+ * and the clocks. */
+#pragma once
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#include "advlog_api.h"
+
+#define ADVLOG_LIKELY(x) __builtin_expect(!!(x), 1)
+#define ADVLOG_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define ADVLOG_COLD __attribute__((noinline, cold))
+
+/* Writers on different cores are kept two cache lines apart: x86 prefetches
+ * lines in pairs, and some ARM cores have lines of 128 bytes. */
+#define ADVLOG_LINE_BYTES 128
+
+static inline int64_t advlog_clock_ns(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Nanoseconds since 1970-01-01 UTC: the time that records carry. */
+static inline int64_t advlog_wall_ns(void) { return advlog_clock_ns(CLOCK_REALTIME); }
+
+/* Nanoseconds since some fixed moment: the time that deadlines are counted in. */
+static inline int64_t advlog_monotonic_ns(void) { return advlog_clock_ns(CLOCK_MONOTONIC); }

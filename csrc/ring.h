@@ -1,0 +1,153 @@
+/* The ring: a bounded queue of slots in shared memory, many producers, one drain.
+ *
+ * Positions are free-running uint64 numbers, compared by subtraction only, so
+ * nothing changes when they wrap; position p lies in slot p & mask. Between
+ * write_pos and read_pos there are at most `slots` positions while the ring is
+ * open; closing adds 2^63 to write_pos, which makes every later check fail.
+ *
+ * Ordering edges (each line names its partner):
+ *   W  producer publishes a slot      mark, release    -> R  drain reads mark, acquire
+ *      so the drain sees the payload of every slot whose mark it saw.
+ *   F  drain frees slots              read_pos, release -> G  producer reads read_pos, acquire
+ *      so a producer overwrites a slot only after the drain's last read of it.
+ *   H  producer passes G on to others cached_read_pos, release -> K  producer, acquire
+ *      with G, so that K sees what G saw.
+ *   N  writer adds a metric name      names.count, release -> M  reader, acquire
+ *      so a name's bytes are seen by whoever sees its id counted. A record that
+ *      uses id i is pushed after N by the same or a synchronised thread, so R
+ *      implies M.
+ *   C  drain selects a cursor copy    selected, release -> D  reader, acquire
+ *      so a reader, recovery too, sees one whole copy.
+ * A reservation is a relaxed CAS: it hands out positions and publishes nothing.
+ *
+ * Progress: try-push is lock-free, wait-free without contention, and fails only
+ * when the ring is full, closed or the process is a forked child. A producer
+ * stopped between its CAS and W holds the drain back at its slot, nobody else;
+ * in the hot call no code that can fail or run Python stands between the two. */
+#pragma once
+
+#include "slot.h"
+
+#define ADVLOG_RING_MAGIC UINT64_C(0x676f6c7664610a01) /* "\x01\nadvlog" */
+#define ADVLOG_HANDLE_MAGIC UINT32_C(0x61646c67)
+#define ADVLOG_CLOSED_BIT (UINT64_C(1) << 63)
+#define ADVLOG_SLAB_ENTRIES 4096
+#define ADVLOG_PAGE_BYTES 4096
+
+/* The first page of the memory. Groups are laid out by writer. */
+typedef struct {
+    /* Written once, before the magic. */
+    atomic_u64 magic;
+    uint32_t layout_version;
+    uint32_t slot_bytes;
+    uint64_t file_bytes;
+    uint64_t slots;
+    uint64_t names_offset;
+    uint64_t slab_offset;
+    uint64_t slab_entries;
+    uint64_t slots_offset;
+    advlog_identity identity;
+
+    /* Producers. accepted_call is stored only by holders of the GIL. */
+    _Alignas(2 * ADVLOG_LINE_BYTES) atomic_u64 write_pos;
+    atomic_u64 cached_read_pos;
+    atomic_u64 accepted_call[ADVLOG_STREAMS];
+
+    /* Any thread, away from the hot call. */
+    _Alignas(ADVLOG_LINE_BYTES) atomic_u64 accepted_push[ADVLOG_STREAMS];
+    atomic_u64 dropped[ADVLOG_DROP_REASONS];
+
+    /* The drain; `wake` by whoever wakes it. */
+    _Alignas(ADVLOG_LINE_BYTES) atomic_u64 read_pos;
+    atomic_u32 sleeping;
+    atomic_u32 wake;
+
+    /* The drain: each sink's cursor, two copies and which of them holds. */
+    struct {
+        _Alignas(ADVLOG_LINE_BYTES) atomic_u64 selected;
+        uint64_t unused[7];
+        advlog_cursor copy[2];
+    } cursor[ADVLOG_MAX_SINKS];
+} advlog_ring_header;
+
+_Static_assert(sizeof(advlog_ring_header) <= ADVLOG_PAGE_BYTES, "the header is one page");
+_Static_assert(sizeof(advlog_cursor) == 64, "a cursor copy is one cache line");
+
+/* Where an accelerator puts a value: one aligned 16-byte store, self-validating. */
+typedef struct {
+    uint64_t value;
+    uint64_t check; /* value ^ key; the key is in the slot's reference */
+} advlog_slab_entry;
+
+/* The names: append-only, so that a recovery can decode slots. */
+typedef struct {
+    atomic_u64 count;
+    uint64_t used;                      /* bytes of the heap */
+    uint32_t offset[ADVLOG_MAX_NAMES];  /* into the heap: length byte, then UTF-8 */
+    uint8_t heap[65536];
+} advlog_name_table;
+
+/* A process's handle on a ring. */
+struct advlog_ring {
+    uint32_t magic; /* ADVLOG_HANDLE_MAGIC: producer.c checks both */
+    uint32_t abi_version;
+    advlog_ring_header *header;
+    advlog_name_table *names;
+    advlog_slab_entry *slab;
+    advlog_slot *slots;
+    uint64_t mask;
+    uint64_t count;
+    const atomic_u32 *canary; /* 1 in the process that attached, 0 in its forked children */
+};
+
+/* Wakes the drain if it sleeps. */
+void ring_wake(advlog_ring *ring);
+/* Called when, by cached_read_pos, more than half is used. ADVLOG_OK once there is room. */
+ADVLOG_COLD int ring_look_again(advlog_ring *ring, uint64_t slots);
+
+static inline bool ring_is_child(const advlog_ring *ring) {
+    /* Relaxed: the kernel wipes the page at fork, before the child runs. */
+    return ADVLOG_UNLIKELY(load32_relaxed(ring->canary) == 0);
+}
+
+/* Reserves `slots` consecutive positions for the calling thread, which must
+ * publish them all, last position first. */
+static inline int ring_try_reserve(advlog_ring *ring, uint64_t slots, uint64_t *position) {
+    advlog_ring_header *h = ring->header;
+    /* Relaxed: the CAS below checks it again, and F-G, H-K order the payload. */
+    uint64_t p = load_relaxed(&h->write_pos);
+    for (;;) {
+        uint64_t used = p + slots - load_acquire(&h->cached_read_pos); /* K, partner H */
+        if (ADVLOG_UNLIKELY(used > ring->count / 2)) {
+            int status = ring_look_again(ring, slots);
+            if (status != ADVLOG_OK) return status;
+            p = load_relaxed(&h->write_pos);
+            used = p + slots - load_acquire(&h->cached_read_pos); /* K, partner H */
+            if (used > ring->count) continue;
+        }
+        if (ADVLOG_LIKELY(cas_relaxed(&h->write_pos, &p, p + slots))) {
+            *position = p;
+            return ADVLOG_OK;
+        }
+    }
+}
+
+static inline advlog_slot *ring_slot(const advlog_ring *ring, uint64_t position) {
+    return &ring->slots[position & ring->mask];
+}
+
+static inline void ring_publish(advlog_slot *slot, uint64_t position) {
+    store_release(&slot->mark, position + 1); /* W, partner R */
+}
+
+/* The slots that a record with so many extras takes. */
+static inline uint64_t ring_slots_for(uint64_t extras) {
+    return extras <= ADVLOG_HEADER_EXTRAS
+               ? 1
+               : 1 + (extras - ADVLOG_HEADER_EXTRAS + ADVLOG_PART_EXTRAS - 1) / ADVLOG_PART_EXTRAS;
+}
+
+/* The most slots that one record may take. */
+static inline uint64_t ring_record_limit(const advlog_ring *ring) {
+    return ring->count / 4 < 255 ? ring->count / 4 : 255;
+}

@@ -1,0 +1,202 @@
+"""What a logger can be told, checked once when it is made."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ._paths import checked_name
+from .exceptions import expected
+from .records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES, RESERVED_NAMES
+
+ConsoleMode = Literal["auto", "plain", "off"]
+Overflow = Literal["block", "drop_newest"]
+TextRanks = Literal["rank0", "all"]
+
+MIN_LOG_SIZE = 1024
+MIN_RING_BYTES = 64 * 1024
+MAX_RING_BYTES = 1 << 30
+
+
+def checked_metric_name(name: object, argument: str = "metric name") -> str:
+    """The name, if a metric may have it.
+
+    :raises TypeError: it is no string.
+    :raises ValueError: it is empty, reserved, longer than 255 bytes or not valid Unicode.
+    """
+    if not isinstance(name, str):
+        raise TypeError(expected(argument, "a string", name))
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError(expected(argument, "valid Unicode, without lone surrogates", name)) from None
+    if not 0 < size <= MAX_METRIC_NAME_BYTES:
+        raise ValueError(expected(argument, f"1-{MAX_METRIC_NAME_BYTES} bytes of UTF-8", name))
+    if name in RESERVED_NAMES:
+        raise ValueError(expected(argument, "a name that the outputs do not use for themselves", name))
+    return name
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """The options of :class:`AdvancedLogger`: each one's purpose, default, trade-off and failure.
+
+    :raises TypeError: an option has the wrong type.
+    :raises ValueError: an option is out of its range. The message names it, what was expected and what came.
+    """
+
+    log_dir: Path = Path("logs")
+    """Where every file of the run goes; made if it is missing. A path that cannot be made or written raises."""
+
+    experiment_name: str = "experiment"
+    """The run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`.
+    A second start with the same name is a new attempt of the same run and overwrites nothing."""
+
+    log_level: int = logging.INFO
+    """The lowest level that reaches the text logs and the console; a name such as "INFO" works too. Batch lines
+    are INFO. Metrics, events and errors.log are never filtered, so nothing is lost by a higher level."""
+
+    max_log_files: int = 10
+    """Files kept of each rotated series, the current one included. Fewer saves disk; the oldest file goes, and its
+    records count as `expired`. A JSONL file stays until its records are sealed in Parquet (where that is on)."""
+
+    max_log_size: int = 10 * 1024 * 1024
+    """Bytes of each text, JSONL and event file before it rotates, at least 1024. A single line that is longer has
+    a file to itself."""
+
+    metrics: tuple[str, ...] = ()
+    """Metric names, beside the guide's, that get a Parquet column of their own from the first part on. Metrics
+    first seen after the first part lie in the column `extra`; declaring them avoids that."""
+
+    text: bool = True
+    """Write `NAME_training.log`. Off saves about a third of the drain's CPU."""
+
+    jsonl: bool = True
+    """Write `NAME_metrics.jsonl` and `NAME_system.jsonl`."""
+
+    parquet: bool = True
+    """Write the Parquet folders: every record, whatever rotation removes elsewhere. Off avoids importing pyarrow."""
+
+    training_log_every: int = 1
+    """Write one batch line in so many to the training log; metrics are not thinned."""
+
+    text_ranks: TextRanks = "rank0"
+    """Which ranks write a training log: "rank0" or "all"."""
+
+    rank: int | None = None
+    """This process's rank; None reads the launcher's environment (torchrun, SLURM, Open MPI, PMI), else 0."""
+
+    world_size: int | None = None
+    """How many ranks there are; None reads the launcher's environment, else 1."""
+
+    console: ConsoleMode = "auto"
+    """What standard error shows on rank 0: "auto" is plain lines, and a live bar on a terminal; "plain" is lines
+    only; "off" is nothing. Never a line a batch."""
+
+    ring_bytes: int = 4 * 1024 * 1024
+    """Memory for records on their way, 128 bytes each: 64 KiB to 1 GiB, rounded down to a power of two of slots.
+    More rides out longer stalls of the disk. Where shared memory is short, a sixteenth of what is free."""
+
+    ring_dir: Path | None = None
+    """Where the ring's file lies; None is shared memory, which is faster than a disk and survives a SIGKILL too. A
+    network file system is refused: the ring then lies in memory that dies with the process, with a warning."""
+
+    overflow: Overflow = "block"
+    """What a full ring does: "block" waits for the drain; "drop_newest" drops the record at once. Both count."""
+
+    overflow_timeout_s: float | None = 1.0
+    """How long "block" waits, in seconds; None is forever. After one wait that ran out, records are dropped without
+    waiting until half of the ring is free again."""
+
+    memory_interval_s: float = 5.0
+    """Seconds between memory samples; 0 takes none but those of `log_memory_usage`."""
+
+    part_interval_s: float = 300.0
+    """The longest time, in seconds, that records wait to be sealed into a Parquet part; the first part comes after
+    10 s, each later one after twice the time. Shorter shows records to readers sooner, in more and smaller files."""
+
+    part_rows: int = 1_000_000
+    """Records after which a part is sealed, whatever the time."""
+
+    close_timeout_s: float = 30.0
+    """How long `close()` and the exit wait for a disk that hangs, in seconds; what is left then is counted."""
+
+    capture_logging: bool = False
+    """Send what the standard library's root logger gets to `NAME_main.log` too."""
+
+    enabled: bool = True
+    """Off makes every call a no-op that touches no file; so does `ADVLOG_DISABLED=1` in the environment."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        if not isinstance(self.log_dir, (str, os.PathLike)):
+            raise TypeError(expected("log_dir", "a path", self.log_dir))
+        set_(self, "log_dir", Path(self.log_dir))
+        checked_name(self.experiment_name)
+        set_(self, "log_level", _level(self.log_level))
+        if self.ring_dir is not None:
+            if not isinstance(self.ring_dir, (str, os.PathLike)):
+                raise TypeError(expected("ring_dir", "a path or None", self.ring_dir))
+            set_(self, "ring_dir", Path(self.ring_dir))
+        set_(self, "metrics", _metric_names(self.metrics))
+        for name in ("text", "jsonl", "parquet", "capture_logging", "enabled"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(expected(name, "True or False", getattr(self, name)))
+        for name, choices in (("console", ConsoleMode), ("overflow", Overflow), ("text_ranks", TextRanks)):
+            if getattr(self, name) not in get_args(choices):
+                wanted = " or ".join(map(repr, get_args(choices)))
+                raise ValueError(expected(name, wanted, getattr(self, name)))
+        _integer("max_log_files", self.max_log_files, 1, 1_000_000)
+        _integer("max_log_size", self.max_log_size, MIN_LOG_SIZE, 1 << 50)
+        _integer("training_log_every", self.training_log_every, 1, (1 << 32) - 1)
+        _integer("ring_bytes", self.ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES)
+        _integer("part_rows", self.part_rows, 1, 100_000_000)
+        if self.rank is not None:
+            _integer("rank", self.rank, 0, 99_999)
+        if self.world_size is not None:
+            _integer("world_size", self.world_size, 1, 100_000)
+        _seconds("memory_interval_s", self.memory_interval_s, 0.0)
+        _seconds("part_interval_s", self.part_interval_s, 0.1)
+        _seconds("close_timeout_s", self.close_timeout_s, 0.0)
+        if self.overflow_timeout_s is not None:
+            _seconds("overflow_timeout_s", self.overflow_timeout_s, 0.0)
+
+
+def _level(level: object) -> int:
+    if isinstance(level, str) and level.upper() in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        return int(getattr(logging, level.upper()))
+    if isinstance(level, bool) or not isinstance(level, int):
+        raise TypeError(expected("log_level", "a level of the logging module", level))
+    if not 0 <= level <= 100:
+        raise ValueError(expected("log_level", "a level of the logging module, 0-100", level))
+    return level
+
+
+def _metric_names(names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(expected("metrics", "a sequence of metric names", names))
+    declared = tuple(
+        dict.fromkeys(checked_metric_name(n, "metrics") for n in names if n not in CORE_METRICS)
+    )
+    if len(declared) > MAX_METRIC_NAMES:
+        raise ValueError(expected("metrics", f"at most {MAX_METRIC_NAMES} names", len(declared)))
+    return declared
+
+
+def _integer(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(expected(name, "an integer", value))
+    if not low <= value <= high:
+        raise ValueError(expected(name, f"an integer from {low} to {high}", value))
+
+
+def _seconds(name: str, value: object, low: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(expected(name, "seconds", value))
+    if not low <= value < math.inf:
+        raise ValueError(expected(name, f"finite seconds, at least {low}", value))

@@ -1,0 +1,23 @@
+"""The errors that advlog_fast raises. Misuse raises; a fault of the disk never does."""
+
+from __future__ import annotations
+
+
+class AdvlogError(Exception):
+    """Base of every error that only advlog_fast raises."""
+
+
+class RunBusyError(AdvlogError):
+    """The run's rank is being logged by another live process, which the message names."""
+
+
+class RunNotFoundError(AdvlogError, FileNotFoundError):
+    """There is no run of that name in that directory."""
+
+
+def expected(argument: str, wanted: str, got: object) -> str:
+    """The one wording of a misuse: which argument, what was expected, what came."""
+    shown = repr(got)
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    return f"{argument}: expected {wanted}, got {type(got).__name__} {shown}"

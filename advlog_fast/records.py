@@ -1,0 +1,73 @@
+"""What a record holds: the guide's dataclasses and the columns of every output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+INTEGER_COLUMNS = ("epoch", "batch", "total_batches", "step")
+"""The integers of a record, in the order of every output."""
+
+CORE_METRICS = ("loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time")
+"""The guide's metrics, in the order of the slot and of every output; float64, times in seconds."""
+
+RESERVED_NAMES = frozenset(
+    (
+        *INTEGER_COLUMNS,
+        "timestamp",
+        "attempt",
+        "rank",
+        "worker",
+        "seq",
+        "kind",
+        "nonfinite",
+        "unresolved",
+        "extra",
+    )
+)
+"""Names that a metric cannot have: the outputs use them for themselves."""
+
+MAX_METRIC_NAMES = 1024
+"""Different metric names that one run may have, beside the guide's."""
+
+MAX_METRIC_NAME_BYTES = 255
+"""Bytes of a metric name, as UTF-8."""
+
+SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+"""What `severity` may be."""
+
+
+@dataclass
+class TrainingMetrics:
+    """One batch's metrics, for :meth:`AdvancedLogger.log_metrics`.
+
+    Times are seconds; `memory_usage` is flattened to metrics named `memory_usage/<key>`;
+    `timestamp` is the time of the call where it is None, and a naive one is local time.
+    """
+
+    epoch: int
+    batch: int
+    total_batches: int
+    loss: float
+    accuracy: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    memory_usage: Mapping[str, float] | None = None
+    batch_time: float | None = None
+    data_time: float | None = None
+    timestamp: datetime | None = None
+
+
+@dataclass
+class ErrorLog:
+    """One error as :meth:`AdvancedLogger.log_error` recorded it; `timestamp` is UTC."""
+
+    error_type: str
+    error_message: str
+    operation: str
+    timestamp: datetime
+    traceback: str
+    context: dict[str, Any]
+    severity: str = "ERROR"

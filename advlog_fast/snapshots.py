@@ -1,0 +1,137 @@
+"""Frozen pictures of a running logger: what was counted, and how it fares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """The first value of a metric that was NaN or infinite."""
+
+    value: str
+    """`nan`, `inf` or `-inf`."""
+    seq: int
+    step: int | None
+    epoch: int | None
+    batch: int | None
+    time_ns: int
+
+
+@dataclass(frozen=True)
+class MetricStats:
+    """Running statistics of one metric: moments over its finite values only."""
+
+    count: int = 0
+    """Finite values."""
+    mean: float = math.nan
+    std: float = math.nan
+    """Population standard deviation."""
+    min: float = math.nan
+    max: float = math.nan
+    last: float = math.nan
+    """The last value, finite or not."""
+    nan: int = 0
+    posinf: int = 0
+    neginf: int = 0
+    first_nonfinite: NonFinite | None = None
+
+    @property
+    def sum(self) -> float:
+        """The sum of the finite values; 0.0 where there is none."""
+        return self.mean * self.count if self.count else 0.0
+
+
+@dataclass(frozen=True)
+class EpochTotals:
+    """What was counted of the epoch of the latest batch record."""
+
+    epoch: int
+    batches: int
+    first_ns: int
+    last_ns: int
+    samples: float
+    tokens: float
+    loss: MetricStats
+    accuracy: MetricStats
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Percentiles of a duration, in seconds, within 1 %; NaN where there was no value."""
+
+    p50: float = math.nan
+    p90: float = math.nan
+    p99: float = math.nan
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Everything the drain has counted, as of one moment."""
+
+    pending: int = 0
+    """Calls that returned but are not counted here yet; 0 but for an overloaded drain."""
+    metric_records: int = 0
+    system_records: int = 0
+    event_records: int = 0
+    last_epoch: int | None = None
+    last_batch: int | None = None
+    last_total_batches: int | None = None
+    last_step: int | None = None
+    last_time_ns: int = 0
+    metrics: Mapping[str, MetricStats] = field(default_factory=dict)
+    """By name: the guide's metrics that had a value, then the others in order of their first use."""
+    system: Mapping[str, MetricStats] = field(default_factory=dict)
+    """Likewise for memory and performance samples."""
+    step_interval: MetricStats = field(default_factory=MetricStats)
+    """Seconds between batch records that came without a batch_time."""
+    epoch: EpochTotals | None = None
+    quantiles: Mapping[str, Quantiles] = field(default_factory=dict)
+    """Of `batch_time`, `data_time`, `step_interval`, `performance/batch_time`, `performance/data_time`."""
+
+
+@dataclass(frozen=True)
+class SinkHealth:
+    """One destination's account: accepted = written + dropped + pending."""
+
+    name: str
+    accepted: int
+    """Records that entered the ring and are this sink's to write."""
+    written: int
+    """Records completed, those that rotation has since expired among them."""
+    dropped: int
+    pending: int
+    filtered: int
+    """Of `written`: lines that the log level or `training_log_every` kept out of the text log."""
+    expired: int
+    """Of `written`: records that stood in files removed by `max_log_files`."""
+    faults: int
+    """Failed writes and opens since the start."""
+    error: str | None
+    """What the last fault was; None while there was none."""
+    set_aside: bool
+    """It fails, and its records are being dropped until it works again."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The logger's own state: offered = accepted + dropped_at_entry."""
+
+    offered: int
+    accepted: int
+    dropped_at_entry: Mapping[str, int]
+    """By reason: `full`, `closed`, `forked`."""
+    pending: int
+    """Records in the ring that not every working sink has completed."""
+    ring_slots: int
+    ring_used: int
+    sinks: Mapping[str, SinkHealth]
+    ring_path: str | None
+    """Where the ring lies; None for memory that dies with the process."""
+    status: str
+    drain_cpu_s: float
+    """CPU time that the drain thread has used, in seconds."""
+    parts: int
+    """Parquet parts sealed in this attempt."""

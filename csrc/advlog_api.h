@@ -61,7 +61,8 @@ enum advlog_ring_error {
     ADVLOG_RING_TOO_SMALL = 1,
     ADVLOG_RING_BAD_MAGIC = 2,
     ADVLOG_RING_BAD_VERSION = 3,
-    ADVLOG_RING_BAD_LAYOUT = 4
+    ADVLOG_RING_BAD_LAYOUT = 4,
+    ADVLOG_RING_NO_MEMORY = 5
 };
 
 /* Why a value that an accelerator was to fill in is missing. */
@@ -269,6 +270,7 @@ bool advlog_ring_closed(const advlog_ring *ring);
 uint64_t advlog_ring_accepted(const advlog_ring *ring, int stream);
 void advlog_ring_count_drop(advlog_ring *ring, int reason);
 uint64_t advlog_ring_dropped(const advlog_ring *ring, int reason);
+/* For a ring whose drain is at rest or dead: advlog_sink_get asks a live one. */
 void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out);
 
 /* The id of a name, given one if it is new; -1: the table is full. Callers take
@@ -285,13 +287,14 @@ void advlog_drain_free(advlog_drain *drain);
 /* The new sink's index, or -1. Before the first run. */
 int advlog_drain_add_sink(advlog_drain *drain, const advlog_sink_options *options);
 /* Gives a sink the file that it switches to when its current one is full, or
- * at once if it has none. The drain writes to fd and never closes it. */
+ * at once if it has none. The drain writes to fd and never closes it. This and
+ * the next two are for the thread that runs the drain. */
 void advlog_sink_give_file(advlog_drain *drain, int sink, int fd, uint64_t dev, uint64_t ino, uint64_t generation);
 /* The file it had could not be opened: errno. Counts as a fault of the sink. */
 void advlog_sink_file_fault(advlog_drain *drain, int sink, int error);
 /* The caller has dealt with retired_fd. */
 void advlog_sink_retired(advlog_drain *drain, int sink);
-/* The sink ends its file after what the ring holds now, if it has any records. Any thread. */
+/* The sink switches files at its next pass, if its file has any records. Any thread. */
 void advlog_sink_rotate(advlog_drain *drain, int sink);
 void advlog_sink_get(advlog_drain *drain, int sink, advlog_sink_info *out);
 

@@ -97,17 +97,20 @@ struct advlog_ring {
     advlog_slot *slots;
     uint64_t mask;
     uint64_t count;
-    const atomic_u32 *canary; /* 1 in the process that attached, 0 in its forked children */
+    atomic_u32 *canary;    /* holds canary_alive in the process that attached ... */
+    uint32_t canary_alive; /* ... and something else in its forked children */
 };
 
-/* Wakes the drain if it sleeps. */
+/* Wakes the drain, sleeping or about to. */
 void ring_wake(advlog_ring *ring);
+/* Fills and publishes reserved positions. */
+void ring_write(advlog_ring *ring, uint64_t position, uint64_t slots, const advlog_record *record);
 /* Called when, by cached_read_pos, more than half is used. ADVLOG_OK once there is room. */
 ADVLOG_COLD int ring_look_again(advlog_ring *ring, uint64_t slots);
 
 static inline bool ring_is_child(const advlog_ring *ring) {
-    /* Relaxed: the kernel wipes the page at fork, before the child runs. */
-    return ADVLOG_UNLIKELY(load32_relaxed(ring->canary) == 0);
+    /* Relaxed: it changes while the child has one thread, before any of our code runs there. */
+    return ADVLOG_UNLIKELY(load32_relaxed(ring->canary) != ring->canary_alive);
 }
 
 /* Reserves `slots` consecutive positions for the calling thread, which must
@@ -138,6 +141,11 @@ static inline advlog_slot *ring_slot(const advlog_ring *ring, uint64_t position)
 
 static inline void ring_publish(advlog_slot *slot, uint64_t position) {
     store_release(&slot->mark, position + 1); /* W, partner R */
+}
+
+static inline int kind_stream(int kind) {
+    if (kind <= ADVLOG_KIND_METRICS) return ADVLOG_STREAM_METRICS;
+    return kind <= ADVLOG_KIND_PERFORMANCE ? ADVLOG_STREAM_SYSTEM : ADVLOG_STREAM_EVENTS;
 }
 
 /* The slots that a record with so many extras takes. */

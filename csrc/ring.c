@@ -1,0 +1,285 @@
+/* The ring's memory, the producers' slow half, and the push for any C caller.
+ * The protocol and its ordering edges are described in ring.h. */
+#include "ring.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#else
+#include <pthread.h>
+#endif
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "slots are little-endian");
+
+#define NAMES_BYTES ((sizeof(advlog_name_table) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES)
+#define SLAB_BYTES (ADVLOG_SLAB_ENTRIES * sizeof(advlog_slab_entry))
+#define SLOTS_OFFSET (ADVLOG_PAGE_BYTES + NAMES_BYTES + SLAB_BYTES)
+
+/* ---- fork ---- */
+
+#ifdef __linux__
+/* A page of the handle's own, which the kernel wipes in a child however it forked. */
+static bool canary_new(advlog_ring *ring) {
+    void *page = mmap(NULL, ADVLOG_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return false;
+    if (madvise(page, ADVLOG_PAGE_BYTES, MADV_WIPEONFORK) != 0) {
+        munmap(page, ADVLOG_PAGE_BYTES);
+        return false;
+    }
+    ring->canary = page;
+    ring->canary_alive = 1;
+    store32_relaxed(ring->canary, 1);
+    return true;
+}
+static void canary_free(advlog_ring *ring) { munmap(ring->canary, ADVLOG_PAGE_BYTES); }
+#else
+/* How many forks lie between the first process and this one. */
+static atomic_u32 generation;
+static void count_fork(void) { add32_relaxed(&generation, 1); }
+static bool canary_new(advlog_ring *ring) {
+    static bool watching;
+    if (!watching && pthread_atfork(NULL, NULL, count_fork) != 0) return false;
+    watching = true;
+    ring->canary = &generation;
+    ring->canary_alive = load32_relaxed(&generation);
+    return true;
+}
+static void canary_free(advlog_ring *ring) { (void)ring; }
+#endif
+
+/* ---- memory ---- */
+
+uint64_t advlog_ring_bytes(uint64_t slots) { return SLOTS_OFFSET + slots * ADVLOG_SLOT_BYTES; }
+
+static bool slots_allowed(uint64_t slots) {
+    return slots >= 64 && slots <= UINT64_C(1) << 32 && (slots & (slots - 1)) == 0;
+}
+
+int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity) {
+    if (!slots_allowed(slots) || bytes < advlog_ring_bytes(slots)) return ADVLOG_RING_TOO_SMALL;
+    advlog_ring_header *h = memory;
+    h->layout_version = ADVLOG_LAYOUT_VERSION;
+    h->slot_bytes = ADVLOG_SLOT_BYTES;
+    h->file_bytes = bytes;
+    h->slots = slots;
+    h->names_offset = ADVLOG_PAGE_BYTES;
+    h->slab_offset = ADVLOG_PAGE_BYTES + NAMES_BYTES;
+    h->slab_entries = ADVLOG_SLAB_ENTRIES;
+    h->slots_offset = SLOTS_OFFSET;
+    h->identity = *identity;
+    store_relaxed(&h->write_pos, start);
+    store_relaxed(&h->cached_read_pos, start);
+    store_relaxed(&h->read_pos, start);
+    for (int i = 0; i < ADVLOG_MAX_SINKS; i++) h->cursor[i].copy[0].position = start;
+
+    /* Each slot gets the mark of the lap before the first: no mark is ever taken
+     * for a published one, wherever positions start. It also brings the pages in. */
+    advlog_slot *array = (advlog_slot *)((char *)memory + SLOTS_OFFSET);
+    for (uint64_t i = 0; i < slots; i++) store_relaxed(&array[i].mark, start - slots + ((i - start) & (slots - 1)) + 1);
+    store_release(&h->magic, ADVLOG_RING_MAGIC); /* partner: the acquire in advlog_ring_attach */
+    return 0;
+}
+
+static int check_header(const advlog_ring_header *h, uint64_t bytes) {
+    if (bytes < ADVLOG_PAGE_BYTES) return ADVLOG_RING_TOO_SMALL;
+    if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* partner: advlog_ring_format */
+    if (h->layout_version != ADVLOG_LAYOUT_VERSION) return ADVLOG_RING_BAD_VERSION;
+    if (h->slot_bytes != ADVLOG_SLOT_BYTES || !slots_allowed(h->slots) || h->names_offset != ADVLOG_PAGE_BYTES ||
+        h->slab_offset != ADVLOG_PAGE_BYTES + NAMES_BYTES || h->slab_entries != ADVLOG_SLAB_ENTRIES ||
+        h->slots_offset != SLOTS_OFFSET)
+        return ADVLOG_RING_BAD_LAYOUT;
+    return h->file_bytes > bytes || h->file_bytes < advlog_ring_bytes(h->slots) ? ADVLOG_RING_TOO_SMALL : 0;
+}
+
+advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
+    *error = check_header(memory, bytes);
+    if (*error) return NULL;
+    advlog_ring *ring = calloc(1, sizeof *ring);
+    if (!ring || !canary_new(ring)) {
+        free(ring);
+        *error = ADVLOG_RING_NO_MEMORY;
+        return NULL;
+    }
+    advlog_ring_header *h = memory;
+    ring->magic = ADVLOG_HANDLE_MAGIC;
+    ring->abi_version = ADVLOG_ABI_VERSION;
+    ring->header = h;
+    ring->names = (advlog_name_table *)((char *)memory + h->names_offset);
+    ring->slab = (advlog_slab_entry *)((char *)memory + h->slab_offset);
+    ring->slots = (advlog_slot *)((char *)memory + h->slots_offset);
+    ring->count = h->slots;
+    ring->mask = h->slots - 1;
+    return ring;
+}
+
+void advlog_ring_detach(advlog_ring *ring) {
+    if (!ring) return;
+    canary_free(ring);
+    ring->magic = 0;
+    free(ring);
+}
+
+/* ---- producers ---- */
+
+void ring_wake(advlog_ring *ring) {
+    /* Relaxed: the word's change alone makes a futex wait that begins later return. */
+    add32_relaxed(&ring->header->wake, 1);
+#ifdef __linux__
+    syscall(SYS_futex, &ring->header->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
+#endif
+}
+
+int ring_look_again(advlog_ring *ring, uint64_t slots) {
+    advlog_ring_header *h = ring->header;
+    uint64_t r = load_acquire(&h->read_pos); /* G, partner F */
+    /* Relaxed, but after G: the drain freed only what had been reserved, so this
+     * is at or past r, and only closing can put it 2^63 ahead. */
+    uint64_t p = load_relaxed(&h->write_pos);
+    if ((p - r) & ADVLOG_CLOSED_BIT) return ADVLOG_CLOSED;
+    store_release(&h->cached_read_pos, r); /* H, partner K */
+    uint64_t used = p + slots - r;
+    if (used > ring->count / 2) {
+        fence_full(); /* partner: the drain's fence between `sleeping` and its last look */
+        if (load32_relaxed(&h->sleeping)) ring_wake(ring); /* relaxed: the fence orders it */
+    }
+    return used > ring->count ? ADVLOG_FULL : ADVLOG_OK;
+}
+
+void ring_write(advlog_ring *ring, uint64_t position, uint64_t slots, const advlog_record *record) {
+    const double *value = record->extra_values;
+    const uint16_t *id = record->extra_ids;
+    unsigned extras = record->extras;
+    unsigned inline_extras = extras < ADVLOG_HEADER_EXTRAS ? extras : ADVLOG_HEADER_EXTRAS;
+
+    for (uint64_t part = slots - 1; part > 0; part--) {
+        advlog_slot *s = ring_slot(ring, position + part);
+        unsigned first = ADVLOG_HEADER_EXTRAS + (unsigned)(part - 1) * ADVLOG_PART_EXTRAS;
+        unsigned n = extras - first < ADVLOG_PART_EXTRAS ? extras - first : ADVLOG_PART_EXTRAS;
+        s->kind = ADVLOG_KIND_PART;
+        s->part = (uint8_t)part;
+        s->count = (uint16_t)n;
+        s->deferred = 0;
+        s->level = 0;
+        memcpy(s->more.value, value + first, n * sizeof *value);
+        memcpy(s->more.id, id + first, n * sizeof *id);
+        ring_publish(s, position + part);
+    }
+    advlog_slot *s = ring_slot(ring, position);
+    s->kind = record->kind;
+    s->part = (uint8_t)slots;
+    s->count = (uint16_t)extras;
+    s->deferred = 0;
+    s->level = 0;
+    s->time_ns = record->time_ns;
+    s->present = record->present;
+    s->epoch = record->epoch;
+    s->batch = record->batch;
+    s->total_batches = record->total_batches;
+    s->step = record->step;
+    memcpy(s->core, record->core, sizeof s->core);
+    for (unsigned i = 0; i < inline_extras; i++) {
+        s->extra[i] = value[i];
+        s->extra_id[i] = id[i];
+    }
+    s->worker = 0;
+    ring_publish(s, position);
+}
+
+int advlog_push(advlog_ring *ring, const advlog_record *record) {
+    if (ring_is_child(ring)) return ADVLOG_FORKED;
+    uint64_t slots = ring_slots_for(record->extras), position;
+    if (slots > ring_record_limit(ring)) return ADVLOG_TOO_LONG;
+    int status = ring_try_reserve(ring, slots, &position);
+    if (status != ADVLOG_OK) return status;
+    ring_write(ring, position, slots, record);
+    /* Relaxed: a count, read by people. */
+    add_relaxed(&ring->header->accepted_push[kind_stream(record->kind)], 1);
+    return ADVLOG_OK;
+}
+
+int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes) {
+    if (ring_is_child(ring)) return ADVLOG_FORKED;
+    uint64_t slots = 1 + (bytes + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT, position;
+    if (bytes > ADVLOG_MAX_TEXT_BYTES || slots > ring_record_limit(ring)) return ADVLOG_TOO_LONG;
+    int status = ring_try_reserve(ring, slots, &position);
+    if (status != ADVLOG_OK) return status;
+    for (uint64_t part = slots - 1; part > 0; part--) {
+        advlog_slot *s = ring_slot(ring, position + part);
+        uint64_t first = (part - 1) * ADVLOG_PART_TEXT;
+        uint64_t n = bytes - first < ADVLOG_PART_TEXT ? bytes - first : ADVLOG_PART_TEXT;
+        s->kind = ADVLOG_KIND_PART_TEXT;
+        s->part = (uint8_t)part;
+        s->count = (uint16_t)n;
+        s->deferred = 0;
+        s->level = 0;
+        memcpy(s->text, text + first, n);
+        ring_publish(s, position + part);
+    }
+    advlog_slot *s = ring_slot(ring, position);
+    memset(s->text, 0, sizeof s->text);
+    s->kind = ADVLOG_KIND_EVENT;
+    s->part = (uint8_t)slots;
+    s->count = (uint16_t)bytes;
+    s->deferred = 0;
+    s->level = (uint16_t)level;
+    s->time_ns = time_ns;
+    ring_publish(s, position);
+    add_relaxed(&ring->header->accepted_push[ADVLOG_STREAM_EVENTS], 1); /* relaxed: a count */
+    return ADVLOG_OK;
+}
+
+int advlog_wait_room(advlog_ring *ring, uint64_t slots, int64_t timeout_ns) {
+    int64_t deadline = advlog_monotonic_ns() + timeout_ns;
+    if (slots > ring->count) return ADVLOG_TIMEOUT;
+    for (long sleep_ns = 20000;; sleep_ns = sleep_ns < 1000000 ? sleep_ns * 2 : sleep_ns) {
+        int status = ring_look_again(ring, slots);
+        if (status != ADVLOG_FULL) return status;
+        if (advlog_monotonic_ns() >= deadline) return ADVLOG_TIMEOUT;
+        nanosleep(&(struct timespec){0, sleep_ns}, NULL);
+    }
+}
+
+uint64_t advlog_ring_close(advlog_ring *ring) {
+    advlog_ring_header *h = ring->header;
+    for (;;) {
+        uint64_t r = load_acquire(&h->read_pos);     /* G, partner F */
+        uint64_t p = load_relaxed(&h->write_pos);    /* relaxed, after G: at or past r */
+        if ((p - r) & ADVLOG_CLOSED_BIT) return p ^ ADVLOG_CLOSED_BIT;
+        /* Relaxed: closing publishes nothing; it only makes later reservations fail. */
+        if (cas_relaxed(&h->write_pos, &p, p ^ ADVLOG_CLOSED_BIT)) return p;
+    }
+}
+
+/* ---- what others may ask ---- */
+
+uint64_t advlog_ring_slots(const advlog_ring *ring) { return ring->count; }
+
+uint64_t advlog_ring_read_pos(const advlog_ring *ring) { return load_acquire(&ring->header->read_pos); /* G, partner F */ }
+
+bool advlog_ring_closed(const advlog_ring *ring) {
+    uint64_t r = load_acquire(&ring->header->read_pos); /* G, partner F: so that write_pos is at or past it */
+    return (load_relaxed(&ring->header->write_pos) - r) & ADVLOG_CLOSED_BIT;
+}
+
+uint64_t advlog_ring_write_pos(const advlog_ring *ring) {
+    uint64_t r = load_acquire(&ring->header->read_pos); /* G, partner F */
+    uint64_t p = load_relaxed(&ring->header->write_pos);
+    return (p - r) & ADVLOG_CLOSED_BIT ? p ^ ADVLOG_CLOSED_BIT : p;
+}
+
+/* Relaxed throughout: counts, each exact once its writers are at rest. */
+uint64_t advlog_ring_accepted(const advlog_ring *ring, int stream) {
+    const advlog_ring_header *h = ring->header;
+    return load_relaxed(&h->accepted_call[stream]) + load_relaxed(&h->accepted_push[stream]);
+}
+void advlog_ring_count_drop(advlog_ring *ring, int reason) { add_relaxed(&ring->header->dropped[reason], 1); }
+uint64_t advlog_ring_dropped(const advlog_ring *ring, int reason) { return load_relaxed(&ring->header->dropped[reason]); }
+
+void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out) {
+    uint64_t selected = load_acquire(&ring->header->cursor[sink].selected); /* D, partner C */
+    *out = ring->header->cursor[sink].copy[selected & 1];
+}

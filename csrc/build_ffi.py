@@ -1,0 +1,52 @@
+"""Feeds the C API to cffi: advlog_api.h is the one declaration of it, for C and for Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = (
+    "columns.c",
+    "drain.c",
+    "format.c",
+    "format_jsonl.c",
+    "format_text.c",
+    "names.c",
+    "number.cpp",
+    "ring.c",
+    "scan.c",
+    "sink.c",
+    "stats.c",
+    "totals.c",
+)
+
+_SANITIZERS = os.environ.get("ADVLOG_SANITIZE", "")
+_DEBUG = bool(os.environ.get("ADVLOG_DEBUG"))
+
+COMPILE_ARGS = ["-Wall", "-Wextra", "-fvisibility=hidden", "-fno-math-errno"]
+LINK_ARGS: list[str] = []
+COMPILE_ARGS += ["-O0", "-g3"] if _DEBUG else ["-O3", "-g1"]
+if _SANITIZERS:
+    COMPILE_ARGS += [f"-fsanitize={_SANITIZERS}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+    LINK_ARGS += [f"-fsanitize={_SANITIZERS}"]
+if os.environ.get("ADVLOG_COVERAGE"):
+    COMPILE_ARGS += ["--coverage"]
+    LINK_ARGS += ["--coverage"]
+
+ffi = FFI()
+ffi.cdef((HERE / "advlog_api.h").read_text())
+ffi.set_source(
+    "advlog_fast._core",
+    '#include "compiler.h"',
+    sources=[f"csrc/{name}" for name in SOURCES],
+    include_dirs=["csrc"],
+    extra_compile_args=COMPILE_ARGS,
+    extra_link_args=LINK_ARGS,
+    source_extension=".c",
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose=True)

@@ -1,0 +1,248 @@
+/* The drain: the one consumer of a ring. It follows the producers, counts every
+ * record once, brings each sink forward, and frees the slots that all have passed. */
+#include "drain.h"
+
+#include <stdlib.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+/* Slots looked at in one pass: 512 KiB, so that the second sink finds them in cache. */
+#define PASS_SLOTS 4096
+#define SLEEP_MIN_NS INT64_C(1000000)
+#define SLEEP_MAX_NS INT64_C(20000000)
+
+static void sleep_ns(long ns) { nanosleep(&(struct timespec){0, ns}, NULL); }
+
+void drain_lock(advlog_drain *d) {
+    while (exchange32_acquire(&d->lock, 1)) sleep_ns(20000); /* partner: the release in drain_unlock */
+}
+void drain_unlock(advlog_drain *d) { store32_release(&d->lock, 0); /* partner: drain_lock */ }
+
+/* ---- making ---- */
+
+advlog_drain *advlog_drain_new(advlog_ring *ring) {
+    advlog_drain *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->ring = ring;
+    d->frontier = load_acquire(&ring->header->read_pos); /* G, partner F of a drain before this one */
+    d->second.second = INT64_MIN;
+    d->sleep_ns = SLEEP_MIN_NS;
+    d->labels = labels_new();
+    store_relaxed(&d->counted, d->frontier); /* relaxed: no other thread has d yet */
+    if (!d->labels || !totals_init(&d->totals, d->frontier)) {
+        advlog_drain_free(d);
+        return NULL;
+    }
+    return d;
+}
+
+void advlog_drain_free(advlog_drain *d) {
+    if (!d) return;
+    for (int i = 0; i < d->count; i++) free(d->sink[i].buffer);
+    totals_free(&d->totals);
+    if (d->labels) labels_free(d->labels);
+    free(d);
+}
+
+int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
+    if (d->count == ADVLOG_MAX_SINKS) return -1;
+    drain_sink *s = &d->sink[d->count];
+    s->options = *options;
+    s->fd = s->next_fd = s->info.retired_fd = -1;
+    s->cursor.position = d->frontier;
+    s->cursor.next_seq = 1;
+    s->next = s->cursor;
+    s->info.needs_file = 1;
+    s->info.cursor = s->cursor;
+    store_relaxed(&s->done, d->frontier); /* relaxed: no other thread knows the sink yet */
+    d->published[d->count] = s->info;
+    return d->count++;
+}
+
+/* ---- files and faults, told by the caller of advlog_drain_run ---- */
+
+static void publish(advlog_drain *d, int index) {
+    drain_sink *s = &d->sink[index];
+    s->info.cursor = s->cursor;
+    drain_lock(d);
+    d->published[index] = s->info;
+    drain_unlock(d);
+}
+
+void advlog_sink_give_file(advlog_drain *d, int index, int fd, uint64_t dev, uint64_t ino, uint64_t generation) {
+    drain_sink *s = &d->sink[index];
+    s->next_fd = fd;
+    s->next_dev = dev;
+    s->next_ino = ino;
+    s->next_generation = generation;
+    s->info.needs_file = 0;
+    publish(d, index);
+}
+
+void advlog_sink_file_fault(advlog_drain *d, int index, int error) {
+    sink_fault(d, &d->sink[index], error);
+    publish(d, index);
+}
+
+void advlog_sink_retired(advlog_drain *d, int index) {
+    d->sink[index].info.retired_fd = -1;
+    publish(d, index);
+}
+
+void advlog_sink_rotate(advlog_drain *d, int index) {
+    store32_relaxed(&d->sink[index].rotate, 1); /* relaxed: a wish */
+    ring_wake(d->ring);
+}
+
+void advlog_sink_get(advlog_drain *d, int index, advlog_sink_info *out) {
+    drain_lock(d);
+    *out = d->published[index];
+    drain_unlock(d);
+}
+
+/* ---- the loop ---- */
+
+/* Counts the records published since the last pass. True if there were any. */
+static bool follow(advlog_drain *d) {
+    advlog_ring *ring = d->ring;
+    uint64_t start = d->frontier, end = start;
+    while (end - start < PASS_SLOTS) {
+        const advlog_slot *h = ring_slot(ring, end);
+        if (load_acquire(&h->mark) != end + 1) break; /* R, partner W */
+        end += h->part;
+    }
+    if (end == start) return false;
+    bool renamed = names_count(ring) != d->totals.sum.names; /* M: after R, so every id used is counted */
+    if (renamed) labels_update(d->labels, ring);
+    drain_lock(d);
+    if (renamed) totals_names(&d->totals, ring);
+    for (uint64_t p = start; p != end;) {
+        advlog_view view = {ring->slots, ring->mask, p};
+        if (totals_add(&d->totals, &view)) d->pending |= ADVLOG_DRAIN_NONFINITE;
+        p += view_slot(&view, 0)->part;
+    }
+    d->totals.sum.position = end;
+    drain_unlock(d);
+    d->frontier = end;
+    store_release(&d->counted, end); /* partner: the acquire in waited_for */
+    return true;
+}
+
+/* One pass over all sinks. True if anything moved. */
+static bool pass(advlog_drain *d) {
+    bool progress = follow(d);
+    uint64_t oldest = d->frontier;
+    for (int i = 0; i < d->count; i++) {
+        drain_sink *s = &d->sink[i];
+        progress |= sink_advance(d, i, d->frontier);
+        publish(d, i);
+        if (d->frontier - sink_needs(s, d->frontier) > d->frontier - oldest) oldest = sink_needs(s, d->frontier);
+    }
+    store_release(&d->ring->header->read_pos, oldest); /* F, partner G */
+    return progress;
+}
+
+static bool finished(const advlog_drain *d) {
+    if (!advlog_ring_closed(d->ring)) return false;
+    uint64_t end = advlog_ring_write_pos(d->ring);
+    if (d->frontier != end) return false;
+    for (int i = 0; i < d->count; i++)
+        if (d->sink[i].cursor.position != end) return false;
+    return true;
+}
+
+/* Sleeps until woken or for up to `ns`. */
+static void rest(advlog_drain *d, int64_t ns) {
+    advlog_ring_header *h = d->ring->header;
+    uint32_t seen = load32_relaxed(&h->wake); /* relaxed: the kernel compares it again */
+    store32_relaxed(&h->sleeping, 1);
+    fence_full(); /* partner: the fence in ring_look_again: one of us sees the other */
+    bool work = advlog_ring_write_pos(d->ring) - d->frontier > d->ring->count / 2 ||
+                load32_relaxed(&d->stop) || load32_relaxed(&d->hurry); /* relaxed: after the fence */
+    if (!work) {
+        struct timespec t = {ns / 1000000000, ns % 1000000000};
+#ifdef __linux__
+        syscall(SYS_futex, &h->wake, FUTEX_WAIT, seen, &t, NULL, 0);
+#else
+        (void)seen;
+        nanosleep(&t, NULL);
+#endif
+    }
+    store32_relaxed(&h->sleeping, 0); /* relaxed: at worst one wake too many */
+}
+
+int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
+    int64_t deadline = advlog_monotonic_ns() + timeout_ns;
+    for (;;) {
+        uint32_t hurried = load32_relaxed(&d->hurry); /* relaxed: a wish */
+        uint64_t before = d->frontier;
+        bool progress = pass(d);
+        int why = d->pending;
+        d->pending = 0;
+        if (finished(d)) why |= ADVLOG_DRAIN_DONE;
+        if (load32_acquire(&d->stop)) why |= ADVLOG_DRAIN_STOPPED; /* partner: advlog_drain_stop */
+        int64_t now = advlog_monotonic_ns();
+        if (now >= deadline) why |= ADVLOG_DRAIN_TIMEOUT;
+        if (why) return why;
+
+        if (d->frontier - before >= PASS_SLOTS) continue; /* there is more already */
+        if (hurried) store32_relaxed(&d->hurry, 0); /* relaxed: who still waits sets it again */
+        /* Busy: gather a millisecond's records for each write. Idle: wake less and less. */
+        d->sleep_ns = progress ? SLEEP_MIN_NS : d->sleep_ns * 2 < SLEEP_MAX_NS ? d->sleep_ns * 2 : SLEEP_MAX_NS;
+        rest(d, d->sleep_ns < deadline - now ? d->sleep_ns : deadline - now);
+    }
+}
+
+void advlog_drain_stop(advlog_drain *d) {
+    store32_release(&d->stop, 1); /* partner: the acquire in advlog_drain_run */
+    ring_wake(d->ring);
+}
+
+/* ---- other threads ---- */
+
+static bool reached(const atomic_u64 *done, uint64_t position) {
+    return (int64_t)(load_acquire(done) - position) >= 0; /* partners: commit's and follow's release */
+}
+
+static bool waited_for(const advlog_drain *d, uint64_t position, bool sinks) {
+    if (!reached(&d->counted, position)) return false;
+    for (int i = 0; sinks && i < d->count; i++)
+        if (!reached(&d->sink[i].done, position)) return false;
+    return true;
+}
+
+static int wait_for(advlog_drain *d, uint64_t position, int64_t timeout_ns, bool sinks) {
+    int64_t deadline = advlog_monotonic_ns() + timeout_ns;
+    for (long pause = 20000; !waited_for(d, position, sinks); pause = pause < 500000 ? pause * 2 : pause) {
+        if (advlog_monotonic_ns() >= deadline) return ADVLOG_TIMEOUT;
+        store32_relaxed(&d->hurry, 1); /* relaxed: a wish; the wake below makes it seen */
+        ring_wake(d->ring);
+        sleep_ns(pause);
+    }
+    return ADVLOG_OK;
+}
+
+int advlog_drain_wait(advlog_drain *d, uint64_t position, int64_t timeout_ns) {
+    return wait_for(d, position, timeout_ns, true);
+}
+int advlog_drain_wait_totals(advlog_drain *d, uint64_t position, int64_t timeout_ns) {
+    return wait_for(d, position, timeout_ns, false);
+}
+
+void advlog_drain_totals(advlog_drain *d, advlog_totals *out) {
+    drain_lock(d);
+    *out = d->totals.sum;
+    drain_unlock(d);
+}
+
+void advlog_drain_name_stats(advlog_drain *d, int stream, uint32_t first, uint32_t count, advlog_stat *out) {
+    drain_lock(d);
+    for (uint32_t i = 0; i < count; i++) {
+        if (first + i < d->totals.sum.names) out[i] = d->totals.named[stream][first + i];
+        else advlog_stat_init(&out[i]);
+    }
+    drain_unlock(d);
+}

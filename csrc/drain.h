@@ -1,0 +1,71 @@
+/* The drain's own state: its sinks, its statistics, its dealings with other threads. */
+#pragma once
+
+#include "format.h"
+#include "totals.h"
+
+#define SINK_BUFFER_BYTES (256 * 1024)
+#define SINK_RETRY_NS INT64_C(100000000)
+#define SINK_PROBE_NS INT64_C(1000000000)
+#define SINK_PATIENCE_NS INT64_C(30000000000)
+
+/* One destination. The drain formats records into `buffer` and writes it; only
+ * then does `cursor` become `next` and is shown in the ring. */
+typedef struct {
+    advlog_sink_options options;
+    advlog_cursor cursor; /* what is in the file */
+    advlog_cursor next;   /* what will be once the buffer is written */
+    uint64_t next_filtered;
+    uint64_t next_file_records;
+
+    char *buffer;
+    size_t used;
+    size_t sent; /* of `used`: a write may take a part */
+    size_t capacity;
+
+    int fd;
+    int next_fd; /* opened ahead; -1: none */
+    uint64_t next_dev, next_ino, next_generation;
+
+    advlog_sink_info info; /* what others are shown: copied under the drain's lock */
+    uint64_t lines;        /* text: batch lines seen, for `every` */
+    uint32_t names_written; /* spool: names that the current file defines */
+    bool begun;            /* spool: the current file has its first slot */
+    bool gap;              /* spool: records were dropped, so the next needs a file of its own */
+    int64_t retry_ns;      /* failing: not before this */
+
+    atomic_u32 rotate;
+    atomic_u64 done; /* cursor.position, for threads that wait */
+    uint32_t copies; /* cursor commits so far */
+} drain_sink;
+
+struct advlog_drain {
+    advlog_ring *ring;
+    int count;
+    uint64_t frontier; /* every record below it is counted in the totals */
+    advlog_second second;
+    advlog_labels *labels;
+    running_totals totals;
+    int pending; /* reasons to come back with */
+    int64_t sleep_ns;
+
+    /* Held only while numbers are copied or counted, never while waiting or in
+     * a system call; guards totals and each sink's published info. */
+    atomic_u32 lock;
+    advlog_sink_info published[ADVLOG_MAX_SINKS];
+    atomic_u64 counted; /* frontier, for threads that wait */
+    atomic_u32 stop;
+    atomic_u32 hurry; /* someone waits: do not sleep long */
+
+    drain_sink sink[ADVLOG_MAX_SINKS];
+};
+
+void drain_lock(advlog_drain *drain);
+void drain_unlock(advlog_drain *drain);
+
+/* Brings one sink as near to `end` as its file allows; true if it moved. */
+bool sink_advance(advlog_drain *drain, int index, uint64_t end);
+/* The sink's file failed: errno. It will be tried again. */
+void sink_fault(advlog_drain *drain, drain_sink *sink, int error);
+/* The position from which on this sink still needs the ring. */
+uint64_t sink_needs(const drain_sink *sink, uint64_t end);

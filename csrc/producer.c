@@ -1,0 +1,448 @@
+/* The hot call: a base type of AdvancedLogger whose log_batch_progress pushes
+ * into the ring with the GIL held.
+ *
+ * cffi releases the GIL around every call, and with another Python thread waiting
+ * for it that costs up to the 5 ms switch interval. So this type reads the clock
+ * and pushes without leaving the interpreter. It takes exact floats and ints (and
+ * None for "absent"); everything else, a full ring and a new name among it, goes to
+ * a method in Python, `_log_batch_slowly`, which converts and comes back, or raises.
+ *
+ * Every argument is converted before a position is reserved: between reservation
+ * and publication runs no Python API. The GIL makes what is stored in `self`, and
+ * the ring's accepted_call counts, the holder's own. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "names.h"
+
+enum { TARGET_EPOCH, TARGET_BATCH, TARGET_TOTAL, TARGET_STEP, TARGET_CORE, TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS };
+
+static const char *const FIXED_NAMES[TARGET_NAME] = {
+    "epoch", "batch", "total_batches", "step", "loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time"};
+
+/* log_batch_progress(epoch, batch, total_batches, loss, ..., data_time, step) by position. */
+static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1, TARGET_CORE + 2,
+                                       TARGET_CORE + 3, TARGET_CORE + 4, TARGET_CORE + 5, TARGET_STEP};
+static const uint16_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TARGET_CORE + ADVLOG_DATA_TIME};
+
+/* Which argument goes where, for one tuple of keyword names. A call site's tuple
+ * is a constant of its code, so its address stands for its names. */
+#define PLAN_NAMES 28
+#define PLANS 8
+typedef struct {
+    PyObject *names; /* strong */
+    uint16_t target[PLAN_NAMES];
+} call_plan;
+
+typedef struct {
+    PyObject_HEAD
+    advlog_ring *ring;   /* NULL: not bound */
+    PyObject *owner;     /* keeps the ring's memory */
+    PyObject *targets;   /* dict: name -> target */
+    PyObject *dict;
+    PyObject *weakrefs;
+    int silent;          /* not bound, and calls say nothing about it */
+    unsigned next_plan;
+    call_plan plan[PLANS];
+} producer;
+
+/* A record under construction. `given` has a bit for each fixed target that came, None included. */
+typedef struct {
+    uint32_t given;
+    advlog_record record;
+    int64_t integer[4];
+    uint16_t ids[ADVLOG_MAX_NAMES];
+    double values[ADVLOG_MAX_NAMES];
+} staging;
+
+static void staging_begin(staging *s, int kind) {
+    s->given = 0;
+    s->record.present = 0;
+    s->record.extras = 0;
+    s->record.kind = (uint8_t)kind;
+    memset(s->integer, 0, sizeof s->integer);
+    memset(s->record.core, 0, sizeof s->record.core);
+}
+
+/* float64 as it is; an int if float64 can hold it: its value, and true. */
+static inline bool exact_double(PyObject *o, double *value) {
+    if (ADVLOG_LIKELY(PyFloat_CheckExact(o))) {
+        *value = PyFloat_AS_DOUBLE(o);
+        return true;
+    }
+    if (!PyLong_CheckExact(o)) return false;
+    int overflow;
+    long long n = PyLong_AsLongLongAndOverflow(o, &overflow);
+    if (overflow || n > (1LL << 53) || n < -(1LL << 53)) return false;
+    *value = (double)n;
+    return true;
+}
+
+static inline bool exact_integer(PyObject *o, unsigned target, int64_t *value) {
+    if (!PyLong_CheckExact(o)) return false;
+    int overflow;
+    long long n = PyLong_AsLongLongAndOverflow(o, &overflow);
+    if (overflow || (target != TARGET_STEP && (n > INT32_MAX || n < INT32_MIN))) return false;
+    *value = n;
+    return true;
+}
+
+static inline bool stage(staging *s, unsigned target, PyObject *o) {
+    if (target >= TARGET_NAME) {
+        if (o == Py_None) return true;
+        unsigned n = s->record.extras;
+        if (n == ADVLOG_MAX_NAMES || !exact_double(o, &s->values[n])) return false;
+        s->ids[n] = (uint16_t)(target - TARGET_NAME);
+        s->record.extras = (uint16_t)(n + 1);
+        return true;
+    }
+    if (s->given & (1u << target)) return false;
+    s->given |= 1u << target;
+    if (o == Py_None) return true;
+    if (target >= TARGET_CORE) {
+        s->record.present |= 1u << (target - TARGET_CORE);
+        return exact_double(o, &s->record.core[target - TARGET_CORE]);
+    }
+    static const uint16_t has[] = {ADVLOG_HAS_EPOCH, ADVLOG_HAS_BATCH, ADVLOG_HAS_TOTAL, ADVLOG_HAS_STEP};
+    s->record.present |= has[target];
+    return exact_integer(o, target, &s->integer[target]);
+}
+
+/* The name's target; -1 where it is not known. */
+static int target_of(const producer *self, PyObject *name) {
+    PyObject *target = PyUnicode_CheckExact(name) ? PyDict_GetItemWithError(self->targets, name) : NULL;
+    if (!target) {
+        PyErr_Clear();
+        return -1;
+    }
+    return (int)PyLong_AsLong(target);
+}
+
+static const uint16_t *plan_for(producer *self, PyObject *names) {
+    for (unsigned i = 0; i < PLANS; i++)
+        if (self->plan[i].names == names) return self->plan[i].target;
+    return NULL;
+}
+
+/* Remembers a call site. A tuple made for one call only (f(**mapping)) would be
+ * gone before it is seen again: nobody else holds it. */
+static void plan_learn(producer *self, PyObject *names, Py_ssize_t count) {
+    if (count > PLAN_NAMES || Py_REFCNT(names) < 2) return;
+    call_plan *plan = &self->plan[self->next_plan % PLANS];
+    uint16_t target[PLAN_NAMES];
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int t = target_of(self, PyTuple_GET_ITEM(names, i));
+        if (t < 0) return;
+        target[i] = (uint16_t)t;
+    }
+    self->next_plan++;
+    memcpy(plan->target, target, sizeof target);
+    PyObject *old = plan->names;
+    plan->names = Py_NewRef(names);
+    Py_XDECREF(old);
+}
+
+static bool stage_call(producer *self, staging *s, const uint16_t *order, Py_ssize_t positions, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *names) {
+    if (nargs > positions) return false;
+    for (Py_ssize_t i = 0; i < nargs; i++)
+        if (!stage(s, order[i], args[i])) return false;
+    Py_ssize_t count = names ? PyTuple_GET_SIZE(names) : 0;
+    if (!count) return true;
+    const uint16_t *plan = plan_for(self, names);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int target = plan ? plan[i] : target_of(self, PyTuple_GET_ITEM(names, i));
+        if (target < 0 || !stage(s, (unsigned)target, args[nargs + i])) return false;
+    }
+    if (!plan) plan_learn(self, names, count);
+    return true;
+}
+
+/* Publishes a staged record; an advlog_status. */
+static int push(producer *self, staging *s, int64_t time_ns) {
+    advlog_ring *ring = self->ring;
+    if (ring_is_child(ring)) return ADVLOG_FORKED;
+    advlog_record *r = &s->record;
+    r->time_ns = time_ns;
+    r->epoch = (int32_t)s->integer[TARGET_EPOCH];
+    r->batch = (int32_t)s->integer[TARGET_BATCH];
+    r->total_batches = (int32_t)s->integer[TARGET_TOTAL];
+    r->step = s->integer[TARGET_STEP];
+    r->extra_ids = s->ids;
+    r->extra_values = s->values;
+    uint64_t slots = ring_slots_for(r->extras), position;
+    if (ADVLOG_UNLIKELY(slots > ring_record_limit(ring))) return ADVLOG_TOO_LONG;
+    int status = ring_try_reserve(ring, slots, &position);
+    if (ADVLOG_UNLIKELY(status != ADVLOG_OK)) return status;
+    ring_write(ring, position, slots, r);
+    /* Relaxed: the holder of the GIL is the only writer, and readers want a count. */
+    atomic_u64 *accepted = &ring->header->accepted_call[kind_stream(r->kind)];
+    store_relaxed(accepted, load_relaxed(accepted) + 1);
+    return ADVLOG_OK;
+}
+
+/* The step that the guide's integers name; never a count of calls. */
+static void derive_step(staging *s) {
+    const uint32_t known = ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL;
+    if ((s->record.present & (known | ADVLOG_HAS_STEP)) != known) return;
+    s->integer[TARGET_STEP] = (s->integer[TARGET_EPOCH] - 1) * s->integer[TARGET_TOTAL] + s->integer[TARGET_BATCH];
+    s->record.present |= ADVLOG_HAS_STEP;
+}
+
+#define REQUIRED_BATCH ((1u << TARGET_EPOCH) | (1u << TARGET_BATCH) | (1u << TARGET_TOTAL) | (1u << TARGET_CORE))
+
+static int try_batch(producer *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    if (ADVLOG_UNLIKELY(!self->ring)) return ADVLOG_OFF;
+    int64_t time_ns = advlog_wall_ns();
+    staging s;
+    staging_begin(&s, ADVLOG_KIND_BATCH);
+    if (!stage_call(self, &s, BATCH_ORDER, Py_ARRAY_LENGTH(BATCH_ORDER), args, nargs, names)) return ADVLOG_SLOW;
+    if ((s.given & REQUIRED_BATCH) != REQUIRED_BATCH) return ADVLOG_SLOW;
+    if (!(s.record.present & ADVLOG_HAS_EPOCH) || !(s.record.present & ADVLOG_HAS_BATCH)) return ADVLOG_SLOW;
+    derive_step(&s);
+    return push(self, &s, time_ns);
+}
+
+static int try_performance(producer *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    if (ADVLOG_UNLIKELY(!self->ring)) return ADVLOG_OFF;
+    int64_t time_ns = advlog_wall_ns();
+    const uint32_t allowed = (1u << (TARGET_CORE + ADVLOG_BATCH_TIME)) | (1u << (TARGET_CORE + ADVLOG_DATA_TIME));
+    staging s;
+    staging_begin(&s, ADVLOG_KIND_PERFORMANCE);
+    if (!stage_call(self, &s, PERFORMANCE_ORDER, Py_ARRAY_LENGTH(PERFORMANCE_ORDER), args, nargs, names)) return ADVLOG_SLOW;
+    if ((s.given & ~allowed) || s.record.extras || !(s.record.present & (1u << ADVLOG_BATCH_TIME))) return ADVLOG_SLOW;
+    return push(self, &s, time_ns);
+}
+
+/* ---- methods ---- */
+
+/* Calls the Python method of that name with this call's arguments. */
+static PyObject *call_slowly(producer *self, const char *method, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    if (self->silent) Py_RETURN_NONE;
+    PyObject *bound = PyObject_GetAttrString((PyObject *)self, method);
+    if (!bound) return NULL;
+    PyObject *result = PyObject_Vectorcall(bound, args, (size_t)nargs, names);
+    Py_DECREF(bound);
+    return result;
+}
+
+PyDoc_STRVAR(log_batch_progress_doc,
+"log_batch_progress($self, /, epoch, batch, total_batches, loss, accuracy=None, learning_rate=None, gradient_norm=None, batch_time=None, data_time=None, step=None, **metrics)\n"
+"--\n\n"
+"Log one batch. Returns at once: the record is in shared memory, and a background thread writes it out.\n\n"
+":param epoch: epoch, an int32, stored as given.\n"
+":param batch: batch within the epoch, an int32.\n"
+":param total_batches: batches of the epoch, an int32; None where it is not known (iterable data).\n"
+":param loss: float64; NaN and infinities are kept. None where there is no single loss.\n"
+":param accuracy: float64, stored as given, never rescaled.\n"
+":param learning_rate: float64.\n"
+":param gradient_norm: float64.\n"
+":param batch_time: seconds, float64. Where it is absent, the summary uses the time between calls.\n"
+":param data_time: seconds of batch_time that were spent waiting for data, float64.\n"
+":param step: optimizer step, an int64; else (epoch - 1) * total_batches + batch, else null.\n"
+":param metrics: any other scalars, float64 (`samples` and `tokens` become rates in the summary); mappings of\n"
+"    scalars are flattened with `/`. Scalars of numpy and one-element CPU tensors of torch are converted.\n"
+":raises TypeError: an argument is missing or no number.\n"
+":raises ValueError: a number is out of its column's range, or a name cannot be a metric's.\n\n"
+"A full ring waits or drops as the options `overflow` and `overflow_timeout_s` say. Safe from any thread.");
+
+static PyObject *log_batch_progress(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    if (ADVLOG_LIKELY(try_batch((producer *)op, args, nargs, names) == ADVLOG_OK)) Py_RETURN_NONE;
+    return call_slowly((producer *)op, "_log_batch_slowly", args, nargs, names);
+}
+
+PyDoc_STRVAR(log_performance_metrics_doc,
+"log_performance_metrics($self, /, batch_time, data_time=None)\n"
+"--\n\n"
+"Log how long a batch took, to the system stream; averages, percentiles and the share of time spent waiting\n"
+"for data are in the summary.\n\n"
+":param batch_time: seconds, float64.\n"
+":param data_time: seconds of it that were spent waiting for data, float64.\n"
+":raises TypeError: an argument is missing or no number.");
+
+static PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    if (ADVLOG_LIKELY(try_performance((producer *)op, args, nargs, names) == ADVLOG_OK)) Py_RETURN_NONE;
+    return call_slowly((producer *)op, "_log_performance_slowly", args, nargs, names);
+}
+
+static PyObject *producer_try_batch(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    return PyLong_FromLong(try_batch((producer *)op, args, nargs, names));
+}
+static PyObject *producer_try_performance(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    return PyLong_FromLong(try_performance((producer *)op, args, nargs, names));
+}
+
+/* _try_record(kind, time_ns, mapping): time_ns 0 is now; names must be known, values exact. */
+static PyObject *producer_try_record(PyObject *op, PyObject *args) {
+    producer *self = (producer *)op;
+    int kind;
+    long long time_ns;
+    PyObject *mapping, *name, *value;
+    if (!PyArg_ParseTuple(args, "iLO!:_try_record", &kind, &time_ns, &PyDict_Type, &mapping)) return NULL;
+    if (kind < ADVLOG_KIND_BATCH || kind > ADVLOG_KIND_PERFORMANCE) {
+        PyErr_Format(PyExc_ValueError, "kind: expected one that has values, got %d", kind);
+        return NULL;
+    }
+    if (!self->ring) return PyLong_FromLong(ADVLOG_OFF);
+    staging s;
+    staging_begin(&s, kind);
+    Py_ssize_t at = 0;
+    while (PyDict_Next(mapping, &at, &name, &value)) {
+        int target = target_of(self, name);
+        if (target < 0 || !stage(&s, (unsigned)target, value)) return PyLong_FromLong(ADVLOG_SLOW);
+    }
+    derive_step(&s);
+    return PyLong_FromLong(push(self, &s, time_ns ? time_ns : advlog_wall_ns()));
+}
+
+static PyObject *producer_bind(PyObject *op, PyObject *args) {
+    producer *self = (producer *)op;
+    PyObject *address, *owner;
+    if (!PyArg_ParseTuple(args, "O!O:_bind", &PyLong_Type, &address, &owner)) return NULL;
+    advlog_ring *ring = PyLong_AsVoidPtr(address);
+    if (!ring && PyErr_Occurred()) return NULL;
+    if (!ring || ring->magic != ADVLOG_HANDLE_MAGIC || ring->abi_version != ADVLOG_ABI_VERSION) {
+        PyErr_SetString(PyExc_ValueError, "_bind: expected the address of a ring of this build");
+        return NULL;
+    }
+    self->ring = ring;
+    Py_XSETREF(self->owner, Py_NewRef(owner));
+    Py_RETURN_NONE;
+}
+
+static PyObject *producer_unbind(PyObject *op, PyObject *Py_UNUSED(none)) {
+    producer *self = (producer *)op;
+    self->ring = NULL;
+    Py_CLEAR(self->owner);
+    Py_RETURN_NONE;
+}
+
+/* _learn(name): gives the name an id; False where there are no more. */
+static PyObject *producer_learn(PyObject *op, PyObject *name) {
+    producer *self = (producer *)op;
+    Py_ssize_t bytes;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(name, &bytes);
+    if (!utf8) return NULL;
+    if (!self->ring) Py_RETURN_FALSE;
+    if (ring_is_child(self->ring)) Py_RETURN_FALSE;
+    if (target_of(self, name) >= 0) Py_RETURN_TRUE;
+    int id = advlog_name_intern(self->ring, utf8, (uint64_t)bytes);
+    if (id < 0) Py_RETURN_FALSE;
+    PyObject *target = PyLong_FromLong(TARGET_NAME + id);
+    if (!target) return NULL;
+    int failed = PyDict_SetItem(self->targets, name, target);
+    Py_DECREF(target);
+    if (failed) return NULL;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *producer_self(PyObject *op, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(op); }
+
+static PyMethodDef producer_methods[] = {
+    {"log_batch_progress", (PyCFunction)(void (*)(void))log_batch_progress, METH_FASTCALL | METH_KEYWORDS, log_batch_progress_doc},
+    {"log_performance_metrics", (PyCFunction)(void (*)(void))log_performance_metrics, METH_FASTCALL | METH_KEYWORDS, log_performance_metrics_doc},
+    {"_try_batch", (PyCFunction)(void (*)(void))producer_try_batch, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_try_performance", (PyCFunction)(void (*)(void))producer_try_performance, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_try_record", producer_try_record, METH_VARARGS, NULL},
+    {"_bind", producer_bind, METH_VARARGS, NULL},
+    {"_unbind", producer_unbind, METH_NOARGS, NULL},
+    {"_learn", producer_learn, METH_O, NULL},
+    {"__copy__", producer_self, METH_NOARGS, PyDoc_STR("A logger is one per process: its copy is itself.")},
+    {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
+    {NULL, NULL, 0, NULL}};
+
+static PyMemberDef producer_members[] = {
+    {"_silent", T_BOOL, offsetof(producer, silent), 0, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(producer, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(producer, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
+
+/* ---- the type ---- */
+
+static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    producer *self = (producer *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->silent = 1;
+    self->targets = PyDict_New();
+    for (int i = 0; self->targets && i < TARGET_NAME; i++) {
+        PyObject *target = PyLong_FromLong(i);
+        if (!target || PyDict_SetItemString(self->targets, FIXED_NAMES[i], target)) Py_CLEAR(self->targets);
+        Py_XDECREF(target);
+    }
+    if (!self->targets) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int producer_traverse(PyObject *op, visitproc visit, void *arg) {
+    producer *self = (producer *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->owner);
+    Py_VISIT(self->targets);
+    Py_VISIT(self->dict);
+    for (unsigned i = 0; i < PLANS; i++) Py_VISIT(self->plan[i].names);
+    return 0;
+}
+
+static int producer_clear(PyObject *op) {
+    producer *self = (producer *)op;
+    self->ring = NULL;
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->dict);
+    for (unsigned i = 0; i < PLANS; i++) Py_CLEAR(self->plan[i].names);
+    return 0;
+}
+
+static void producer_dealloc(PyObject *op) {
+    producer *self = (producer *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs) PyObject_ClearWeakRefs(op);
+    producer_clear(op);
+    Py_CLEAR(self->targets);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot producer_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The half of a logger that pushes into a ring. Not bound to one, its calls do nothing.")},
+    {Py_tp_new, producer_new},
+    {Py_tp_dealloc, producer_dealloc},
+    {Py_tp_traverse, producer_traverse},
+    {Py_tp_clear, producer_clear},
+    {Py_tp_methods, producer_methods},
+    {Py_tp_members, producer_members},
+    {0, NULL}};
+
+static PyType_Spec producer_spec = {
+    .name = "advlog_fast._producer.Producer",
+    .basicsize = sizeof(producer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = producer_slots,
+};
+
+static int module_exec(PyObject *module) {
+#ifdef Py_GIL_DISABLED
+    PyErr_SetString(PyExc_ImportError, "advlog_fast needs the GIL: free-threaded builds of Python are not supported yet");
+    return -1;
+#endif
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "advlog_fast runs in the main interpreter only, not in subinterpreters");
+        return -1;
+    }
+    PyObject *type = PyType_FromModuleAndSpec(module, &producer_spec, NULL);
+    if (!type) return -1;
+    int failed = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return failed;
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT, .m_name = "_producer", .m_doc = "The hot call.", .m_slots = module_slots};
+
+PyMODINIT_FUNC PyInit__producer(void) { return PyModuleDef_Init(&module_def); }

@@ -1,0 +1,323 @@
+/* A sink's way through the ring: format, write, commit the cursor, rotate.
+ *
+ * At every moment the file holds `cursor.length` bytes of whole records, and
+ * perhaps a torn rest from a write that failed or a process that died; whoever
+ * goes on from there cuts the file to that length first. */
+#include "drain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static bool takes(const drain_sink *s, int stream) {
+    return stream == s->options.stream ||
+           (s->options.kind == ADVLOG_SINK_TEXT && stream == ADVLOG_STREAM_EVENTS);
+}
+
+static void commit(advlog_drain *d, int index) {
+    drain_sink *s = &d->sink[index];
+    s->cursor = s->next;
+    s->info.filtered = s->next_filtered;
+    s->info.file_records = s->next_file_records;
+    uint32_t copy = ++s->copies & 1;
+    d->ring->header->cursor[index].copy[copy] = s->cursor;
+    store_release(&d->ring->header->cursor[index].selected, copy); /* C, partner D */
+    store_release(&s->done, s->cursor.position);                   /* partner: the acquire in advlog_drain_wait */
+}
+
+/* ---- faults ---- */
+
+void sink_fault(advlog_drain *d, drain_sink *s, int error) {
+    int64_t now = advlog_monotonic_ns();
+    s->info.error = error;
+    s->info.faults++;
+    s->retry_ns = now + SINK_RETRY_NS;
+    if (!s->info.failing_since_ns) {
+        s->info.failing_since_ns = now;
+        d->pending |= ADVLOG_DRAIN_FAULT;
+    }
+}
+
+static void recovered(advlog_drain *d, drain_sink *s) {
+    if (!s->info.failing_since_ns) return;
+    s->info.failing_since_ns = 0;
+    s->info.set_aside = 0;
+    d->pending |= ADVLOG_DRAIN_FAULT;
+}
+
+/* Forgets what is formatted but not written, and cuts what a write left torn. */
+static void discard_buffer(drain_sink *s) {
+    if (s->sent && s->fd >= 0 && ftruncate(s->fd, (off_t)s->cursor.length) != 0) s->info.faults++;
+    s->used = s->sent = 0;
+    s->next = s->cursor;
+    s->next_filtered = s->info.filtered;
+    s->next_file_records = s->info.file_records;
+    if (!s->info.file_records) {
+        s->begun = false;
+        s->names_written = 0;
+    }
+}
+
+static void drop_until(advlog_drain *d, int index, uint64_t end) {
+    drain_sink *s = &d->sink[index];
+    while (s->next.position != end) {
+        const advlog_slot *h = ring_slot(d->ring, s->next.position);
+        if (takes(s, kind_stream(h->kind))) {
+            s->next.dropped++;
+            s->next.next_seq++;
+            s->gap = true;
+        }
+        s->next.position += h->part;
+    }
+    commit(d, index);
+}
+
+/* A sink that fails may hold records back for a while, but not for long, nor
+ * once the ring has no room left for the producers. */
+static bool out_of_patience(const advlog_drain *d, const drain_sink *s, int64_t now) {
+    if (!s->info.failing_since_ns) return false;
+    uint64_t held = advlog_ring_write_pos(d->ring) - s->cursor.position;
+    return now - s->info.failing_since_ns >= SINK_PATIENCE_NS || held > d->ring->count - d->ring->count / 8;
+}
+
+/* ---- writing ---- */
+
+/* 1: all is in the file; 0: a fault. */
+static bool write_buffer(advlog_drain *d, drain_sink *s) {
+    while (s->sent < s->used) {
+        ssize_t n = write(s->fd, s->buffer + s->sent, s->used - s->sent);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            sink_fault(d, s, n < 0 ? errno : ENOSPC);
+            return false;
+        }
+        s->sent += (size_t)n;
+    }
+    s->used = s->sent = 0;
+    recovered(d, s);
+    return true;
+}
+
+static bool make_room(drain_sink *s, size_t bytes) {
+    if (s->used + bytes <= s->capacity) return true;
+    size_t capacity = bytes > SINK_BUFFER_BYTES ? bytes : SINK_BUFFER_BYTES;
+    if (s->used || capacity <= s->capacity) return false;
+    char *buffer = realloc(s->buffer, capacity);
+    if (!buffer) return false;
+    s->buffer = buffer;
+    s->capacity = capacity;
+    return true;
+}
+
+/* ---- spools ---- */
+
+static size_t put_slots(char *out, const advlog_slot *header, unsigned parts, const advlog_view *view) {
+    memcpy(out, (const void *)header, ADVLOG_SLOT_BYTES);
+    for (unsigned part = 1; part < parts; part++)
+        memcpy(out + part * ADVLOG_SLOT_BYTES, (const void *)view_slot(view, part), ADVLOG_SLOT_BYTES);
+    return (size_t)parts * ADVLOG_SLOT_BYTES;
+}
+
+static size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *out) {
+    const advlog_identity *identity = &d->ring->header->identity;
+    advlog_slot h = {.kind = ADVLOG_KIND_SPOOL, .part = (uint8_t)s->options.stream, .count = ADVLOG_LAYOUT_VERSION};
+    h.time_ns = advlog_wall_ns();
+    h.epoch = identity->attempt;
+    h.batch = identity->rank;
+    h.step = s->next.next_seq;
+    memcpy(h.extra, identity->run_id, sizeof identity->run_id);
+    return put_slots(out, &h, 1, NULL);
+}
+
+static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
+    uint32_t bytes;
+    const char *name = names_get(d->ring, id, &bytes);
+    unsigned parts = record_slots_for_text(bytes);
+    advlog_slot h = {.kind = ADVLOG_KIND_NAME, .part = (uint8_t)parts, .count = (uint16_t)bytes, .level = (uint16_t)id};
+    store_relaxed(&h.mark, 1); /* relaxed: no thread shares a spool's slots */
+    memcpy(out, &h, sizeof h);
+    for (unsigned part = 1; part < parts; part++) {
+        uint32_t first = (part - 1) * ADVLOG_PART_TEXT;
+        uint32_t n = bytes - first < ADVLOG_PART_TEXT ? bytes - first : ADVLOG_PART_TEXT;
+        advlog_slot p = {.kind = ADVLOG_KIND_PART_TEXT, .part = (uint8_t)part, .count = (uint16_t)n};
+        store_relaxed(&p.mark, part + 1); /* relaxed: likewise */
+        memcpy(p.text, name + first, n);
+        memcpy(out + part * sizeof p, &p, sizeof p);
+    }
+    return (size_t)parts * ADVLOG_SLOT_BYTES;
+}
+
+#define NAME_SLOTS_BYTES ((1 + (ADVLOG_MAX_NAME_BYTES + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT) * ADVLOG_SLOT_BYTES)
+
+/* A record's slots, before them whatever the file lacks to be read by itself. */
+static bool put_spool_record(advlog_drain *d, drain_sink *s, const advlog_view *view, const advlog_slot *header,
+                             size_t *bytes) {
+    uint32_t names = d->labels->count - s->names_written;
+    if (!make_room(s, ADVLOG_SLOT_BYTES * (1 + (size_t)header->part) + (size_t)names * NAME_SLOTS_BYTES)) return false;
+    char *out = s->buffer + s->used;
+    if (!s->begun) out += put_spool_begin(d, s, out);
+    for (uint32_t id = s->names_written; id < d->labels->count; id++) out += put_spool_name(d, id, out);
+    out += put_slots(out, header, header->part, view);
+    *bytes = (size_t)(out - (s->buffer + s->used));
+    return true;
+}
+
+/* ---- one record ---- */
+
+enum put { PUT, PUT_NOTHING, PUT_NO_ROOM };
+
+static bool filtered_out(drain_sink *s, const advlog_slot *h) {
+    if (s->options.kind != ADVLOG_SINK_TEXT) return false;
+    if (h->kind == ADVLOG_KIND_EVENT) return h->level < s->options.level;
+    const int batch_level = 20; /* INFO, on the scale of Python's logging */
+    return batch_level < s->options.level || s->lines++ % s->options.every != 0;
+}
+
+static enum put put_record(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
+    const advlog_slot *header = view_slot(view, 0);
+    if (s->options.kind == ADVLOG_SINK_SPOOL) return put_spool_record(d, s, view, header, bytes) ? PUT : PUT_NO_ROOM;
+    if (filtered_out(s, header)) return PUT_NOTHING;
+    if (!make_room(s, format_bound(view, d->labels))) {
+        s->lines -= s->options.kind == ADVLOG_SINK_TEXT && header->kind != ADVLOG_KIND_EVENT;
+        return PUT_NO_ROOM;
+    }
+    const advlog_identity *identity = &d->ring->header->identity;
+    char *out = s->buffer + s->used;
+    *bytes = s->options.kind == ADVLOG_SINK_TEXT
+                 ? format_text(out, view, d->labels, &d->second)
+                 : format_jsonl(out, view, d->labels, &d->second, identity->attempt, identity->rank, s->next.next_seq);
+    return PUT;
+}
+
+/* Whether the record must go to the next file: by its bytes, its number, or a gap before it. */
+static bool file_is_full(const drain_sink *s, size_t bytes) {
+    if (s->next.length == 0) return false;
+    if (s->gap && s->options.kind == ADVLOG_SINK_SPOOL) return true;
+    return s->next.length + bytes > s->options.max_bytes ||
+           (s->options.max_records && s->next_file_records >= s->options.max_records);
+}
+
+/* Formats records until the buffer is full, the file is, or `end` is reached.
+ * True where the file is full. */
+static bool fill_buffer(advlog_drain *d, drain_sink *s, uint64_t end) {
+    while (s->next.position != end) {
+        advlog_view view = {d->ring->slots, d->ring->mask, s->next.position};
+        const advlog_slot *header = view_slot(&view, 0);
+        if (takes(s, kind_stream(header->kind))) {
+            uint64_t lines = s->lines;
+            size_t bytes = 0;
+            enum put put = put_record(d, s, &view, &bytes);
+            if (put == PUT_NO_ROOM) return false;
+            if (put == PUT && file_is_full(s, bytes)) {
+                s->lines = lines; /* it will be formatted again, for the next file */
+                return true;
+            }
+            if (put == PUT) {
+                s->used += bytes;
+                s->next.length += bytes;
+                s->next_file_records++;
+                s->begun = true;
+                s->names_written = d->labels->count;
+            } else {
+                s->next_filtered++;
+            }
+            s->next.written++;
+            s->next.next_seq++;
+        }
+        s->next.position += header->part;
+    }
+    return false;
+}
+
+/* ---- files ---- */
+
+/* Turns to the file opened ahead. False where there is none yet, or the caller
+ * has not dealt with the last one. */
+static bool switch_file(advlog_drain *d, int index) {
+    drain_sink *s = &d->sink[index];
+    if (s->next_fd < 0 || s->info.retired_fd >= 0) {
+        s->info.needs_file = s->next_fd < 0;
+        d->pending |= ADVLOG_DRAIN_FILES;
+        return false;
+    }
+    if (s->fd >= 0) {
+        s->info.retired_fd = s->fd;
+        s->info.retired_first_seq = s->info.file_first_seq;
+        s->info.retired_next_seq = s->cursor.next_seq;
+        s->info.retired_generation = s->cursor.generation;
+        s->info.retired_bytes = s->cursor.length;
+    }
+    s->fd = s->next_fd;
+    s->next_fd = -1;
+    s->next.dev = s->next_dev;
+    s->next.ino = s->next_ino;
+    s->next.generation = s->next_generation;
+    s->next.length = 0;
+    s->next_file_records = 0;
+    s->info.file_first_seq = s->next.next_seq;
+    s->info.needs_file = 0;
+    s->begun = s->gap = false;
+    s->names_written = 0;
+    commit(d, index);
+    d->pending |= ADVLOG_DRAIN_FILES;
+    return true;
+}
+
+/* Asks for the next file once this one is half full. */
+static void look_ahead(advlog_drain *d, drain_sink *s) {
+    if (s->next_fd >= 0 || s->info.needs_file) return;
+    const advlog_sink_options *o = &s->options;
+    if (s->cursor.length <= o->max_bytes / 2 && (!o->max_records || s->info.file_records <= o->max_records / 2)) return;
+    s->info.needs_file = 1;
+    d->pending |= ADVLOG_DRAIN_FILES;
+}
+
+static bool moved(const drain_sink *s, uint64_t from) { return s->cursor.position != from; }
+
+bool sink_advance(advlog_drain *d, int index, uint64_t end) {
+    drain_sink *s = &d->sink[index];
+    uint64_t from = s->cursor.position;
+    if (ADVLOG_UNLIKELY(s->info.failing_since_ns != 0)) {
+        int64_t now = advlog_monotonic_ns();
+        bool wait = now < s->retry_ns;
+        if (!s->info.set_aside && wait && out_of_patience(d, s, now)) {
+            discard_buffer(s);
+            s->info.set_aside = 1;
+            s->retry_ns = now + SINK_PROBE_NS;
+            d->pending |= ADVLOG_DRAIN_FAULT;
+        }
+        if (wait) {
+            if (s->info.set_aside) drop_until(d, index, end);
+            return moved(s, from);
+        }
+    }
+    if (s->fd < 0 && !switch_file(d, index)) return false;
+    /* Relaxed: a wish, acted on at this pass or the next. */
+    if (load32_relaxed(&s->rotate) && !s->used) {
+        if (s->cursor.length == 0 || switch_file(d, index)) store32_relaxed(&s->rotate, 0);
+    }
+    for (;;) {
+        bool full = s->sent ? false : fill_buffer(d, s, end);
+        if (s->used) {
+            if (!write_buffer(d, s)) {
+                if (s->info.set_aside) { /* the probe failed */
+                    discard_buffer(s);
+                    s->retry_ns = advlog_monotonic_ns() + SINK_PROBE_NS;
+                    drop_until(d, index, end);
+                }
+                return moved(s, from);
+            }
+            commit(d, index);
+            look_ahead(d, s);
+        } else if (moved(s, s->next.position)) {
+            commit(d, index);
+        } else if (!full && s->cursor.position != end) {
+            sink_fault(d, s, ENOMEM); /* not even one record fits the buffer */
+            return moved(s, from);
+        }
+        if (s->cursor.position == end) return moved(s, from);
+        if (full && !switch_file(d, index)) return moved(s, from);
+    }
+}
+
+uint64_t sink_needs(const drain_sink *s, uint64_t end) { return s->info.set_aside ? end : s->cursor.position; }

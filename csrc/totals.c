@@ -1,0 +1,133 @@
+#include "totals.h"
+
+#include <stdlib.h>
+
+#define PERCENTILE_METRICS ((1u << ADVLOG_BATCH_TIME) | (1u << ADVLOG_DATA_TIME))
+
+static void epoch_begin(advlog_epoch *epoch, int32_t number, int64_t time_ns) {
+    *epoch = (advlog_epoch){.epoch = number, .seen = 1, .first_ns = time_ns, .last_ns = time_ns};
+    advlog_stat_init(&epoch->loss);
+    advlog_stat_init(&epoch->accuracy);
+}
+
+bool totals_init(running_totals *t, uint64_t position) {
+    memset(t, 0, sizeof *t);
+    t->sum.position = position;
+    for (int i = 0; i < ADVLOG_CORE_METRICS; i++) {
+        advlog_stat_init(&t->sum.core[i]);
+        advlog_stat_init(&t->sum.system_core[i]);
+    }
+    advlog_stat_init(&t->sum.step_interval);
+    epoch_begin(&t->sum.epoch, 0, 0);
+    t->sum.epoch.seen = 0;
+    t->samples_id = t->tokens_id = -1;
+    for (int stream = 0; stream < 2; stream++) {
+        t->named[stream] = malloc(ADVLOG_MAX_NAMES * sizeof(advlog_stat));
+        if (!t->named[stream]) return false;
+    }
+    return true;
+}
+
+void totals_free(running_totals *t) {
+    free(t->named[0]);
+    free(t->named[1]);
+}
+
+static bool is_name(const advlog_ring *ring, uint32_t id, const char *wanted) {
+    uint32_t bytes;
+    const char *name = names_get(ring, id, &bytes);
+    return name && bytes == strlen(wanted) && memcmp(name, wanted, bytes) == 0;
+}
+
+void totals_names(running_totals *t, const advlog_ring *ring) {
+    for (uint32_t count = names_count(ring); t->sum.names < count; t->sum.names++) {
+        uint32_t id = t->sum.names;
+        advlog_stat_init(&t->named[0][id]);
+        advlog_stat_init(&t->named[1][id]);
+        if (is_name(ring, id, "samples")) t->samples_id = (int32_t)id;
+        if (is_name(ring, id, "tokens")) t->tokens_id = (int32_t)id;
+    }
+}
+
+/* Whether `value` is the first of its metric that is not finite. */
+static bool add(advlog_stat *stat, double value, const stat_where *where) {
+    bool unseen = stat->bad_class == 0;
+    stat_add_at(stat, value, where);
+    return unseen && stat->bad_class != 0;
+}
+
+/* The statistics of each core metric that the record has. */
+static bool add_core(advlog_stat *stats, advlog_sketch *batch_time, const advlog_slot *h, const stat_where *where) {
+    bool first = false;
+    uint32_t given = h->present & ~(uint32_t)h->deferred & ((1u << ADVLOG_CORE_METRICS) - 1);
+    for (uint32_t left = given; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        first |= add(&stats[i], h->core[i], where);
+    }
+    if (given & (1u << ADVLOG_BATCH_TIME)) advlog_sketch_add(&batch_time[0], h->core[ADVLOG_BATCH_TIME]);
+    if (given & (1u << ADVLOG_DATA_TIME)) advlog_sketch_add(&batch_time[1], h->core[ADVLOG_DATA_TIME]);
+    return first;
+}
+
+static void add_batch(running_totals *t, const advlog_slot *h) {
+    advlog_totals *sum = &t->sum;
+    advlog_epoch *epoch = &sum->epoch;
+    bool has_epoch = h->present & ADVLOG_HAS_EPOCH;
+    if (has_epoch && (!epoch->seen || epoch->epoch != h->epoch)) epoch_begin(epoch, h->epoch, h->time_ns);
+    epoch->batches++;
+    epoch->last_ns = h->time_ns;
+
+    /* A worker's records come at times of its own; between two epochs lies a validation. */
+    int of = h->worker != 0;
+    bool follows = t->previous_ns[of] != 0 && (!has_epoch || t->previous_epoch == h->epoch);
+    if (!(h->present & (1u << ADVLOG_BATCH_TIME)) && follows && h->time_ns >= t->previous_ns[of]) {
+        double interval = (double)(h->time_ns - t->previous_ns[of]) * 1e-9;
+        advlog_stat_add(&sum->step_interval, interval);
+        advlog_sketch_add(&sum->sketch[ADVLOG_SKETCH_STEP_INTERVAL], interval);
+    }
+    t->previous_ns[of] = h->time_ns;
+    if (has_epoch) t->previous_epoch = h->epoch;
+}
+
+bool totals_add(running_totals *t, const advlog_view *view) {
+    const advlog_slot *h = view_slot(view, 0);
+    advlog_totals *sum = &t->sum;
+    int stream = kind_stream(h->kind);
+    uint64_t seq = ++sum->records[stream];
+    if (stream == ADVLOG_STREAM_EVENTS) return false;
+
+    stat_where where = {.seq = (int64_t)seq, .step = h->step, .time_ns = h->time_ns,
+                        .epoch = h->epoch, .batch = h->batch, .present = h->present};
+    bool first = false;
+    if (stream == ADVLOG_STREAM_METRICS) {
+        uint32_t given = h->present & ~(uint32_t)h->deferred;
+        first = add_core(sum->core, &sum->sketch[ADVLOG_SKETCH_BATCH_TIME], h, &where);
+        if (h->kind == ADVLOG_KIND_BATCH) {
+            add_batch(t, h);
+            if (given & (1u << ADVLOG_LOSS)) stat_add_at(&sum->epoch.loss, h->core[ADVLOG_LOSS], &where);
+            if (given & (1u << ADVLOG_ACCURACY)) stat_add_at(&sum->epoch.accuracy, h->core[ADVLOG_ACCURACY], &where);
+        }
+        sum->last_ns = h->time_ns;
+        sum->last_present |= h->present & (ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL | ADVLOG_HAS_STEP);
+        if (h->present & ADVLOG_HAS_EPOCH) sum->last_epoch = h->epoch;
+        if (h->present & ADVLOG_HAS_BATCH) sum->last_batch = h->batch;
+        if (h->present & ADVLOG_HAS_TOTAL) sum->last_total = h->total_batches;
+        if (h->present & ADVLOG_HAS_STEP) sum->last_step = h->step;
+    } else {
+        first = add_core(sum->system_core, &sum->sketch[ADVLOG_SKETCH_SYSTEM_BATCH_TIME], h, &where);
+    }
+
+    advlog_stat *named = t->named[stream];
+    if (h->count) {
+        for (unsigned part = 0; part < h->part; part++) {
+            record_extras extras = record_extras_of(view, part);
+            for (unsigned i = 0; i < extras.count; i++) {
+                if (extras.id[i] >= sum->names || extras.deferred >> i & 1) continue;
+                first |= add(&named[extras.id[i]], extras.value[i], &where);
+                if (extras.id[i] == t->samples_id) sum->epoch.samples += extras.value[i];
+                if (extras.id[i] == t->tokens_id) sum->epoch.tokens += extras.value[i];
+            }
+        }
+    }
+    return first;
+}

@@ -1,0 +1,22 @@
+/* What the drain counts of every record: the numbers behind the summary. */
+#pragma once
+
+#include "names.h"
+#include "record.h"
+#include "stats.h"
+
+typedef struct {
+    advlog_totals sum;
+    advlog_stat *named[2];   /* by stream: metrics, system; a statistic for each name id */
+    int64_t previous_ns[2];  /* time of the previous batch record: of the process, of any worker */
+    int32_t previous_epoch;
+    int32_t samples_id;      /* ids of the metrics `samples` and `tokens`; -1 until they are used */
+    int32_t tokens_id;
+} running_totals;
+
+bool totals_init(running_totals *totals, uint64_t position);
+void totals_free(running_totals *totals);
+/* Takes in names that are new in the ring. */
+void totals_names(running_totals *totals, const advlog_ring *ring);
+/* Counts one record. True where a metric's first value that is not finite came. */
+bool totals_add(running_totals *totals, const advlog_view *view);

@@ -1,0 +1,63 @@
+"""The files that a rotated log leaves behind: NAME.log.1 is the latest, NAME.log.2 the one before it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _numbered(path: Path) -> dict[int, Path]:
+    prefix = path.name + "."
+    found: dict[int, Path] = {}
+    try:
+        with os.scandir(path.parent) as entries:
+            for entry in entries:
+                number = entry.name[len(prefix) :] if entry.name.startswith(prefix) else ""
+                if number.isascii() and number.isdigit() and not number.startswith("0"):
+                    found[int(number)] = path.parent / entry.name
+    except FileNotFoundError:
+        pass
+    return found
+
+
+def generations(path: Path) -> list[Path]:
+    """The rotated files of `path`, oldest first, without `path` itself."""
+    return [file for _, file in sorted(_numbered(path).items(), reverse=True)]
+
+
+def shift(path: Path) -> None:
+    """Renames `path` to its generation 1, and each generation that stands in the way to the next; deletes nothing.
+
+    Interrupted at any point it leaves a gap and no file lost; the next shift closes the gap.
+
+    :raises OSError: a file that is there could not be renamed. Nothing was overwritten.
+    """
+    standing = _numbered(path)
+    last = 0
+    while last + 1 in standing:
+        last += 1
+    for number in range(last, -1, -1):
+        source = standing[number] if number else path
+        try:
+            os.rename(source, path.with_name(f"{path.name}.{number + 1}"))
+        except FileNotFoundError:
+            pass
+
+
+def trim(path: Path, keep: int, may_remove: Callable[[Path], bool] | None = None) -> list[Path]:
+    """Removes the oldest generations, so that `keep` files stand with the current one; those it removed.
+
+    `may_remove` is asked for each; a file that it refuses, or that cannot be removed, stands until the next time.
+    """
+    files = generations(path)
+    removed: list[Path] = []
+    for file in files[: max(len(files) - max(keep - 1, 0), 0)]:
+        if may_remove is not None and not may_remove(file):
+            continue
+        try:
+            os.unlink(file)
+        except OSError:
+            continue
+        removed.append(file)
+    return removed

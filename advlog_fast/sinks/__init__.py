@@ -1,0 +1,1 @@
+"""The drain's destinations: which files they have, how those are opened ahead, retired and removed."""

@@ -1,0 +1,124 @@
+"""What every sink of the drain has in common.
+
+The drain writes; a sink in Python owns the files. The drain asks for a file ahead of its need, switches to it by
+itself, and hands back the one it left. All of this happens on the drain's thread, or on the closing one after it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._native import ffi
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file that the drain may write to; `generation` counts the sink's files."""
+
+    fd: int
+    dev: int
+    ino: int
+    generation: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Retired:
+    """What the drain says of a file that it has left: it holds the records `first_seq` up to but not `next_seq`."""
+
+    file: OpenFile
+    first_seq: int
+    next_seq: int
+    records: int
+    bytes: int
+
+
+class Sink(ABC):
+    """One destination.
+
+    :ivar name: `text`, `metrics_jsonl`, ...: the key of `Health.sinks`.
+    :ivar kind: an `enum advlog_sink_kind`.
+    :ivar stream: an `enum advlog_stream`.
+    """
+
+    name: str
+    kind: int
+    stream: int
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.expired = 0
+        """Records of this attempt that stood in files which rotation removed."""
+        self._open: dict[int, OpenFile] = {}
+
+    @abstractmethod
+    def limits(self) -> dict[str, int]:
+        """The fields of `advlog_sink_options` beside kind and stream."""
+
+    @abstractmethod
+    def next_path(self) -> Path:
+        """Where the next file is made."""
+
+    @abstractmethod
+    def settle(self, retired: Retired, last: bool) -> None:
+        """Puts a finished, closed file where readers expect it. `last`: no other follows.
+
+        :raises OSError: it could not be; the file stays where it is.
+        """
+
+    @abstractmethod
+    def current(self, file: OpenFile) -> None:
+        """The drain writes to `file` from now on; the one before it is settled.
+
+        :raises OSError: it could not be put into place.
+        """
+
+    def options(self) -> Any:
+        """What the C drain is told of this sink."""
+        fields = {"kind": self.kind, "stream": self.stream, "every": 1, **self.limits()}
+        return ffi.new("advlog_sink_options *", fields)
+
+    def open_next(self) -> OpenFile:
+        """Opens the next file, new and empty.
+
+        :raises OSError: it could not be.
+        """
+        path = self.next_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fd = os.open(path, _FLAGS, 0o644)
+        except FileExistsError:
+            os.unlink(path)  # opened ahead by a process that died before it was used
+            fd = os.open(path, _FLAGS, 0o644)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise OSError(22, f"{path}: expected a regular file")
+        self.generation += 1
+        file = OpenFile(fd, found.st_dev, found.st_ino, self.generation, path)
+        self._open[fd] = file
+        return file
+
+    def opened(self, fd: int) -> OpenFile:
+        """The file that the drain knows by this descriptor."""
+        return self._open[fd]
+
+    def close_file(self, fd: int) -> OpenFile:
+        file = self._open.pop(fd)
+        os.close(fd)
+        return file
+
+    def discard(self, fd: int) -> None:
+        """Closes and removes a file that was opened ahead and never written."""
+        file = self.close_file(fd)
+        try:
+            os.unlink(file.path)
+        except OSError:
+            pass

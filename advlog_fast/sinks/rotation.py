@@ -1,0 +1,72 @@
+"""Sinks whose files are rotated by size: NAME, NAME.1, ... so that `max_log_files` files stand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from .._generations import shift, trim
+from .base import OpenFile, Retired, Sink
+
+
+class RotatedSink(Sink):
+    """Writes to `path`. What stood there before is rotated away, so nothing is appended to or overwritten.
+
+    :param may_expire: asked before a file goes, with the seq after its last record, or None for a file of an earlier
+        attempt; None: every file may.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        temporary: Path,
+        max_bytes: int,
+        max_files: int,
+        may_expire: Callable[[int | None], bool] | None = None,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.max_bytes = max_bytes
+        self.max_files = max_files
+        self._temporary = temporary
+        self._may_expire = may_expire
+        self._finished: dict[int, Retired] = {}
+
+    def limits(self) -> dict[str, int]:
+        return {"max_bytes": self.max_bytes}
+
+    def next_path(self) -> Path:
+        return self._temporary / f"{self.path.name}.next-{self.generation + 1}"
+
+    def current(self, file: OpenFile) -> None:
+        if self.path.exists() and os.stat(self.path).st_ino != file.ino:
+            if os.stat(self.path).st_size:
+                shift(self.path)
+            else:
+                os.unlink(self.path)
+        if not self.path.exists():
+            os.rename(file.path, self.path)
+        self.trim()
+
+    def settle(self, retired: Retired, last: bool) -> None:
+        self._finished[retired.file.ino] = retired
+        if last:
+            self.trim()
+
+    def trim(self) -> None:
+        """Removes the oldest files beyond `max_files`, as far as they may expire."""
+        inodes: dict[Path, int] = {}
+
+        def may_remove(path: Path) -> bool:
+            try:
+                inodes[path] = os.stat(path).st_ino
+            except OSError:
+                return True
+            known = self._finished.get(inodes[path])
+            return self._may_expire is None or self._may_expire(known.next_seq if known else None)
+
+        for path in trim(self.path, self.max_files, may_remove):
+            gone = self._finished.pop(inodes.get(path, -1), None)
+            if gone is not None:
+                self.expired += gone.records

@@ -1,0 +1,36 @@
+"""NAME_training.log: a line a batch, and the events' lines among them, in the order logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .._native import lib
+from .rotation import RotatedSink
+
+
+class TextSink(RotatedSink):
+    """:param level: lines below it are left out, on the scale of the logging module.
+    :param every: one batch line in so many is written."""
+
+    name = "text"
+    kind = lib.ADVLOG_SINK_TEXT
+    stream = lib.ADVLOG_STREAM_METRICS
+
+    def __init__(
+        self,
+        path: Path,
+        temporary: Path,
+        max_bytes: int,
+        max_files: int,
+        may_expire: Callable[[int | None], bool] | None = None,
+        *,
+        level: int = 20,
+        every: int = 1,
+    ) -> None:
+        super().__init__(path, temporary, max_bytes, max_files, may_expire)
+        self.level = level
+        self.every = every
+
+    def limits(self) -> dict[str, int]:
+        return {**super().limits(), "level": self.level, "every": self.every}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,8 @@ def generations(path: Path) -> list[Path]:
 
 
 def shift(path: Path) -> None:
-    """Renames `path` to its generation 1, and each generation that stands in the way to the next; deletes nothing.
+    """Renames `path` to its generation 1, and each generation that stands in the way to the next; deletes
+    nothing.
 
     Interrupted at any point it leaves a gap and no file lost; the next shift closes the gap.
 
@@ -39,16 +41,15 @@ def shift(path: Path) -> None:
         last += 1
     for number in range(last, -1, -1):
         source = standing[number] if number else path
-        try:
-            os.rename(source, path.with_name(f"{path.name}.{number + 1}"))
-        except FileNotFoundError:
-            pass
+        with contextlib.suppress(FileNotFoundError):
+            source.rename(path.with_name(f"{path.name}.{number + 1}"))
 
 
 def trim(path: Path, keep: int, may_remove: Callable[[Path], bool] | None = None) -> list[Path]:
     """Removes the oldest generations, so that `keep` files stand with the current one; those it removed.
 
-    `may_remove` is asked for each; a file that it refuses, or that cannot be removed, stands until the next time.
+    `may_remove` is asked for each; a file that it refuses, or that cannot be removed, stands until the next
+    time.
     """
     files = generations(path)
     removed: list[Path] = []
@@ -56,7 +57,7 @@ def trim(path: Path, keep: int, may_remove: Callable[[Path], bool] | None = None
         if may_remove is not None and not may_remove(file):
             continue
         try:
-            os.unlink(file)
+            file.unlink()
         except OSError:
             continue
         removed.append(file)

@@ -236,8 +236,8 @@ class Sealer:
 
 
 class PartSchedule:
-    """When a spool is closed: `first_s` seconds after its first record was seen, each later one after twice the
-    time, up to `longest_s`. A spool that another limit closed earlier does not lengthen the wait."""
+    """When a spool is closed: `first_s` seconds after its first record was seen, each later one after twice
+    the time, up to `longest_s`. A spool that another limit closed earlier does not lengthen the wait."""
 
     def __init__(self, longest_s: float, first_s: float = 10.0) -> None:
         self.wait_s = min(first_s, longest_s)

@@ -149,7 +149,7 @@ typedef struct {
     int32_t retired_fd;      /* the file it rotated away from; -1 if none waits */
     int64_t retired_first_seq;
     int64_t retired_next_seq;
-    uint64_t retired_generation;
+    uint64_t retired_records;
     uint64_t retired_bytes;
     uint64_t faults; /* since the start */
 } advlog_sink_info;

@@ -244,7 +244,7 @@ static bool switch_file(advlog_drain *d, int index) {
         s->info.retired_fd = s->fd;
         s->info.retired_first_seq = s->info.file_first_seq;
         s->info.retired_next_seq = s->cursor.next_seq;
-        s->info.retired_generation = s->cursor.generation;
+        s->info.retired_records = s->info.file_records;
         s->info.retired_bytes = s->cursor.length;
     }
     s->fd = s->next_fd;

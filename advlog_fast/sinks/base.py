@@ -106,9 +106,9 @@ class Sink(ABC):
         self._open[fd] = file
         return file
 
-    def opened(self, fd: int) -> OpenFile:
-        """The file that the drain knows by this descriptor."""
-        return self._open[fd]
+    def open_files(self) -> list[OpenFile]:
+        """The files that are open, in the order opened: the drain's current one, and one opened ahead."""
+        return list(self._open.values())
 
     def close_file(self, fd: int) -> OpenFile:
         file = self._open.pop(fd)

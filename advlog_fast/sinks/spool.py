@@ -33,6 +33,8 @@ class SpoolSink(Sink):
         self.name = f"{stream}_parquet"
         self.stream = lib.ADVLOG_STREAM_METRICS if stream == "metrics" else lib.ADVLOG_STREAM_SYSTEM
         self.stream_name = stream
+        self.submitted = 0
+        """The last part whose spool was handed over."""
         self._paths = paths
         self._attempt = attempt
         self._part_rows = part_rows
@@ -54,3 +56,4 @@ class SpoolSink(Sink):
             )
         else:
             os.unlink(retired.file.path)
+        self.submitted = retired.file.generation

@@ -1,0 +1,108 @@
+# Everything installs into .venv (and .venv-3.X) here and nowhere else. The stamps in them are what make a second
+# `make test` start at once: they are renewed only when a source that gets installed has changed.
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRA ?= test
+PYTEST_ARGS ?=
+WERROR ?=
+
+SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
+PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
+
+.PHONY: help demo test test-all pytest stress bench lint ctest ctest-asan ctest-tsan clean
+.DELETE_ON_ERROR:
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z.][a-z0-9.%-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  make %-12s %s\n' "$$target" "$$text"; done
+
+demo: $(VENV)/has-demo ## Train a classifier on real images, and show its logs
+	$(VENV)/bin/advlog demo
+
+test: ctest pytest ## All tests: the C core's, then Python's with torch
+
+# From tests/, with the scripts of the environment: the checkout is then nowhere on sys.path, and the package that is
+# tested is the installed one. tests/conftest.py refuses any other.
+run_pytest = cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 ../$(VENV)/bin/pytest $(PYTEST_ARGS)
+
+pytest: $(VENV)/has-$(EXTRA)
+	$(run_pytest)
+
+stress: $(VENV)/has-$(EXTRA) ## The tests that take minutes
+	$(run_pytest) -m stress
+
+bench: $(VENV)/has-bench ## The benchmarks
+	cd benchmarks && ../$(VENV)/bin/pytest . $(PYTEST_ARGS)
+
+test-all: ## All Python tests but torch's, on every CPython from 3.10 on that is found
+	@versions=$$($(find_pythons) | cut -d ' ' -f 1); \
+	test -n "$$versions" || { echo "make test-all: no CPython from 3.10 on with venv and ensurepip" >&2; exit 1; }; \
+	echo "CPython:" $$versions; \
+	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
+
+test-3.%: ## The same on one version, such as 3.12
+	@python=$$($(find_pythons) | sed -n 's/^3\.$* //p'); \
+	test -n "$$python" || { echo "make $@: no CPython 3.$* with venv and ensurepip" >&2; exit 1; }; \
+	$(MAKE) --no-print-directory pytest PYTHON="$$python" VENV=.venv-3.$* EXTRA=test-core
+
+lint: $(VENV)/has-dev ## ruff, its formatter, mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean: ## Remove the environments and everything built
+	rm -rf .venv .venv-3.* build
+
+# --- environments ---------------------------------------------------------------------------------------------------
+
+# "3.12 /path/to/python" a line, the first that works of each version. A name on PATH may be a shim that fails.
+define find_pythons
+for python in $(PYTHON) python3.10 python3.11 python3.12 python3.13 python3.14 "$$HOME"/.pyenv/versions/*/bin/python3; do \
+	"$$python" -c 'import ensurepip, sys, sysconfig, venv; v = sys.version_info; \
+		v >= (3, 10) and v.releaselevel == "final" and sys.implementation.name == "cpython" \
+		and not sysconfig.get_config_var("Py_GIL_DISABLED") and print("%d.%d" % v[:2], sys.executable)' 2>/dev/null; \
+done | sort -t . -k 2,2n -s | awk '!seen[$$1]++'
+endef
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "$(PYTHON) is older than 3.10 or missing: name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@command -v $(firstword $(CXX)) >/dev/null || { \
+		echo "there is no C++ compiler: install one (Debian: apt install g++)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# From a clean copy: nothing that an earlier build left gets in, and two versions never build in one place.
+define install # the extra's name
+@rm -rf $(VENV)/source && mkdir $(VENV)/source
+@cp -R $(PACKAGING) advlog_fast csrc $(VENV)/source
+CPATH=$$(.ci/python-headers $(VENV)/bin/python $(VENV)/headers) && export CPATH && \
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(VENV)/source[$(1)]"
+@touch $@
+endef
+
+# has-demo, has-test, has-test-core, has-bench: the package, with what that extra names.
+$(VENV)/has-%: $(SOURCES) $(PACKAGING) .ci/python-headers | $(VENV)/made
+	$(call install,$*)
+
+# The linters read the checkout: they need what the package needs, and not its newest build.
+$(VENV)/has-dev: pyproject.toml | $(VENV)/made
+	$(call install,dev)
+
+# --- the C core, without Python -------------------------------------------------------------------------------------
+
+# Warnings are errors where .ci/run says so: another compiler's new warning must not keep anyone from testing.
+c_tests = $(MAKE) --no-print-directory -C tests/c WARNINGS="-Wall -Wextra $(WERROR)"
+
+ctest: ## The C core's tests
+	$(c_tests)
+
+ctest-asan: ## The same under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(c_tests) SANITIZE=address,undefined
+
+# ThreadSanitizer cannot place its shadow memory where the kernel randomises addresses too widely.
+ctest-tsan: ## The same under ThreadSanitizer
+	+$(shell setarch -R true 2>/dev/null && echo setarch -R) $(c_tests) SANITIZE=thread

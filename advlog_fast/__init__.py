@@ -1,0 +1,40 @@
+"""A high-throughput asynchronous logging engine for AI training.
+
+Layout, each part importing only from those before it:
+
+exceptions, records, snapshots            what things are called
+_native, _paths, _generations, config     the compiled core, the files, the options
+sinks/, control/, memory_sampler, ranks,  the parts: where records go, what is no record, memory,
+_ring, _attempts, reader                  who logs, where the ring lies, reading it all back
+_drain, _sealer                           the threads
+_lifecycle                                a session: start, flush, stop, exit, fork
+logger, progress                          what you call
+cli/                                      what you type
+"""
+
+from __future__ import annotations
+
+from .config import LoggerConfig
+from .exceptions import AdvlogError, RunBusyError, RunNotFoundError
+from .logger import AdvancedLogger
+from .progress import TrainingProgressTracker
+from .reader import read_jsonl, read_run
+from .records import ErrorLog, TrainingMetrics
+from .snapshots import Health
+
+__all__ = [
+    "AdvancedLogger",
+    "AdvlogError",
+    "ErrorLog",
+    "Health",
+    "LoggerConfig",
+    "RunBusyError",
+    "RunNotFoundError",
+    "TrainingMetrics",
+    "TrainingProgressTracker",
+    "__version__",
+    "read_jsonl",
+    "read_run",
+]
+
+__version__ = "0.1.0"

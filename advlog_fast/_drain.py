@@ -1,0 +1,302 @@
+"""The drain's thread, and what Python does for it: files opened ahead, numbers copied out, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ._native import ffi, lib
+from ._ring import Ring
+from .records import CORE_METRICS
+from .sinks.base import Retired, Sink
+from .snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
+
+TICK_NS = 500_000_000
+"""How often the drain's thread comes back to Python when nothing else asks for it."""
+
+_NANOSECONDS = 1_000_000_000
+_SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
+_BAD = {1: "nan", 2: "inf", 3: "-inf"}
+_FOREVER_NS = 1 << 62
+
+
+class Drain:
+    """Owns the C drain of one ring, its sinks, and the daemon thread that runs it.
+
+    :param on_tick: called on the drain's thread twice a second; it must not wait.
+    :param on_fault: likewise, with a sentence, when a sink begins or ceases to fail.
+    :param on_nonfinite: likewise, when some metric's first value came that is not finite.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        sinks: Sequence[Sink],
+        *,
+        on_tick: Callable[[], None],
+        on_fault: Callable[[str], None],
+        on_nonfinite: Callable[[], None],
+    ) -> None:
+        self.ring = ring
+        self.sinks = tuple(sinks)
+        self._on_tick, self._on_fault, self._on_nonfinite = on_tick, on_fault, on_nonfinite
+        self._drain = lib.advlog_drain_new(ring.handle)
+        if self._drain == ffi.NULL:
+            raise MemoryError("no memory for the drain")
+        for sink in self.sinks:
+            if lib.advlog_drain_add_sink(self._drain, sink.options()) < 0:
+                raise ValueError(f"sinks: expected at most {lib.ADVLOG_MAX_SINKS}, got {len(self.sinks)}")
+        self.cpu_s = 0.0
+        """CPU seconds that the thread has used."""
+        self._states: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, name="advlog-drain", daemon=True)
+
+    # -- the drain's thread, or the closing one after it ---------------------------------------------------------
+
+    def open_files(self) -> None:
+        """Gives every sink its first file.
+
+        :raises OSError: one could not be opened.
+        """
+        for index, sink in enumerate(self.sinks):
+            file = sink.open_next()
+            sink.current(file)
+            lib.advlog_sink_give_file(self._drain, index, file.fd, file.dev, file.ino, file.generation)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def on_own_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def _run(self) -> None:
+        while not self._once(TICK_NS) & (lib.ADVLOG_DRAIN_STOPPED | lib.ADVLOG_DRAIN_DONE):
+            pass
+
+    def _once(self, timeout_ns: int) -> int:
+        why = int(lib.advlog_drain_run(self._drain, timeout_ns))
+        if why & lib.ADVLOG_DRAIN_FILES:
+            self._serve_files()
+        if why & lib.ADVLOG_DRAIN_FAULT:
+            self._tell_faults()
+        if why & lib.ADVLOG_DRAIN_NONFINITE:
+            self._on_nonfinite()
+        if why & lib.ADVLOG_DRAIN_TIMEOUT:
+            self._on_tick()
+        self.cpu_s = time.thread_time()
+        return why
+
+    def _serve_files(self) -> None:
+        for index, sink in enumerate(self.sinks):
+            info = self._info(index)
+            try:
+                if info.retired_fd >= 0:
+                    self._retire(index, sink, info)
+                if info.needs_file:
+                    file = sink.open_next()
+                    lib.advlog_sink_give_file(self._drain, index, file.fd, file.dev, file.ino, file.generation)
+            except OSError as error:
+                lib.advlog_sink_file_fault(self._drain, index, error.errno or 5)
+
+    def _retire(self, index: int, sink: Sink, info: Any) -> None:
+        file = sink.close_file(info.retired_fd)
+        lib.advlog_sink_retired(self._drain, index)
+        retired = Retired(file, info.retired_first_seq, info.retired_next_seq, info.retired_records, info.retired_bytes)
+        sink.settle(retired, last=False)
+        for current in sink.open_files():
+            if current.generation == info.cursor.generation:
+                sink.current(current)
+
+    def _tell_faults(self) -> None:
+        for index, sink in enumerate(self.sinks):
+            info = self._info(index)
+            failing = info.failing_since_ns != 0
+            state = 2 * failing + bool(info.set_aside)
+            if state == self._states.get(index, 0):
+                continue
+            self._states[index] = state
+            error = os.strerror(info.error)
+            if info.set_aside:
+                self._on_fault(f"{sink.name} cannot be written ({error}): its records are dropped until it can")
+            elif failing:
+                self._on_fault(f"{sink.name} cannot be written ({error}): its records wait in the ring")
+            else:
+                self._on_fault(f"{sink.name} is written again; {info.cursor.dropped} of its records were dropped")
+
+    # -- any thread ----------------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until what was accepted before is with the operating system, in every sink that works."""
+        position = lib.advlog_ring_write_pos(self.ring.handle)
+        return bool(lib.advlog_drain_wait(self._drain, position, _ns(timeout_s)) == lib.ADVLOG_OK)
+
+    def rotate(self, sink: Sink) -> None:
+        """Makes the sink end its file, if it has any records."""
+        lib.advlog_sink_rotate(self._drain, self.sinks.index(sink))
+
+    def file_state(self, sink: Sink) -> tuple[int, int]:
+        """The generation of the sink's current file, and the records in it."""
+        info = self._info(self.sinks.index(sink))
+        return int(info.cursor.generation), int(info.file_records)
+
+    def sink_health(self, sink: Sink) -> SinkHealth:
+        info = self._info(self.sinks.index(sink))
+        accepted = lib.advlog_ring_accepted(self.ring.handle, sink.stream)
+        if sink.kind == lib.ADVLOG_SINK_TEXT:
+            accepted += lib.advlog_ring_accepted(self.ring.handle, lib.ADVLOG_STREAM_EVENTS)
+        written, dropped = int(info.cursor.written), int(info.cursor.dropped)
+        return SinkHealth(
+            name=sink.name,
+            accepted=max(int(accepted), written + dropped),
+            written=written,
+            dropped=dropped,
+            pending=max(int(accepted) - written - dropped, 0),
+            filtered=int(info.filtered),
+            expired=sink.expired,
+            faults=int(info.faults),
+            error=os.strerror(info.error) if info.error else None,
+            set_aside=bool(info.set_aside),
+        )
+
+    def totals(self, timeout_s: float) -> Totals:
+        """What was counted, of every record accepted before this call if the drain gets there in time."""
+        position = lib.advlog_ring_write_pos(self.ring.handle)
+        if not self.on_own_thread():
+            lib.advlog_drain_wait_totals(self._drain, position, _ns(timeout_s))
+        c = ffi.new("advlog_totals *")
+        lib.advlog_drain_totals(self._drain, c)
+        names = self.ring.names()[: c.names]
+        return Totals(
+            pending=max(self._accepted() - sum(c.records), 0),
+            metric_records=c.records[lib.ADVLOG_STREAM_METRICS],
+            system_records=c.records[lib.ADVLOG_STREAM_SYSTEM],
+            event_records=c.records[lib.ADVLOG_STREAM_EVENTS],
+            last_epoch=c.last_epoch if c.last_present & lib.ADVLOG_HAS_EPOCH else None,
+            last_batch=c.last_batch if c.last_present & lib.ADVLOG_HAS_BATCH else None,
+            last_total_batches=c.last_total if c.last_present & lib.ADVLOG_HAS_TOTAL else None,
+            last_step=c.last_step if c.last_present & lib.ADVLOG_HAS_STEP else None,
+            last_time_ns=c.last_ns,
+            metrics=self._named_stats(c.core, lib.ADVLOG_STREAM_METRICS, names),
+            system=self._named_stats(c.system_core, lib.ADVLOG_STREAM_SYSTEM, names),
+            step_interval=_stats(c.step_interval),
+            epoch=_epoch(c.epoch) if c.epoch.seen else None,
+            quantiles={name: _quantiles(c.sketch[i]) for i, name in enumerate(_SKETCHES)},
+        )
+
+    def _accepted(self) -> int:
+        return sum(lib.advlog_ring_accepted(self.ring.handle, stream) for stream in range(lib.ADVLOG_STREAMS))
+
+    def _named_stats(self, core: Any, stream: int, names: list[str]) -> dict[str, MetricStats]:
+        stats = {name: _stats(core[i]) for i, name in enumerate(CORE_METRICS) if _seen(core[i])}
+        if names:
+            c = ffi.new("advlog_stat[]", len(names))
+            lib.advlog_drain_name_stats(self._drain, stream, 0, len(names), c)
+            stats.update((name, _stats(c[i])) for i, name in enumerate(names) if _seen(c[i]))
+        return stats
+
+    def _info(self, index: int) -> Any:
+        info = ffi.new("advlog_sink_info *")
+        lib.advlog_sink_get(self._drain, index, info)
+        return info
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def finish(self, deadline: float) -> bool:
+        """Closes the ring, drains the rest in the calling thread, and settles the files.
+
+        False where the deadline (on `time.monotonic()`) came first; the files and the memory that a stuck drain may
+        still use are then left open for good: a descriptor closed under it could become a user's checkpoint.
+        """
+        lib.advlog_ring_close(self.ring.handle)
+        lib.advlog_drain_stop(self._drain)
+        if self._thread.ident is not None:
+            self._thread.join(max(deadline - time.monotonic(), 0.0))
+            if self._thread.is_alive():
+                return False
+        done = False
+        while not done and (left := deadline - time.monotonic()) > 0:
+            done = bool(self._once(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
+        self._settle_last()
+        return done
+
+    def _settle_last(self) -> None:
+        """What the drain cannot write now stays in the ring; what it wrote is settled."""
+        for index, sink in enumerate(self.sinks):
+            info = self._info(index)
+            with contextlib.suppress(OSError):
+                if info.retired_fd >= 0:
+                    self._retire(index, sink, info)
+            for file in sink.open_files():
+                if file.generation != info.cursor.generation:
+                    sink.discard(file.fd)
+                    continue
+                sink.close_file(file.fd)
+                records = int(info.file_records)
+                retired = Retired(file, info.file_first_seq, info.cursor.next_seq, records, info.cursor.length)
+                with contextlib.suppress(OSError):
+                    sink.settle(retired, last=True)
+
+    def free(self) -> None:
+        """Frees the C drain; nothing may use this object's counts afterwards."""
+        lib.advlog_drain_free(self._drain)
+        self._drain = ffi.NULL
+
+
+def _ns(seconds: float) -> int:
+    return min(int(seconds * _NANOSECONDS), _FOREVER_NS) if seconds < math.inf else _FOREVER_NS
+
+
+def _seen(stat: Any) -> bool:
+    return bool(stat.count or stat.nan or stat.posinf or stat.neginf)
+
+
+def _stats(stat: Any) -> MetricStats:
+    if not _seen(stat):
+        return MetricStats()
+    return MetricStats(
+        count=stat.count,
+        mean=stat.mean if stat.count else math.nan,
+        std=math.sqrt(stat.m2 / stat.count) if stat.count else math.nan,
+        min=stat.min,
+        max=stat.max,
+        last=stat.last,
+        nan=stat.nan,
+        posinf=stat.posinf,
+        neginf=stat.neginf,
+        first_nonfinite=_nonfinite(stat) if stat.bad_class else None,
+    )
+
+
+def _nonfinite(stat: Any) -> NonFinite:
+    present = stat.bad_present
+    return NonFinite(
+        value=_BAD[stat.bad_class],
+        seq=stat.bad_seq,
+        step=stat.bad_step if present & lib.ADVLOG_HAS_STEP else None,
+        epoch=stat.bad_epoch if present & lib.ADVLOG_HAS_EPOCH else None,
+        batch=stat.bad_batch if present & lib.ADVLOG_HAS_BATCH else None,
+        time_ns=stat.bad_time_ns,
+    )
+
+
+def _epoch(epoch: Any) -> EpochTotals:
+    return EpochTotals(
+        epoch=epoch.epoch,
+        batches=epoch.batches,
+        first_ns=epoch.first_ns,
+        last_ns=epoch.last_ns,
+        samples=epoch.samples,
+        tokens=epoch.tokens,
+        loss=_stats(epoch.loss),
+        accuracy=_stats(epoch.accuracy),
+    )
+
+
+def _quantiles(sketch: Any) -> Quantiles:
+    p50, p90, p99 = (lib.advlog_sketch_quantile(ffi.addressof(sketch), q) for q in (0.5, 0.9, 0.99))
+    return Quantiles(p50, p90, p99)

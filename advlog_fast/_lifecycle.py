@@ -1,0 +1,390 @@
+"""A session: one attempt of one rank, from the first file to the last, with its threads and its end.
+
+Threads, all of them daemons (a thread that is no daemon is joined before the exit handlers run, and would hang the
+exit): the drain; the sealer; the memory sampler; the keeper, which writes the summary from time to time and tells the
+control plane what the drain found, since that may wait and the drain may not.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ._attempts import RankLock, claim_attempt
+from ._drain import Drain
+from ._native import Producer, lib
+from ._paths import RunPaths
+from ._ring import Ring
+from ._sealer import PartSchedule, Sealer
+from .config import LoggerConfig
+from .control.console import Console
+from .control.plane import ControlPlane
+from .memory_sampler import MemorySample, MemorySampler
+from .ranks import RankIdentity, rank_identity
+from .sinks.base import Sink
+from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
+from .sinks.rotation import RotatedSink
+from .sinks.spool import SpoolSink
+from .sinks.text import TextSink
+from .snapshots import Health, Totals
+
+SUMMARY_INTERVAL_S = 30.0
+_WAIT_SLICE_NS = 50_000_000
+_DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
+
+
+class Session:
+    """Everything that one logger has open.
+
+    :raises OSError: `log_dir` cannot be made or written; the message names it.
+    :raises RunBusyError: another live process logs this rank of this run.
+    """
+
+    def __init__(self, config: LoggerConfig, producer: Producer) -> None:
+        self.config = config
+        self.pid = os.getpid()
+        self._closing = threading.RLock()
+        self._closed = False
+        self._saturated = False
+        ranks = rank_identity(config.rank, config.world_size)
+        self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank)
+        with contextlib.ExitStack() as undo:
+            with _naming_log_dir(config.log_dir):
+                self._open(config, producer, ranks, undo)
+            undo.pop_all()
+
+    def _open(
+        self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack
+    ) -> None:
+        paths = self.paths
+        paths.private.mkdir(parents=True, exist_ok=True)
+        self._lock = RankLock(paths.lock)
+        undo.callback(self._lock.release)
+        self.run = claim_attempt(paths, ranks)
+        self._unsealed_before = any(paths.spools.glob(f"*-rank{ranks.rank:05d}-*.spool"))
+        self.ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir)
+        undo.callback(self.ring.remove)
+
+        self.sealer: Sealer | None = None
+        self._schedules: dict[SpoolSink, PartSchedule] = {}
+        if config.parquet:
+            self.sealer = Sealer(paths, config.metrics, on_fault=self._fault)
+            undo.callback(self.sealer.stop)
+        self.drain = Drain(
+            self.ring,
+            self._sinks(),
+            on_tick=self._tick,
+            on_fault=self._fault,
+            on_nonfinite=lambda: self._keep(self._tell_nonfinite),
+        )
+        self.drain.open_files()
+        self.console = Console(config.console, ranks.rank, config.log_level)
+        self.control = ControlPlane(config, paths, self.run, _Link(self), self.console)
+        self.sampler = MemorySampler(config.memory_interval_s, self._sampled)
+
+        # The session pushes through a producer of its own: it must not keep the user's logger alive.
+        self._producer = Producer()
+        self._users = weakref.ref(producer)
+        for bound in (self._producer, producer):
+            bound._bind(self.ring.address, self.ring)
+            for name in config.metrics:
+                bound._learn(name)
+        self._told_nonfinite: set[str] = set()
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._keeper = threading.Thread(target=self._keep_on, name="advlog-keeper", daemon=True)
+        self.drain.start()
+        self._keeper.start()
+        self.sampler.start()
+        for note in self.ring.notes:
+            self.control.logger.warning(note)
+
+    def _sinks(self) -> list[Sink]:
+        config, paths = self.config, self.paths
+        sizes = (paths.temporary, config.max_log_size, config.max_log_files)
+        sinks: list[Sink] = []
+        if config.text and (self.run.rank == 0 or config.text_ranks == "all"):
+            level, every = config.log_level, config.training_log_every
+            sinks.append(TextSink(paths.training_log, *sizes, level=level, every=every))
+        if config.jsonl:
+            sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes, self._may_expire("metrics")))
+            sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes, self._may_expire("system")))
+        if self.sealer is not None:
+            for stream in ("metrics", "system"):
+                sink = SpoolSink(stream, paths, self.run.attempt, config.part_rows, self.sealer.submit)
+                self._schedules[sink] = PartSchedule(config.part_interval_s)
+                sinks.append(sink)
+        return sinks
+
+    def _may_expire(self, stream: str) -> Callable[[int | None], bool]:
+        """Whether a rotated file may go: where Parquet is on, only once its records are in parts."""
+
+        def sealed(next_seq: int | None) -> bool:
+            if self.sealer is None:
+                return True
+            if next_seq is None:
+                return not self._unsealed_before
+            return self.sealer.sealed_seq(stream) >= next_seq
+
+        return sealed
+
+    # -- the hot call's slow half --------------------------------------------------------------------------------
+
+    def wait_for_room(self, slots: int) -> bool:
+        """What a producer does that found the ring full: whether to try again. Never on a thread of ours."""
+        if self.config.overflow == "drop_newest" or self._is_own_thread():
+            return False
+        ring = self.ring.handle
+        if self._saturated:
+            # One wait has run out: do not wait again until half of the ring is free.
+            used = lib.advlog_ring_write_pos(ring) - lib.advlog_ring_read_pos(ring)
+            if used > self.ring.slots // 2:
+                return False
+            self._saturated = False
+        limit_s = self.config.overflow_timeout_s
+        deadline = None if limit_s is None else time.monotonic() + limit_s
+        while True:
+            left_ns = _WAIT_SLICE_NS if deadline is None else int((deadline - time.monotonic()) * 1e9)
+            if left_ns <= 0:
+                self._saturated = True
+                return False
+            # Back in Python after each slice, signals are handled.
+            if lib.advlog_wait_room(ring, slots, min(left_ns, _WAIT_SLICE_NS)) != lib.ADVLOG_TIMEOUT:
+                return True
+
+    def count_drop(self, reason: str) -> None:
+        lib.advlog_ring_count_drop(self.ring.handle, _DROPS[reason])
+
+    def _is_own_thread(self) -> bool:
+        return threading.current_thread().name.startswith("advlog-")
+
+    # -- what others ask -----------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float) -> bool:
+        return self.drain.flush(timeout_s)
+
+    def seal(self, timeout_s: float) -> bool:
+        """Flushes, and seals what was flushed into Parquet parts; whether all of it was done in time."""
+        deadline = time.monotonic() + timeout_s
+        done = self.drain.flush(timeout_s)
+        if self.sealer is None:
+            return done
+        waiting: dict[SpoolSink, int] = {}
+        for sink in self._schedules:
+            generation, records = self.drain.file_state(sink)
+            if records:
+                waiting[sink] = generation
+                self.drain.rotate(sink)
+        while any(self.drain.file_state(sink)[0] == old for sink, old in waiting.items()):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        # The drain's thread submits a spool just after it has switched files.
+        while any(sink.submitted < old for sink, old in waiting.items()):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        return self.sealer.drain(deadline) and done
+
+    def health(self) -> Health:
+        ring = self.ring.handle
+        dropped = {name: int(lib.advlog_ring_dropped(ring, reason)) for name, reason in _DROPS.items()}
+        sinks = {sink.name: self.drain.sink_health(sink) for sink in self.drain.sinks}
+        accepted = sum(int(lib.advlog_ring_accepted(ring, stream)) for stream in range(lib.ADVLOG_STREAMS))
+        return Health(
+            offered=accepted + sum(dropped.values()),
+            accepted=accepted,
+            dropped_at_entry=MappingProxyType(dropped),
+            pending=max((sink.pending for sink in sinks.values()), default=0),
+            ring_slots=self.ring.slots,
+            ring_used=lib.advlog_ring_write_pos(ring) - lib.advlog_ring_read_pos(ring),
+            sinks=MappingProxyType(sinks),
+            ring_path=str(self.ring.path) if self.ring.path else None,
+            status=self.control.status,
+            drain_cpu_s=self.drain.cpu_s,
+            parts=self.sealer.parts if self.sealer else 0,
+        )
+
+    # -- the drain's thread --------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for sink, schedule in self._schedules.items():
+            generation, records = self.drain.file_state(sink)
+            if schedule.due(now, generation, records):
+                self.drain.rotate(sink)
+
+    def _fault(self, message: str) -> None:
+        self._keep(lambda: self._tell_fault(message))
+
+    # -- the keeper ----------------------------------------------------------------------------------------------
+
+    def _keep(self, task: Callable[[], None]) -> None:
+        self._tasks.put(task)
+
+    def _keep_on(self) -> None:
+        due = time.monotonic() + SUMMARY_INTERVAL_S
+        while True:
+            try:
+                task = self._tasks.get(timeout=max(due - time.monotonic(), 0.0))
+            except queue.Empty:
+                due = time.monotonic() + SUMMARY_INTERVAL_S
+                task = self.control.write_summary
+            if task is None:
+                return
+            with contextlib.suppress(Exception):  # nothing that it tells is worth the training
+                task()
+
+    def _tell_fault(self, message: str) -> None:
+        self.control.logger.warning(message)
+        self.console.say("warning", message)
+
+    def _tell_nonfinite(self) -> None:
+        for name, stats in self.drain.totals(0.0).metrics.items():
+            if stats.first_nonfinite is not None and name not in self._told_nonfinite:
+                self._told_nonfinite.add(name)
+                self.control.nonfinite(name, stats.first_nonfinite)
+
+    # -- the sampler ---------------------------------------------------------------------------------------------
+
+    def _sampled(self, sample: MemorySample) -> None:
+        self.push_sample(sample)
+
+    def push_sample(self, sample: MemorySample) -> None:
+        metrics = sample.metrics()
+        if all([self._producer._learn(name) for name in metrics]):
+            status = self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics)
+            if status == lib.ADVLOG_FULL:
+                self.count_drop("full")
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def close(self, timeout_s: float, status: str | None = None) -> bool:
+        """Ends the attempt: everything accepted is written and sealed, the summary too. True if all of it was, in
+        time. Never raises; a second call does nothing. Nothing at all in a forked child."""
+        if os.getpid() != self.pid:
+            return True
+        with self._closing:
+            if self._closed:
+                return True
+            self._closed = True
+        if self._is_own_thread():
+            # The collector runs anywhere: a thread of ours cannot wait for itself.
+            threading.Thread(target=self._close, args=(timeout_s, status), name="closing", daemon=True).start()
+            return False
+        return self._close(timeout_s, status)
+
+    def _close(self, timeout_s: float, status: str | None) -> bool:
+        deadline = time.monotonic() + timeout_s
+        _sessions.pop(_key(self.paths), None)
+        self.sampler.stop(min(timeout_s, 0.5))
+        self._tasks.put(None)
+        self._keeper.join(min(timeout_s, 1.0))
+        done = self.drain.finish(deadline)
+        self._tell_nonfinite()
+        if self.sealer is not None:
+            done = self.sealer.drain(deadline) and done
+            self.sealer.stop(max(deadline - time.monotonic(), 0.0))
+            for sink in self.drain.sinks:
+                if isinstance(sink, RotatedSink):
+                    sink.trim()
+        if not done:
+            self.control.logger.warning(f"closed with records pending after {timeout_s} s")
+        self.control.close(status or "completed")
+        self.console.close()
+        for bound in (self._producer, self._users()):
+            if bound is not None:
+                bound._unbind()
+        if done:
+            self.ring.remove()
+        self._lock.release()
+        return done
+
+
+class _Link:
+    """What the control plane sees of the engine. Weak in nothing: the session owns both."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def line(self, level: int, text: str) -> None:
+        session = self._session
+        data = text.encode("utf-8", "replace")[: lib.ADVLOG_MAX_TEXT_BYTES]
+        ring = session.ring.handle
+        slots = 1 + (len(data) + 111) // 112
+        time_ns = time.time_ns()
+        while (status := lib.advlog_push_text(ring, level, time_ns, data, len(data))) == lib.ADVLOG_FULL:
+            if not session.wait_for_room(slots):
+                session.count_drop("full")
+                return
+        if status == lib.ADVLOG_CLOSED:
+            session.count_drop("closed")
+
+    def seq(self) -> int:
+        return int(lib.advlog_ring_accepted(self._session.ring.handle, lib.ADVLOG_STREAM_METRICS))
+
+    def totals(self, timeout_s: float = 1.0) -> Totals:
+        return self._session.drain.totals(timeout_s)
+
+    def health(self) -> Health:
+        return self._session.health()
+
+    def memory(self) -> dict[str, Any]:
+        return self._session.sampler.trend()
+
+
+_sessions: dict[tuple[str, str, int], Session] = {}
+
+
+def _key(paths: RunPaths) -> tuple[str, str, int]:
+    return os.path.realpath(paths.log_dir), paths.name, paths.rank
+
+
+def start(config: LoggerConfig, producer: Producer) -> Session:
+    """Opens a session; one of the same run and rank that this process has open is closed first."""
+    ranks = rank_identity(config.rank, config.world_size)
+    key = _key(RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank))
+    before = _sessions.get(key)
+    if before is not None and before.pid == os.getpid():
+        before.close(before.config.close_timeout_s)
+    session = Session(config, producer)
+    _sessions[key] = session
+    return session
+
+
+@contextlib.contextmanager
+def _naming_log_dir(log_dir: Path) -> Any:
+    try:
+        yield
+    except OSError as error:
+        if getattr(error, "advlog_named", False) or isinstance(error, FileNotFoundError) and error.errno is None:
+            raise
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno, f"log_dir: expected a directory that can be written, got {str(log_dir)!r} ({reason})"
+        ) from error
+
+
+def _exit_status() -> str | None:
+    """How the interpreter ends, as far as it can be told: the last uncaught exception."""
+    last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if last is None:
+        return None
+    return "interrupted" if isinstance(last, KeyboardInterrupt) else "failed"
+
+
+@atexit.register
+def _close_all() -> None:
+    status = _exit_status()
+    for session in list(_sessions.values()):
+        with contextlib.suppress(Exception):
+            session.close(session.config.close_timeout_s, status)

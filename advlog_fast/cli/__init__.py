@@ -1,0 +1,56 @@
+"""The `advlog` command. Each subcommand is a module of this folder, listed below."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..exceptions import AdvlogError
+from . import demo
+
+
+class Command(Protocol):
+    """What a subcommand's module holds."""
+
+    HELP: str
+    """One line, for `advlog --help`."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """The exit status: 0 for done, 1 for what the user must look at."""
+
+
+_COMMANDS: dict[str, Command] = {"demo": demo}
+
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `advlog` with `argv` (default: the process's arguments) and return its exit status.
+
+    :raises SystemExit: the arguments are wrong (status 2), or asked for help or the version (status 0).
+    """
+    parser = argparse.ArgumentParser(prog="advlog", description="Logs of training runs.")
+    parser.add_argument("--version", action="version", version=f"advlog {_version()}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in _COMMANDS.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
+    args = parser.parse_args(argv)
+    try:
+        return _COMMANDS[args.command].run(args)
+    except (AdvlogError, OSError, ValueError) as error:
+        print(f"advlog {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("advlog-fast")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

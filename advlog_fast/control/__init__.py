@@ -1,0 +1,1 @@
+"""All of a run that is no batch: events, errors, the main log, the console, the summary."""

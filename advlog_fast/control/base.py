@@ -1,0 +1,27 @@
+"""What the control plane asks of the engine."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..snapshots import Health, Totals
+
+
+class RingLink(Protocol):
+    """The control plane's way to the ring and to what the drain has counted. No method raises."""
+
+    def line(self, level: int, text: str) -> None:
+        """Puts a line into the training log, in the order of the records. `text` is escaped, one line, at
+        most 4096 bytes of UTF-8; `level` is on the scale of the logging module."""
+
+    def seq(self) -> int:
+        """The seq of the last metrics record accepted; 0 while there is none."""
+
+    def totals(self, timeout_s: float = 1.0) -> Totals:
+        """What was counted, covering every call that returned before; waits so long for it at most."""
+
+    def health(self) -> Health:
+        """The accounting as of now."""
+
+    def memory(self) -> dict[str, object]:
+        """The latest memory sample and the trend; empty while there is none."""

@@ -1,0 +1,136 @@
+"""Arguments of the control plane's calls, checked: what is wrong with one is said at once."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+from ..exceptions import expected
+
+INT32_MAX = (1 << 31) - 1
+_MAX_METRICS = 10_000
+
+
+def integer(argument: str, value: Any, low: int, high: int) -> int:
+    """The value as an int: an int, or what numpy and torch have for one.
+
+    :raises TypeError: it is none.
+    :raises ValueError: it lies outside `low` and `high`.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(expected(argument, "an integer", value)) from None
+    if not low <= number <= high:
+        raise ValueError(expected(argument, f"an integer from {low} to {high}", value))
+    return number
+
+
+def whole(argument: str, value: Any, low: int = -INT32_MAX - 1) -> int:
+    """Likewise, within an int32."""
+    return integer(argument, value, low, INT32_MAX)
+
+
+def whole_or_none(argument: str, value: Any, low: int = 0) -> int | None:
+    """Likewise, or None."""
+    return None if value is None else whole(argument, value, low)
+
+
+def text(argument: str, value: Any) -> str:
+    """The value, if it is a string that is not empty.
+
+    :raises TypeError: it is no string.
+    :raises ValueError: it is empty.
+    """
+    if not isinstance(value, str):
+        raise TypeError(expected(argument, "a string", value))
+    if not value:
+        raise ValueError(expected(argument, "a string that is not empty", value))
+    return value
+
+
+def flag(argument: str, value: Any) -> bool:
+    """The value as a bool: True, False, or a 0-dimensional array of one (`accuracy > best` often is).
+
+    :raises TypeError: it is neither.
+    """
+    kind = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    if isinstance(value, bool) or (kind == "bool" and tuple(value.shape) == ()):
+        return bool(value)
+    raise TypeError(expected(argument, "True or False", value))
+
+
+def mapping(argument: str, value: Any) -> Mapping[Any, Any]:
+    """The value, if it is a mapping.
+
+    :raises TypeError: it is none.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(expected(argument, "a mapping", value))
+    return value
+
+
+def metric_values(argument: str, value: Any) -> dict[str, float]:
+    """Names to float64: nested mappings flatten with `/`, None is left out, arrays of one element are their
+    number.
+
+    :raises TypeError: it is no mapping, a name is no string, or a value is no number.
+    :raises ValueError: a name is empty, or an integer is one that float64 cannot hold.
+    """
+    result: dict[str, float] = {}
+    _flatten(argument, mapping(argument, value), "", result, 0)
+    return result
+
+
+def _flatten(
+    argument: str, values: Mapping[Any, Any], prefix: str, into: dict[str, float], depth: int
+) -> None:
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise TypeError(expected(f"{argument}: a metric's name", "a string", name))
+        if not name or not _is_unicode(name):
+            wanted = "valid Unicode that is not empty"
+            raise ValueError(expected(f"{argument}: a metric's name", wanted, name))
+        full = prefix + name
+        if isinstance(value, Mapping):
+            if depth >= 20:
+                raise ValueError(expected(f"{argument}[{full!r}]", "at most 20 nested mappings", value))
+            _flatten(argument, value, full + "/", into, depth + 1)
+        elif value is not None:
+            into[full] = number(f"{argument}[{full!r}]", value)
+        if len(into) > _MAX_METRICS:
+            raise ValueError(expected(argument, f"at most {_MAX_METRICS} metrics", len(into)))
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def number(argument: str, value: Any) -> float:
+    """The value as float64, an array or tensor of one element by its `item()`.
+
+    :raises TypeError: it is no number.
+    :raises ValueError: it is an integer that float64 cannot hold.
+    """
+    found = value
+    if hasattr(type(value), "item") and hasattr(type(value), "shape"):
+        try:
+            found = value.item()
+        except Exception:  # noqa: BLE001 - several elements, or none, or a tensor without data
+            raise TypeError(expected(argument, "a number", value)) from None
+    if isinstance(found, float):
+        return float(found)
+    if not isinstance(found, (Real, Decimal)):
+        raise TypeError(expected(argument, "a number", value))
+    try:
+        result = float(found)
+        if not isinstance(found, int) or int(result) == found:
+            return result
+    except OverflowError:
+        pass
+    raise ValueError(expected(argument, "a number that float64 can hold", value))

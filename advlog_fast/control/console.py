@@ -1,0 +1,313 @@
+"""What a person sees while the training runs: plain lines on standard error, and on a terminal a live bar
+below them.
+
+The bar never touches the user's streams or the cursor's visibility: it is one line of text, drawn and erased
+in place, so that a process that is killed leaves nothing behind but that line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from ..config import ConsoleMode
+from .text import clipped, escape
+
+KINDS = frozenset(("start", "epoch", "validation", "nonfinite", "error", "finish", "warning"))
+"""What a line may be about."""
+
+FRAME_S = 0.1
+"""The shortest time between two drawings of the bar."""
+
+_MAX_LINE_BYTES = 4000
+# A pipe takes this much in one piece or not at all, once it says that it has room (PIPE_BUF is 4096).
+_WRITE_WAIT_S = 1.0
+_LOCK_WAIT_S = 0.5
+_CLOSE_WAIT_S = 1.0
+_ERASE = "\r\x1b[2K"
+_BAR_WIDTH = 24
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(slots=True)
+class Position:
+    """Where the training stands: written by the training thread with plain stores, read by the thread that
+    draws.
+
+    A frame that catches two stores half done is wrong for a tenth of a second.
+    """
+
+    epoch: int = 0
+    total_epochs: int = 0
+    batch: int = 0
+    total_batches: int | None = None
+    epoch_since_ns: int = 0
+    """`time.monotonic_ns()` of the first update in this epoch."""
+    epoch_from: int = 0
+    """The batch of that update."""
+    run_since_ns: int = 0
+    run_from: float = 0.0
+    """The fraction of the whole training that was done at the first update of all."""
+    first_epoch: int = 1
+    """0 where epochs are counted from 0."""
+
+    def fraction(self) -> float:
+        """How much of the whole training is done, 0 to 1; by whole epochs where an epoch's batches are
+        unknown."""
+        epochs: float = self.epoch - self.first_epoch
+        if self.total_batches:
+            epochs += min(self.batch, self.total_batches) / self.total_batches
+        return min(max(epochs / self.total_epochs, 0.0), 1.0) if self.total_epochs else 0.0
+
+    def rate(self) -> float | None:
+        """Batches a second in this epoch; None before its second update."""
+        elapsed_s = (time.monotonic_ns() - self.epoch_since_ns) / 1e9
+        batches = self.batch - self.epoch_from
+        return batches / elapsed_s if batches > 0 and elapsed_s > 0 else None
+
+    def epoch_eta_s(self) -> float | None:
+        """Seconds until this epoch is through; None where that cannot be told."""
+        rate = self.rate()
+        if rate is None or self.total_batches is None:
+            return None
+        return max(self.total_batches - self.batch, 0) / rate
+
+    def run_eta_s(self) -> float | None:
+        """Seconds until the training is through, at its pace so far, validation included; None at its
+        beginning."""
+        done = self.fraction()
+        elapsed_s = (time.monotonic_ns() - self.run_since_ns) / 1e9
+        if done <= self.run_from:
+            return None
+        return elapsed_s * (1.0 - done) / (done - self.run_from)
+
+
+class Console:
+    """Lines and a bar for a person; nothing where `rank` is not 0 or `mode` is "off".
+
+    :param mode: "auto" shows lines, and a bar on a terminal; "plain" lines only; "off" nothing.
+    :param level: the lowest level, on the scale of Python's logging, that is shown.
+    :param stream: where it goes; None is `sys.stderr`, as it stands at each line.
+
+    No method raises: a closed stream, a broken pipe or a full disk costs the line, counted in `dropped`. A
+    reader that does not read costs one wait of a second.
+    """
+
+    def __init__(self, mode: ConsoleMode, rank: int, level: int, stream: TextIO | None = None) -> None:
+        self.mode = mode
+        self.level = level
+        self.dropped = 0
+        """Lines that could not be written."""
+        self._on = mode != "off" and rank == 0
+        self._stream = stream
+        # Re-entrant: a signal handler of the user's may log while this thread writes.
+        self._lock = threading.RLock()
+        self._wait_s = _WRITE_WAIT_S
+        self._pid = os.getpid()
+        self._position: Position | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._closed = False
+        self._bar_shown = False
+        self._redraw = True
+
+    def say(self, kind: str, text: str, level: int = logging.INFO) -> None:
+        """One line about `kind`, escaped, above the bar. A "finish" ends the bar."""
+        if not self._on or level < self.level or os.getpid() != self._pid:
+            return
+        line = clipped(f"[advlog] {escape(str(text))}", _MAX_LINE_BYTES) + "\n"
+        with self._locked():
+            if kind == "finish":
+                self._position = None
+            if not self._write(self._erasing() + line):
+                self.dropped += 1
+            self._redraw = True
+
+    def follow(self, position: Position) -> None:
+        """Draws a bar from `position` until the next "finish", where there may be one; it costs the training
+        thread nothing further."""
+        if not self._on or self.mode != "auto" or self._closed or os.getpid() != self._pid:
+            return
+        self._position = position
+        if self._thread is not None or not _takes_a_bar(self._target()):
+            return
+        thread = threading.Thread(target=self._draw, name="advlog-console", daemon=True)
+        # Without a thread (the interpreter is ending, the container's limit is reached) there is no bar.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
+
+    def close(self) -> None:
+        """Ends the bar, within a second, and erases it. Lines may still follow."""
+        self._closed = True
+        self._position = None
+        if self._thread is None or os.getpid() != self._pid:
+            return
+        self._closing.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_CLOSE_WAIT_S)
+        self._thread = None
+        with self._locked():
+            self._erase()
+
+    def _target(self) -> TextIO | None:
+        return self._stream if self._stream is not None else sys.stderr
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        # With a deadline: a line out of order is better than a training that waits for one.
+        taken = self._lock.acquire(timeout=_LOCK_WAIT_S)
+        try:
+            yield
+        finally:
+            if taken:
+                self._lock.release()
+
+    def _write(self, text: str) -> bool:
+        """Whether the text went out. It waits for a full pipe only once, until that has room again."""
+        try:
+            stream = self._target()
+            if stream is None:
+                return False
+            if not _has_room(stream, self._wait_s):
+                self._wait_s = 0.0
+                return False
+            self._wait_s = _WRITE_WAIT_S
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
+        except Exception:  # noqa: BLE001 - a stream of the user's may raise anything
+            return False
+        return True
+
+    def _erasing(self) -> str:
+        shown, self._bar_shown = self._bar_shown, False
+        return _ERASE if shown else ""
+
+    def _erase(self) -> None:
+        if self._bar_shown:
+            self._write(self._erasing())
+
+    def _draw(self) -> None:
+        bar: _Bar | None = None
+        last: tuple[int, int] | None = None
+        while not self._closing.wait(FRAME_S):
+            position = self._position
+            # Between epochs there is no bar: the user's own prints come there most often.
+            if position is None or _at_epoch_end(position) or _tqdm_is_active():
+                if self._bar_shown:
+                    with self._locked():
+                        self._erase()
+                last = None
+                continue
+            now = (position.epoch, position.batch)
+            # Drawn only when something moved: a debugger's prompt keeps its line.
+            if now == last and not self._redraw:
+                continue
+            try:
+                bar = bar or _Bar(self._target())
+                frame = bar.frame(position)
+            except Exception:  # noqa: BLE001 - no bar is worth a fault in it
+                return
+            with self._locked():
+                if self._position is None or self._closing.is_set():
+                    continue
+                self._redraw = False
+                last = now
+                self._bar_shown = self._write(_ERASE + frame) or self._bar_shown
+
+
+class _Bar:
+    """One line of text from a position, in the colours that the terminal has."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress_bar import ProgressBar
+
+        self._rich = RichConsole(file=stream, force_terminal=True, force_jupyter=False)
+        self._progress_bar = ProgressBar
+
+    def frame(self, position: Position) -> str:
+        batch, total = position.batch, position.total_batches
+        left = f"epoch {position.epoch}/{position.total_epochs} "
+        right = f" {batch}/{total}" if total else f" {batch}"
+        if (rate := position.rate()) is not None:
+            right += f"  {rate:.3g}/s"
+        if (eta_s := position.epoch_eta_s()) is not None:
+            right += f"  {duration(eta_s)} left"
+        if (eta_s := position.run_eta_s()) is not None:
+            right += f"  ({position.fraction():.0%} of all, {duration(eta_s)} left)"
+        # One column stays free: a terminal wraps when the last one is written.
+        columns = _columns(self._rich.file) - 1
+        width = min(_BAR_WIDTH, columns - len(left) - len(right))
+        if width < 4:
+            return (left + right.lstrip())[: max(columns, 0)]
+        bar = self._progress_bar(total=total or 1, completed=min(batch, total) if total else 0, width=width)
+        with self._rich.capture() as drawn:
+            self._rich.print(bar, end="")
+        shown = drawn.get().replace("\n", "")
+        # Without colours the part still to do is not drawn; the numbers keep their place.
+        return left + shown + " " * (width - len(_COLOUR.sub("", shown))) + right
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `3:05`, `1:02:03`, `4d 01:02:03`."""
+    whole = int(seconds + 0.5)
+    minutes, s = divmod(whole, 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d {h:02d}:{m:02d}:{s:02d}"
+    if hours:
+        return f"{h}:{m:02d}:{s:02d}"
+    return f"{m}:{s:02d}" if minutes else f"{s}s"
+
+
+def _at_epoch_end(position: Position) -> bool:
+    return position.total_batches is not None and position.batch >= position.total_batches
+
+
+def _takes_a_bar(stream: TextIO | None) -> bool:
+    """A terminal that can erase a line, and no notebook, whose output only imitates one."""
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        return False
+    if "ipykernel" in sys.modules or "google.colab" in sys.modules:
+        return False
+    try:
+        return stream is not None and stream.isatty()
+    except Exception:  # noqa: BLE001 - a stream of the user's may raise anything
+        return False
+
+
+def _tqdm_is_active() -> bool:
+    tqdm: Any = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    try:
+        return len(getattr(tqdm, "_instances", ())) > 0
+    except Exception:  # noqa: BLE001 - another package's internals
+        return False
+
+
+def _has_room(stream: TextIO, wait_s: float) -> bool:
+    try:
+        descriptor = stream.fileno()
+    except Exception:  # noqa: BLE001 - a stream of the user's may raise anything
+        return True
+    if descriptor >= 1024:
+        return True
+    return bool(select.select([], [descriptor], [], wait_s)[1])
+
+
+def _columns(stream: Any) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

@@ -1,0 +1,157 @@
+"""`training_context`: named spans of the training, their durations, and the errors that leave them."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from types import TracebackType
+from typing import Any, Protocol
+
+from .errors import RecordedError
+from .locks import Deadline
+
+_MAX_NAMES = 1000
+_MAX_RECORDED = 100
+_MARK = "_advlog_fast_recorded"
+
+# A task or a thread has its own; entries name the owner, for contexts of two loggers may nest.
+_Path = tuple[tuple[int, str], ...]
+_open: contextvars.ContextVar[_Path] = contextvars.ContextVar("advlog_fast_contexts", default=())
+
+
+class ContextOwner(Protocol):
+    """Whom a context tells what happens."""
+
+    def context_started(self, path: tuple[str, ...]) -> int:
+        """A context was entered; `path` are the names of those around it and its own. A number for the
+        ending."""
+
+    def context_ended(
+        self, path: tuple[str, ...], started: int, duration_s: float, error: BaseException | None
+    ) -> None:
+        """It was left, by `error` or as it should be."""
+
+
+class TrainingContext:
+    """Logs when a block starts and ends and what leaves it as an exception, which goes on to the caller.
+
+    For `with` and `async with`; blocks may nest, and one object may be used again.
+    """
+
+    def __init__(self, owner: ContextOwner, name: str) -> None:
+        self.name = name
+        self._owner = owner
+        self._entered: list[tuple[_Path, int, float]] = []
+
+    def __enter__(self) -> TrainingContext:  # noqa: PYI034 - Self came with Python 3.11
+        around = _open.get()
+        _open.set((*around, (id(self._owner), self.name)))
+        started = self._owner.context_started(self._path())
+        self._entered.append((around, started, time.monotonic()))
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if not self._entered:
+            return
+        around, started, since_s = self._entered.pop()
+        path = self._path()
+        # Not by token: an async generator may be left in another context than it was entered in.
+        _open.set(around)
+        self._owner.context_ended(path, started, time.monotonic() - since_s, error)
+
+    async def __aenter__(self) -> TrainingContext:  # noqa: PYI034
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def _path(self) -> tuple[str, ...]:
+        return tuple(name for owner, name in _open.get() if owner == id(self._owner)) or (self.name,)
+
+
+class ContextStats:
+    """Counts and durations by name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._by_name: dict[str, dict[str, Any]] = {}
+
+    def started(self, name: str) -> None:
+        """One more of this name is open."""
+        with Deadline(self._lock):
+            self._of(name)["open"] += 1
+
+    def ended(self, name: str, duration_s: float, failed: bool) -> None:
+        """One was left."""
+        with Deadline(self._lock):
+            entry = self._of(name)
+            entry["open"] = max(entry["open"] - 1, 0)
+            entry["count"] += 1
+            entry["errors"] += failed
+            entry["total_s"] += duration_s
+            entry["max_s"] = max(entry["max_s"], duration_s)
+            entry["last_s"] = duration_s
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """By name: `open`, `count` and `errors` of those that ended, `total_s`, `max_s`, `last_s`."""
+        with Deadline(self._lock):
+            return {name: dict(entry) for name, entry in self._by_name.items()}
+
+    def _of(self, name: str) -> dict[str, Any]:
+        if name not in self._by_name and len(self._by_name) >= _MAX_NAMES:
+            name = "(others)"
+        empty = {"open": 0, "count": 0, "errors": 0, "total_s": 0.0, "max_s": 0.0, "last_s": 0.0}
+        return self._by_name.setdefault(name, empty)
+
+
+class RecordedErrors:
+    """Which exception objects were recorded already, so that one error on its way out counts once.
+
+    The exception carries a number; no exception is held here, for it would hold the frames and tensors of its
+    traceback. An exception that was recorded before a context was entered and leaves it again was raised
+    again, and is another error.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._by_context: OrderedDict[int, RecordedError] = OrderedDict()
+        self._token = f"{id(self):x}-{time.time_ns():x}"
+
+    def tick(self) -> int:
+        """A number larger than all before: when something happened."""
+        return next(self._numbers)
+
+    def remember(self, error: BaseException | str, recorded: RecordedError, by_context: bool) -> None:
+        """Marks the exception as recorded, by a context or by the user."""
+        if isinstance(error, str):
+            return
+        number = self.tick()
+        try:
+            # Past a __setattr__ of its own, as a frozen dataclass has.
+            object.__setattr__(error, _MARK, (self._token, number))
+        except (AttributeError, TypeError):
+            return
+        if by_context:
+            self._by_context[number] = recorded
+            while len(self._by_context) > _MAX_RECORDED:
+                self._by_context.popitem(last=False)
+
+    def since(self, error: BaseException, number: int) -> bool:
+        """Whether the exception was recorded after that number was given."""
+        return self._number(error) > number
+
+    def take(self, error: object) -> RecordedError | None:
+        """What a context recorded of this exception, to the first who asks: the user's one report of it adds
+        to that, a second report is an error of its own."""
+        return self._by_context.pop(self._number(error), None)
+
+    def _number(self, error: object) -> int:
+        mark = getattr(error, "__dict__", {}).get(_MARK)
+        return mark[1] if isinstance(mark, tuple) and mark[0] == self._token else 0

@@ -1,0 +1,77 @@
+"""The control plane of a disabled logger: every call is accepted and does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any
+
+from ..records import ErrorLog
+from .console import Console
+
+
+class DisabledControl:
+    """Stands where a :class:`ControlPlane` stands, so that nothing has to ask whether logging is on."""
+
+    status = "disabled"
+
+    def __init__(self, name: str) -> None:
+        self.logger = logging.Logger(f"advlog_fast.{name}")
+        self.logger.addHandler(logging.NullHandler())
+        self.console = Console("off", 0, logging.CRITICAL)
+
+    def start_training(self, config: Mapping[str, Any] | None = None) -> None: ...
+    def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None: ...
+    def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None: ...
+    def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None = None) -> None: ...
+    def log_validation(self, epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> None: ...
+    def log_hyperparameters(self, hyperparameters: Mapping[str, Any]) -> None: ...
+    def log_model_info(self, model: Any) -> None: ...
+    def log_recovery(self, operation: str, action: str, success: bool = True) -> None: ...
+    def log_event(self, name: str, /, **fields: Any) -> None: ...
+    def milestone(self, *args: Any, **kwargs: Any) -> None: ...
+    def write_summary(self) -> None: ...
+
+    def log_error(
+        self,
+        error: BaseException | str,
+        operation: str = "",
+        context: Mapping[str, Any] | None = None,
+        severity: str = "ERROR",
+    ) -> ErrorLog:
+        kind = type(error).__name__ if isinstance(error, BaseException) else "str"
+        now = datetime.now(timezone.utc)
+        return ErrorLog(kind, str(error), operation, now, "", dict(context or {}), severity)
+
+    def training_context(self, name: str) -> DisabledContext:
+        return DisabledContext()
+
+    def summary(self) -> dict[str, Any]:
+        """The guide's keys, with nothing counted."""
+        nothing = dict.fromkeys(("min", "max", "mean", "std"), math.nan)
+        return {
+            "total_metrics": 0,
+            "total_errors": 0,
+            "training_duration": "0:00:00",
+            "loss_stats": dict(nothing),
+            "accuracy_stats": dict(nothing),
+            "status": self.status,
+        }
+
+
+class DisabledContext(contextlib.AbstractContextManager[None]):
+    """A span that nobody notes."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,131 @@
+"""The epochs of a run: how long each took, how fast it was, and which was the best."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from ..snapshots import EpochTotals
+
+KEPT_EPOCHS = 1000
+"""Epochs whose numbers stay in the summary, the latest ones."""
+
+HIGHER_IS_BETTER = ("accuracy", "acc", "val_accuracy", "val_acc", "validation_accuracy")
+LOWER_IS_BETTER = ("loss", "val_loss", "validation_loss")
+
+
+class Epochs:
+    """Times epochs by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.finished: deque[dict[str, Any]] = deque(maxlen=KEPT_EPOCHS)
+        self.count = 0
+        self.batches = 0
+        self.samples = 0.0
+        self.tokens = 0.0
+        self.seconds = 0.0
+        """Sums over the finished epochs that had batches."""
+        self.current: int | None = None
+        self.total: int | None = None
+        self._started_s: float | None = None
+
+    def start(self, epoch: int, total: int | None) -> None:
+        """Begins an epoch; one that was not ended is forgotten."""
+        self.current = epoch
+        self.total = total if total is not None else self.total
+        self._started_s = time.monotonic()
+
+    def end(self, epoch: int, metrics: Mapping[str, float], totals: EpochTotals | None) -> dict[str, Any]:
+        """Ends an epoch and returns its numbers; those it lacks, as the duration of one never started, are
+        None."""
+        duration_s = None
+        if self._started_s is not None and self.current == epoch:
+            duration_s = time.monotonic() - self._started_s
+        elif totals is not None and totals.epoch == epoch and totals.last_ns > totals.first_ns:
+            duration_s = (totals.last_ns - totals.first_ns) / 1e9
+        entry: dict[str, Any] = {"epoch": epoch, "duration_s": None, "batches": None}
+        if duration_s is not None:
+            entry["duration_s"] = round(duration_s, 6)
+        if totals is not None and totals.epoch == epoch:
+            entry["batches"] = totals.batches
+            if duration_s:
+                entry.update(rates(totals.batches, totals.samples, totals.tokens, duration_s))
+                self.batches += totals.batches
+                self.samples += totals.samples
+                self.tokens += totals.tokens
+                self.seconds += duration_s
+            for name, stats in (("loss", totals.loss), ("accuracy", totals.accuracy)):
+                if stats.count:
+                    entry[f"mean_{name}"] = stats.mean
+        entry["metrics"] = dict(metrics)
+        self.finished.append(entry)
+        self.count += 1
+        self.current = None
+        self._started_s = None
+        return entry
+
+
+def rates(batches: float, samples: float, tokens: float, seconds: float) -> dict[str, float]:
+    """`batches_per_s`, and `samples_per_s` and `tokens_per_s` where they were logged; six digits."""
+    found = {"batches_per_s": batches, "samples_per_s": samples, "tokens_per_s": tokens}
+    logged = {name: amount for name, amount in found.items() if amount or name == "batches_per_s"}
+    return {name: float(f"{amount / seconds:.6g}") for name, amount in logged.items()}
+
+
+class Best:
+    """The best validation so far.
+
+    The latest one that the user calls best is the best. While none was called so, it is by the first of the
+    metrics accuracy (higher is better) and loss (lower is better) that a validation had; a value that is not
+    finite is never the best.
+    """
+
+    def __init__(self) -> None:
+        self.validations = 0
+        self._best: dict[str, Any] | None = None
+        self._by_user = False
+
+    def offer(self, epoch: int, metrics: Mapping[str, float], is_best: bool) -> bool:
+        """Takes a validation; whether it is the best so far."""
+        self.validations += 1
+        name, mode = headline(metrics)
+        value = metrics[name] if name is not None else math.nan
+        if not is_best and (self._by_user or not self._beats(name, value)):
+            return False
+        self._by_user = self._by_user or is_best
+        self._best = {
+            "metric": name,
+            "value": value,
+            "epoch": epoch,
+            "mode": mode,
+            "metrics": dict(metrics),
+            "is_best": self._by_user,
+        }
+        return True
+
+    def _beats(self, name: str | None, value: float) -> bool:
+        if name is None or not math.isfinite(value):
+            return False
+        if self._best is None:
+            return True
+        if self._best["metric"] != name:
+            return False
+        best = self._best["value"]
+        return bool(value > best if self._best["mode"] == "max" else value < best)
+
+    def summary(self) -> dict[str, Any] | None:
+        """`metric`, `value`, `epoch`, `mode` ("max" or "min"), all `metrics` of that validation, and
+        `is_best`: whether the user called it so."""
+        return None if self._best is None else {**self._best, "metrics": dict(self._best["metrics"])}
+
+
+def headline(metrics: Mapping[str, float]) -> tuple[str | None, str | None]:
+    """The metric that a validation is judged by, and "max" or "min"; None where it has none that is known."""
+    for mode, known in (("max", HIGHER_IS_BETTER), ("min", LOWER_IS_BETTER)):
+        for name in metrics:
+            if name.rsplit("/", 1)[-1].lower() in known:
+                return name, mode
+    return None, None

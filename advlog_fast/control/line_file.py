@@ -1,0 +1,248 @@
+"""A file of lines that the control plane writes at once, and that no fault of the disk turns into an
+exception."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+from .._generations import shift, trim
+
+LOCK_TIMEOUT_S = 1.0
+"""How long an entry waits for another thread's: a writer that hangs with its disk loses entries, it hangs
+nobody."""
+
+_LOOK_INTERVAL_S = 1.0
+_MAX_INTERRUPTED = 1000
+# Faults of the place rather than of the disk: whoever chose the place wants to know at once.
+_WRONG_PLACE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+)
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class LineFile:
+    """Appends entries of one or more whole lines; rotates before the entry that would exceed `max_bytes`, so
+    that `max_files` files stand. What an earlier start left at `path` becomes a generation first.
+
+    :raises OSError: `path` is something else than a regular file, or no file can be made there. After that no
+        method raises for a fault of the disk: it is counted, and the next entry tries again.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int, max_files: int) -> None:
+        self.path = path
+        self.written = 0
+        """Entries that the operating system took whole."""
+        self.error: str | None = None
+        """The last fault; None while there was none."""
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._fd: int | None = None
+        self._key = (0, 0)
+        self._looked_at = 0.0
+        self._closed = False
+        self._lost = 0
+        # A thread that did not get the lock may only do what is atomic without it.
+        self._gave_up: list[None] = []
+        self._lock = threading.RLock()
+        self._writing = False
+        self._interrupted: list[tuple[bytes, bool]] = []
+        self._unfinished: tuple[int, int] | None = None
+        try:
+            if _regular_size(path):
+                shift(path)
+                trim(path, max_files)
+            self._open()
+        except OSError as error:
+            if error.errno in _WRONG_PLACE or isinstance(error, _NotAFileError):
+                raise
+            self._note(error)
+
+    @property
+    def lost(self) -> int:
+        """Entries that were given and are not in the file."""
+        return self._lost + len(self._gave_up)
+
+    def write(self, entry: bytes | str, *, sync: bool = False) -> bool:
+        """Appends the entry, whole or not at all, and with `sync` sees it to the disk; whether it is in the
+        file.
+
+        A signal handler that logs while its thread is in here is told True: its entry follows the interrupted
+        one.
+        """
+        data = entry.encode("utf-8", "backslashreplace") if isinstance(entry, str) else entry
+        if not data.endswith(b"\n"):
+            data += b"\n"
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
+            self._gave_up.append(None)
+            return False
+        try:
+            if self._writing:
+                if len(self._interrupted) >= _MAX_INTERRUPTED:
+                    self._lost += 1
+                    return False
+                self._interrupted.append((data, sync))
+                return True
+            self._writing = True
+            try:
+                done = self._append(data, sync)
+                while self._interrupted:
+                    self._append(*self._interrupted.pop(0))
+                return done
+            finally:
+                self._writing = False
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Closes the file; later entries are lost and counted."""
+        held = self._lock.acquire(timeout=LOCK_TIMEOUT_S)
+        self._closed = True
+        if not held:
+            # Another thread hangs in a write. Its descriptor is leaked: a reused number would take its lines.
+            return
+        try:
+            self._drop_fd()
+        finally:
+            self._lock.release()
+
+    def _append(self, data: bytes, sync: bool) -> bool:
+        if self._closed:
+            self._lost += 1
+            return False
+        try:
+            fd, size = self._ready(len(data))
+            self._unfinished = (size, len(data))
+            rest = memoryview(data)
+            while rest:
+                rest = rest[_put(fd, rest) :]
+            self._unfinished = None
+        except OSError as error:
+            self._note(error)
+            self._lost += 1
+            with contextlib.suppress(OSError):  # the next entry tries again, before it is written
+                self._mend()
+            return False
+        self.written += 1
+        if sync:
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                self._note(error)
+        return True
+
+    def _ready(self, incoming: int) -> tuple[int, int]:
+        """A descriptor with room for `incoming` bytes, and the size of its file now."""
+        self._mend()
+        fd = self._fd
+        if fd is not None:
+            now = os.fstat(fd)
+            if now.st_nlink and self._is_still_there():
+                if now.st_size == 0 or now.st_size + incoming <= self._max_bytes:
+                    return fd, now.st_size
+                return self._rotate(fd, now.st_size)
+            self._drop_fd()
+        fd = self._open()
+        size = os.fstat(fd).st_size
+        return (fd, size) if size == 0 or size + incoming <= self._max_bytes else self._rotate(fd, size)
+
+    def _rotate(self, fd: int, size: int) -> tuple[int, int]:
+        try:
+            shift(self.path)
+        except OSError as error:
+            # Too long a file keeps every line; a lost line keeps no promise.
+            self._note(error)
+            return fd, size
+        self._drop_fd()
+        trim(self.path, self._max_files)
+        return self._open(), 0
+
+    def _is_still_there(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_INTERVAL_S:
+            return True
+        self._looked_at = now
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self._key
+
+    def _open(self) -> int:
+        _regular_size(self.path)
+        fd = os.open(self.path, _FLAGS, 0o644)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise _not_a_file(self.path, found.st_mode)
+        self._fd = fd
+        self._key = (found.st_dev, found.st_ino)
+        self._looked_at = time.monotonic()
+        return fd
+
+    def _drop_fd(self) -> None:
+        fd, self._fd, self._unfinished = self._fd, None, None
+        if fd is not None:
+            try:
+                os.close(fd)
+            except OSError as error:
+                self._note(error)
+
+    def _mend(self) -> None:
+        """Takes back an entry of which only a part was written, by a full disk or by an exception of a signal
+        handler."""
+        if self._unfinished is None or self._fd is None:
+            return
+        start, length = self._unfinished
+        if start < os.fstat(self._fd).st_size < start + length:
+            os.ftruncate(self._fd, start)
+        self._unfinished = None
+
+    def _note(self, error: OSError) -> None:
+        self.error = f"{type(error).__name__}: {error}"
+
+
+class _NotAFileError(OSError):
+    pass
+
+
+def _put(fd: int, data: memoryview) -> int:
+    taken = os.write(fd, data)
+    if taken == 0:
+        raise OSError(errno.EIO, "the file takes no more bytes")
+    return taken
+
+
+def _regular_size(path: Path) -> int:
+    """Bytes of the file at `path`, 0 where there is none."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(found.st_mode):
+        raise _not_a_file(path, found.st_mode)
+    return found.st_size
+
+
+def _not_a_file(path: Path, mode: int) -> OSError:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    kind = kinds.get(stat.S_IFMT(mode), "something else")
+    return _NotAFileError(errno.EINVAL, f"expected a regular file or nothing, got {kind}", str(path))

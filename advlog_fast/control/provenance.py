@@ -1,0 +1,220 @@
+"""Where a run comes from: the command, the machine, the software and the commit, for whoever repeats it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .masking import masked_arguments
+from .text import clipped
+
+GIT_TIMEOUT_S = 2.0
+"""All that git gets, in seconds: a working tree on a sleeping network disk must not hold a start up."""
+
+JOB_VARIABLES = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "TORCHELASTIC_RUN_ID",
+    "PBS_JOBID",
+    "LSB_JOBID",
+    "JOB_ID",
+    "OAR_JOB_ID",
+    "FLUX_JOB_ID",
+    "RAY_JOB_ID",
+    "KUBERNETES_POD_NAME",
+    "AWS_BATCH_JOB_ID",
+    "SM_TRAINING_JOB_NAME",
+    "CLOUD_ML_JOB_ID",
+)
+"""The variables by which a scheduler or launcher tells a process its job."""
+
+PACKAGES = (
+    "advlog_fast",
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "torchvision",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "lightning",
+    "pytorch-lightning",
+    "deepspeed",
+    "tensorflow",
+    "jax",
+)
+"""Whose versions are noted where they are installed."""
+
+_MAX_ARGUMENTS = 1000
+_MAX_ARGUMENT_BYTES = 1000
+
+
+def gather() -> dict[str, Any]:
+    """Everything known of this process's origin, as plain JSON types.
+
+    Keys: `command` (with the interpreter's own arguments, secrets masked), `cwd`, `host`, `pid`, `job`,
+    `python`, `platform`, `torch`, `cpu`, `memory_total_gb` (1024**3 bytes), `packages`, `git`. What cannot be
+    found out is None; never raises. It takes some ten milliseconds, and at most about two seconds where git
+    hangs. CUDA is not started for it.
+    """
+    probes: dict[str, Callable[[], Any]] = {
+        "command": _command,
+        "cwd": os.getcwd,
+        "host": socket.gethostname,
+        "pid": os.getpid,
+        "job": _job,
+        "python": _python,
+        "platform": _platform,
+        "torch": _torch,
+        "cpu": _cpu,
+        "memory_total_gb": _memory_total_gb,
+        "packages": _packages,
+        "git": _git,
+    }
+    return {name: _attempt(probe) for name, probe in probes.items()}
+
+
+def _attempt(probe: Callable[[], Any]) -> Any:
+    try:
+        return probe()
+    except Exception:  # noqa: BLE001 - whatever a probe meets, it costs that answer only
+        return None
+
+
+def _command() -> list[str]:
+    shown = masked_arguments(sys.orig_argv[:_MAX_ARGUMENTS])
+    if len(sys.orig_argv) > _MAX_ARGUMENTS:
+        shown.append(f"... {len(sys.orig_argv) - _MAX_ARGUMENTS} more")
+    return [clipped(argument, _MAX_ARGUMENT_BYTES) for argument in shown]
+
+
+def _job() -> dict[str, str] | None:
+    # torchrun says "none" where the user named no rendezvous: that names no job.
+    found = {name: value for name in JOB_VARIABLES if (value := os.environ.get(name)) and value != "none"}
+    return found or None
+
+
+def _python() -> dict[str, Any]:
+    return {
+        "version": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "executable": sys.executable,
+    }
+
+
+def _platform() -> str:
+    # Not platform.platform(): it reads through the interpreter's file, and may start a process.
+    system = os.uname()
+    return f"{system.sysname}-{system.release}-{system.machine}"
+
+
+def _torch() -> dict[str, Any] | None:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    found: dict[str, Any] = {
+        "version": _attempt(lambda: str(torch.__version__)),
+        "cuda": _attempt(lambda: torch.version.cuda),
+        "hip": _attempt(lambda: torch.version.hip),
+        "devices": None,
+    }
+    # Asking which devices there are starts CUDA, and then no fork may use it: only where it runs already.
+    if _attempt(lambda: bool(torch.cuda.is_initialized())):
+        found["devices"] = _attempt(
+            lambda: [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        )
+    return found
+
+
+def _cpu() -> dict[str, Any]:
+    return {
+        "count": os.cpu_count(),
+        "usable": _attempt(lambda: len(os.sched_getaffinity(0))),
+        "model": _attempt(_cpu_model),
+    }
+
+
+def _cpu_model() -> str | None:
+    if sys.platform == "darwin":
+        return None
+    with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "cpu model"):
+                return value.strip()
+    return None
+
+
+def _memory_total_gb() -> float:
+    import psutil
+
+    return round(float(psutil.virtual_memory().total) / 1024**3, 3)
+
+
+def _packages() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        with contextlib.suppress(Exception):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit that the main script, else the working directory, stands in."""
+    deadline = time.monotonic() + GIT_TIMEOUT_S
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    places = [Path(main).resolve().parent] if main else []
+    for place in dict.fromkeys([*places, Path.cwd()]):
+        commit = _run_git(["rev-parse", "--verify", "HEAD"], place, deadline)
+        if commit:
+            changes = _run_git(["status", "--porcelain", "--untracked-files=no"], place, deadline)
+            branch = _run_git(["symbolic-ref", "--short", "-q", "HEAD"], place, deadline)
+            return {
+                "commit": commit,
+                "branch": branch or None,
+                "dirty": None if changes is None else bool(changes),
+            }
+    return None
+
+
+def _run_git(arguments: list[str], place: Path, deadline: float) -> str | None:
+    """What git prints; None where it fails or is not done by the deadline."""
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        return None
+    # No lock that a commit beside us would trip over, no helper process of git's, no question to the user.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    git = subprocess.Popen(  # noqa: S603 - fixed arguments
+        ["git", "-c", "core.fsmonitor=false", *arguments],  # noqa: S607 - the user's own git, wherever it is
+        cwd=place,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        output, _ = git.communicate(timeout=remaining)
+    except BaseException as error:
+        git.kill()
+        # Bounded: a git that hangs in the kernel dies only when its disk answers.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            git.wait(0.2)
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
+        raise
+    finally:
+        if git.stdout is not None:
+            git.stdout.close()
+    return output.decode(errors="replace").strip() if git.returncode == 0 else None

@@ -1,0 +1,241 @@
+"""The summary of a run: the guide's keys, and the rest of what is known of it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ..ranks import RunIdentity
+from ..snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, Totals
+from .epochs import Epochs, rates
+from .readable import strict_json
+from .text import time_text
+
+BOTTLENECK_SHARE = 0.3
+"""Waiting for data above this share of the time is named a bottleneck."""
+
+
+def build_summary(
+    *,
+    run: RunIdentity,
+    status: str,
+    started_ns: int,
+    ended_ns: int | None,
+    duration_s: float,
+    totals: Totals,
+    health: Health,
+    epochs: Epochs,
+    errors: Mapping[str, Any],
+    recoveries: Mapping[str, Any],
+    best: Mapping[str, Any] | None,
+    validations: int,
+    config: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+    model: Mapping[str, Any] | None,
+    contexts: Mapping[str, Any],
+    milestones: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    final_metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The summary, which shares nothing with what it was made from. Its cost does not depend on the number of
+    records.
+
+    `total_metrics`, `total_errors`, `training_duration` (h:mm:ss), `loss_stats` and `accuracy_stats` (NaN
+    where there is no value) are the guide's. Durations end in `_s`; `pending` are records that are not
+    counted here yet.
+    """
+    made: dict[str, Any] = {
+        "total_metrics": totals.metric_records,
+        "total_errors": errors["total"],
+        "training_duration": str(timedelta(seconds=int(duration_s))),
+        "loss_stats": _four(totals.metrics.get("loss")),
+        "accuracy_stats": _four(totals.metrics.get("accuracy")),
+        "experiment": run.name,
+        "run_id": run.run_id,
+        "status": status,
+        "attempt": run.attempt,
+        "rank": run.rank,
+        "world_size": run.world_size,
+        "host": run.host,
+        "pid": run.pid,
+        "started_at": time_text(started_ns),
+        "ended_at": None if ended_ns is None else time_text(ended_ns),
+        "duration_s": round(duration_s, 6),
+        "config": config,
+        "hyperparameters": hyperparameters,
+        "model": model,
+        "best": best,
+        "last": _last(totals),
+        "final_metrics": final_metrics,
+        "metrics": {name: _all(stats) for name, stats in totals.metrics.items()},
+        "system": {name: _all(stats) for name, stats in totals.system.items()},
+        "performance": performance(totals, epochs),
+        "epochs": list(epochs.finished),
+        "epochs_finished": epochs.count,
+        "validations": validations,
+        "errors": {name: value for name, value in errors.items() if name != "total"},
+        "recoveries": recoveries,
+        "contexts": contexts,
+        "milestones": milestones,
+        "memory": memory,
+        "accounting": dataclasses.asdict(_plain_health(health)),
+        "provenance": provenance,
+        "pending": totals.pending,
+    }
+    return copy.deepcopy(made)
+
+
+def performance(totals: Totals, epochs: Epochs) -> dict[str, Any]:
+    """Times of a batch, rates, and whether the training waits for data.
+
+    `batch_time` is taken as a whole batch, its wait for data included; where the waits are longer than that,
+    as the computation alone. Without it the time from one batch record to the next stands in. The rates are
+    over the epochs, the running one included, or else over the records of the latest epoch.
+    """
+    batch, batch_quantiles = _times("batch_time", totals)
+    data, data_quantiles = _times("data_time", totals)
+    interval = totals.step_interval
+    found: dict[str, Any] = {
+        "batch_time": _time_summary(batch, batch_quantiles),
+        "data_time": _time_summary(data, data_quantiles),
+        "step_interval": _time_summary(interval, totals.quantiles.get("step_interval")),
+        "data_wait_share": math.nan,
+        "bottleneck": None,
+        "bottleneck_detail": None,
+        "batches_per_s": math.nan,
+        "samples_per_s": math.nan,
+        "tokens_per_s": math.nan,
+    }
+    whole = batch if batch.count else interval
+    if data.count and whole.count and whole.mean > 0:
+        share = data.mean / whole.mean if data.mean <= whole.mean else data.mean / (data.mean + whole.mean)
+        found["data_wait_share"] = share
+        if share > BOTTLENECK_SHARE:
+            found["bottleneck"] = "data loading"
+            found["bottleneck_detail"] = (
+                f"Training waits for data {share:.0%} of the time, {data.mean:.4g} s a batch on average: "
+                "more loader workers, prefetching or faster storage would help."
+            )
+    found.update(_rates(totals.epoch, epochs))
+    return found
+
+
+def _times(name: str, totals: Totals) -> tuple[MetricStats, Quantiles | None]:
+    """The statistics of a time, from the batch records or the performance records, whichever have more
+    values."""
+    batches = totals.metrics.get(name, MetricStats())
+    measured = totals.system.get(f"performance/{name}") or totals.system.get(name) or MetricStats()
+    if measured.count > batches.count:
+        return measured, totals.quantiles.get(f"performance/{name}")
+    return batches, totals.quantiles.get(name)
+
+
+def _rates(current: EpochTotals | None, epochs: Epochs) -> dict[str, float]:
+    batches, samples, tokens, seconds = float(epochs.batches), epochs.samples, epochs.tokens, epochs.seconds
+    finished = epochs.finished[-1]["epoch"] if epochs.finished else None
+    is_counted = seconds > 0 and current is not None and current.epoch == finished
+    if current is not None and current.last_ns > current.first_ns and not is_counted:
+        # Between its first and its last record lie all of its batches but one.
+        intervals = current.batches - 1
+        batches += intervals
+        samples += current.samples * intervals / current.batches
+        tokens += current.tokens * intervals / current.batches
+        seconds += (current.last_ns - current.first_ns) / 1e9
+    return rates(batches, samples, tokens, seconds) if seconds > 0 else {}
+
+
+def _four(stats: MetricStats | None) -> dict[str, float]:
+    stats = stats or MetricStats()
+    return {"min": stats.min, "max": stats.max, "mean": stats.mean, "std": stats.std}
+
+
+def _all(stats: MetricStats) -> dict[str, Any]:
+    return {
+        "count": stats.count,
+        **_four(stats),
+        "last": stats.last,
+        "nan": stats.nan,
+        "posinf": stats.posinf,
+        "neginf": stats.neginf,
+        "first_nonfinite": first_nonfinite(stats.first_nonfinite),
+    }
+
+
+def first_nonfinite(found: NonFinite | None) -> dict[str, Any] | None:
+    """Where a metric first was not finite: `value`, `seq`, `step`, `epoch`, `batch`, `timestamp`."""
+    if found is None:
+        return None
+    where = {name: getattr(found, name) for name in ("value", "seq", "step", "epoch", "batch")}
+    return {**where, "timestamp": time_text(found.time_ns)}
+
+
+def _time_summary(stats: MetricStats, quantiles: Quantiles | None) -> dict[str, float]:
+    quantiles = quantiles or Quantiles()
+    return {"count": stats.count, **_four(stats), **dataclasses.asdict(quantiles)}
+
+
+def _last(totals: Totals) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "epoch": totals.last_epoch,
+        "batch": totals.last_batch,
+        "total_batches": totals.last_total_batches,
+        "step": totals.last_step,
+        "timestamp": time_text(totals.last_time_ns) if totals.last_time_ns else None,
+    }
+    for name, stats in totals.metrics.items():
+        if name not in found:
+            found[name] = stats.last
+    return found
+
+
+def _plain_health(health: Health) -> Health:
+    """Likewise with dicts for its mappings, which may be of a kind that cannot be copied."""
+    return dataclasses.replace(
+        health, dropped_at_entry=dict(health.dropped_at_entry), sinks=dict(health.sinks)
+    )
+
+
+def write_summary(path: Path, summary: Mapping[str, Any], temporary: Path, *, sync: bool = False) -> bool:
+    """Replaces the file at `path` by the summary, in one step for any reader; NaN and the infinities become
+    null.
+
+    `temporary` is a folder on the same file system, made where it is missing. Never raises for a fault of the
+    disk: False then, and the old file stands.
+    """
+    text = strict_json(_null_nonfinite(summary), indent=2) + "\n"
+    scratch = temporary / f"{path.name}.{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        with scratch.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError:
+        _remove(scratch)
+        return False
+    return True
+
+
+def _remove(scratch: Path) -> None:
+    with contextlib.suppress(OSError):
+        scratch.unlink()
+
+
+def _null_nonfinite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _null_nonfinite(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_null_nonfinite(item) for item in value]
+    return value

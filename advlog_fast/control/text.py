@@ -1,0 +1,96 @@
+"""Values and messages as text: one entry, one line, whatever they hold."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from .readable import readable, strict_json
+
+MAX_LINE_BYTES = 4096
+"""Of a line that goes through the ring."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_UNSAFE = re.compile(f"[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI}]")
+_ESCAPED = re.compile(r'\\(?:([\\"nrt])|x([0-9a-f]{2})|u([0-9a-f]{4}))')
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LONG = {"\\": "\\", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
+_BARE = re.compile(r'[^\s"=\\\[\]{}]+\Z')
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def escape(text: str) -> str:
+    """The text as one physical line that no terminal obeys: control characters, line breaks, lone surrogates
+    and characters that turn the direction of writing become `\\n`, `\\xNN` or `\\uNNNN`; a backslash is
+    doubled."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+def unescape(text: str) -> str:
+    """What :func:`escape`, or :func:`quoted` without its quotes, was given."""
+    return _ESCAPED.sub(lambda m: _LONG[m[1]] if m[1] else chr(int(m[2] or m[3], 16)), text)
+
+
+def quoted(text: str) -> str:
+    """The text escaped, between double quotes."""
+    return '"' + escape(text).replace('"', '\\"') + '"'
+
+
+def _token(text: str) -> str:
+    return text if _BARE.match(text) and not _UNSAFE.search(text) else quoted(text)
+
+
+def fields_text(fields: Mapping[str, object]) -> str:
+    """`epoch=1 accuracy=0.9123 best=true`: None is left out, strings are quoted where they need it, and what
+    has no shorter form is JSON in quotes."""
+    given = ((name, value) for name, value in fields.items() if value is not None)
+    return " ".join(f"{_token(name)}={value_text(value)}" for name, value in given)
+
+
+def value_text(given: object) -> str:
+    """A value as it stands after its `=`."""
+    value = readable(given)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return _token(value) if isinstance(value, str) else quoted(dumps(value))
+
+
+def clipped(text: str, max_bytes: int = MAX_LINE_BYTES) -> str:
+    """The text, cut to so many bytes of UTF-8 with "..." at its end where it is longer."""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= max_bytes:
+        return text
+    return data[: max_bytes - 3].decode("utf-8", "ignore") + "..."
+
+
+def time_text(time_ns: int) -> str:
+    """Nanoseconds since 1970 as `2026-11-22T19:31:04.123456Z`, UTC."""
+    moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def dumps(value: object) -> str:
+    """One line of strict JSON: what it lacks made readable, NaN and the infinities as the strings "nan",
+    "inf" and "-inf"."""
+    return strict_json(_named_nonfinite(readable(value)))
+
+
+def _named_nonfinite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, dict):
+        return {name: _named_nonfinite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_named_nonfinite(item) for item in value]
+    return value

@@ -1,0 +1,452 @@
+"""The logger: the guide's calls over the engine. The hot call itself is in csrc/producer.c."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._native import Producer, lib
+from .config import LoggerConfig, checked_metric_name
+from .control.checks import integer, metric_values, number, whole
+from .control.contexts import TrainingContext
+from .exceptions import expected
+from .memory_sampler import MemorySample
+from .records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, ErrorLog, TrainingMetrics
+from .snapshots import Health
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_BATCH_ARGUMENTS = (
+    "epoch",
+    "batch",
+    "total_batches",
+    "loss",
+    "accuracy",
+    "learning_rate",
+    "gradient_norm",
+    "batch_time",
+    "data_time",
+    "step",
+)
+_REQUIRED = ("epoch", "batch", "total_batches", "loss")
+_INT64_MAX = (1 << 63) - 1
+_END_SECONDS = 10.0
+
+
+class AdvancedLogger(Producer):
+    """Logs a training run: every batch through a ring in shared memory, everything else at once.
+
+    :param log_dir: where every file of the run goes; made if it is missing.
+    :param experiment_name: the run's name. A second start with the same name is a new attempt of the same run.
+    :param log_level: the lowest level that reaches the text logs and the console; metrics, events and errors are
+        never filtered.
+    :param max_log_files: files kept of each rotated series.
+    :param max_log_size: bytes of each file before it rotates.
+
+    The other options are keyword-only, and documented in :class:`LoggerConfig`.
+
+    :raises TypeError: an option has the wrong type, or is unknown.
+    :raises ValueError: an option is out of its range.
+    :raises OSError: `log_dir` cannot be made or written.
+    :raises RunBusyError: another live process logs this rank of this run.
+
+    Safe from any thread. `with AdvancedLogger(...) as log` closes at the end; so does the exit of the interpreter, and
+    the collection of a logger that nobody refers to.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] = "logs",
+        experiment_name: str = "experiment",
+        log_level: int = logging.INFO,
+        max_log_files: int = 10,
+        max_log_size: int = 10 * 1024 * 1024,
+        *,
+        metrics: Sequence[str] = (),
+        text: bool = True,
+        jsonl: bool = True,
+        parquet: bool = True,
+        training_log_every: int = 1,
+        text_ranks: str = "rank0",
+        rank: int | None = None,
+        world_size: int | None = None,
+        console: str = "auto",
+        ring_bytes: int = 4 * 1024 * 1024,
+        ring_dir: str | os.PathLike[str] | None = None,
+        overflow: str = "block",
+        overflow_timeout_s: float | None = 1.0,
+        memory_interval_s: float = 5.0,
+        part_interval_s: float = 300.0,
+        part_rows: int = 1_000_000,
+        close_timeout_s: float = 30.0,
+        capture_logging: bool = False,
+        enabled: bool = True,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.config = LoggerConfig(**given)
+        """The options, checked."""
+        self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
+        """False where every call is a no-op."""
+        self._closed = False
+        self._warned: set[str] = set()
+        self._session: Any = None
+        if not self.enabled:
+            from .control.disabled import DisabledControl
+
+            self._control: Any = DisabledControl(self.config.experiment_name)
+            return
+        from . import _lifecycle
+
+        self._session = _lifecycle.start(self.config, self)
+        self._control = self._session.control
+        self._silent = False
+        # The session must not keep the logger alive, or it could never be dropped.
+        self._finalizer = weakref.finalize(self, self._session.close, self.config.close_timeout_s)
+        self._finalizer.atexit = False
+
+    # -- the guide's calls: everything that is no batch ----------------------------------------------------------
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger of the standard library that writes to `NAME_main.log`."""
+        result: logging.Logger = self._control.logger
+        return result
+
+    def start_training(self, config: Mapping[str, Any] | None = None) -> None:
+        """Begin the training: its configuration and where it comes from (command line, host, job, versions, git
+        commit) go to the main log and the summary; values whose keys look like secrets are masked.
+
+        :raises TypeError: `config` is no mapping.
+        """
+        self._control.start_training(config)
+
+    def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
+        """End the training: everything logged is written and sealed into Parquet, within a deadline of 10 s. The
+        logger stays open.
+
+        :raises TypeError: `final_metrics` is no mapping.
+        """
+        self._control.end_training(final_metrics)
+        if self._session is not None and not self._closed:
+            self._session.seal(min(_END_SECONDS, self.config.close_timeout_s))
+            self._control.write_summary()
+
+    def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:
+        """Begin an epoch.
+
+        :raises TypeError: an argument is no integer.
+        """
+        self._control.start_epoch(epoch, total_epochs)
+
+    def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None = None) -> None:
+        """End an epoch: its duration, batches/s and samples/s are noted beside the metrics given.
+
+        :raises TypeError: `epoch` is no integer, or `metrics` no mapping of names to numbers.
+        """
+        self._control.end_epoch(epoch, metrics)
+
+    def log_validation(self, epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> None:
+        """Log a validation; the best so far is kept in the summary.
+
+        :param metrics: names to numbers; nested mappings are flattened with `/`.
+        :raises TypeError: an argument has the wrong type.
+        """
+        self._control.log_validation(epoch, metrics, is_best)
+
+    def log_hyperparameters(self, hyperparameters: Mapping[str, Any]) -> None:
+        """Log hyperparameters, of any types; values whose keys look like secrets are masked.
+
+        :raises TypeError: it is no mapping.
+        """
+        self._control.log_hyperparameters(hyperparameters)
+
+    def log_model_info(self, model: Any) -> None:
+        """Log what a model is made of: parameters, buffers, bytes, dtypes, devices, layers. Reads no data.
+
+        :raises TypeError: it is None.
+        """
+        self._control.log_model_info(model)
+
+    def log_error(
+        self,
+        error: BaseException | str,
+        operation: str = "",
+        context: Mapping[str, Any] | None = None,
+        severity: str = "ERROR",
+    ) -> ErrorLog:
+        """Write an error to `NAME_errors.log` at once, with its traceback and causes, its category and context.
+
+        Equal errors in a storm are counted, not written thousands of times.
+
+        :param severity: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+        :raises TypeError: `error` is neither an exception nor a string, or `context` no mapping.
+        :raises ValueError: the severity is unknown.
+        """
+        result: ErrorLog = self._control.log_error(error, operation, context, severity)
+        return result
+
+    def log_recovery(self, operation: str, action: str, success: bool = True) -> None:
+        """Log an attempt to recover from the last error of `operation`; the summary has success rates by category.
+
+        :raises TypeError: an argument has the wrong type.
+        """
+        self._control.log_recovery(operation, action, success)
+
+    def log_event(self, name: str, /, **fields: Any) -> None:
+        """Log an event of your own, with any fields, to `NAME_events.jsonl`, the main and the training log.
+
+        :raises TypeError: the name is no string.
+        """
+        self._control.log_event(name, **fields)
+
+    def training_context(self, name: str) -> TrainingContext:
+        """A span of the training, for `with` or `async with`: start, end, duration, and an error that leaves it with
+        its context, re-raised. Contexts nest.
+
+        :raises TypeError: the name is no string.
+        """
+        result: TrainingContext = self._control.training_context(name)
+        return result
+
+    def get_training_summary(self) -> dict[str, Any]:
+        """What is known of the training so far: every call that returned before is counted, or named in `pending`
+        where the drain does not get there within 1 s. Takes the same time however many records there are.
+
+        Statistics are over finite values, in float64; NaN where there is none yet (null in `NAME_summary.json`).
+        """
+        result: dict[str, Any] = self._control.summary()
+        return result
+
+    # -- records beside the hot call -----------------------------------------------------------------------------
+
+    def log_metrics(self, metrics: Mapping[str, Any] | TrainingMetrics, step: int | None = None) -> None:
+        """Log one row of metrics, in a place in the training that the mapping may name itself.
+
+        :param metrics: names to scalars, float64; nested mappings are flattened with `/`; `epoch`, `batch`,
+            `total_batches` and `step` are the integers of that name. Or a :class:`TrainingMetrics`.
+        :param step: the optimizer step, an int64; wins over the mapping's.
+        :raises TypeError: a value is no number, or a name no string.
+        :raises ValueError: a number is out of its column's range, or a name cannot be a metric's.
+        """
+        time_ns = 0
+        if isinstance(metrics, TrainingMetrics):
+            if metrics.timestamp is not None:
+                time_ns = int(metrics.timestamp.timestamp() * 1_000_000) * 1000
+            metrics = {name: value for name, value in vars(metrics).items() if name != "timestamp"}
+        elif not isinstance(metrics, Mapping):
+            raise TypeError(expected("metrics", "a mapping or a TrainingMetrics", metrics))
+        if self._off():
+            return
+        record = _converted({**metrics, "step": step} if step is not None else metrics)
+        self._push(lambda: self._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
+
+    def log_memory_usage(self) -> MemorySample | None:
+        """Log a memory sample and return it: the first reads inline, later ones return the latest at once while the
+        sampler takes a fresh one. None where the logger is disabled or closed."""
+        if self._off():
+            return None
+        sample: MemorySample = self._session.sampler.usage()
+        record = sample.metrics()
+        self._push(lambda: self._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, record), record)
+        return sample
+
+    def _log_batch_slowly(self, *args: Any, **kwargs: Any) -> None:
+        """What log_batch_progress does with a call that C could not take as it is."""
+        given = _bound("log_batch_progress", _BATCH_ARGUMENTS, args, kwargs)
+        for name in _REQUIRED:
+            if name not in given:
+                call = f"log_batch_progress(epoch, batch, total_batches, loss, ...), but {name!r} is missing"
+                raise TypeError(f"{name}: expected {call}")
+        if self._off():
+            return
+        for name in ("epoch", "batch"):
+            if given[name] is None:
+                raise TypeError(expected(name, "an integer", None))
+        required = {name: given.pop(name) for name in _REQUIRED}
+        record = _converted({**required, **given})
+        call = {**dict.fromkeys(_REQUIRED), **record}
+        self._push(lambda: self._try_batch(**call), record)
+
+    def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
+        given = _bound("log_performance_metrics", ("batch_time", "data_time"), args, kwargs)
+        for name in given:
+            if name not in ("batch_time", "data_time"):
+                raise TypeError(f"{name}: expected log_performance_metrics(batch_time, data_time=None)")
+        if given.get("batch_time") is None:
+            raise TypeError(expected("batch_time", "seconds", None))
+        if self._off():
+            return
+        record = _converted(given)
+        self._push(lambda: self._try_performance(**record), record)
+
+    def _push(self, attempt: Any, record: Mapping[str, Any]) -> None:
+        """Makes the attempt until the record is in the ring, or counted as dropped."""
+        session = self._session
+        while True:
+            status = attempt()
+            if status == lib.ADVLOG_OK:
+                return
+            if status == lib.ADVLOG_SLOW:
+                self._learn_names(record)
+            elif status == lib.ADVLOG_FULL:
+                if not session.wait_for_room(_slots(record)):
+                    session.count_drop("full")
+                    return
+            elif status == lib.ADVLOG_TOO_LONG:
+                wanted = f"fewer metrics in one call: the ring has {session.ring.slots} slots"
+                raise ValueError(expected("metrics", wanted, len(record)))
+            else:
+                self._off(forked=status == lib.ADVLOG_FORKED)
+                return
+
+    def _learn_names(self, record: Mapping[str, Any]) -> None:
+        for name in record:
+            if not self._learn(name):
+                if self._off():
+                    return
+                wanted = f"at most {MAX_METRIC_NAMES} different names, of 64 KiB in all"
+                raise ValueError(expected("metrics", wanted, name))
+
+    def _off(self, *, forked: bool = False) -> bool:
+        """Whether a record goes nowhere; where that is a surprise it is said, once, and counted."""
+        if not self.enabled:
+            return True
+        if not forked and os.getpid() == self._session.pid and not self._closed:
+            return False
+        if forked or os.getpid() != self._session.pid:
+            self._warn("forked", "this logger belongs to the process that forked this one: records are not logged here")
+        else:
+            self._session.count_drop("closed")
+            self._warn("closed", "a record was logged after close(): it is counted, not written")
+        return True
+
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+    # -- the end, and questions ----------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything logged before is with the operating system; whether it was in time.
+
+        :param timeout: seconds; None is the option `close_timeout_s`.
+        """
+        if self._session is None or self._closed:
+            return True
+        done: bool = self._session.flush(self.config.close_timeout_s if timeout is None else timeout)
+        return done
+
+    def close(self, timeout: float | None = None) -> bool:
+        """End the attempt: everything logged is written, sealed and summed up; whether it was in time.
+
+        A second call does nothing. Logging afterwards warns once and counts.
+
+        :param timeout: seconds; None is the option `close_timeout_s`.
+        """
+        return self._close(timeout, None)
+
+    def _close(self, timeout: float | None, status: str | None) -> bool:
+        if self._session is None or self._closed:
+            return True
+        self._closed = True
+        self._finalizer.detach()
+        done: bool = self._session.close(self.config.close_timeout_s if timeout is None else timeout, status)
+        return done
+
+    def health(self) -> Health:
+        """The logger's own account, frozen: offered, accepted, each sink's written, dropped and pending, its cost."""
+        if self._session is None:
+            return Health(0, 0, {}, 0, 0, 0, {}, None, "disabled", 0.0, 0)
+        health: Health = self._session.health()
+        return health
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the run this is, from 1; 0 where the logger is disabled."""
+        return 0 if self._session is None else int(self._session.run.attempt)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where each file of this rank is, by what it holds; empty where the logger is disabled."""
+        if self._session is None:
+            return {}
+        paths = self._session.paths
+        names = ("main_log", "training_log", "errors_log", "metrics_jsonl", "metrics_parquet", "system_jsonl")
+        names += ("system_parquet", "events_jsonl", "summary")
+        return {name: getattr(paths, name) for name in names}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = None
+        if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            if isinstance(error, Exception):
+                with contextlib.suppress(Exception):
+                    self._control.log_error(error, "training")
+        self._close(None, status)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process a logger is a disabled one of the same name."""
+        return _in_another_process, (str(self.config.log_dir), self.config.experiment_name)
+
+    def __repr__(self) -> str:
+        state = "disabled" if self._session is None else "closed" if self._closed else f"attempt {self.attempt}"
+        return f"<AdvancedLogger {self.config.experiment_name!r} in {str(self.config.log_dir)!r}: {state}>"
+
+
+def _in_another_process(log_dir: str, experiment_name: str) -> AdvancedLogger:
+    return AdvancedLogger(log_dir, experiment_name, enabled=False)
+
+
+def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by name, as Python would bind them."""
+    if len(args) > len(order):
+        raise TypeError(f"{call}: expected at most {len(order)} positional arguments, got {len(args)}")
+    given = dict(zip(order, args))
+    for name, value in kwargs.items():
+        if name in given:
+            raise TypeError(f"{name}: expected one value, got another by keyword in {call}(...)")
+        given[name] = value
+    return given
+
+
+def _slots(record: Mapping[str, Any]) -> int:
+    """The slots that a record takes: 3 metrics beside the guide's lie in the first, 11 in each further one."""
+    extras = sum(name not in CORE_METRICS and name not in INTEGER_COLUMNS for name in record)
+    return 1 + -(-max(extras - 3, 0) // 11)
+
+
+def _converted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A record that C takes as it is: exact ints and floats, names checked, nested mappings flattened, None left out.
+
+    :raises TypeError: a value is no number.
+    :raises ValueError: a number is out of range, or a name cannot be a metric's.
+    """
+    record: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name in INTEGER_COLUMNS:
+            record[name] = integer(name, value, -_INT64_MAX - 1, _INT64_MAX) if name == "step" else whole(name, value)
+        elif name in CORE_METRICS:
+            record[name] = number(name, value)
+        else:
+            others[name] = value
+    if others:
+        for name, value in metric_values("metrics", others).items():
+            record[checked_metric_name(name)] = value
+    return record

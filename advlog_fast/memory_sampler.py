@@ -1,0 +1,293 @@
+"""What the process and its GPUs hold in memory, sampled beside the training and never in its way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .config import _seconds
+from .exceptions import expected
+
+GB = 1024**3
+"""Bytes of the `gb` in every name here: binary, as torch and nvidia-smi count."""
+
+RETAINED = 120
+"""Samples that the trend is drawn from, however long the run."""
+
+REFRESH_S = 0.1
+"""The shortest time between two samples that `usage()` asks for: a call a batch costs no more than ten a
+second."""
+
+STALE_INTERVALS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class MemorySample:
+    """Memory and CPU use at one moment; a GB is 1024**3 bytes. None stands for what could not be read, or was
+    not asked for."""
+
+    time_ns: int
+    """Nanoseconds since 1970, UTC."""
+    cpu_memory_gb: float | None = None
+    """Resident memory of this process."""
+    system_memory_gb: float | None = None
+    """Memory of the machine that is not available for use."""
+    system_memory_percent: float | None = None
+    cpu_percent: float | None = None
+    """CPU time of this process since the sample before, 100 for each core kept busy."""
+    gpu_allocated_gb: float | None = None
+    """Tensors, in torch's allocator, on all visible GPUs; None where torch has not started CUDA."""
+    gpu_reserved_gb: float | None = None
+    """What torch's allocator holds of the GPUs, the unused part included."""
+    gpu_max_allocated_gb: float | None = None
+    """The sum of each GPU's highest `gpu_allocated_gb` since the start or the user's last reset of the peak.
+    """
+    stale: bool = False
+    """It is older than three intervals: the sampler hangs in a probe."""
+
+    def metrics(self) -> dict[str, float]:
+        """The values there are, under the names of their columns."""
+        named = {
+            "cpu_memory_gb": self.cpu_memory_gb,
+            "system_memory_percent": self.system_memory_percent,
+            "cpu_percent": self.cpu_percent,
+            "gpu_memory_allocated_gb": self.gpu_allocated_gb,
+            "gpu_memory_reserved_gb": self.gpu_reserved_gb,
+            "gpu_memory_max_allocated_gb": self.gpu_max_allocated_gb,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field by name, the None among them."""
+        return dataclasses.asdict(self)
+
+
+class MemorySampler:
+    """Takes a sample each `interval_s` seconds in a daemon thread, and hands it to `on_sample` there.
+
+    The thread keeps `on_sample` alive, and with it whatever that refers to. What it raises is counted in
+    `errors`. With `interval_s` 0 there is no thread, and :meth:`usage` reads inline.
+
+    :raises TypeError: `interval_s` is no number, or `on_sample` cannot be called.
+    :raises ValueError: `interval_s` is negative or not finite.
+    """
+
+    def __init__(self, interval_s: float, on_sample: Callable[[MemorySample], None]) -> None:
+        _seconds("interval_s", interval_s, 0.0)
+        if not callable(on_sample):
+            raise TypeError(expected("on_sample", "a function of a MemorySample", on_sample))
+        self.interval_s = float(interval_s)
+        self.errors = 0
+        """Probes that failed, and samples that `on_sample` failed to take."""
+        self.cpu_s = 0.0
+        """CPU seconds that the thread has used."""
+        self._on_sample = on_sample
+        self._latest: MemorySample | None = None
+        self._trend = _Trend()
+        self._process: Any = None
+        self._cpu_percent_primed = False
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def start(self) -> None:
+        """Starts the thread, unless `interval_s` is 0. The first sample comes an interval later."""
+        if self.interval_s == 0 or self._thread is not None or os.getpid() != self._pid:
+            return
+        self._stopping = False
+        thread = threading.Thread(target=self._run, name="advlog-sampler", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread to be had (the limit of the container, or the interpreter is ending): usage() reads
+            # inline.
+            self.errors += 1
+            return
+        self._thread = thread
+
+    def usage(self) -> MemorySample:
+        """The latest sample, at once; the thread takes a fresh one meanwhile.
+
+        The first call, and every call where no thread runs (in a forked child too), reads inline: resident
+        memory and torch's allocator, and nothing slower. Never raises.
+        """
+        # A forked child has no thread, and its copy of the event may hold a lock that nobody will release.
+        if os.getpid() != self._pid:
+            return self._read(whole=False)
+        latest = self._latest
+        thread = self._thread
+        if latest is None or thread is None or not thread.is_alive():
+            sample = self._read(whole=False)
+            self._keep(sample)
+            return sample
+        age_s = (time.time_ns() - latest.time_ns) / 1e9
+        if age_s > REFRESH_S:
+            self._wake.set()
+        if age_s > STALE_INTERVALS * self.interval_s:
+            return dataclasses.replace(latest, stale=True)
+        return latest
+
+    def trend(self) -> dict[str, Any]:
+        """How memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where
+        there was a GPU, its first, last, min, max (GB) and growth_gb_per_hour, a slope that outliers do not
+        move (None below two samples); beside them `samples`, `errors` and the sampler's own `cpu_s`."""
+        return {
+            "samples": self._trend.count,
+            "errors": self.errors,
+            "cpu_s": self.cpu_s,
+            **self._trend.series(),
+        }
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ends the thread, waiting at most `timeout_s` seconds; False where a probe still hangs then."""
+        thread = self._thread
+        if thread is None or os.getpid() != self._pid:
+            return True
+        self._stopping = True
+        self._wake.set()
+        if thread is not threading.current_thread():
+            thread.join(timeout_s)
+        if thread.is_alive():
+            return False
+        self._thread = None
+        return True
+
+    def _run(self) -> None:
+        due = time.monotonic() + self.interval_s
+        while not self._stopping:
+            self._wake.wait(max(due - time.monotonic(), 0.0))
+            if self._stopping:
+                return
+            sample = self._read(whole=True)
+            self._keep(sample)
+            # Afterwards: who asked while this one was taken has it.
+            self._wake.clear()
+            now = time.monotonic()
+            if now >= due and not self._stopping:
+                # The next one counts from now: after a suspended machine wakes there is no burst to catch up.
+                due = now + self.interval_s
+                try:
+                    self._on_sample(sample)
+                except Exception:  # noqa: BLE001 - the sampler outlives what one sample meets
+                    self.errors += 1
+            self.cpu_s = time.thread_time()
+
+    def _keep(self, sample: MemorySample) -> None:
+        self._latest = sample
+        self._trend.add(sample)
+
+    def _read(self, whole: bool) -> MemorySample:
+        probes = [self._probe_memory, self._probe_gpu]
+        if whole:
+            probes += [self._probe_cpu, self._probe_system]
+        values: dict[str, Any] = {}
+        for probe in probes:
+            try:
+                values.update(probe())
+            except Exception:  # noqa: BLE001 - a probe that fails costs its own values only
+                self.errors += 1
+        return MemorySample(time.time_ns(), **values)
+
+    def _probe_memory(self) -> dict[str, float]:
+        return {"cpu_memory_gb": self._own_process().memory_info().rss / GB}
+
+    def _probe_cpu(self) -> dict[str, float]:
+        percent = self._own_process().cpu_percent(interval=None)
+        primed, self._cpu_percent_primed = self._cpu_percent_primed, True
+        # psutil's first answer is 0.0 and means nothing: there is no time before it to compare with.
+        return {"cpu_percent": percent} if primed else {}
+
+    def _own_process(self) -> Any:
+        if self._process is None or self._process.pid != os.getpid():
+            import psutil
+
+            self._process = psutil.Process()
+        return self._process
+
+    def _probe_system(self) -> dict[str, float]:
+        import psutil
+
+        memory = psutil.virtual_memory()
+        return {
+            "system_memory_gb": (memory.total - memory.available) / GB,
+            "system_memory_percent": float(memory.percent),
+        }
+
+    def _probe_gpu(self) -> dict[str, float]:
+        cuda = getattr(sys.modules.get("torch"), "cuda", None)
+        # Any other question to CUDA would start it, and poison the forks that follow.
+        initialised = getattr(cuda, "is_initialized", None)
+        if cuda is None or initialised is None or not initialised():
+            return {}
+        allocated = reserved = peak = 0
+        for device in range(cuda.device_count()):
+            stats = cuda.memory_stats_as_nested_dict(device)
+            allocated += stats["allocated_bytes"]["all"]["current"]
+            peak += stats["allocated_bytes"]["all"]["peak"]
+            reserved += stats["reserved_bytes"]["all"]["current"]
+        return {
+            "gpu_allocated_gb": allocated / GB,
+            "gpu_reserved_gb": reserved / GB,
+            "gpu_max_allocated_gb": peak / GB,
+        }
+
+
+class _Trend:
+    """First, last and extremes of all samples, and at most RETAINED of them, evenly spread, for the slope."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._every = 1
+        self._kept: list[MemorySample] = []
+        self._ends: dict[str, list[float]] = {}
+
+    def add(self, sample: MemorySample) -> None:
+        for name, value in (
+            ("cpu_memory_gb", sample.cpu_memory_gb),
+            ("gpu_memory_allocated_gb", sample.gpu_allocated_gb),
+        ):
+            if value is None:
+                continue
+            first, _, low, high = self._ends.get(name, (value, value, value, value))
+            self._ends[name] = [first, value, min(low, value), max(high, value)]
+        if self.count % self._every == 0:
+            if len(self._kept) >= RETAINED:
+                self._kept = self._kept[::2]
+                self._every *= 2
+            if self.count % self._every == 0:
+                self._kept.append(sample)
+        self.count += 1
+
+    def series(self) -> dict[str, dict[str, float | None]]:
+        # The sampler's thread may replace the list meanwhile; it never shortens this one.
+        kept = list(self._kept)
+        found: dict[str, dict[str, float | None]] = {}
+        for name, (first, last, low, high) in list(self._ends.items()):
+            field = "cpu_memory_gb" if name == "cpu_memory_gb" else "gpu_allocated_gb"
+            points = [(s.time_ns, value) for s in kept if (value := getattr(s, field)) is not None]
+            found[name] = {
+                "first": first,
+                "last": last,
+                "min": low,
+                "max": high,
+                "growth_gb_per_hour": _slope_per_hour(points),
+            }
+        return found
+
+
+def _slope_per_hour(points: list[tuple[int, float]]) -> float | None:
+    """Theil and Sen's slope: the median over all pairs, so that a spike in a few samples does not tilt it."""
+    slopes = [
+        (later - earlier) / (t1 - t0)
+        for i, (t0, earlier) in enumerate(points)
+        for t1, later in points[i + 1 :]
+        if t1 > t0
+    ]
+    return statistics.median(slopes) * 3.6e12 if slopes else None

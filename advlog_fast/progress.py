@@ -1,0 +1,130 @@
+"""How far the training is: milestones for the log, and the numbers behind the live bar."""
+
+from __future__ import annotations
+
+import operator
+import time
+from typing import Protocol, SupportsIndex
+
+from .control.console import Console, Position
+from .control.milestones import Milestone, Milestones
+from .exceptions import expected
+
+
+class _ControlPlane(Protocol):
+    @property
+    def console(self) -> Console: ...
+
+    def milestone(
+        self,
+        scope: str,
+        percent: int,
+        epoch: int,
+        batch: int,
+        total_batches: int | None,
+        rate: float | None,
+        eta_s: float | None,
+    ) -> None: ...
+
+
+class _Logger(Protocol):
+    @property
+    def enabled(self) -> bool: ...
+
+    @property
+    def _control(self) -> _ControlPlane: ...
+
+
+class TrainingProgressTracker:
+    """Logs when 25, 50, 75 and 90 % of each epoch and of the whole training are reached, and feeds the live
+    bar.
+
+    For one thread. A tracker of a disabled logger does nothing.
+
+    :param logger: the run's :class:`AdvancedLogger`.
+    :raises TypeError: `logger` is none.
+    """
+
+    def __init__(self, logger: _Logger) -> None:
+        if not isinstance(getattr(logger, "enabled", None), bool):
+            raise TypeError(expected("logger", "an AdvancedLogger", logger))
+        self._logger = logger
+        self._off = not logger.enabled
+        self._milestones = Milestones()
+        self._position = Position(epoch=-1)
+
+    def update_progress(self, epoch: int, batch: int, total_batches: int | None, total_epochs: int) -> None:
+        """Says that `batch` of `total_batches` in `epoch` of `total_epochs` is done; all count from 1.
+
+        A milestone is logged at the first call that reaches it, with the epoch's batches a second and the
+        time left. A training that is continued in a later epoch does not repeat those of the epochs before.
+        Where `total_batches` is None (data without a length) there are milestones of the whole only, told as
+        epochs begin. A batch beyond the total counts as the last.
+
+        :raises TypeError: an argument is no integer.
+        :raises ValueError: an argument is negative, or a total is 0. The message names it.
+        """
+        if self._off:
+            return
+        position = self._position
+        # In the ordinary call these few comparisons are all there is to check.
+        if (
+            type(batch) is not int
+            or batch < 0
+            or epoch != position.epoch
+            or total_batches != position.total_batches
+            or total_epochs != position.total_epochs
+        ):
+            batch = self._begin(epoch, batch, total_batches, total_epochs)
+        position.batch = batch
+        for milestone in self._milestones.update(
+            position.epoch, batch, position.total_batches, position.total_epochs
+        ):
+            self._log(milestone)
+
+    def _begin(self, epoch: int, batch: int, total_batches: int | None, total_epochs: int) -> int:
+        """Takes an epoch, or totals, that the call before did not have; the batch as a plain int."""
+        epoch = _integer("epoch", epoch, 0)
+        batch = _integer("batch", batch, 0)
+        total_batches = None if total_batches is None else _integer("total_batches", total_batches, 1)
+        total_epochs = _integer("total_epochs", total_epochs, 1)
+        position = self._position
+        first = position.epoch < 0
+        if epoch != position.epoch:
+            position.epoch_since_ns = time.monotonic_ns()
+            position.epoch_from = batch
+        position.batch = batch
+        position.epoch = epoch
+        position.total_batches = total_batches
+        position.total_epochs = total_epochs
+        position.first_epoch = min(position.first_epoch, epoch)
+        if first:
+            position.run_since_ns = position.epoch_since_ns
+            position.run_from = position.fraction()
+            if epoch > 1:
+                # Told by the attempt that trained the epochs before this one.
+                self._milestones.update(epoch - 1, 1, 1, total_epochs)
+            self._logger._control.console.follow(position)
+        return batch
+
+    def _log(self, milestone: Milestone) -> None:
+        position = self._position
+        eta_s = position.epoch_eta_s() if milestone.scope == "epoch" else position.run_eta_s()
+        self._logger._control.milestone(
+            milestone.scope,
+            milestone.percent,
+            position.epoch,
+            position.batch if position.total_batches is None else min(position.batch, position.total_batches),
+            position.total_batches,
+            position.rate(),
+            eta_s,
+        )
+
+
+def _integer(name: str, value: SupportsIndex, low: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(expected(name, "an integer", value))
+    number = operator.index(value)
+    if number < low:
+        raise ValueError(expected(name, f"an integer from {low} on", value))
+    return number

@@ -1,0 +1,34 @@
+/* A small ring with metric names in it. */
+#pragma once
+
+#include <stdlib.h>
+
+#include "check.h"
+#include "names.h"
+
+typedef struct {
+    void *memory;
+    advlog_ring *ring;
+} test_ring;
+
+static inline test_ring test_ring_new(int attempt, int rank) {
+    uint64_t bytes = advlog_ring_bytes(64);
+    const advlog_identity identity = {.run_id = "0123456789abcde", .attempt = attempt, .rank = rank};
+    test_ring t = {.memory = aligned_alloc(ADVLOG_PAGE_BYTES, (bytes + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES)};
+    CHECK(t.memory != NULL);
+    memset(t.memory, 0, bytes);
+    CHECK_INT(0, advlog_ring_format(t.memory, bytes, 64, 64, &identity));
+    int error = 0;
+    t.ring = advlog_ring_attach(t.memory, bytes, &error);
+    CHECK(t.ring != NULL);
+    return t;
+}
+
+static inline void test_ring_name(test_ring *t, const char *name) {
+    CHECK(advlog_name_intern(t->ring, name, strlen(name)) >= 0);
+}
+
+static inline void test_ring_free(test_ring *t) {
+    advlog_ring_detach(t->ring);
+    free(t->memory);
+}

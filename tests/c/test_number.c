@@ -1,0 +1,77 @@
+/* Numbers become the shortest text that reads back as the same double, and never look like an int. */
+#include "build_slots.h"
+
+#include <math.h>
+
+static void check_written(const char *expected, double value) {
+    char out[32];
+    CHECK_TEXT(expected, out, advlog_number_double(out, value));
+}
+
+static void special_values(void) {
+    check_written("0.0", 0.0);
+    check_written("-0.0", -0.0);
+    check_written("1.0", 1.0);
+    check_written("-7.0", -7.0);
+    check_written("0.8312", 0.8312);
+    check_written("0.001", 1e-3);
+    check_written("0.1", 0.1);
+    check_written("1e+22", 1e22);
+    check_written("5e-324", 5e-324);
+    check_written("1.7976931348623157e+308", 1.7976931348623157e308);
+    check_written("2.2250738585072014e-308", 2.2250738585072014e-308);
+    check_written("9007199254740992.0", 9007199254740992.0);
+    check_written("9223372036854775808.0", 9223372036854775808.0);
+    check_written("nan", NAN);
+    check_written("nan", -NAN);
+    check_written("inf", INFINITY);
+    check_written("-inf", -INFINITY);
+}
+
+/* Any finite double: read back to the bit, at most 26 bytes, '.' or exponent in it. */
+static void check_round_trip(double value) {
+    char out[64];
+    memset(out, '#', sizeof out);
+    size_t length = advlog_number_double(out, value);
+    CHECK(length <= 26);
+    for (size_t i = 26; i < sizeof out; i++) CHECK_INT('#', out[i]);
+    out[length] = '\0';
+    char *end;
+    double back = strtod(out, &end);
+    CHECK(end == out + length);
+    if (isnan(value)) CHECK(isnan(back));
+    else CHECK_DOUBLE(value, back);
+    if (isfinite(value)) CHECK(strpbrk(out, ".e") != NULL);
+}
+
+static void round_trips(void) {
+    uint64_t state = 1;
+    for (int i = 0; i < 1000000; i++) check_round_trip(double_of(next_random(&state)));
+    for (int exponent = -1074; exponent <= 1023; exponent++) {
+        double power = ldexp(1, exponent);
+        check_round_trip(power);
+        check_round_trip(-nextafter(power, 0));
+        check_round_trip(nextafter(power, INFINITY));
+    }
+    for (int i = 0; i < 100000; i++) check_round_trip((double)(int64_t)next_random(&state));
+}
+
+static void integers(void) {
+    char out[32];
+    char expected[32];
+    CHECK_TEXT("-9223372036854775808", out, advlog_number_int(out, INT64_MIN));
+    CHECK_TEXT("9223372036854775807", out, advlog_number_int(out, INT64_MAX));
+    uint64_t state = 2;
+    for (int i = 0; i < 100000; i++) {
+        int64_t value = (int64_t)next_random(&state) >> (i % 64);
+        snprintf(expected, sizeof expected, "%" PRId64, value);
+        CHECK_TEXT(expected, out, advlog_number_int(out, value));
+    }
+}
+
+int main(void) {
+    special_values();
+    round_trips();
+    integers();
+    return 0;
+}

@@ -146,16 +146,16 @@ class Drain:
 
     def sink_health(self, sink: Sink) -> SinkHealth:
         info = self._info(self.sinks.index(sink))
-        accepted = lib.advlog_ring_accepted(self.ring.handle, sink.stream)
+        accepted = self.accepted(sink.stream)
         if sink.kind == lib.ADVLOG_SINK_TEXT:
-            accepted += lib.advlog_ring_accepted(self.ring.handle, lib.ADVLOG_STREAM_EVENTS)
+            accepted += self.accepted(lib.ADVLOG_STREAM_EVENTS)
         written, dropped = int(info.cursor.written), int(info.cursor.dropped)
         return SinkHealth(
             name=sink.name,
-            accepted=max(int(accepted), written + dropped),
+            accepted=max(accepted, written + dropped),
             written=written,
             dropped=dropped,
-            pending=max(int(accepted) - written - dropped, 0),
+            pending=max(accepted - written - dropped, 0),
             filtered=int(info.filtered),
             expired=sink.expired,
             faults=int(info.faults),
@@ -172,7 +172,7 @@ class Drain:
         lib.advlog_drain_totals(self._drain, c)
         names = self.ring.names()[: c.names]
         return Totals(
-            pending=max(self._accepted() - sum(c.records), 0),
+            pending=max(sum(map(self.accepted, range(lib.ADVLOG_STREAMS))) - sum(c.records), 0),
             metric_records=c.records[lib.ADVLOG_STREAM_METRICS],
             system_records=c.records[lib.ADVLOG_STREAM_SYSTEM],
             event_records=c.records[lib.ADVLOG_STREAM_EVENTS],
@@ -188,8 +188,9 @@ class Drain:
             quantiles={name: _quantiles(c.sketch[i]) for i, name in enumerate(_SKETCHES)},
         )
 
-    def _accepted(self) -> int:
-        return sum(lib.advlog_ring_accepted(self.ring.handle, stream) for stream in range(lib.ADVLOG_STREAMS))
+    def accepted(self, stream: int) -> int:
+        """Records of the stream that have entered the ring."""
+        return int(lib.advlog_ring_accepted(self.ring.handle, stream))
 
     def _named_stats(self, core: Any, stream: int, names: list[str]) -> dict[str, MetricStats]:
         stats = {name: _stats(core[i]) for i, name in enumerate(CORE_METRICS) if _seen(core[i])}
@@ -241,10 +242,16 @@ class Drain:
                 with contextlib.suppress(OSError):
                     sink.settle(retired, last=True)
 
-    def free(self) -> None:
-        """Frees the C drain; nothing may use this object's counts afterwards."""
+    def discard_files(self) -> None:
+        """Closes and removes what `open_files` opened, before anything was written."""
+        for sink in self.sinks:
+            for file in sink.open_files():
+                sink.discard(file.fd)
+
+    def __del__(self) -> None:
+        # The last reference went: no thread runs the drain or asks it anything, and after a drain that is stuck
+        # its thread still holds one.
         lib.advlog_drain_free(self._drain)
-        self._drain = ffi.NULL
 
 
 def _ns(seconds: float) -> int:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
+import errno
 import os
 import queue
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +42,8 @@ from .snapshots import Health, Totals
 
 SUMMARY_INTERVAL_S = 30.0
 _WAIT_SLICE_NS = 50_000_000
+_TEXT_SLOT_BYTES = 112
+_SAMPLE_SLOTS = 2
 _DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
 
 
@@ -54,8 +58,13 @@ class Session:
         self.config = config
         self.pid = os.getpid()
         self._closing = threading.RLock()
-        self._closed = False
+        self.closed = False
+        """True from the first `close` on."""
         self._saturated = False
+        self._engine: Drain | None = None
+        self._last_totals = Totals()
+        self._last_health: Health
+        self._dropped_late = 0
         ranks = rank_identity(config.rank, config.world_size)
         self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank)
         with contextlib.ExitStack() as undo:
@@ -72,22 +81,24 @@ class Session:
         undo.callback(self._lock.release)
         self.run = claim_attempt(paths, ranks)
         self._unsealed_before = any(paths.spools.glob(f"*-rank{ranks.rank:05d}-*.spool"))
-        self.ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir)
-        undo.callback(self.ring.remove)
+        ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir)
+        undo.callback(ring.remove)
 
         self.sealer: Sealer | None = None
         self._schedules: dict[SpoolSink, PartSchedule] = {}
         if config.parquet:
             self.sealer = Sealer(paths, config.metrics, on_fault=self._fault)
             undo.callback(self.sealer.stop)
-        self.drain = Drain(
-            self.ring,
+        engine = Drain(
+            ring,
             self._sinks(),
             on_tick=self._tick,
             on_fault=self._fault,
             on_nonfinite=lambda: self._keep(self._tell_nonfinite),
         )
-        self.drain.open_files()
+        undo.callback(engine.discard_files)
+        engine.open_files()
+        self._engine = engine
         self.console = Console(config.console, ranks.rank, config.log_level)
         self.control = ControlPlane(config, paths, self.run, _Link(self), self.console)
         self.sampler = MemorySampler(config.memory_interval_s, self._sampled)
@@ -96,16 +107,16 @@ class Session:
         self._producer = Producer()
         self._users = weakref.ref(producer)
         for bound in (self._producer, producer):
-            bound._bind(self.ring.address, self.ring)
+            bound._bind(ring.address, ring)
             for name in config.metrics:
                 bound._learn(name)
         self._told_nonfinite: set[str] = set()
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._keeper = threading.Thread(target=self._keep_on, name="advlog-keeper", daemon=True)
-        self.drain.start()
+        engine.start()
         self._keeper.start()
         self.sampler.start()
-        for note in self.ring.notes:
+        for note in ring.notes:
             self.control.logger.warning(note)
 
     def _sinks(self) -> list[Sink]:
@@ -138,16 +149,19 @@ class Session:
         return sealed
 
     # -- the hot call's slow half --------------------------------------------------------------------------------
+    # Each of these takes the engine into a variable of its own: close() drops it, and what a call still uses lives
+    # until the call returns.
 
     def wait_for_room(self, slots: int) -> bool:
-        """What a producer does that found the ring full: whether to try again. Never on a thread of ours."""
-        if self.config.overflow == "drop_newest" or self._is_own_thread():
+        """What a producer does that found the ring full: whether to try again. Never waits on a thread that the
+        drain may wait for."""
+        engine = self._engine
+        if engine is None or self.config.overflow == "drop_newest" or _on_thread("advlog-drain", "advlog-sealer"):
             return False
-        ring = self.ring.handle
+        ring = engine.ring
         if self._saturated:
             # One wait has run out: do not wait again until half of the ring is free.
-            used = lib.advlog_ring_write_pos(ring) - lib.advlog_ring_read_pos(ring)
-            if used > self.ring.slots // 2:
+            if ring.used() > ring.slots // 2:
                 return False
             self._saturated = False
         limit_s = self.config.overflow_timeout_s
@@ -158,70 +172,106 @@ class Session:
                 self._saturated = True
                 return False
             # Back in Python after each slice, signals are handled.
-            if lib.advlog_wait_room(ring, slots, min(left_ns, _WAIT_SLICE_NS)) != lib.ADVLOG_TIMEOUT:
+            if lib.advlog_wait_room(ring.handle, slots, min(left_ns, _WAIT_SLICE_NS)) != lib.ADVLOG_TIMEOUT:
                 return True
 
-    def count_drop(self, reason: str) -> None:
-        lib.advlog_ring_count_drop(self.ring.handle, _DROPS[reason])
+    def push_line(self, level: int, text: str) -> None:
+        """A line for the training log, in the order of the records."""
+        engine = self._engine
+        if engine is None:
+            return self.count_drop("closed")
+        data = text.encode("utf-8", "replace")[: lib.ADVLOG_MAX_TEXT_BYTES]
+        time_ns = time.time_ns()
+        ring = engine.ring.handle
+        while (status := lib.advlog_push_text(ring, level, time_ns, data, len(data))) == lib.ADVLOG_FULL:
+            if not self.wait_for_room(1 + -(-len(data) // _TEXT_SLOT_BYTES)):
+                return self.count_drop("full")
+        if status == lib.ADVLOG_CLOSED:
+            self.count_drop("closed")
 
-    def _is_own_thread(self) -> bool:
-        return threading.current_thread().name.startswith("advlog-")
+    def count_drop(self, reason: str) -> None:
+        engine = self._engine
+        if engine is not None:
+            lib.advlog_ring_count_drop(engine.ring.handle, _DROPS[reason])
+        else:
+            self._dropped_late += 1
 
     # -- what others ask -----------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float) -> bool:
-        return self.drain.flush(timeout_s)
+        engine = self._engine
+        return engine is None or engine.flush(timeout_s)
 
     def seal(self, timeout_s: float) -> bool:
         """Flushes, and seals what was flushed into Parquet parts; whether all of it was done in time."""
+        engine, sealer = self._engine, self.sealer
+        if engine is None:
+            return True
         deadline = time.monotonic() + timeout_s
-        done = self.drain.flush(timeout_s)
-        if self.sealer is None:
+        done = engine.flush(timeout_s)
+        if sealer is None:
             return done
         waiting: dict[SpoolSink, int] = {}
         for sink in self._schedules:
-            generation, records = self.drain.file_state(sink)
+            generation, records = engine.file_state(sink)
             if records:
                 waiting[sink] = generation
-                self.drain.rotate(sink)
-        while any(self.drain.file_state(sink)[0] == old for sink, old in waiting.items()):
+                engine.rotate(sink)
+        # The drain's thread hands a spool over once it has switched files.
+        while any(sink.submitted < generation for sink, generation in waiting.items()):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.001)
-        # The drain's thread submits a spool just after it has switched files.
-        while any(sink.submitted < old for sink, old in waiting.items()):
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.001)
-        return self.sealer.drain(deadline) and done
+        return sealer.drain(deadline) and done
+
+    def seq(self) -> int:
+        """The seq of the last metrics record accepted; 0 while there is none."""
+        engine = self._engine
+        return self._last_totals.metric_records if engine is None else engine.accepted(lib.ADVLOG_STREAM_METRICS)
+
+    def totals(self, timeout_s: float) -> Totals:
+        engine = self._engine
+        return self._last_totals if engine is None else engine.totals(timeout_s)
 
     def health(self) -> Health:
-        ring = self.ring.handle
-        dropped = {name: int(lib.advlog_ring_dropped(ring, reason)) for name, reason in _DROPS.items()}
-        sinks = {sink.name: self.drain.sink_health(sink) for sink in self.drain.sinks}
-        accepted = sum(int(lib.advlog_ring_accepted(ring, stream)) for stream in range(lib.ADVLOG_STREAMS))
+        engine = self._engine
+        if engine is not None:
+            return self._health(engine)
+        last, late = self._last_health, self._dropped_late
+        dropped = {**last.dropped_at_entry, "closed": last.dropped_at_entry["closed"] + late}
+        return dataclasses.replace(
+            last, offered=last.offered + late, dropped_at_entry=MappingProxyType(dropped), status=self.control.status
+        )
+
+    def _health(self, engine: Drain) -> Health:
+        ring = engine.ring
+        dropped = {name: int(lib.advlog_ring_dropped(ring.handle, reason)) for name, reason in _DROPS.items()}
+        accepted = sum(engine.accepted(stream) for stream in range(lib.ADVLOG_STREAMS))
+        sinks = {sink.name: engine.sink_health(sink) for sink in engine.sinks}
         return Health(
             offered=accepted + sum(dropped.values()),
             accepted=accepted,
             dropped_at_entry=MappingProxyType(dropped),
             pending=max((sink.pending for sink in sinks.values()), default=0),
-            ring_slots=self.ring.slots,
-            ring_used=lib.advlog_ring_write_pos(ring) - lib.advlog_ring_read_pos(ring),
+            ring_slots=ring.slots,
+            ring_used=ring.used(),
             sinks=MappingProxyType(sinks),
-            ring_path=str(self.ring.path) if self.ring.path else None,
+            ring_path=str(ring.path) if ring.path else None,
             status=self.control.status,
-            drain_cpu_s=self.drain.cpu_s,
+            drain_cpu_s=engine.cpu_s,
             parts=self.sealer.parts if self.sealer else 0,
         )
 
     # -- the drain's thread --------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        engine, now = self._engine, time.monotonic()
+        if engine is None:
+            return
         for sink, schedule in self._schedules.items():
-            generation, records = self.drain.file_state(sink)
+            generation, records = engine.file_state(sink)
             if schedule.due(now, generation, records):
-                self.drain.rotate(sink)
+                engine.rotate(sink)
 
     def _fault(self, message: str) -> None:
         self._keep(lambda: self._tell_fault(message))
@@ -249,7 +299,7 @@ class Session:
         self.console.say("warning", message)
 
     def _tell_nonfinite(self) -> None:
-        for name, stats in self.drain.totals(0.0).metrics.items():
+        for name, stats in self.totals(0.0).metrics.items():
             if stats.first_nonfinite is not None and name not in self._told_nonfinite:
                 self._told_nonfinite.add(name)
                 self.control.nonfinite(name, stats.first_nonfinite)
@@ -257,14 +307,11 @@ class Session:
     # -- the sampler ---------------------------------------------------------------------------------------------
 
     def _sampled(self, sample: MemorySample) -> None:
-        self.push_sample(sample)
-
-    def push_sample(self, sample: MemorySample) -> None:
         metrics = sample.metrics()
         if all([self._producer._learn(name) for name in metrics]):
-            status = self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics)
-            if status == lib.ADVLOG_FULL:
-                self.count_drop("full")
+            while self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics) == lib.ADVLOG_FULL:
+                if not self.wait_for_room(_SAMPLE_SLOTS):
+                    return self.count_drop("full")
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -274,10 +321,10 @@ class Session:
         if os.getpid() != self.pid:
             return True
         with self._closing:
-            if self._closed:
+            if self.closed:
                 return True
-            self._closed = True
-        if self._is_own_thread():
+            self.closed = True
+        if _on_thread("advlog-"):
             # The collector runs anywhere: a thread of ours cannot wait for itself.
             threading.Thread(target=self._close, args=(timeout_s, status), name="closing", daemon=True).start()
             return False
@@ -285,16 +332,18 @@ class Session:
 
     def _close(self, timeout_s: float, status: str | None) -> bool:
         deadline = time.monotonic() + timeout_s
+        engine = self._engine
+        assert engine is not None
         _sessions.pop(_key(self.paths), None)
         self.sampler.stop(min(timeout_s, 0.5))
         self._tasks.put(None)
         self._keeper.join(min(timeout_s, 1.0))
-        done = self.drain.finish(deadline)
+        done = engine.finish(deadline)
         self._tell_nonfinite()
         if self.sealer is not None:
             done = self.sealer.drain(deadline) and done
             self.sealer.stop(max(deadline - time.monotonic(), 0.0))
-            for sink in self.drain.sinks:
+            for sink in engine.sinks:
                 if isinstance(sink, RotatedSink):
                     sink.trim()
         if not done:
@@ -304,42 +353,38 @@ class Session:
         for bound in (self._producer, self._users()):
             if bound is not None:
                 bound._unbind()
+        self._last_totals, self._last_health = engine.totals(0.0), self._health(engine)
         if done:
-            self.ring.remove()
+            engine.ring.remove()
+            self._engine = None
         self._lock.release()
         return done
 
 
 class _Link:
-    """What the control plane sees of the engine. Weak in nothing: the session owns both."""
+    """What the control plane sees of its session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def line(self, level: int, text: str) -> None:
-        session = self._session
-        data = text.encode("utf-8", "replace")[: lib.ADVLOG_MAX_TEXT_BYTES]
-        ring = session.ring.handle
-        slots = 1 + (len(data) + 111) // 112
-        time_ns = time.time_ns()
-        while (status := lib.advlog_push_text(ring, level, time_ns, data, len(data))) == lib.ADVLOG_FULL:
-            if not session.wait_for_room(slots):
-                session.count_drop("full")
-                return
-        if status == lib.ADVLOG_CLOSED:
-            session.count_drop("closed")
+        self._session.push_line(level, text)
 
     def seq(self) -> int:
-        return int(lib.advlog_ring_accepted(self._session.ring.handle, lib.ADVLOG_STREAM_METRICS))
+        return self._session.seq()
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
-        return self._session.drain.totals(timeout_s)
+        return self._session.totals(timeout_s)
 
     def health(self) -> Health:
         return self._session.health()
 
     def memory(self) -> dict[str, Any]:
         return self._session.sampler.trend()
+
+
+def _on_thread(*prefixes: str) -> bool:
+    return threading.current_thread().name.startswith(prefixes)
 
 
 _sessions: dict[tuple[str, str, int], Session] = {}
@@ -362,16 +407,14 @@ def start(config: LoggerConfig, producer: Producer) -> Session:
 
 
 @contextlib.contextmanager
-def _naming_log_dir(log_dir: Path) -> Any:
+def _naming_log_dir(log_dir: Path) -> Iterator[None]:
+    """What the disk refuses while a session opens is said of the argument that led there."""
     try:
         yield
     except OSError as error:
-        if getattr(error, "advlog_named", False) or isinstance(error, FileNotFoundError) and error.errno is None:
-            raise
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"log_dir: expected a directory that can be written, got {str(log_dir)!r} ({reason})"
-        ) from error
+        reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        message = f"log_dir: expected a directory that can be written, got {str(log_dir)!r} ({reason})"
+        raise OSError(error.errno or errno.EIO, message) from error
 
 
 def _exit_status() -> str | None:

@@ -64,6 +64,10 @@ class Ring:
         """Of the handle, for the producer."""
         return int(ffi.cast("uintptr_t", self.handle))
 
+    def used(self) -> int:
+        """Slots that hold records which not every working sink has completed."""
+        return int(lib.advlog_ring_write_pos(self.handle) - lib.advlog_ring_read_pos(self.handle))
+
     def names(self) -> list[str]:
         """Every metric name, by its id."""
         buffer = ffi.new("char[255]")

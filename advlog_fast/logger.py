@@ -95,7 +95,6 @@ class AdvancedLogger(Producer):
         """The options, checked."""
         self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
-        self._closed = False
         self._warned: set[str] = set()
         self._session: Any = None
         if not self.enabled:
@@ -135,7 +134,7 @@ class AdvancedLogger(Producer):
         :raises TypeError: `final_metrics` is no mapping.
         """
         self._control.end_training(final_metrics)
-        if self._session is not None and not self._closed:
+        if self._session is not None and not self._session.closed:
             self._session.seal(min(_END_SECONDS, self.config.close_timeout_s))
             self._control.write_summary()
 
@@ -301,10 +300,10 @@ class AdvancedLogger(Producer):
                     session.count_drop("full")
                     return
             elif status == lib.ADVLOG_TOO_LONG:
-                wanted = f"fewer metrics in one call: the ring has {session.ring.slots} slots"
+                wanted = f"fewer metrics in one call: the ring has {self.health().ring_slots} slots"
                 raise ValueError(expected("metrics", wanted, len(record)))
             else:
-                self._off(forked=status == lib.ADVLOG_FORKED)
+                self._off()
                 return
 
     def _learn_names(self, record: Mapping[str, Any]) -> None:
@@ -315,18 +314,18 @@ class AdvancedLogger(Producer):
                 wanted = f"at most {MAX_METRIC_NAMES} different names, of 64 KiB in all"
                 raise ValueError(expected("metrics", wanted, name))
 
-    def _off(self, *, forked: bool = False) -> bool:
+    def _off(self) -> bool:
         """Whether a record goes nowhere; where that is a surprise it is said, once, and counted."""
         if not self.enabled:
             return True
-        if not forked and os.getpid() == self._session.pid and not self._closed:
-            return False
-        if forked or os.getpid() != self._session.pid:
+        if os.getpid() != self._session.pid:
             self._warn("forked", "this logger belongs to the process that forked this one: records are not logged here")
-        else:
+            return True
+        if self._session.closed:
             self._session.count_drop("closed")
             self._warn("closed", "a record was logged after close(): it is counted, not written")
-        return True
+            return True
+        return False
 
     def _warn(self, kind: str, message: str) -> None:
         if kind not in self._warned:
@@ -340,7 +339,7 @@ class AdvancedLogger(Producer):
 
         :param timeout: seconds; None is the option `close_timeout_s`.
         """
-        if self._session is None or self._closed:
+        if self._session is None:
             return True
         done: bool = self._session.flush(self.config.close_timeout_s if timeout is None else timeout)
         return done
@@ -355,9 +354,8 @@ class AdvancedLogger(Producer):
         return self._close(timeout, None)
 
     def _close(self, timeout: float | None, status: str | None) -> bool:
-        if self._session is None or self._closed:
+        if self._session is None:
             return True
-        self._closed = True
         self._finalizer.detach()
         done: bool = self._session.close(self.config.close_timeout_s if timeout is None else timeout, status)
         return done
@@ -403,7 +401,7 @@ class AdvancedLogger(Producer):
         return _in_another_process, (str(self.config.log_dir), self.config.experiment_name)
 
     def __repr__(self) -> str:
-        state = "disabled" if self._session is None else "closed" if self._closed else f"attempt {self.attempt}"
+        state = "disabled" if self._session is None else "closed" if self._session.closed else f"attempt {self.attempt}"
         return f"<AdvancedLogger {self.config.experiment_name!r} in {str(self.config.log_dir)!r}: {state}>"
 
 

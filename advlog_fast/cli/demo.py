@@ -102,7 +102,7 @@ def _train(log: AdvancedLogger, classifier: Classifier, train_set: Any, test_set
         log.start_epoch(epoch, epochs)
         log.log_memory_usage()
         batch_start = time.perf_counter()
-        for batch, (images, labels) in enumerate(_batches(*train_set, seed=_SEED + epoch), start=1):
+        for batch, (images, labels) in enumerate(_batches(train_set, _SEED + epoch), start=1):
             data_time = time.perf_counter() - batch_start
             damaged = epoch == min(2, epochs) and batch == _DAMAGED_BATCH
             loss, accuracy, norm = _robust_step(log, classifier, images, labels, epoch, batch, damaged)
@@ -148,9 +148,10 @@ def _robust_step(
     return result
 
 
-def _batches(images: Any, labels: Any, seed: int) -> Iterator[tuple[Any, Any]]:
+def _batches(data: tuple[Any, Any], seed: int) -> Iterator[tuple[Any, Any]]:
     import numpy as np
 
+    images, labels = data
     order = np.random.default_rng(seed).permutation(len(labels))
     for start in range(0, len(order), _BATCH_SIZE):
         chosen = order[start : start + _BATCH_SIZE]

@@ -124,7 +124,9 @@ class Console:
         """One line about `kind`, escaped, above the bar. A "finish" ends the bar."""
         if not self._on or level < self.level or os.getpid() != self._pid:
             return
-        line = clipped(f"[advlog] {escape(str(text))}", _MAX_LINE_BYTES) + "\n"
+        # For a person, not a parser: backslashes stay single, those of values quoted before among them.
+        shown = escape(str(text)).replace("\\\\", "\\")
+        line = clipped(f"[advlog] {shown}", _MAX_LINE_BYTES) + "\n"
         with self._locked():
             if kind == "finish":
                 self._position = None

@@ -175,18 +175,24 @@ class ErrorRecorder:
                 merged = {**self._last["context"], **shown_context}
                 self._last.update(operation=operation, severity=severity, context=merged)
         if recorded.written:
-            inline = {"attempt": self._attempt, "operation": operation, **_place(shown_context)}
-            lines = [f"{time_text(time.time_ns())} {severity} id={recorded.id} context {fields_text(inline)}"]
+            log = recorded.log
+            head = self._head(
+                recorded.category,
+                operation,
+                shown_context,
+                log.error_type,
+                clipped(log.error_message, _MAX_MESSAGE),
+            )
+            lines = [f"{time_text(time.time_ns())} {severity} id={recorded.id} {head}"]
             if shown_context:
                 lines.append(f"context {escape(dumps(shown_context))}")
+            lines.append(f"reported again on its way out; its traceback stands at the first id={recorded.id}")
             self._file.write("\n  | ".join(lines) + "\n", sync=severity in _SYNCED)
-        log = replace(
-            recorded.log,
-            operation=operation,
-            context={**recorded.log.context, **(context or {})},
-            severity=severity,
+        merged_context = {**recorded.log.context, **(context or {})}
+        merged_log = replace(
+            recorded.log, operation=operation, context=merged_context, severity=severity
         )
-        return replace(recorded, log=log)
+        return replace(recorded, log=merged_log)
 
     def recovery(self, operation: str, action: str, success: bool = True) -> str:
         """Writes an attempt to recover from the last error of `operation`; the category it counts for, which

@@ -30,6 +30,7 @@ from .line_file import LineFile
 from .locks import Deadline
 from .main_log import MainLog
 from .masking import masked
+from .readable import readable
 from .summaries import build_summary, first_nonfinite, write_summary
 from .text import clipped, escape, fields_text, time_text
 
@@ -295,7 +296,7 @@ class ControlPlane:
         """Called by a context on its way in."""
         self._contexts.started(path[-1])
         self._event("context_start", {"context": path[-1], "path": "/".join(path)})
-        self._main.say(logging.DEBUG, f"context_start {fields_text({'context': '/'.join(path)})}")
+        self._main.say(logging.INFO, f"context_start {fields_text({'context': '/'.join(path)})}")
         return self._recorded.tick()
 
     def context_ended(
@@ -385,7 +386,7 @@ class ControlPlane:
         return {file.path.name: file.lost for file in self._files}
 
     def _summary(self, totals: Totals) -> dict[str, Any]:
-        health, memory = self._link.health(), self._link.memory()
+        health, memory = self._link.health(), readable(self._link.memory())
         errors, recoveries, contexts = (
             self._errors.summary(),
             self._errors.recoveries(),

@@ -301,8 +301,8 @@ class _Decoder:
         return pa.Array.from_buffers(type_, self.rows, buffers, children=[entries])
 
 
-# `pa.array` and `pa.scalar` would import pandas, where it is installed, into the user's process: half a second
-# of the GIL, and at the exit of an interpreter an error.
+# `pa.array` and `pa.scalar` would import pandas, where it is installed, into the user's process: half a
+# second of the GIL, and an error at the exit of the interpreter.
 
 
 def _constant(value: int, length: int) -> pa.Array:

@@ -1,0 +1,209 @@
+"""A session's start, its attempts, and each way that it ends."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from advlog_fast import AdvancedLogger, RunBusyError, read_jsonl
+
+
+def summary(log_dir: Path, name: str = "life") -> dict[str, object]:
+    loaded = json.loads((log_dir / f"{name}_summary.json").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def run_script(code: str, log_dir: Path, *, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs `code` in a process of its own, with a logger `log`; its standard error must be as the code leaves it."""
+    script = f"from advlog_fast import AdvancedLogger\nlog = AdvancedLogger({str(log_dir)!r}, 'life', console='off')\n"
+    command = [sys.executable, "-W", "error", "-c", script + textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+def test_a_second_attempt_begins_with_a_rotation_and_overwrites_nothing(tmp_path: Path):
+    for attempt in (1, 2, 3):
+        with AdvancedLogger(tmp_path, "life", console="off") as log:
+            assert log.attempt == attempt
+            log.log_batch_progress(1, attempt, 3, attempt / 8)
+    rows = read_jsonl(tmp_path / "life_metrics.jsonl")
+    assert [(row["attempt"], row["seq"], row["loss"]) for row in rows] == [(1, 1, 0.125), (2, 1, 0.25), (3, 1, 0.375)]
+    parts = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*metrics.parquet/*/*.parquet"))
+    assert parts == [f"life_metrics.parquet/attempt={n}/rank00000-000001.parquet" for n in (1, 2, 3)]
+    assert "batch=3/3" in (tmp_path / "life_training.log").read_text()
+    assert "batch=1/3" in (tmp_path / "life_training.log.2").read_text()
+
+
+@pytest.mark.parametrize("ending", ["pass", "import sys; sys.exit(0)", "log.close()", "del log"])
+def test_every_record_is_written_and_the_status_completed_however_a_script_ends(tmp_path: Path, ending: str):
+    done = run_script(f"for i in range(1000): log.log_batch_progress(1, i + 1, 1000, 0.5)\n{ending}", tmp_path)
+    assert done.stderr == ""
+    assert [row["seq"] for row in read_jsonl(tmp_path / "life_metrics.jsonl")] == list(range(1, 1001))
+    assert summary(tmp_path)["status"] == "completed"
+    assert summary(tmp_path)["total_metrics"] == 1000
+
+
+def test_an_uncaught_exception_ends_the_run_as_failed(tmp_path: Path):
+    done = run_script("log.log_batch_progress(1, 1, 1, 0.5)\nraise RuntimeError('boom')", tmp_path, expect=1)
+    assert done.stderr.rstrip().endswith("RuntimeError: boom")
+    assert summary(tmp_path)["status"] == "failed"
+    assert len(read_jsonl(tmp_path / "life_metrics.jsonl")) == 1
+
+
+def test_a_keyboard_interrupt_is_interrupted_and_no_error(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt), AdvancedLogger(tmp_path, "life", console="off"):
+        raise KeyboardInterrupt
+    assert summary(tmp_path)["status"] == "interrupted"
+    assert summary(tmp_path)["total_errors"] == 0
+
+
+def test_an_exception_leaving_the_with_block_is_logged_and_the_status_failed(tmp_path: Path):
+    with pytest.raises(ValueError, match="boom"), AdvancedLogger(tmp_path, "life", console="off"):
+        raise ValueError("boom")
+    assert summary(tmp_path)["status"] == "failed"
+    assert 'type=ValueError message="boom"' in (tmp_path / "life_errors.log").read_text()
+
+
+def test_a_second_logger_of_the_run_in_one_process_closes_the_first(tmp_path: Path):
+    first = AdvancedLogger(tmp_path, "life", console="off")
+    first.log_batch_progress(1, 1, 2, 0.5)
+    with AdvancedLogger(tmp_path, "life", console="off") as second:
+        second.log_batch_progress(1, 2, 2, 0.25)
+        with pytest.warns(RuntimeWarning, match="after close"):
+            first.log_batch_progress(1, 1, 1, 1.0)
+        first.log_batch_progress(1, 1, 1, 1.0)
+    health = first.health()
+    assert (health.offered, health.accepted, health.dropped_at_entry["closed"]) == (3, 1, 2)
+    assert [row["attempt"] for row in read_jsonl(tmp_path / "life_metrics.jsonl")] == [1, 2]
+
+
+def test_a_run_that_another_live_process_logs_is_refused_naming_its_pid(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "life", console="off"):
+        code = f"from advlog_fast import AdvancedLogger\nAdvancedLogger({str(tmp_path)!r}, 'life')"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{RunBusyError.__name__}: 'life' in {tmp_path} is being logged by another live process: pid {os.getpid()}" in done.stderr
+
+
+def test_a_logger_that_nobody_refers_to_closes_itself(tmp_path: Path):
+    log = AdvancedLogger(tmp_path, "life", console="off")
+    log.log_batch_progress(1, 1, 1, 0.5)
+    del log
+    gc.collect()
+    assert summary(tmp_path)["status"] == "completed"
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("advlog-")]
+
+
+def test_closing_leaves_no_thread_no_descriptor_and_no_ring(tmp_path: Path):
+    def descriptors() -> set[str]:
+        found = set()
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                found.add(os.readlink(f"/proc/self/fd/{fd}"))
+            except FileNotFoundError:
+                continue
+        return found
+
+    with AdvancedLogger(tmp_path, "life", console="off"):
+        pass  # what the first run loads for good, stays open for good
+    before = descriptors()
+    with AdvancedLogger(tmp_path, "life", console="off") as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+        ring = log.health().ring_path
+        assert ring is not None
+        assert Path(ring).exists()
+    assert not Path(ring).exists()
+    assert descriptors() == before
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("advlog-")]
+    assert not list((tmp_path / ".advlog" / "life" / "spool").iterdir())
+    assert not list((tmp_path / ".advlog" / "life" / "tmp").iterdir())
+
+
+def test_the_accounting_adds_up_after_flush_and_after_close(tmp_path: Path):
+    log = AdvancedLogger(tmp_path, "life", console="off", training_log_every=10)
+    for i in range(500):
+        log.log_batch_progress(1, i + 1, 500, 0.5)
+    log.log_performance_metrics(0.1)
+    assert log.flush()
+    for closed in (False, True):
+        if closed:
+            assert log.close()
+        health = log.health()
+        assert health.offered == health.accepted + sum(health.dropped_at_entry.values())
+        assert health.pending == 0
+        for sink in health.sinks.values():
+            assert sink.accepted == sink.written + sink.dropped + sink.pending, sink
+        assert health.sinks["metrics_jsonl"].written == 500
+        assert health.sinks["text"].filtered == 450
+
+
+def test_a_forked_child_harms_nothing_and_says_once_that_it_does_not_log(tmp_path: Path):
+    done = run_script(
+        """
+        import os, sys, warnings
+        log.log_batch_progress(1, 1, 2, 0.5)
+        child = os.fork()
+        if child == 0:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(3):
+                    log.log_batch_progress(1, 9, 9, 9.0)
+                log.log_event("child")
+                log.close()
+            os._exit(0 if len([w for w in caught if "forked" in str(w.message)]) == 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        log.log_batch_progress(1, 2, 2, 0.25)
+        """,
+        tmp_path,
+    )
+    assert done.stderr == ""
+    assert [row["loss"] for row in read_jsonl(tmp_path / "life_metrics.jsonl")] == [0.5, 0.25]
+    assert summary(tmp_path)["status"] == "completed"
+
+
+def test_a_disabled_logger_takes_every_call_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ADVLOG_DISABLED", "1")
+    with AdvancedLogger(tmp_path / "logs", "life") as log:
+        log.start_training({"a": 1})
+        log.start_epoch(1, 2)
+        log.log_batch_progress(1, 1, 1, object())
+        log.log_metrics({"x": 1})
+        log.log_performance_metrics(1.0)
+        assert log.log_memory_usage() is None
+        with log.training_context("x"):
+            log.log_validation(1, {"accuracy": 1}, True)
+        log.log_error(ValueError("x"), "op")
+        log.end_epoch(1)
+        log.end_training()
+        assert log.get_training_summary()["total_metrics"] == 0
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_full_ring_drops_the_newest_and_counts_them(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "life", console="off", ring_bytes=64 * 1024, overflow="drop_newest") as log:
+        for i in range(50_000):
+            log.log_batch_progress(1, i, None, 0.5)
+    health = log.health()
+    rows = read_jsonl(tmp_path / "life_metrics.jsonl")
+    assert health.offered >= 50_000
+    assert len(rows) + health.dropped_at_entry["full"] >= 50_000
+    assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_a_ring_directory_on_disk_and_the_smallest_ring_keep_everything(tmp_path: Path):
+    options = {"ring_bytes": 64 * 1024, "ring_dir": tmp_path / "rings", "overflow_timeout_s": None}
+    with AdvancedLogger(tmp_path, "life", console="off", **options) as log:  # type: ignore[arg-type]
+        assert str(log.health().ring_path).startswith(str(tmp_path / "rings"))
+        for i in range(20_000):
+            log.log_batch_progress(1, i + 1, None, i / 4, one=1.0, two=2.0, three=3.0, four=4.0)
+    assert [row["loss"] for row in read_jsonl(tmp_path / "life_metrics.jsonl")] == [i / 4 for i in range(20_000)]

@@ -393,7 +393,7 @@ class AdvancedLogger(Producer):
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             if isinstance(error, Exception):
                 with contextlib.suppress(Exception):
-                    self._control.log_error(error, "training")
+                    self._control.log_leaving(error, "training")
         self._close(None, status)
 
     def __reduce__(self) -> tuple[Any, ...]:

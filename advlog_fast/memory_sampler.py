@@ -165,10 +165,12 @@ class MemorySampler:
             self._wake.wait(max(due - time.monotonic(), 0.0))
             if self._stopping:
                 return
+            self._wake.clear()
+            latest = self._latest
+            if time.monotonic() < due and latest is not None and time.time_ns() - latest.time_ns < REFRESH_S * 1e9:
+                continue  # who asked had not yet seen the sample just taken
             sample = self._read(whole=True)
             self._keep(sample)
-            # Afterwards: who asked while this one was taken has it.
-            self._wake.clear()
             now = time.monotonic()
             if now >= due and not self._stopping:
                 # The next one counts from now: after a suspended machine wakes there is no burst to catch up.

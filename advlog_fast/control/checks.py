@@ -21,14 +21,14 @@ def integer(argument: str, value: Any, low: int, high: int) -> int:
     :raises ValueError: it lies outside `low` and `high`.
     """
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
+        found = None if isinstance(value, bool) else operator.index(value)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(expected(argument, "an integer", value)) from None
-    if not low <= number <= high:
+        found = None
+    if found is None:
+        raise TypeError(expected(argument, "an integer", value))
+    if not low <= found <= high:
         raise ValueError(expected(argument, f"an integer from {low} to {high}", value))
-    return number
+    return found
 
 
 def whole(argument: str, value: Any, low: int = -INT32_MAX - 1) -> int:

@@ -18,8 +18,8 @@ _MAX_CHAIN = 10
 _FRAME = re.compile(r'[ |]*File "')
 _LINKS = ("During handling of the above exception", "The above exception was the direct cause")
 
-# Looked for in "TypeName: message", in this order: what says most about the remedy comes first. An error of the
-# operating system is I/O unless it is among the sure ones.
+# Looked for in "TypeName: message", in this order: what says most about the remedy comes first.
+# An error of the operating system is I/O unless it is among the sure ones.
 _SURE = {
     "out_of_memory": (
         r"out of memory|OutOfMemory|^MemoryError|can(no|')t allocate memory|unable to allocate"
@@ -121,7 +121,9 @@ def raise_site(error: BaseException | str) -> tuple[str, int]:
 def traceback_text(error: BaseException | str) -> str:
     """The traceback as Python prints it, causes and groups included; an error never raised has its last line
     only. The middle of a very long one is cut."""
-    return "\n".join(line for chunk in _chunks(error) for line in _bounded(chunk.rstrip("\n").split("\n")))
+    return "\n".join(
+        _bounded([_cut(line) for chunk in _chunks(error) for line in chunk.rstrip("\n").split("\n")])
+    )
 
 
 def traceback_lines(error: BaseException | str) -> list[str]:
@@ -131,9 +133,9 @@ def traceback_lines(error: BaseException | str) -> list[str]:
     for chunk in _chunks(error):
         bare = chunk.strip(" |\n")
         if _FRAME.match(chunk) or bare.startswith(_LINKS):
-            lines.extend(escape(line) for line in chunk.strip("\n").split("\n") if line.strip(" |"))
+            lines.extend(escape(_cut(line)) for line in chunk.strip("\n").split("\n") if line.strip(" |"))
         elif bare:
-            lines.append(escape(chunk.strip("\n")))
+            lines.append(escape(_cut(chunk.strip("\n"))))
     return _bounded(lines)
 
 
@@ -147,10 +149,11 @@ def _chunks(error: BaseException | str) -> list[str]:
         return [f"{type_of(error)}: <no traceback: {type(failure).__name__}>\n"]
 
 
+def _cut(line: str) -> str:
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}... ({len(line)} characters)"
+
+
 def _bounded(lines: list[str]) -> list[str]:
-    lines = [
-        line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}... ({len(line)} characters)" for line in lines
-    ]
     head = _fitting(lines, MAX_LINES // 2, MAX_BYTES // 2)
     tail = _fitting(lines[::-1], MAX_LINES // 2 - 1, MAX_BYTES // 2)
     if head + tail >= len(lines):

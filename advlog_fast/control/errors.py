@@ -189,9 +189,7 @@ class ErrorRecorder:
             lines.append(f"reported again on its way out; its traceback stands at the first id={recorded.id}")
             self._file.write("\n  | ".join(lines) + "\n", sync=severity in _SYNCED)
         merged_context = {**recorded.log.context, **(context or {})}
-        merged_log = replace(
-            recorded.log, operation=operation, context=merged_context, severity=severity
-        )
+        merged_log = replace(recorded.log, operation=operation, context=merged_context, severity=severity)
         return replace(recorded, log=merged_log)
 
     def recovery(self, operation: str, action: str, success: bool = True) -> str:

@@ -22,7 +22,7 @@ class EventLog:
     def emit(self, event: str, fields: Mapping[str, object], *, seq: int, level: str = "INFO") -> bool:
         """Writes an event; whether it is in the file.
 
-        `seq` is that of the last metrics record before it, -1 for none. A field named like one of the line's
+        `seq` is that of the last metrics record before it, 0 for none. A field named like one of the line's
         own (`timestamp`, `attempt`, `rank`, `event`, `level`, `seq`, `fields`) stands in the object `fields`;
         the others stand beside the line's own.
         """

@@ -277,6 +277,11 @@ class ControlPlane:
             self._event("error_context", fields, level=severity)
         return added.log
 
+    def log_leaving(self, error: BaseException, operation: str) -> None:
+        """Notes an exception that leaves the whole run, unless it was logged before."""
+        if isinstance(error, Exception) and not self._recorded.since(error, 0):
+            self.log_error(error, operation)
+
     def log_recovery(self, operation: str, action: str, success: bool = True) -> None:
         """Notes an attempt to recover from the last error of `operation`."""
         checks.text("operation", operation)

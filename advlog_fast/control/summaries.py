@@ -210,6 +210,9 @@ def write_summary(path: Path, summary: Mapping[str, Any], temporary: Path, *, sy
     `temporary` is a folder on the same file system, made where it is missing. Never raises for a fault of the
     disk: False then, and the old file stands.
     """
+    # A folder of logs that the user removed is not for the summary to make again.
+    if not path.parent.is_dir():
+        return False
     text = strict_json(_null_nonfinite(summary), indent=2) + "\n"
     scratch = temporary / f"{path.name}.{os.getpid()}"
     try:

@@ -1,0 +1,347 @@
+"""The console: plain lines through a pipe, a live bar on a pseudo-terminal, silence where it cannot write."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import select
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from advlog_fast.control.console import Console, Position, duration
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the console's terminals are POSIX ones")
+
+LIVE = """
+import os, sys, time
+from advlog_fast.control.console import Console, Position
+
+console = Console("auto", 0, 20)
+position = Position(1, 2, 0, 100, time.monotonic_ns(), 0, time.monotonic_ns(), 0.0)
+"""
+
+
+def run_on_terminal(script: str, columns: int = 100, **environ: str) -> str:
+    """What a process writes whose standard error is a terminal of so many columns."""
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", LIVE + textwrap.dedent(script)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", **environ},
+    )
+    os.close(theirs)
+    written = b""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not select.select([ours], [], [], 0.1)[0]:
+            continue
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # Linux reports the end of a terminal as EIO.
+            break
+        if not chunk:
+            break
+        written += chunk
+    os.close(ours)
+    assert process.wait(10) == 0, written
+    return written.decode()
+
+
+def screen(written: str) -> list[str]:
+    """The lines that stand on the terminal after all of it, its control sequences obeyed."""
+    lines, column = [""], 0
+    for piece in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if piece == "\r":
+            column = 0
+        elif piece == "\n":
+            lines.append("")
+        elif piece == "\x1b[2K":
+            lines[-1] = ""
+        elif piece.startswith("\x1b"):
+            assert piece.endswith("m"), f"a sequence that is no colour: {piece!r}"
+        else:
+            lines[-1] = lines[-1][:column].ljust(column) + piece + lines[-1][column + len(piece) :]
+            column += len(piece)
+    return lines
+
+
+def test_a_line_is_one_physical_line_whatever_its_text_holds():
+    stream = io.StringIO()
+    Console("plain", 0, logging.INFO, stream).say("error", "a\r\nERROR forged\x1b[2J\x00")
+    assert stream.getvalue() == "[advlog] a\\r\\nERROR forged\\x1b[2J\\x00\n"
+
+
+def test_what_was_quoted_before_is_not_escaped_twice():
+    stream = io.StringIO()
+    Console("plain", 0, logging.INFO, stream).say("error", 'message="a\\nb"' + "\\" + "\n")
+    assert stream.getvalue() == '[advlog] message="a\\nb"\\\\n\n'
+
+
+def test_lines_below_the_level_are_not_shown():
+    stream = io.StringIO()
+    console = Console("plain", 0, logging.WARNING, stream)
+    console.say("epoch", "quiet")
+    console.say("error", "loud", logging.ERROR)
+    assert stream.getvalue() == "[advlog] loud\n"
+
+
+@pytest.mark.parametrize(("mode", "rank"), [("off", 0), ("plain", 1), ("auto", 7)])
+def test_off_and_other_ranks_show_nothing(mode, rank):
+    stream = io.StringIO()
+    console = Console(mode, rank, logging.INFO, stream)
+    console.say("start", "hello")
+    console.follow(Position(1, 1, 1, 2))
+    console.close()
+    assert stream.getvalue() == ""
+
+
+def test_standard_error_is_the_stream_as_it_stands_at_each_line(capsys):
+    console = Console("auto", 0, logging.INFO)
+    console.say("start", "hello")
+    assert capsys.readouterr().err == "[advlog] hello\n"
+
+
+def test_a_pipe_gets_plain_lines_and_no_bar():
+    script = LIVE + textwrap.dedent("""
+        console.say("start", "begun")
+        console.follow(position)
+        for position.batch in range(1, 40):
+            time.sleep(0.01)
+        console.say("finish", "done")
+        console.close()
+        assert "rich" not in sys.modules
+    """)
+    environ = {**os.environ, "TERM": "xterm"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environ
+    )
+    assert (done.returncode, done.stderr) == (0, "[advlog] begun\n[advlog] done\n")
+
+
+def test_a_terminal_gets_a_bar_below_the_lines_and_is_left_clean():
+    written = run_on_terminal("""
+        console.say("start", "begun")
+        console.follow(position)
+        for position.batch in range(1, 60):
+            time.sleep(0.02)
+            if position.batch == 30:
+                console.say("validation", "half way")
+        console.say("finish", "done")
+        console.close()
+    """)
+    frames = written.count("epoch 1/2")
+    assert "━" in written
+    assert re.search(r"\d+/100  \d[\d.]*/s", written)
+    assert 3 <= frames <= 16, "1.2 seconds and an import of rich, at most ten frames a second"
+    assert "\x1b[?25l" not in written, "a killed process would leave the terminal without its cursor"
+    assert screen(written) == ["[advlog] begun", "[advlog] half way", "[advlog] done", ""]
+
+
+def test_close_erases_a_bar_that_no_finish_ended():
+    written = run_on_terminal("""
+        console.follow(position)
+        for position.batch in range(1, 30):
+            time.sleep(0.02)
+        began = time.monotonic()
+        console.close()
+        assert time.monotonic() - began < 1.0
+        console.say("finish", "after")
+    """)
+    assert "epoch 1/2" in written
+    assert screen(written) == ["[advlog] after", ""]
+
+
+def test_the_bar_goes_at_the_end_of_an_epoch_so_that_prints_have_the_line_to_themselves():
+    written = run_on_terminal("""
+        console.follow(position)
+        for position.batch in range(1, 30):
+            time.sleep(0.02)
+        position.batch = 100
+        time.sleep(0.4)
+        os.write(2, b"the user's own line\\n")
+        console.close()
+    """)
+    assert re.search(r"[12]\d/100", written)
+    assert screen(written) == ["the user's own line", ""]
+
+
+def test_the_bar_fits_any_width():
+    written = run_on_terminal(
+        """
+        console.follow(position)
+        for position.batch in range(1, 30):
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os._exit(0)
+        """,
+        columns=30,
+    )
+    assert max(map(len, screen(written))) == 29
+
+
+def test_without_colours_and_beyond_ascii_the_bar_keeps_its_shape():
+    body = """
+        console.follow(position)
+        for position.batch in range(10, 30):
+            time.sleep(0.02)
+        os._exit(0)
+    """
+    plain = run_on_terminal(body, NO_COLOR="1")
+    assert "\x1b[3" not in plain
+    ascii_only = run_on_terminal(body, PYTHONIOENCODING="ascii")
+    assert ascii_only.isascii()
+    for written in (plain, ascii_only):
+        assert re.fullmatch(r"epoch 1/2 .{24} \d\d/100  .*left\)", screen(written)[-1])
+
+
+@pytest.mark.parametrize(
+    ("why", "prelude", "environ"),
+    [
+        ("a dumb terminal", "", {"TERM": "dumb"}),
+        ("a notebook", "import types; sys.modules['ipykernel'] = types.ModuleType('ipykernel')", {}),
+        ("plain", "console = Console('plain', 0, 20)", {}),
+        (
+            "a bar of tqdm's",
+            """
+            import types
+            std = sys.modules["tqdm.std"] = types.ModuleType("tqdm.std")
+            std.tqdm = type("tqdm", (), {"_instances": {1}})
+            """,
+            {},
+        ),
+    ],
+)
+def test_no_bar_beside(why, prelude, environ):
+    body = """
+        console.follow(position)
+        for position.batch in range(1, 20):
+            time.sleep(0.02)
+        console.say("finish", "done")
+        console.close()
+    """
+    written = run_on_terminal(textwrap.dedent(prelude) + textwrap.dedent(body), **environ)
+    assert written == "[advlog] done\r\n", why
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def closed_stream() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("make", [Broken, closed_stream])
+def test_a_stream_that_fails_costs_the_line_and_never_raises(make):
+    console = Console("auto", 0, logging.INFO, make())
+    console.say("start", "hello")
+    console.follow(Position(1, 1, 1, 2))
+    console.close()
+    assert console.dropped == 1
+
+
+def test_no_standard_error_at_all(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    console = Console("auto", 0, logging.INFO)
+    console.say("start", "hello")
+    console.follow(Position(1, 1, 1, 2))
+    console.close()
+    assert console.dropped == 1
+
+
+def test_a_broken_pipe_changes_neither_the_run_nor_its_exit_status():
+    read_end, write_end = os.pipe()
+    script = LIVE + textwrap.dedent("""
+        sys.stdin.read()
+        for _ in range(3):
+            console.say("epoch", "unheard")
+        console.close()
+        sys.exit(console.dropped)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=write_end)
+    os.close(write_end)
+    os.close(read_end)
+    process.communicate(b"", timeout=60)
+    assert process.returncode == 3
+
+
+def test_a_reader_that_does_not_read_costs_one_wait():
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    try:
+        while True:
+            os.write(write_end, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(write_end, True)
+    with os.fdopen(write_end, "w") as stream:
+        console = Console("plain", 0, logging.INFO, stream)
+        began = time.monotonic()
+        for _ in range(20):
+            console.say("epoch", "a line")
+        assert time.monotonic() - began < 3.0
+        assert console.dropped == 20
+        os.read(read_end, 1 << 20)
+        console.say("epoch", "again")
+        assert os.read(read_end, 1 << 20).decode() == "[advlog] again\n"
+    os.close(read_end)
+
+
+def test_text_that_the_stream_cannot_encode_is_spelled_out():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
+    Console("plain", 0, logging.INFO, stream).say("start", "größer")
+    assert raw.getvalue() == b"[advlog] gr\\xf6\\xdfer\n"
+
+
+def test_a_very_long_line_is_cut():
+    stream = io.StringIO()
+    Console("plain", 0, logging.INFO, stream).say("error", "ä" * 100_000)
+    assert len(stream.getvalue().encode()) <= 4001
+    assert stream.getvalue().endswith("...\n")
+
+
+def test_a_forked_child_says_nothing():
+    script = LIVE + textwrap.dedent("""
+        pid = os.fork()
+        console.say("error", "from the child" if pid == 0 else "from the parent")
+        console.follow(position)
+        console.close()
+        if pid == 0:
+            os._exit(console.dropped)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "[advlog] from the parent\n")
+
+
+def test_nothing_is_left_running():
+    before = threading.active_count()
+    console = Console("auto", 0, logging.INFO, io.StringIO())
+    console.follow(Position(1, 1, 1, 2))
+    assert threading.active_count() == before
+    console.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0s"), (59.4, "59s"), (59.6, "1:00"), (185, "3:05"), (3723, "1:02:03"), (349_323, "4d 01:02:03")],
+)
+def test_durations(seconds, shown):
+    assert duration(seconds) == shown

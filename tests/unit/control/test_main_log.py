@@ -1,0 +1,106 @@
+"""The stdlib logger that writes the main log."""
+
+import logging
+import threading
+
+import pytest
+from run_files import text_lines
+
+from advlog_fast.control.line_file import LineFile
+from advlog_fast.control.main_log import MainLog
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run_main.log"
+
+
+@pytest.fixture
+def open_log(path):
+    made = []
+
+    def make(level=logging.INFO, capture=False):
+        file = LineFile(path, max_bytes=1 << 20, max_files=3)
+        log = MainLog(file, "run", level, capture)
+        made.append((log, file))
+        return log
+
+    yield make
+    for log, file in made:
+        log.close()
+        file.close()
+
+
+def test_a_message_is_a_line_with_time_and_level(open_log, path):
+    open_log().logger.info("batch %d of %s", 3, "many")
+    (line,) = text_lines(path)
+    assert (line.level, line.text) == ("INFO", "batch 3 of many")
+
+
+def test_a_forged_message_is_one_line(open_log, path):
+    open_log().logger.error("a\r\nERROR forged\x1b[2J\x00")
+    (line,) = text_lines(path)
+    assert line.text == "a\\r\\nERROR forged\\x1b[2J\\x00"
+
+
+def test_a_traceback_is_on_the_same_line(open_log, path):
+    try:
+        int("seven")
+    except ValueError:
+        open_log().logger.exception("failed", stack_info=True)
+    (line,) = text_lines(path)
+    assert line.text.startswith("failed\\nTraceback (most recent call last):\\n")
+    assert "ValueError: invalid literal" in line.text
+    assert "Stack (most recent call last):" in line.text
+
+
+def test_messages_below_the_level_are_left_out(open_log, path):
+    log = open_log(logging.WARNING)
+    log.logger.info("no")
+    log.say(logging.INFO, "no")
+    log.logger.warning("yes")
+    assert [line.text for line in text_lines(path)] == ["yes"]
+
+
+def test_a_message_that_cannot_be_formatted_is_written_as_it_came(open_log, path, capsys):
+    open_log().logger.info("%d files", "three")
+    (line,) = text_lines(path)
+    assert line.text.startswith("'%d files' (not formatted: TypeError: ")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_message_said_is_not_taken_for_a_format(open_log, path):
+    open_log().say(logging.INFO, "100% of %s")
+    assert text_lines(path)[0].text == "100% of %s"
+
+
+def test_the_logger_is_in_nobodys_registry(open_log):
+    log = open_log()
+    assert log.logger.name not in logging.Logger.manager.loggerDict
+    assert log.logger is not logging.getLogger(log.logger.name)
+    del logging.Logger.manager.loggerDict[log.logger.name]
+
+
+def test_captured_loggers_are_named_until_the_log_is_closed(open_log, path):
+    root = logging.getLogger()
+    before = list(root.handlers)
+    log = open_log(capture=True)
+    logging.getLogger("captured.library").warning("slow")
+    log.logger.warning("own")
+    log.close()
+    logging.getLogger("captured.library").warning("late")
+    assert [line.text for line in text_lines(path)] == ["captured.library: slow", "own"]
+    assert root.handlers == before
+
+
+def test_messages_of_many_threads_are_all_there(open_log, path):
+    log = open_log()
+    threads = [
+        threading.Thread(target=lambda t=t: [log.logger.info("%d %d", t, i) for i in range(200)])
+        for t in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({line.text for line in text_lines(path)}) == 1600

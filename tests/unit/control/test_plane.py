@@ -1,0 +1,479 @@
+"""The control plane on real files: what each call leaves in which of them."""
+
+import asyncio
+import io
+import logging
+import math
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from run_files import error_entries, json_lines, physical_lines, strict_json, text_lines
+
+from advlog_fast._paths import RunPaths
+from advlog_fast.config import LoggerConfig
+from advlog_fast.control.console import Console
+from advlog_fast.control.plane import ControlPlane
+from advlog_fast.ranks import RunIdentity
+from advlog_fast.snapshots import EpochTotals, Health, MetricStats, NonFinite, SinkHealth, Totals
+
+FORGED = "a\r\nERROR forged\x1b[2J\x00"
+
+
+class RecordedLink:
+    """The far side of the protocol: keeps the lines, and answers with what it is given."""
+
+    def __init__(self):
+        self.lines = []
+        self.counted = Totals()
+        self.last_seq = -1
+
+    def line(self, level, text):
+        assert "\n" not in text
+        assert len(text.encode()) <= 4096
+        self.lines.append((level, text))
+
+    def seq(self):
+        return self.last_seq
+
+    def totals(self, timeout_s=1.0):
+        return self.counted
+
+    def health(self):
+        sink = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, None, False)
+        return Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": sink}, None, "running", 0.0, 0)
+
+    def memory(self):
+        return {"cpu_memory_gb": 1.5}
+
+
+class Run:
+    def __init__(self, log_dir, **options):
+        self.config = LoggerConfig(log_dir=log_dir, experiment_name="run", **options)
+        self.paths = RunPaths(log_dir, "run")
+        self.link = RecordedLink()
+        self.shown = io.StringIO()
+        console = Console("plain", 0, self.config.log_level, stream=self.shown)
+        identity = RunIdentity("0" * 32, "run", 1, 0, 1, "host", 7)
+        self.plane = ControlPlane(self.config, self.paths, identity, self.link, console)
+
+    def events(self, name):
+        return [row for row in json_lines(self.paths.events_jsonl) if row["event"] == name]
+
+    def texts(self):
+        return [text for _, text in self.link.lines]
+
+    def main(self):
+        return [line.text for line in text_lines(self.paths.main_log)]
+
+    def summary(self):
+        return strict_json(self.paths.summary.read_text())
+
+
+@pytest.fixture
+def make(tmp_path):
+    made = []
+
+    def run(**options):
+        made.append(Run(tmp_path, **options))
+        return made[-1]
+
+    yield run
+    for each in made:
+        each.plane.close("completed")
+
+
+@pytest.fixture
+def run(make):
+    return make()
+
+
+@pytest.fixture
+def plane(run):
+    return run.plane
+
+
+class TestTraining:
+    def test_a_start_notes_the_configuration_and_where_the_run_comes_from(self, run, plane):
+        plane.start_training({"model": "ResNet18", "lr": 1e-3, "api_key": "s3cret"})
+        (event,) = run.events("training_start")
+        assert event["config"] == {"model": "ResNet18", "lr": 0.001, "api_key": "***"}
+        assert event["provenance"]["python"]["version"]
+        assert "training_start attempt=1 model=ResNet18 lr=0.001 api_key=***" in run.main()
+        assert any(text.startswith("system python=") for text in run.main())
+        assert run.texts() == ["training_start"]
+        assert "attempt 1" in run.shown.getvalue()
+        summary = run.summary()
+        assert summary["config"] == event["config"]
+        assert summary["provenance"] == event["provenance"]
+        assert summary["status"] == "running"
+
+    def test_an_end_notes_final_metrics_and_the_duration_and_does_not_close(self, run, plane):
+        plane.start_training()
+        plane.end_training({"final_loss": np.float32(0.5), "best": math.nan, "note": FORGED})
+        (event,) = run.events("training_end")
+        assert event["final_metrics"] == {"final_loss": 0.5, "best": "nan", "note": FORGED}
+        assert event["status"] == plane.status == "completed"
+        assert run.texts()[-1].startswith("training_end status=completed duration_s=")
+        assert run.summary()["final_metrics"] == {"final_loss": 0.5, "best": None, "note": FORGED}
+        plane.log_event("after")
+        assert run.events("after")
+
+    def test_the_duration_stands_still_after_the_end_and_begins_anew_with_a_start(self, run, plane):
+        plane.start_training()
+        time.sleep(0.02)
+        plane.end_training()
+        ended = plane.summary()["duration_s"]
+        assert ended >= 0.02
+        time.sleep(0.02)
+        assert plane.summary()["duration_s"] == ended
+        plane.start_training()
+        assert plane.summary()["duration_s"] < ended
+        assert (plane.status, plane.summary()["ended_at"]) == ("running", None)
+
+    def test_events_name_the_record_they_follow(self, run, plane):
+        plane.log_event("before")
+        run.link.last_seq = 41
+        plane.log_event("after")
+        assert [
+            row["seq"] for row in json_lines(run.paths.events_jsonl) if row["event"] in ("before", "after")
+        ] == [
+            -1,
+            41,
+        ]
+
+
+class TestEpochs:
+    def test_an_epoch_is_lines_events_and_a_row_of_the_summary(self, run, plane):
+        plane.start_epoch(np.int64(3), 10)
+        empty = MetricStats()
+        run.link.counted = Totals(epoch=EpochTotals(3, 45, 0, 10**9, 1440.0, 0.0, empty, empty))
+        time.sleep(0.01)
+        plane.end_epoch(3, {"accuracy": np.float32(0.5), "nested": {"f1": 0.25}})
+        assert run.texts()[0] == "epoch_start epoch=3 total_epochs=10"
+        assert run.texts()[1].startswith("epoch_end epoch=3 duration_s=0.")
+        assert run.texts()[1].endswith(" accuracy=0.5 nested/f1=0.25")
+        (event,) = run.events("epoch_end")
+        assert (event["epoch"], event["batches"]) == (3, 45)
+        assert event["samples_per_s"] == pytest.approx(1440 / event["duration_s"], rel=1e-3)
+        assert event["metrics"] == {"accuracy": 0.5, "nested/f1": 0.25}
+        assert plane.summary()["epochs"][0]["metrics"] == event["metrics"]
+        assert "epoch 3/10 done in" in run.shown.getvalue()
+
+    def test_a_validation_is_a_line_in_the_shape_of_the_design(self, run, plane):
+        plane.log_validation(1, {"accuracy": 0.9123}, is_best=np.True_)
+        plane.log_validation(2, {"accuracy": 0.5})
+        assert run.texts() == [
+            "validation epoch=1 accuracy=0.9123 best=true",
+            "validation epoch=2 accuracy=0.5",
+        ]
+        assert [row["best_so_far"] for row in run.events("validation")] == [True, False]
+        summary = plane.summary()
+        assert (summary["best"]["epoch"], summary["best"]["value"], summary["validations"]) == (1, 0.9123, 2)
+
+    def test_a_milestone_is_a_line_an_event_and_counted(self, run, plane):
+        plane.milestone("epoch", 25, 1, 3, 12, 4.56789, 2.0)
+        plane.milestone("overall", 50, 2)
+        assert run.texts()[0] == (
+            "milestone scope=epoch percent=25 epoch=1 batch=3 total_batches=12 batches_per_s=4.568 eta_s=2.0"
+        )
+        found = plane.summary()["milestones"]
+        assert (found["total"], found["epoch"]) == (2, {"epoch": 1, "percents": [25]})
+        assert list(found["overall"]) == ["50"]
+
+    def test_the_first_value_that_is_not_finite_is_a_warning_everywhere(self, run, plane):
+        plane.nonfinite("loss", NonFinite("nan", 97, 45, 1, 45, 10**18))
+        assert run.link.lines == [
+            (logging.WARNING, "nonfinite metric=loss value=nan step=45 epoch=1 batch=45")
+        ]
+        (event,) = run.events("nonfinite")
+        assert (event["level"], event["metric"], event["first_seq"]) == ("WARNING", "loss", 97)
+        assert "loss" in run.shown.getvalue()
+
+
+class TestFacts:
+    def test_hyperparameters_add_up_and_secrets_stay_out_of_every_file(self, run, plane, tmp_path):
+        plane.log_hyperparameters({"lr": 0.1, "hub_token": "s3cret", "num_tokens": 7})
+        plane.log_hyperparameters({"lr": 0.2, "url": "https://me:s3cret@host/x"})
+        secret = {"password": "s3cret"}
+        plane.log_event("mine", **secret)
+        plane.log_error(ValueError("x"), context={"api_key": "s3cret"})
+        plane.end_training({"secret": "s3cret"})
+        assert run.summary()["hyperparameters"] == {
+            "lr": 0.2,
+            "hub_token": "***",
+            "num_tokens": 7,
+            "url": "https://***@host/x",
+        }
+        assert not any("s3cret" in path.read_text() for path in tmp_path.iterdir() if path.is_file())
+
+    def test_an_event_of_the_users_own_may_have_fields_of_any_name(self, run, plane):
+        plane.log_event("mine", name="n", seq=7, self=1, level="x")
+        (event,) = run.events("mine")
+        assert (event["name"], event["self"], event["seq"]) == ("n", 1, -1)
+        assert event["fields"] == {"seq": 7, "level": "x"}
+        assert run.texts() == ["mine name=n seq=7 self=1 level=x"]
+
+    @pytest.mark.torch
+    def test_a_model_is_described(self, run, plane):
+        import torch
+
+        plane.log_model_info(torch.nn.Linear(4, 3))
+        assert run.events("model_info")[0]["model"]["total_parameters"] == 15
+        assert plane.summary()["model"]["total_parameters"] == 15
+
+    def test_a_long_event_is_one_line_of_at_most_4096_bytes_in_the_ring_and_whole_in_the_events(
+        self, run, plane
+    ):
+        plane.log_event(FORGED, text="ü" * 5000)
+        assert len(run.texts()[0].encode()) <= 4096
+        assert run.events(FORGED)[0]["text"] == "ü" * 5000
+        assert not any(line.startswith("ERROR") for line in physical_lines(run.paths.main_log))
+
+
+class TestErrors:
+    def test_an_error_is_in_every_output(self, run, plane):
+        log = plane.log_error(OSError("disk"), "save", {"epoch": 2}, "critical")
+        assert (log.error_type, log.severity) == ("OSError", "CRITICAL")
+        ((header, _),) = error_entries(run.paths.errors_log)
+        assert header.text == 'id=e1 attempt=1 category=io operation=save epoch=2 type=OSError message="disk"'
+        (event,) = run.events("error")
+        assert (event["id"], event["level"], event["context"]) == ("e1", "CRITICAL", {"epoch": 2})
+        assert run.link.lines == [
+            (logging.CRITICAL, "error id=e1 category=io operation=save type=OSError message=disk")
+        ]
+        assert "disk" in run.shown.getvalue()
+        summary = plane.summary()
+        assert summary["total_errors"] == 1
+        assert summary["errors"]["by_severity"] == {"CRITICAL": 1}
+
+    def test_an_error_leaving_nested_contexts_and_logged_by_the_caller_counts_once(self, run, plane):
+        error = ValueError("bad batch")
+        try:
+            with plane.training_context("outer"), plane.training_context("inner"):
+                raise error
+        except ValueError as caught:
+            log = plane.log_error(caught, "model_training", {"epoch": 2, "batch": 17}, "CRITICAL")
+        assert log.context["context"] == "outer/inner"
+        assert (log.context["batch"], log.severity) == (17, "CRITICAL")
+        assert "bad batch" in log.traceback
+        summary = plane.summary()
+        assert (summary["total_errors"], summary["errors"]["by_severity"]) == (1, {"CRITICAL": 1})
+        assert len(run.events("error")) == 1
+        assert run.events("error_context")[0]["context"] == {"epoch": 2, "batch": 17}
+        (first, _), (second, _) = error_entries(run.paths.errors_log)
+        assert (first.fields["id"], first.fields["operation"]) == ("e1", "inner")
+        assert (second.fields["id"], second.fields["batch"]) == ("e1", "17")
+        assert plane.log_recovery("model_training", "skipped it") is None
+        assert plane.summary()["recoveries"] == {"other": {"attempts": 1, "successes": 1, "rate": 1.0}}
+
+    def test_an_error_logged_inside_a_context_is_not_logged_by_the_context(self, plane):
+        with pytest.raises(ValueError, match="seven"), plane.training_context("work"):
+            try:
+                int("seven")
+            except ValueError as error:
+                plane.log_error(error)
+                raise
+        assert plane.summary()["total_errors"] == 1
+
+    @pytest.mark.parametrize("logged_by", ["the user", "a context", "nobody"])
+    def test_an_error_that_leaves_the_run_counts_once(self, plane, logged_by):
+        error = ValueError("x")
+        if logged_by == "the user":
+            plane.log_error(error)
+        elif logged_by == "a context":
+            with pytest.raises(ValueError, match="x"), plane.training_context("work"):
+                raise error
+        plane.log_leaving(error, "training")
+        plane.log_leaving(KeyboardInterrupt(), "training")
+        assert plane.summary()["total_errors"] == 1
+
+    def test_one_object_raised_in_two_contexts_is_two_errors(self, plane):
+        error = ValueError("the same object")
+        for _ in range(2):
+            with pytest.raises(ValueError, match="same"), plane.training_context("work"):
+                raise error
+        assert plane.summary()["total_errors"] == 2
+
+    def test_one_object_logged_by_hand_counts_each_time_and_is_not_written_each_time(self, run, plane):
+        error = ValueError("again")
+        for _ in range(1000):
+            plane.log_error(error, "op")
+        assert plane.summary()["total_errors"] == 1000
+        assert len(run.events("error")) == 5 + 7
+        assert run.events("error")[-1]["repeated"] == 512
+
+    @pytest.mark.parametrize(
+        ("kind", "status", "outcome"),
+        [
+            (KeyboardInterrupt, "interrupted", "interrupted"),
+            (SystemExit, "completed", "left by SystemExit"),
+            (asyncio.CancelledError, "completed", "left by CancelledError"),
+        ],
+    )
+    def test_what_is_no_error_is_not_logged_as_one(self, run, plane, kind, status, outcome):
+        with pytest.raises(kind), plane.training_context("work"):
+            raise kind
+        plane.end_training()
+        assert plane.status == status
+        assert plane.summary()["total_errors"] == 0
+        assert run.events("context_end")[0]["outcome"] == outcome
+
+    def test_a_context_is_timed_and_works_with_async_with(self, run, plane):
+        async def work():
+            async with plane.training_context("download"):
+                await asyncio.sleep(0.02)
+
+        asyncio.run(work())
+        assert run.events("context_start")[0]["context"] == "download"
+        assert run.events("context_end")[0]["duration_s"] >= 0.02
+        assert plane.summary()["contexts"]["download"]["count"] == 1
+        assert sum("download" in text for text in run.main()) == 2
+
+    def test_errors_of_eight_threads_are_all_counted(self, run, plane):
+        def work(thread):
+            for number in range(100):
+                try:
+                    with plane.training_context(f"thread {thread}"):
+                        {}[number]
+                except KeyError as error:
+                    plane.log_error(error, f"thread {thread}", {"batch": number})
+
+        threads = [threading.Thread(target=work, args=(t,)) for t in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        plane.close("completed")
+        summary = run.summary()
+        assert summary["total_errors"] == 800
+        assert sum(entry["count"] for entry in summary["contexts"].values()) == 800
+        error_entries(run.paths.errors_log)
+        assert set(plane.lost().values()) == {0}
+
+    def test_a_signal_handler_may_log_an_error_while_its_thread_logs_one(self, run, plane):
+        fired = []
+
+        def handler(*_):
+            fired.append(plane.log_error("from the handler", "signal", severity="INFO"))
+
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            for _ in range(1000):
+                plane.log_error("from the thread", "loop", severity="INFO")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert fired
+        assert plane.summary()["total_errors"] == 1000 + len(fired)
+        error_entries(run.paths.errors_log)
+        json_lines(run.paths.events_jsonl)
+
+
+class TestMisuse:
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda p: p.start_training([1]), "config: expected a mapping, got list"),
+            (lambda p: p.end_training(0.5), "final_metrics: expected a mapping, got float"),
+            (lambda p: p.start_epoch("1"), "epoch: expected an integer, got str '1'"),
+            (lambda p: p.start_epoch(1, 2.5), "total_epochs: expected an integer, got float 2.5"),
+            (lambda p: p.end_epoch(1, {"a": "b"}), r"metrics\['a'\]: expected a number, got str 'b'"),
+            (lambda p: p.log_validation(1, None), "metrics: expected a mapping, got NoneType"),
+            (lambda p: p.log_validation(1, {}, "yes"), "is_best: expected True or False, got str 'yes'"),
+            (lambda p: p.log_hyperparameters(7), "hyperparameters: expected a mapping, got int 7"),
+            (lambda p: p.log_model_info(None), "model: expected a model, got NoneType"),
+            (lambda p: p.log_error(7), "error: expected an exception or a string, got int 7"),
+            (lambda p: p.log_recovery(1, "a"), "operation: expected a string, got int 1"),
+            (lambda p: p.log_event(1), "name: expected a string, got int 1"),
+            (lambda p: p.training_context(None), "name: expected a string, got NoneType"),
+        ],
+    )
+    def test_a_wrong_type_is_named_and_leaves_no_trace(self, run, plane, call, message):
+        before = run.paths.events_jsonl.read_bytes()
+        with pytest.raises(TypeError, match=message):
+            call(plane)
+        assert run.paths.events_jsonl.read_bytes() == before
+        assert run.link.lines == []
+
+    def test_a_wrong_value_is_named(self, plane):
+        with pytest.raises(ValueError, match=r"severity: expected one of .*, got str 'FATAL'"):
+            plane.log_error(ValueError(), severity="FATAL")
+        with pytest.raises(ValueError, match="name: expected a string that is not empty"):
+            plane.training_context("")
+        with pytest.raises(ValueError, match=r"status: expected one of completed, .*, got str 'done'"):
+            plane.close("done")
+
+
+class TestEnd:
+    def test_closing_writes_the_summary_and_the_last_event_and_closes_once(self, run, plane):
+        plane.start_training({"lr": 0.1})
+        plane.close("failed")
+        plane.close("completed")
+        assert run.summary()["status"] == "failed"
+        assert [row["status"] for row in run.events("attempt_end")] == ["failed"]
+        assert run.summary()["memory"] == {"cpu_memory_gb": 1.5}
+
+    def test_a_training_that_ended_stays_completed(self, run, plane):
+        plane.end_training()
+        plane.close("failed")
+        assert run.summary()["status"] == "completed"
+
+    def test_calls_after_the_close_raise_nothing_and_are_counted_as_lost(self, plane):
+        plane.close("completed")
+        plane.log_event("late")
+        with plane.training_context("late"):
+            pass
+        plane.log_error("late")
+        assert plane.lost()["run_events.jsonl"] >= 4
+
+    def test_a_level_filters_text_and_console_and_neither_events_nor_errors(self, make):
+        run = make(log_level="ERROR")
+        run.plane.start_epoch(1)
+        run.plane.log_error("small", severity="INFO")
+        run.plane.log_error("large")
+        assert [line.level for line in text_lines(run.paths.main_log)] == ["ERROR"]
+        assert (len(run.events("epoch_start")), len(run.events("error"))) == (1, 2)
+        assert len(error_entries(run.paths.errors_log)) == 2
+        assert "small" not in run.shown.getvalue()
+        assert "large" in run.shown.getvalue()
+
+    def test_captured_logging_ends_with_the_run(self, make):
+        before = list(logging.getLogger().handlers)
+        run = make(capture_logging=True)
+        logging.getLogger("library").warning("slow")
+        run.plane.close("completed")
+        assert "library: slow" in run.main()
+        assert logging.getLogger().handlers == before
+
+    def test_a_second_attempt_keeps_the_files_of_the_first(self, make, tmp_path):
+        make().plane.close("completed")
+        make()
+        assert (tmp_path / "run_events.jsonl.1").exists()
+        assert (tmp_path / "run_main.log.1").exists()
+
+    def test_files_that_cannot_be_made_are_an_error_and_leave_none_open(self, make, tmp_path):
+        (tmp_path / "run_events.jsonl").mkdir()
+        with pytest.raises(OSError, match=r"got a directory.*run_events\.jsonl"):
+            make()
+
+    def test_a_log_folder_that_vanishes_harms_nothing(self, make, tmp_path):
+        import shutil
+
+        run = make()
+        shutil.rmtree(tmp_path)
+        run.plane.start_training({"lr": 0.1})
+        run.plane.log_error(ValueError("x"))
+        run.plane.end_training()
+        assert all(run.plane.lost().values())
+        tmp_path.mkdir(exist_ok=True)
+        run.plane.log_event("back")
+        assert run.events("back")
+
+    def test_the_summary_shares_nothing_with_the_plane(self, plane):
+        plane.log_hyperparameters({"deep": {"lr": 0.1}})
+        plane.summary()["hyperparameters"]["deep"]["lr"] = 7
+        assert plane.summary()["hyperparameters"] == {"deep": {"lr": 0.1}}

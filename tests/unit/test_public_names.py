@@ -1,0 +1,114 @@
+"""The public names and signatures, frozen: a change here changes the API, and stands in CHANGELOG.md."""
+
+import inspect
+
+import pytest
+
+import advlog_fast
+
+NAMES = [
+    "AdvancedLogger",
+    "AdvlogError",
+    "ErrorLog",
+    "Health",
+    "LoggerConfig",
+    "RunBusyError",
+    "RunNotFoundError",
+    "TrainingMetrics",
+    "TrainingProgressTracker",
+    "__version__",
+    "read_jsonl",
+    "read_run",
+]
+
+# Without annotations: mypy looks after those.
+SIGNATURES = {
+    "AdvancedLogger": (
+        "(log_dir='logs', experiment_name='experiment', log_level=20, max_log_files=10, "
+        "max_log_size=10485760, *, metrics=(), text=True, jsonl=True, parquet=True, training_log_every=1, "
+        "text_ranks='rank0', rank=None, world_size=None, console='auto', ring_bytes=4194304, ring_dir=None, "
+        "overflow='block', overflow_timeout_s=1.0, memory_interval_s=5.0, part_interval_s=300.0, "
+        "part_rows=1000000, close_timeout_s=30.0, capture_logging=False, enabled=True)"
+    ),
+    "TrainingProgressTracker": "(logger)",
+    "read_jsonl": "(path, *, rotated=True)",
+    "read_run": "(log_dir, name='experiment')",
+}
+
+METHODS = {
+    "attempt": "property",
+    "close": "(self, timeout=None)",
+    "end_epoch": "(self, epoch, metrics=None)",
+    "end_training": "(self, final_metrics=None)",
+    "flush": "(self, timeout=None)",
+    "get_training_summary": "(self)",
+    "health": "(self)",
+    "log_batch_progress": (
+        "(self, /, epoch, batch, total_batches, loss, accuracy=None, learning_rate=None, gradient_norm=None, "
+        "batch_time=None, data_time=None, step=None, **metrics)"
+    ),
+    "log_error": "(self, error, operation='', context=None, severity='ERROR')",
+    "log_event": "(self, name, /, **fields)",
+    "log_hyperparameters": "(self, hyperparameters)",
+    "log_memory_usage": "(self)",
+    "log_metrics": "(self, metrics, step=None)",
+    "log_model_info": "(self, model)",
+    "log_performance_metrics": "(self, /, batch_time, data_time=None)",
+    "log_recovery": "(self, operation, action, success=True)",
+    "log_validation": "(self, epoch, metrics, is_best=False)",
+    "logger": "property",
+    "paths": "property",
+    "start_epoch": "(self, epoch, total_epochs=None)",
+    "start_training": "(self, config=None)",
+    "training_context": "(self, name)",
+}
+
+
+def signature_of(function):
+    signature = inspect.signature(function)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(bare))
+
+
+def test_the_public_names_are_these():
+    assert list(advlog_fast.__all__) == NAMES == sorted(NAMES)
+    assert all(hasattr(advlog_fast, name) for name in NAMES)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature(name):
+    assert signature_of(getattr(advlog_fast, name)) == SIGNATURES[name]
+
+
+def test_the_loggers_public_members_are_these():
+    public = {name for name in dir(advlog_fast.AdvancedLogger) if not name.startswith("_")}
+    assert public == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_signature(name):
+    member = inspect.getattr_static(advlog_fast.AdvancedLogger, name)
+    found = "property" if isinstance(member, property) else signature_of(member)
+    assert found == METHODS[name]
+
+
+def test_update_progress_signature():
+    found = signature_of(advlog_fast.TrainingProgressTracker.update_progress)
+    assert found == "(self, epoch, batch, total_batches, total_epochs)"
+
+
+def test_the_error_classes_can_be_caught_as_one_and_as_their_built_in_kind():
+    assert issubclass(advlog_fast.RunBusyError, advlog_fast.AdvlogError)
+    assert issubclass(advlog_fast.RunNotFoundError, (advlog_fast.AdvlogError, FileNotFoundError))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "__version__"])
+def test_every_public_name_says_what_it_is(name):
+    assert inspect.getdoc(getattr(advlog_fast, name))
+
+
+def test_import_loads_none_of_the_heavy_packages(run_python):
+    heavy = {"torch", "pyarrow", "numpy", "pandas", "rich", "psutil"}
+    code = f"import sys, advlog_fast; print(*{heavy} & set(sys.modules))"
+    ended = run_python("-c", code)
+    assert (ended.returncode, ended.stdout.split()) == (0, []), ended.stderr

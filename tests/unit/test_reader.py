@@ -1,0 +1,392 @@
+"""Reading runs back: the lines, the parts, and what is not sealed yet, as one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from unit.spools import CORE, MEMORY, Late, Spool
+
+from advlog_fast._paths import RunPaths
+from advlog_fast.exceptions import AdvlogError, RunNotFoundError
+from advlog_fast.reader import read_jsonl, read_run
+from advlog_fast.sinks.parquet import seal_spool
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+ODD = (math.nan, math.inf, -math.inf, -0.0, 5e-324, 0.1)
+
+
+def bits(value: float) -> bytes:
+    return struct.pack("<d", value)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> RunPaths:
+    return RunPaths(tmp_path, "exp")
+
+
+def line(seq: int, **values: object) -> str:
+    own = {"timestamp": f"2026-11-22T19:31:{seq % 60:02d}.123456Z", "attempt": 1, "rank": 0, "seq": seq}
+    return json.dumps({**own, **values}) + "\n"
+
+
+def put(paths: RunPaths, spool: Spool, part: int, *, sealed: bool) -> Path:
+    path = spool.write(paths.spool(spool.stream, spool.attempt, part))
+    if sealed:
+        seal_spool(path, paths, part, declared=())
+    return path
+
+
+class TestReadJsonl:
+    def test_values_have_their_types_and_nonfinite_ones_are_floats_again(self, tmp_path):
+        path = tmp_path / "exp_metrics.jsonl"
+        path.write_text(
+            '{"timestamp":"2026-11-22T19:31:04.123456Z","attempt":1,"rank":0,"seq":97,"step":97,"loss":null,'
+            '"accuracy":null,"x":null,"zero":-0.0,"tiny":5e-324,"late":null,'
+            '"nonfinite":{"loss":"nan","accuracy":"inf","x":"-inf"},"unresolved":{"late":"timeout"}}\n'
+        )
+        (row,) = read_jsonl(path)
+        loss = row.pop("loss")
+        assert math.isnan(loss)
+        assert row == {
+            "timestamp": datetime(2026, 11, 22, 19, 31, 4, 123456, tzinfo=timezone.utc),
+            "attempt": 1,
+            "rank": 0,
+            "seq": 97,
+            "step": 97,
+            "accuracy": math.inf,
+            "x": -math.inf,
+            "zero": 0.0,
+            "tiny": 5e-324,
+            "late": None,
+            "unresolved": {"late": "timeout"},
+        }
+        assert type(row["seq"]) is int
+        assert bits(row["zero"]) == bits(-0.0)
+
+    def test_generations_come_first_the_oldest_before_all(self, tmp_path):
+        path = tmp_path / "exp_metrics.jsonl"
+        for seq, name in enumerate((".11", ".10", ".2", ".1", "")):
+            Path(f"{path}{name}").write_text(line(2 * seq) + line(2 * seq + 1))
+        assert [row["seq"] for row in read_jsonl(path)] == list(range(10))
+        assert [row["seq"] for row in read_jsonl(str(path), rotated=False)] == [8, 9]
+
+    def test_generations_are_read_where_the_file_itself_is_missing(self, tmp_path):
+        (tmp_path / "m.jsonl.1").write_text(line(1))
+        assert [row["seq"] for row in read_jsonl(tmp_path / "m.jsonl")] == [1]
+
+    def test_a_file_met_under_two_names_is_read_once(self, tmp_path):
+        """As it is when a rotation comes between the reading of the one and the other."""
+        (tmp_path / "m.jsonl").write_text(line(1))
+        os.link(tmp_path / "m.jsonl", tmp_path / "m.jsonl.1")
+        assert [row["seq"] for row in read_jsonl(tmp_path / "m.jsonl")] == [1]
+
+    def test_every_cut_of_the_last_line_leaves_it_out(self, tmp_path):
+        path = tmp_path / "m.jsonl"
+        last = line(2, loss=0.5, nonfinite={"x": "nan"})
+        for cut in range(1, len(last) - 1):
+            path.write_text(line(1) + last[:cut])
+            assert [row["seq"] for row in read_jsonl(path)] == [1]
+        path.write_text(line(1) + last[:-1])
+        assert [row["seq"] for row in read_jsonl(path)] == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("bad", "why"),
+        [
+            (b"{oops}", r"expected a JSON object, got b'\{oops\}'"),
+            (b"", "expected a JSON object, got b''"),
+            (b"[1]", r"expected a JSON object, got b'\[1\]'"),
+            (b'{"loss":NaN}', "NaN is no JSON"),
+            (b'{"loss":-Infinity}', "-Infinity is no JSON"),
+            (b'{"loss":"\xff"}', "utf-8"),
+            (b'{"timestamp":"yesterday"}', "expected a line of a log"),
+            (b'{"timestamp":7}', "expected a line of a log"),
+            (b'{"nonfinite":{"loss":"huge"}}', "expected a line of a log"),
+            (b'{"nonfinite":3}', "expected a line of a log"),
+        ],
+    )
+    def test_a_bad_line_is_named(self, tmp_path, bad, why):
+        path = tmp_path / "m.jsonl"
+        path.write_bytes(line(1).encode() + bad + b"\n" + line(2).encode())
+        with pytest.raises(ValueError, match=rf"m\.jsonl, line 2: .*{why}"):
+            read_jsonl(path)
+
+    def test_a_line_separator_in_a_string_ends_no_line(self, tmp_path):
+        path = tmp_path / "m.jsonl"
+        path.write_text('{"message":"a\u2028b\x85c"}\n', encoding="utf-8")
+        assert read_jsonl(path) == [{"message": "a\u2028b\x85c"}]
+
+    def test_no_file_is_an_error_that_names_it(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"expected a JSON-lines file, got '.*nowhere\.jsonl'"):
+            read_jsonl(tmp_path / "nowhere.jsonl")
+
+
+class TestReadRun:
+    def test_parts_of_all_ranks_and_attempts_in_order_with_late_metrics_as_columns(self, paths):
+        other = RunPaths(paths.log_dir, "exp", 3)
+        ids: dict[str, int] = {}
+        first = Spool(ids=ids)
+        second = Spool(ids=ids, first_seq=len(ODD))
+        for value in ODD:
+            first.add({"loss": value, "early": value}, epoch=1, batch=2, total_batches=3, step=4)
+            second.add({"loss": value, "late": value})
+        put(other, Spool(rank=3).add({"loss": 7.0, "late": 8.0}), 1, sealed=True)
+        put(paths, Spool(attempt=2).add({"loss": 9.0, "third": 10.0}), 1, sealed=True)
+        put(paths, first, 1, sealed=True)
+        put(paths, second, 2, sealed=True)
+        run = read_run(paths.log_dir, "exp")
+        table = run.metrics
+        # The first seal froze `late`; the other columns came in `extra`.
+        assert table.column_names == [
+            *("timestamp", "attempt", "rank", "worker", "seq", "epoch", "batch", "total_batches", "step"),
+            *(*CORE, "late", "early", "third", "unresolved"),
+        ]
+        assert table.schema.field("attempt").type == pa.int32()
+        keys = list(
+            zip(*(table.column(name).to_pylist() for name in ("attempt", "rank", "seq")), strict=True)
+        )
+        assert keys == [*((1, 0, seq) for seq in range(12)), (1, 3, 0), (2, 0, 0)]
+        columns = table.to_pydict()
+        assert list(map(bits, columns["early"][:6])) == list(map(bits, ODD))
+        assert columns["early"][6:] == [None] * 8
+        assert list(map(bits, columns["late"][6:12])) == list(map(bits, ODD))
+        assert columns["late"][12:] == [8.0, None]
+        assert columns["third"] == [None] * 13 + [10.0]
+        assert columns["step"][0] == 4
+        assert run.attempts == [1, 2]
+
+    def test_a_run_being_written_shows_what_is_in_spools_too(self, paths):
+        ids: dict[str, int] = {}
+        put(paths, Spool(ids=ids).add({"loss": 0.0, "a": 1.0}), 1, sealed=True)
+        put(paths, Spool(ids=ids, first_seq=1).add({"loss": 1.0, "late": Late(1), "a": 2.0}), 2, sealed=False)
+        live = Spool(ids=ids, first_seq=2).add({"loss": 2.0, "late": math.inf}).add({"loss": 3.0})
+        live.data = live.data[:-60]
+        put(paths, live, 3, sealed=False)
+        put(RunPaths(paths.log_dir, "exp", 2), Spool(rank=2, attempt=4).add({"z": 1.0}), 1, sealed=False)
+        run = read_run(paths.log_dir, "exp")
+        columns = run.metrics.to_pydict()
+        assert columns["seq"] == [0, 1, 2, 0]
+        assert columns["attempt"] == [1, 1, 1, 4]
+        assert columns["rank"] == [0, 0, 0, 2]
+        assert columns["loss"] == [0.0, 1.0, 2.0, None]
+        assert columns["a"] == [1.0, 2.0, None, None]
+        assert columns["late"] == [None, None, math.inf, None]
+        assert columns["z"] == [None, None, None, 1.0]
+        assert columns["unresolved"] == [None, [("late", "timeout")], None, None]
+        assert run.attempts == [1, 4]
+        assert paths.spool("metrics", 1, 2).exists()
+
+    def test_a_batch_of_a_large_spool_does_not_overwrite_another(self, paths):
+        spool = Spool()
+        for index in range(70_000):
+            spool.add({"loss": float(index)})
+        put(paths, spool, 1, sealed=False)
+        assert read_run(paths.log_dir, "exp").metrics.column("loss").to_pylist() == list(
+            map(float, range(70_000))
+        )
+
+    def test_a_spool_whose_part_stands_is_not_counted_twice(self, paths):
+        spool = Spool().add({"loss": 1.0}).add({"loss": 2.0})
+        put(paths, spool, 1, sealed=True)
+        put(paths, spool, 1, sealed=False)
+        assert read_run(paths.log_dir, "exp").metrics.column("loss").to_pylist() == [1.0, 2.0]
+
+    def test_records_that_stand_in_two_files_are_shown_once_and_in_order(self, paths):
+        both = Spool(first_seq=1).add({"loss": 1.0}).add({"loss": 2.0})
+        put(paths, both, 1, sealed=True)
+        put(paths, Spool().add({"loss": 0.0}).add({"loss": 1.0}), 2, sealed=True)
+        columns = read_run(paths.log_dir, "exp").metrics.to_pydict()
+        assert (columns["seq"], columns["loss"]) == ([0, 1, 2], [0.0, 1.0, 2.0])
+
+    def test_system_samples_are_wide_too(self, paths):
+        put(paths, Spool("system").add({"rss": 1.0}, kind=MEMORY), 1, sealed=True)
+        put(paths, Spool("system", first_seq=1).add({"batch_time": 2.0}), 2, sealed=True)
+        put(paths, Spool("system", first_seq=2).add({"gpu": 3.0}, kind=MEMORY), 3, sealed=False)
+        run = read_run(paths.log_dir, "exp")
+        assert run.system.column_names == [
+            *("timestamp", "attempt", "rank", "worker", "seq", "kind"),
+            *("batch_time", "data_time", "rss", "gpu", "unresolved"),
+        ]
+        assert run.system.column("kind").to_pylist() == ["memory", "performance", "memory"]
+        assert run.system.column("gpu").to_pylist() == [None, None, 3.0]
+        assert run.metrics.num_rows == 0
+        assert run.metrics.column_names[-7:] == [*CORE, "unresolved"]
+
+    def test_without_parquet_the_lines_are_read(self, paths):
+        paths.metrics_jsonl.write_text(
+            line(
+                0,
+                epoch=1,
+                step=1,
+                loss=None,
+                late=None,
+                nonfinite={"loss": "nan"},
+                unresolved={"late": "killed"},
+            )
+            + line(1, mine=2.5)
+        )
+        RunPaths(paths.log_dir, "exp", 12).metrics_jsonl.write_text(line(0, loss=0.5, rank=12, worker=3))
+        table = read_run(paths.log_dir, "exp").metrics
+        columns = table.to_pydict()
+        assert columns["rank"] == [0, 0, 12]
+        assert columns["worker"] == [0, 0, 3]
+        assert math.isnan(columns["loss"][0])
+        assert columns["loss"][1:] == [None, 0.5]
+        assert columns["mine"] == [None, 2.5, None]
+        assert columns["unresolved"] == [[("late", "killed")], None, None]
+        assert table.schema.field("step").type == pa.int64()
+        assert table.schema.field("timestamp").type == pa.timestamp("us", "UTC")
+
+    def test_events_errors_and_the_summary(self, paths):
+        paths.events_jsonl.write_text(
+            line(3, event="epoch_end")
+            + line(5, event="error", type="ValueError")
+            + line(7, event="milestone")
+        )
+        RunPaths(paths.log_dir, "exp", 1).events_jsonl.write_text(line(4, event="late", rank=1, attempt=2))
+        paths.summary.write_text('{"status": "completed", "loss_stats": {"mean": null}}\n')
+        run = read_run(paths.log_dir, "exp")
+        assert [event["event"] for event in run.events] == ["epoch_end", "late", "error", "milestone"]
+        assert [event["type"] for event in run.errors] == ["ValueError"]
+        assert run.summary == {"status": "completed", "loss_stats": {"mean": None}}
+        assert run.attempts == [1, 2]
+
+    def test_a_run_of_one_file_answers_everything(self, paths):
+        paths.summary.write_text("{}\n")
+        run = read_run(paths.log_dir, "exp")
+        assert (run.events, run.errors, run.summary, run.attempts) == ([], [], {}, [])
+        assert run.metrics.num_rows == run.system.num_rows == 0
+        assert list(run.scan()) == []
+
+    def test_scan_gives_the_sealed_rows_in_order_with_the_columns_asked_for(self, paths):
+        for part in range(1, 4):
+            put(paths, Spool(attempt=2, first_seq=part).add({"loss": float(part)}), part, sealed=True)
+        put(paths, Spool(attempt=10).add({"loss": 10.0}), 1, sealed=True)
+        batches = list(read_run(paths.log_dir, "exp").scan(["attempt", "loss"]))
+        table = pa.Table.from_batches(batches)
+        assert table.to_pydict() == {"attempt": [2, 2, 2, 10], "loss": [1.0, 2.0, 3.0, 10.0]}
+
+    def test_runs_whose_names_begin_alike_stay_apart(self, paths):
+        for name, value in (("exp", 1.0), ("exp_metrics", 2.0), ("exp2", 3.0)):
+            put(RunPaths(paths.log_dir, name), Spool().add({"loss": value}), 1, sealed=True)
+            RunPaths(paths.log_dir, name).events_jsonl.write_text(line(int(value), event=name))
+        for name, value in (("exp", 1.0), ("exp_metrics", 2.0), ("exp2", 3.0)):
+            run = read_run(paths.log_dir, name)
+            assert run.metrics.column("loss").to_pylist() == [value]
+            assert [event["event"] for event in run.events] == [name]
+
+    def test_a_run_that_is_not_there_is_an_error_that_names_those_that_are(self, paths):
+        put(RunPaths(paths.log_dir, "first"), Spool().add({"loss": 1.0}), 1, sealed=False)
+        RunPaths(paths.log_dir, "second", 3).system_jsonl.write_text("")
+        with pytest.raises(
+            RunNotFoundError, match=r"got 'third'; the runs there are first, second$"
+        ) as caught:
+            read_run(paths.log_dir, "third")
+        assert isinstance(caught.value, FileNotFoundError)
+        assert isinstance(caught.value, AdvlogError)
+
+    def test_a_directory_without_runs_says_so(self, tmp_path):
+        for directory in (tmp_path, tmp_path / "nowhere"):
+            with pytest.raises(RunNotFoundError, match=r"got 'experiment'; there are no runs$"):
+                read_run(directory)
+
+    def test_a_name_that_no_run_can_have_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="experiment_name: expected"):
+            read_run(tmp_path, "../x")
+
+    def test_a_corrupted_part_is_named(self, paths):
+        spool = Spool()
+        for index in range(1000):
+            spool.add({"loss": index / 7})
+        put(paths, spool, 1, sealed=True)
+        part = paths.part("metrics", 1, 1)
+        data = bytearray(part.read_bytes())
+        data[len(data) // 3] ^= 1
+        part.write_bytes(data)
+        with pytest.raises(OSError, match=r"rank00000-000001\.parquet: expected a whole Parquet part, got"):
+            _ = read_run(paths.log_dir, "exp").metrics
+
+
+DRIFT_PROOF: dict[str, Callable[[Path], list[float | None]]] = {}
+
+
+def reads(reader: str) -> Callable[[Callable[[Path], list]], Callable[[Path], list]]:
+    def keep(function: Callable[[Path], list]) -> Callable[[Path], list]:
+        DRIFT_PROOF[reader] = function
+        return function
+
+    return keep
+
+
+@reads("pandas")
+def _pandas(folder: Path) -> list:
+    import pandas as pd
+
+    frame = pd.read_parquet(folder)
+    return [dict(extra or ()).get("late") for extra in frame["extra"]]
+
+
+@reads("pyarrow")
+def _pyarrow(folder: Path) -> list:
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    table = ds.dataset(folder, partitioning="hive").to_table()
+    return pc.map_lookup(table["extra"], "late", "first").to_pylist()
+
+
+@reads("duckdb")
+def _duckdb(folder: Path) -> list:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        query = f"SELECT extra['late'] FROM '{folder}/*/*.parquet' ORDER BY attempt, rank, seq"  # noqa: S608
+        found = [row[0] for row in connection.sql(query).fetchall()]
+    # DuckDB before 1.3 gives a list of at most one value.
+    return [(value or [None])[0] if isinstance(value, list) else value for value in found]
+
+
+@reads("polars")
+def _polars(folder: Path) -> list:
+    import polars as pl
+
+    frame = pl.scan_parquet(folder).sort("attempt", "rank", "seq").collect()
+    found = []
+    for extra in frame["extra"].to_arrow().to_pylist():
+        # Polars before it had maps reads them as lists of {"key", "value"}.
+        pairs = (entry.values() if isinstance(entry, dict) else entry for entry in extra or ())
+        found.append(dict(pairs).get("late"))
+    return found
+
+
+@pytest.mark.parametrize("reader", sorted(DRIFT_PROOF))
+def test_one_call_of_each_reader_finds_a_metric_born_in_the_second_part(paths, reader):
+    pytest.importorskip(reader)
+    ids: dict[str, int] = {}
+    put(paths, Spool(ids=ids).add({"loss": 1.0, "early": 1.0}), 1, sealed=True)
+    second = Spool(ids=ids, first_seq=1)
+    for value in ODD:
+        second.add({"loss": 1.0, "late": value})
+    put(paths, second, 2, sealed=True)
+    put(paths, Spool(attempt=2).add({"late": 4.0}), 1, sealed=True)
+    first, *late = DRIFT_PROOF[reader](paths.metrics_parquet)
+    assert first is None
+    assert [bits(value) for value in late] == [bits(value) for value in (*ODD, 4.0)]
+
+
+def test_importing_the_reader_imports_no_pyarrow():
+    code = "import sys, advlog_fast.reader; print([m for m in ('pyarrow', 'torch') if m in sys.modules])"
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

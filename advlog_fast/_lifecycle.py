@@ -72,9 +72,7 @@ class Session:
                 self._open(config, producer, ranks, undo)
             undo.pop_all()
 
-    def _open(
-        self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack
-    ) -> None:
+    def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths
         paths.private.mkdir(parents=True, exist_ok=True)
         self._lock = RankLock(paths.lock)
@@ -179,13 +177,15 @@ class Session:
         """A line for the training log, in the order of the records."""
         engine = self._engine
         if engine is None:
-            return self.count_drop("closed")
+            self.count_drop("closed")
+            return
         data = text.encode("utf-8", "replace")[: lib.ADVLOG_MAX_TEXT_BYTES]
         time_ns = time.time_ns()
         ring = engine.ring.handle
         while (status := lib.advlog_push_text(ring, level, time_ns, data, len(data))) == lib.ADVLOG_FULL:
             if not self.wait_for_room(1 + -(-len(data) // _TEXT_SLOT_BYTES)):
-                return self.count_drop("full")
+                self.count_drop("full")
+                return
         if status == lib.ADVLOG_CLOSED:
             self.count_drop("closed")
 
@@ -240,7 +240,10 @@ class Session:
         last, late = self._last_health, self._dropped_late
         dropped = {**last.dropped_at_entry, "closed": last.dropped_at_entry["closed"] + late}
         return dataclasses.replace(
-            last, offered=last.offered + late, dropped_at_entry=MappingProxyType(dropped), status=self.control.status
+            last,
+            offered=last.offered + late,
+            dropped_at_entry=MappingProxyType(dropped),
+            status=self.control.status,
         )
 
     def _health(self, engine: Drain) -> Health:
@@ -284,6 +287,7 @@ class Session:
     def _keep_on(self) -> None:
         due = time.monotonic() + SUMMARY_INTERVAL_S
         while True:
+            task: Callable[[], object] | None
             try:
                 task = self._tasks.get(timeout=max(due - time.monotonic(), 0.0))
             except queue.Empty:
@@ -308,10 +312,11 @@ class Session:
 
     def _sampled(self, sample: MemorySample) -> None:
         metrics = sample.metrics()
-        if all([self._producer._learn(name) for name in metrics]):
+        if all(map(self._producer._learn, metrics)):
             while self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics) == lib.ADVLOG_FULL:
                 if not self.wait_for_room(_SAMPLE_SLOTS):
-                    return self.count_drop("full")
+                    self.count_drop("full")
+                    return
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -347,7 +352,7 @@ class Session:
                 if isinstance(sink, RotatedSink):
                     sink.trim()
         if not done:
-            self.control.logger.warning(f"closed with records pending after {timeout_s} s")
+            self.control.logger.warning("closed with records pending after %s s", timeout_s)
         self.control.close(status or "completed")
         self.console.close()
         for bound in (self._producer, self._users()):

@@ -21,11 +21,25 @@ from ._native import ffi, lib
 from .exceptions import AdvlogError
 from .ranks import RunIdentity
 
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - our folder in it is checked to be ours alone
 _SLOT_BYTES = 128
 _MIN_SLOTS = 256
 _NETWORK_FILE_SYSTEMS = frozenset(
-    ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "glusterfs", "9p", "afs", "pvfs2")
+    (
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ceph",
+        "fuse.sshfs",
+        "glusterfs",
+        "9p",
+        "afs",
+        "pvfs2",
+    )
 )
 
 
@@ -36,7 +50,15 @@ class Ring:
     :ivar notes: what had to be done otherwise than asked, one sentence each.
     """
 
-    def __init__(self, run: RunIdentity, ring_bytes: int, ring_dir: Path | None, log_dir: Path, *, start: int | None = None):
+    def __init__(
+        self,
+        run: RunIdentity,
+        ring_bytes: int,
+        ring_dir: Path | None,
+        log_dir: Path,
+        *,
+        start: int | None = None,
+    ) -> None:
         self.path: Path | None = None
         self.notes: list[str] = []
         slots = 1 << max(ring_bytes // _SLOT_BYTES, _MIN_SLOTS).bit_length() - 1

@@ -180,9 +180,7 @@ def _level(level: object) -> int:
 def _metric_names(names: object) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise TypeError(expected("metrics", "a sequence of metric names", names))
-    declared = tuple(
-        dict.fromkeys(checked_metric_name(n, "metrics") for n in names if n not in CORE_METRICS)
-    )
+    declared = tuple(dict.fromkeys(checked_metric_name(n, "metrics") for n in names if n not in CORE_METRICS))
     if len(declared) > MAX_METRIC_NAMES:
         raise ValueError(expected("metrics", f"at most {MAX_METRIC_NAMES} names", len(declared)))
     return declared

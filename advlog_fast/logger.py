@@ -271,8 +271,8 @@ class AdvancedLogger(Producer):
                 raise TypeError(expected(name, "an integer", None))
         required = {name: given.pop(name) for name in _REQUIRED}
         record = _converted({**required, **given})
-        call = {**dict.fromkeys(_REQUIRED), **record}
-        self._push(lambda: self._try_batch(**call), record)
+        arguments = {**dict.fromkeys(_REQUIRED), **record}
+        self._push(lambda: self._try_batch(**arguments), record)
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
         given = _bound("log_performance_metrics", ("batch_time", "data_time"), args, kwargs)
@@ -319,7 +319,10 @@ class AdvancedLogger(Producer):
         if not self.enabled:
             return True
         if os.getpid() != self._session.pid:
-            self._warn("forked", "this logger belongs to the process that forked this one: records are not logged here")
+            self._warn(
+                "forked",
+                "this logger belongs to the process that forked this one: records are not logged here",
+            )
             return True
         if self._session.closed:
             self._session.count_drop("closed")
@@ -378,9 +381,9 @@ class AdvancedLogger(Producer):
         if self._session is None:
             return {}
         paths = self._session.paths
-        names = ("main_log", "training_log", "errors_log", "metrics_jsonl", "metrics_parquet", "system_jsonl")
-        names += ("system_parquet", "events_jsonl", "summary")
-        return {name: getattr(paths, name) for name in names}
+        logs = ("main_log", "training_log", "errors_log", "events_jsonl", "summary")
+        streams = ("metrics_jsonl", "metrics_parquet", "system_jsonl", "system_parquet")
+        return {name: getattr(paths, name) for name in (*logs, *streams)}
 
     def __enter__(self) -> Self:
         return self
@@ -413,7 +416,7 @@ def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dic
     """The arguments by name, as Python would bind them."""
     if len(args) > len(order):
         raise TypeError(f"{call}: expected at most {len(order)} positional arguments, got {len(args)}")
-    given = dict(zip(order, args))
+    given = dict(zip(order, args, strict=False))
     for name, value in kwargs.items():
         if name in given:
             raise TypeError(f"{name}: expected one value, got another by keyword in {call}(...)")

@@ -77,9 +77,7 @@ class TrainingProgressTracker:
         ):
             batch = self._begin(epoch, batch, total_batches, total_epochs)
         position.batch = batch
-        for milestone in self._milestones.update(
-            position.epoch, batch, position.total_batches, position.total_epochs
-        ):
+        for milestone in self._milestones.update(position.epoch, batch, position.total_batches, position.total_epochs):
             self._log(milestone)
 
     def _begin(self, epoch: int, batch: int, total_batches: int | None, total_epochs: int) -> int:

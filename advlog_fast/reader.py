@@ -25,9 +25,7 @@ _RUN_FILE = re.compile(
     r"|summary(?:\.rank\d{5})?\.json)\Z"
 )
 _PART = re.compile(r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z")
-_SPOOL = re.compile(
-    r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
-)
+_SPOOL = re.compile(r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z")
 _FIRST_COLUMNS = ("timestamp", "attempt", "rank", "worker", "seq", "kind")
 
 _Key = tuple[int, int, int]
@@ -55,11 +53,7 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
                 read[found.st_dev, found.st_ino] = (file, lines.read())
     if not read:
         raise FileNotFoundError(f"path: expected a JSON-lines file, got {str(path)!r}, which does not exist")
-    return [
-        _row(line, file, number)
-        for file, data in reversed(read.values())
-        for number, line in _whole_lines(data)
-    ]
+    return [_row(line, file, number) for file, data in reversed(read.values()) for number, line in _whole_lines(data)]
 
 
 def read_run(log_dir: str | os.PathLike[str], name: str = "experiment") -> Run:
@@ -133,9 +127,7 @@ class Run:
     @cached_property
     def attempts(self) -> list[int]:
         """The numbers of the attempts that left anything behind."""
-        keys = [
-            key for stream in ("metrics", "system") for key in (*self._parts(stream), *self._spools(stream))
-        ]
+        keys = [key for stream in ("metrics", "system") for key in (*self._parts(stream), *self._spools(stream))]
         return sorted({key[0] for key in keys} | {event["attempt"] for event in self.events})
 
     def scan(self, columns: Sequence[str] | None = None, stream: str = "metrics") -> Iterator[pa.RecordBatch]:
@@ -186,9 +178,7 @@ class Run:
         for key, path in self._parts(stream).items():
             tables[key] = _part_table(path)
         if not tables:
-            return _lines_table(
-                stream, [r for f in self._rank_files(stream, ".jsonl") for r in read_jsonl(f)]
-            )
+            return _lines_table(stream, [r for f in self._rank_files(stream, ".jsonl") for r in read_jsonl(f)])
         return _wide(tables)
 
 

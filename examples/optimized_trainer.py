@@ -22,9 +22,7 @@ from advlog_fast import AdvancedLogger, TrainingProgressTracker
 class OptimizedTrainer:
     """Trains a classifier; with a logger it logs every batch, without one it only trains."""
 
-    def __init__(
-        self, model: Any, config: dict[str, Any], advanced_logger: AdvancedLogger | None = None
-    ) -> None:
+    def __init__(self, model: Any, config: dict[str, Any], advanced_logger: AdvancedLogger | None = None) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
         self.config = config

@@ -361,16 +361,12 @@ class TestFilesAndRotation:
             files = sorted(logs.glob(f"{series}*"))
             assert len(files) == 2
             assert all(path.stat().st_size <= 2048 for path in files)
-        assert read_run(logs, "run").metrics["batch"].to_pylist() == list(range(1, 301)), (
-            "Parquet keeps every record"
-        )
+        assert read_run(logs, "run").metrics["batch"].to_pylist() == list(range(1, 301)), "Parquet keeps every record"
 
     def test_nothing_but_parts_lies_in_a_dataset_folder(self, logs, logger):
         logger.log_batch_progress(1, 1, 1, 0.5)
         logger.close()
-        files = [
-            path.relative_to(logs) for path in (logs / "run_metrics.parquet").rglob("*") if path.is_file()
-        ]
+        files = [path.relative_to(logs) for path in (logs / "run_metrics.parquet").rglob("*") if path.is_file()]
         assert [str(path) for path in files] == ["run_metrics.parquet/attempt=1/rank00000-000001.parquet"]
 
     def test_logging_after_close_warns_once_and_raises_nothing(self, logs, logger):

@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-dir", type=Path, default=Path("logs"), help="default: logs")
     parser.add_argument("--epochs", type=_at_least_one, default=8, metavar="N", help="default: 8")
     backends = ("auto", "torch", "numpy")
-    parser.add_argument(
-        "--backend", choices=backends, default="auto", help="auto is torch if it is installed"
-    )
+    parser.add_argument("--backend", choices=backends, default="auto", help="auto is torch if it is installed")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,9 +126,7 @@ def _train(log: AdvancedLogger, classifier: Classifier, train_set: Any, test_set
         log.log_validation(epoch, metrics, is_best=validation_accuracy > best)
         best = max(best, validation_accuracy)
         log.end_epoch(epoch, metrics)
-    log.end_training(
-        {"final_loss": validation_loss, "final_accuracy": validation_accuracy, "best_accuracy": best}
-    )
+    log.end_training({"final_loss": validation_loss, "final_accuracy": validation_accuracy, "best_accuracy": best})
 
 
 def _robust_step(
@@ -181,9 +177,7 @@ def _show_summary(summary: dict[str, Any]) -> None:
     print(f"  batches logged  {summary['total_metrics']:,} in {summary['training_duration']}")
     print(f"  errors          {summary['total_errors']}, each with its context in {NAME}_errors.log")
     print(f"  training loss   {loss['min']:.4f} to {loss['max']:.4f}, {loss['mean']:.4f} on average")
-    print(
-        f"  accuracy        {accuracy['min']:.1%} to {accuracy['max']:.1%}, {accuracy['mean']:.1%} on average"
-    )
+    print(f"  accuracy        {accuracy['min']:.1%} to {accuracy['max']:.1%}, {accuracy['mean']:.1%} on average")
 
 
 def _show_analysis(folder: Path) -> None:

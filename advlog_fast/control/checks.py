@@ -87,9 +87,7 @@ def metric_values(argument: str, value: Any) -> dict[str, float]:
     return result
 
 
-def _flatten(
-    argument: str, values: Mapping[Any, Any], prefix: str, into: dict[str, float], depth: int
-) -> None:
+def _flatten(argument: str, values: Mapping[Any, Any], prefix: str, into: dict[str, float], depth: int) -> None:
     for name, value in values.items():
         if not isinstance(name, str):
             raise TypeError(expected(f"{argument}: a metric's name", "a string", name))

@@ -53,9 +53,7 @@ class TrainingContext:
         self._entered.append((around, started, time.monotonic()))
         return self
 
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if not self._entered:
             return
         around, started, since_s = self._entered.pop()

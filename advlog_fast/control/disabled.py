@@ -20,7 +20,7 @@ class DisabledControl:
     status = "disabled"
 
     def __init__(self, name: str) -> None:
-        self.logger = logging.Logger(f"advlog_fast.{name}")
+        self.logger = logging.Logger(f"advlog_fast.{name}")  # noqa: LOG001 - one a run, not one a process
         self.logger.addHandler(logging.NullHandler())
         self.console = Console("off", 0, logging.CRITICAL)
 
@@ -48,7 +48,7 @@ class DisabledControl:
         now = datetime.now(timezone.utc)
         return ErrorLog(kind, str(error), operation, now, "", dict(context or {}), severity)
 
-    def training_context(self, name: str) -> DisabledContext:
+    def training_context(self, _name: str) -> DisabledContext:
         return DisabledContext()
 
     def summary(self) -> dict[str, Any]:

@@ -121,9 +121,7 @@ def raise_site(error: BaseException | str) -> tuple[str, int]:
 def traceback_text(error: BaseException | str) -> str:
     """The traceback as Python prints it, causes and groups included; an error never raised has its last line
     only. The middle of a very long one is cut."""
-    return "\n".join(
-        _bounded([_cut(line) for chunk in _chunks(error) for line in chunk.rstrip("\n").split("\n")])
-    )
+    return "\n".join(_bounded([_cut(line) for chunk in _chunks(error) for line in chunk.rstrip("\n").split("\n")]))
 
 
 def traceback_lines(error: BaseException | str) -> list[str]:

@@ -247,9 +247,7 @@ class ErrorRecorder:
             now = time_text(time.time_ns())
             self._file.write(f"{now} {storm.severity} id={storm.id} repeated={storm.count} {storm.head}\n")
 
-    def _head(
-        self, category: str, operation: str, context: Mapping[str, Any], kind: str, message: str
-    ) -> str:
+    def _head(self, category: str, operation: str, context: Mapping[str, Any], kind: str, message: str) -> str:
         fields = {"attempt": self._attempt, "category": category, "operation": operation, **_place(context)}
         return f"{fields_text(fields)} type={value_text(kind)} message={quoted(message)}"
 
@@ -291,6 +289,4 @@ def checked_context(error: object, operation: object, context: object) -> dict[s
 
 
 def _place(context: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: context[name] for name in ("epoch", "batch") if isinstance(context.get(name), (int, float, str))
-    }
+    return {name: context[name] for name in ("epoch", "batch") if isinstance(context.get(name), (int, float, str))}

@@ -41,11 +41,7 @@ class Milestones:
         A total that is None or not above 0 is unknown: its marks are then not told. The whole still advances
         by epochs where only the batches' total is unknown.
         """
-        if (
-            batch < self._quiet_below
-            and epoch == self._epoch
-            and (total_batches, total_epochs) == self._quiet_totals
-        ):
+        if batch < self._quiet_below and epoch == self._epoch and (total_batches, total_epochs) == self._quiet_totals:
             return ()
         if epoch != self._epoch:
             self._epoch = epoch

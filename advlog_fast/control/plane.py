@@ -62,9 +62,7 @@ class ControlPlane:
         self._lock = threading.RLock()
         self._files: list[LineFile] = []
         try:
-            main, errors, events = (
-                self._open(path) for path in (paths.main_log, paths.errors_log, paths.events_jsonl)
-            )
+            main, errors, events = (self._open(path) for path in (paths.main_log, paths.errors_log, paths.events_jsonl))
         except OSError:
             self._close_files()
             raise
@@ -137,9 +135,7 @@ class ControlPlane:
         fields = {"status": status, "duration_s": round(duration_s, 6)}
         self._event("training_end", {**fields, "final_metrics": final})
         self._tell(logging.INFO, "training_end", {**fields, **final})
-        self._say(
-            "finish", f"{self._run.name}: {status} after {duration_s:.1f} s {fields_text(final)}".rstrip()
-        )
+        self._say("finish", f"{self._run.name}: {status} after {duration_s:.1f} s {fields_text(final)}".rstrip())
         self.write_summary()
 
     def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:
@@ -358,9 +354,7 @@ class ControlPlane:
     def write_summary(self, timeout_s: float = 1.0, *, sync: bool = False) -> bool:
         """Replaces the summary's file; whether it could be."""
         self._summary_written_s = time.monotonic()
-        written = write_summary(
-            self._paths.summary, self.summary(timeout_s), self._paths.temporary, sync=sync
-        )
+        written = write_summary(self._paths.summary, self.summary(timeout_s), self._paths.temporary, sync=sync)
         if not written:
             self._main.say(logging.WARNING, "the summary could not be written")
         return written

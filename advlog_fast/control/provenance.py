@@ -132,9 +132,7 @@ def _torch() -> dict[str, Any] | None:
     }
     # Asking which devices there are starts CUDA, and then no fork may use it: only where it runs already.
     if _attempt(lambda: bool(torch.cuda.is_initialized())):
-        found["devices"] = _attempt(
-            lambda: [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        )
+        found["devices"] = _attempt(lambda: [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
     return found
 
 

@@ -85,9 +85,7 @@ class _Reader:
             return self._array(value)
         if isinstance(value, Mapping):
             return self._within(value, depth, lambda: self._mapping(value, depth))
-        if isinstance(value, (list, tuple, AbstractSet)) or (
-            isinstance(value, Sequence) and not _is_binary(value)
-        ):
+        if isinstance(value, (list, tuple, AbstractSet)) or (isinstance(value, Sequence) and not _is_binary(value)):
             return self._within(value, depth, lambda: self._items(value, depth))
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             held = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}

@@ -6,6 +6,7 @@ itself, and hands back the one it left. All of this happens on the drain's threa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -118,7 +119,5 @@ class Sink(ABC):
     def discard(self, fd: int) -> None:
         """Closes and removes a file that was opened ahead and never written."""
         file = self.close_file(fd)
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(file.path)
-        except OSError:
-            pass

@@ -49,10 +49,14 @@ class SpoolSink(Sink):
     def current(self, file: OpenFile) -> None:
         """A spool is made under its own name."""
 
-    def settle(self, retired: Retired, last: bool) -> None:
+    def settle(self, retired: Retired, last: bool) -> None:  # noqa: ARG002 - each spool goes the same way
         if retired.records:
             self._submit(
-                self.stream_name, retired.file.path, retired.file.generation, retired.first_seq, retired.next_seq
+                self.stream_name,
+                retired.file.path,
+                retired.file.generation,
+                retired.first_seq,
+                retired.next_seq,
             )
         else:
             os.unlink(retired.file.path)

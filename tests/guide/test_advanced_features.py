@@ -27,9 +27,7 @@ def test_performance_metrics(advanced_logger):
         advanced_logger.log_performance_metrics(batch_time, data_time)
 
     assert advanced_logger.close()
-    rows = [
-        row for row in json_lines(Path("logs/my_experiment_system.jsonl")) if row["kind"] == "performance"
-    ]
+    rows = [row for row in json_lines(Path("logs/my_experiment_system.jsonl")) if row["kind"] == "performance"]
     assert [(row["batch_time"], row["data_time"]) for row in rows] == [(0.5, 0.1), (0.7, 0.1), (0.9, 0.4)]
     performance = summary_of(Path("logs"), "my_experiment")["performance"]
     assert performance["batch_time"]["mean"] == pytest.approx(0.7)

@@ -35,9 +35,7 @@ def test_the_files_of_the_guide_stand_and_hold_what_it_says():
 
     logs = Path("logs")
     assert any("ResNet18" in line.text for line in text_lines(logs / "experiment_main.log"))
-    assert any(
-        line.text.startswith("epoch=1 batch=1/1") for line in text_lines(logs / "experiment_training.log")
-    )
+    assert any(line.text.startswith("epoch=1 batch=1/1") for line in text_lines(logs / "experiment_training.log"))
     assert "ValueError: bad value" in (logs / "experiment_errors.log").read_text()
     assert [row["loss"] for row in json_lines(logs / "experiment_metrics.jsonl")] == [0.5]
     assert summary_of(logs, "experiment")["total_metrics"] == 1

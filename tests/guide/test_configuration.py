@@ -47,9 +47,7 @@ def test_rotation_keeps_so_many_files_and_none_larger():
     assert batches == list(range(batches[0], 201))
 
 
-@pytest.mark.parametrize(
-    "level", [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL]
-)
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL])
 def test_log_levels_filter_text_and_never_metrics(level):
     """Batch lines are INFO; whatever the level, the metrics are all there."""
     with AdvancedLogger(log_level=level) as advanced_logger:

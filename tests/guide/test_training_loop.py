@@ -62,9 +62,7 @@ def test_training_loop_integration(advanced_logger, training, loss_is):
                 learning_rate=optimizer.param_groups[0]["lr"],
                 gradient_norm=calculate_gradient_norm(model),
             )
-            expected.append(
-                (epoch + 1, batch_idx + 1, train_losses[-1], accuracy, calculate_gradient_norm(model))
-            )
+            expected.append((epoch + 1, batch_idx + 1, train_losses[-1], accuracy, calculate_gradient_norm(model)))
 
         # Validation
         val_metrics = validate(model, val_dataloader)
@@ -101,14 +99,10 @@ def test_training_loop_integration(advanced_logger, training, loss_is):
     assert {row["learning_rate"] for row in rows} == {1e-2}
 
     lines = batch_lines(logs / "my_experiment_training.log")
-    assert [line.fields["batch"] for line in lines] == [
-        f"{b + 1}/{batches}" for b in range(batches)
-    ] * num_epochs
+    assert [line.fields["batch"] for line in lines] == [f"{b + 1}/{batches}" for b in range(batches)] * num_epochs
     assert [float(line.fields["loss"]) for line in lines] == [row["loss"] for row in rows]
 
-    validations = [
-        line for line in text_lines(logs / "my_experiment_training.log") if "validation" in line.text
-    ]
+    validations = [line for line in text_lines(logs / "my_experiment_training.log") if "validation" in line.text]
     assert [float(line.fields["accuracy"]) for line in validations] == val_accuracies
     assert validations[0].fields["best"] == "true"
 

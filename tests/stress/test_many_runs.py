@@ -31,7 +31,9 @@ def one_run(log_dir: Path, number: int, of: int) -> None:
         log.end_training()
 
 
-@pytest.mark.parametrize("runs", [pytest.param(50, id="short"), pytest.param(1000, id="long", marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "runs", [pytest.param(50, id="short"), pytest.param(1000, id="long", marks=pytest.mark.stress)]
+)
 def test_the_summaries_of_many_runs_are_a_leaderboard_and_nothing_is_left(tmp_path: Path, runs: int):
     one_run(tmp_path / "before", 0, 1)  # what the first run loads for good, stays open for good
     threads, open_before = threading.active_count(), descriptors()

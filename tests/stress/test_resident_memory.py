@@ -45,7 +45,9 @@ LIMIT_KIB = 8 * 1024
         pytest.param(1_000_000, 1_000_000, id="long", marks=pytest.mark.stress),
     ],
 )
-def test_the_peak_over_the_last_tenth_exceeds_that_over_the_second_by_at_most_8_mb(tmp_path: Path, window: int, part_rows: int):
+def test_the_peak_over_the_last_tenth_exceeds_that_over_the_second_by_at_most_8_mb(
+    tmp_path: Path, window: int, part_rows: int
+):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "logs"), str(window), str(part_rows)]
     # Other pools of Arrow's keep what they once had, which would count as ours.
     environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}

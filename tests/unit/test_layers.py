@@ -141,9 +141,7 @@ def test_torch_is_imported_by_integrations_only(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_pyarrow_is_imported_inside_functions_only(module):
-    at_import = [
-        (line, name) for line, name, runs in imports_of(module) if runs and name.split(".")[0] == "pyarrow"
-    ]
+    at_import = [(line, name) for line, name, runs in imports_of(module) if runs and name.split(".")[0] == "pyarrow"]
     assert not at_import
 
 
@@ -161,9 +159,7 @@ def test_header_has_one_includer(header, includer):
 
 
 def test_the_core_opens_no_files_and_starts_no_threads():
-    calls = re.compile(
-        r"\b(open|openat|fopen|creat|pthread_create|thrd_create|fork|localtime_r|localtime)\s*\("
-    )
+    calls = re.compile(r"\b(open|openat|fopen|creat|pthread_create|thrd_create|fork|localtime_r|localtime)\s*\(")
     comment = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
     for path in (CHECKOUT / "csrc").glob("*.c*"):
         assert not calls.search(comment.sub("", path.read_text())), path.name

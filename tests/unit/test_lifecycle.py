@@ -37,7 +37,11 @@ def test_a_second_attempt_begins_with_a_rotation_and_overwrites_nothing(tmp_path
             assert log.attempt == attempt
             log.log_batch_progress(1, attempt, 3, attempt / 8)
     rows = read_jsonl(tmp_path / "life_metrics.jsonl")
-    assert [(row["attempt"], row["seq"], row["loss"]) for row in rows] == [(1, 1, 0.125), (2, 1, 0.25), (3, 1, 0.375)]
+    assert [(row["attempt"], row["seq"], row["loss"]) for row in rows] == [
+        (1, 1, 0.125),
+        (2, 1, 0.25),
+        (3, 1, 0.375),
+    ]
     parts = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*metrics.parquet/*/*.parquet"))
     assert parts == [f"life_metrics.parquet/attempt={n}/rank00000-000001.parquet" for n in (1, 2, 3)]
     assert "batch=3/3" in (tmp_path / "life_training.log").read_text()
@@ -92,7 +96,10 @@ def test_a_run_that_another_live_process_logs_is_refused_naming_its_pid(tmp_path
         code = f"from advlog_fast import AdvancedLogger\nAdvancedLogger({str(tmp_path)!r}, 'life')"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert f"{RunBusyError.__name__}: 'life' in {tmp_path} is being logged by another live process: pid {os.getpid()}" in done.stderr
+    assert (
+        f"{RunBusyError.__name__}: 'life' in {tmp_path} is being logged by another live process: pid {os.getpid()}"
+        in done.stderr
+    )
 
 
 def test_a_logger_that_nobody_refers_to_closes_itself(tmp_path: Path):

@@ -231,9 +231,7 @@ def test_the_gpus_are_summed(monkeypatch):
         def memory_stats_as_nested_dict(device):
             gb = (device + 1) * GB
             return {
-                "allocated_bytes": {
-                    "all": {"current": gb, "peak": 3 * gb, "allocated": 9 * gb, "freed": 8 * gb}
-                },
+                "allocated_bytes": {"all": {"current": gb, "peak": 3 * gb, "allocated": 9 * gb, "freed": 8 * gb}},
                 "reserved_bytes": {"all": {"current": 2 * gb, "peak": 4 * gb, "allocated": 0, "freed": 0}},
             }
 
@@ -317,9 +315,7 @@ def test_misuse_names_the_argument(interval, receiver, error, message):
 
 
 def test_no_thread_is_left_when_the_process_ends_without_stop():
-    script = (
-        "from advlog_fast.memory_sampler import MemorySampler; MemorySampler(0.01, print).start(); import os"
-    )
+    script = "from advlog_fast.memory_sampler import MemorySampler; MemorySampler(0.01, print).start(); import os"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         capture_output=True,

@@ -90,7 +90,11 @@ def test_a_call_misused_raises_and_loses_nothing_else(log: AdvancedLogger, case:
 
 
 OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "a name that is a path": ({"experiment_name": "../x"}, ValueError, r"^experiment_name: .*\(such as 'x'\), got str '\.\./x'$"),
+    "a name that is a path": (
+        {"experiment_name": "../x"},
+        ValueError,
+        r"^experiment_name: .*\(such as 'x'\), got str '\.\./x'$",
+    ),
     "a name with a NUL": ({"experiment_name": "a\0b"}, ValueError, r"^experiment_name: "),
     "a device of Windows": ({"experiment_name": "CON"}, ValueError, r"^experiment_name: .*'run_CON'"),
     "a name of 4 KB": ({"experiment_name": "x" * 4096}, ValueError, r"^experiment_name: "),
@@ -98,7 +102,11 @@ OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no size": ({"max_log_size": 0}, ValueError, r"^max_log_size: expected an integer from 1024 .*, got int 0$"),
     "no files": ({"max_log_files": 0}, ValueError, r"^max_log_files: expected an integer from 1 "),
     "an unknown level": ({"log_level": "LOUD"}, TypeError, r"^log_level: expected a level .*, got str 'LOUD'$"),
-    "an unknown overflow": ({"overflow": "spill"}, ValueError, r"^overflow: expected 'block' or 'drop_newest', got str 'spill'$"),
+    "an unknown overflow": (
+        {"overflow": "spill"},
+        ValueError,
+        r"^overflow: expected 'block' or 'drop_newest', got str 'spill'$",
+    ),
     "an option that is none": ({"colour": 1}, TypeError, r"colour"),
 }  # fmt: skip
 
@@ -113,18 +121,28 @@ def test_an_option_misused_raises_and_makes_no_file(tmp_path: Path, case: str):
 
 def test_a_directory_that_cannot_be_made_raises_naming_log_dir(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(NotADirectoryError, match=r"log_dir: expected a directory that can be written, got '.*file/logs'"):
+    with pytest.raises(
+        NotADirectoryError, match=r"log_dir: expected a directory that can be written, got '.*file/logs'"
+    ):
         AdvancedLogger(tmp_path / "file" / "logs")
 
 
 def test_a_log_that_is_no_regular_file_is_refused_and_nothing_stays_open(tmp_path: Path):
     (tmp_path / "odd_main.log").mkdir()
-    with pytest.raises(OSError, match="log_dir: expected .*odd_main.log"):
+    with pytest.raises(OSError, match=r"log_dir: expected .*odd_main\.log"):
         AdvancedLogger(tmp_path, "odd", console="off")
     (tmp_path / "odd_main.log").rmdir()
     with AdvancedLogger(tmp_path, "odd", console="off") as log:
         log.log_batch_progress(1, 1, 1, 0.5)
     assert len(read_jsonl(tmp_path / "odd_metrics.jsonl")) == 1
+
+
+def raised(message: str) -> RuntimeError:
+    """An error that has a traceback."""
+    try:
+        raise RuntimeError(message)
+    except RuntimeError as error:
+        return error
 
 
 def test_a_message_is_one_physical_line_in_every_text_file_and_forges_nothing(tmp_path: Path):
@@ -134,10 +152,7 @@ def test_a_message_is_one_physical_line_in_every_text_file_and_forges_nothing(tm
         log.log_event("note", text=forged)
         log.log_validation(1, {"accuracy\nERROR forged": 0.5})
         log.log_batch_progress(1, 1, 1, 0.5, **{"x\nERROR forged": 1.0})
-        try:
-            raise RuntimeError(forged)
-        except RuntimeError as error:
-            log.log_error(error, operation=forged, context={"why\n": forged})
+        log.log_error(raised(forged), operation=forged, context={"why\n": forged})
         log.log_recovery(forged, forged)
     for name in ("forged_main.log", "forged_training.log", "forged_errors.log"):
         content = (tmp_path / name).read_bytes()

@@ -39,7 +39,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]
     log_dir = tmp_path_factory.mktemp("logged")
     values = some_doubles(60_004)
     rows = len(values) // 7
-    with AdvancedLogger(log_dir, "bits", console="off", max_log_size=200_000, max_log_files=1000, part_rows=3000) as log:
+    with AdvancedLogger(
+        log_dir, "bits", console="off", max_log_size=200_000, max_log_files=1000, part_rows=3000
+    ) as log:
         for i in range(rows):
             seven = values[7 * i : 7 * i + 7]
             log.log_batch_progress(1, i + 1, rows, *seven[:6], other=seven[6])
@@ -50,7 +52,9 @@ def flat(rows: list[dict[str, Any]]) -> list[bytes]:
     return [bits(row[name]) for row in rows for name in METRICS]
 
 
-def test_jsonl_and_parquet_give_the_same_rows_equal_to_the_bit_to_what_was_logged(logged: tuple[Path, list[float]]):
+def test_jsonl_and_parquet_give_the_same_rows_equal_to_the_bit_to_what_was_logged(
+    logged: tuple[Path, list[float]],
+):
     log_dir, values = logged
     expected = [bits(value) for value in values]
     from_lines = read_jsonl(log_dir / "bits_metrics.jsonl")
@@ -68,7 +72,11 @@ def test_every_line_passes_a_strict_parser(logged: tuple[Path, list[float]]):
         raise AssertionError(f"not JSON: {name}")
 
     log_dir, _ = logged
-    files = [*log_dir.glob("bits_metrics.jsonl*"), log_dir / "bits_events.jsonl", log_dir / "bits_system.jsonl"]
+    files = [
+        *log_dir.glob("bits_metrics.jsonl*"),
+        log_dir / "bits_events.jsonl",
+        log_dir / "bits_system.jsonl",
+    ]
     assert len(files) > 5
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():

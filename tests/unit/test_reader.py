@@ -152,9 +152,7 @@ class TestReadRun:
             *(*CORE, "late", "early", "third", "unresolved"),
         ]
         assert table.schema.field("attempt").type == pa.int32()
-        keys = list(
-            zip(*(table.column(name).to_pylist() for name in ("attempt", "rank", "seq")), strict=True)
-        )
+        keys = list(zip(*(table.column(name).to_pylist() for name in ("attempt", "rank", "seq")), strict=True))
         assert keys == [*((1, 0, seq) for seq in range(12)), (1, 3, 0), (2, 0, 0)]
         columns = table.to_pydict()
         assert list(map(bits, columns["early"][:6])) == list(map(bits, ODD))
@@ -191,9 +189,7 @@ class TestReadRun:
         for index in range(70_000):
             spool.add({"loss": float(index)})
         put(paths, spool, 1, sealed=False)
-        assert read_run(paths.log_dir, "exp").metrics.column("loss").to_pylist() == list(
-            map(float, range(70_000))
-        )
+        assert read_run(paths.log_dir, "exp").metrics.column("loss").to_pylist() == list(map(float, range(70_000)))
 
     def test_a_spool_whose_part_stands_is_not_counted_twice(self, paths):
         spool = Spool().add({"loss": 1.0}).add({"loss": 2.0})
@@ -249,9 +245,7 @@ class TestReadRun:
 
     def test_events_errors_and_the_summary(self, paths):
         paths.events_jsonl.write_text(
-            line(3, event="epoch_end")
-            + line(5, event="error", type="ValueError")
-            + line(7, event="milestone")
+            line(3, event="epoch_end") + line(5, event="error", type="ValueError") + line(7, event="milestone")
         )
         RunPaths(paths.log_dir, "exp", 1).events_jsonl.write_text(line(4, event="late", rank=1, attempt=2))
         paths.summary.write_text('{"status": "completed", "loss_stats": {"mean": null}}\n')
@@ -288,9 +282,7 @@ class TestReadRun:
     def test_a_run_that_is_not_there_is_an_error_that_names_those_that_are(self, paths):
         put(RunPaths(paths.log_dir, "first"), Spool().add({"loss": 1.0}), 1, sealed=False)
         RunPaths(paths.log_dir, "second", 3).system_jsonl.write_text("")
-        with pytest.raises(
-            RunNotFoundError, match=r"got 'third'; the runs there are first, second$"
-        ) as caught:
+        with pytest.raises(RunNotFoundError, match=r"got 'third'; the runs there are first, second$") as caught:
             read_run(paths.log_dir, "third")
         assert isinstance(caught.value, FileNotFoundError)
         assert isinstance(caught.value, AdvlogError)
@@ -350,7 +342,7 @@ def _duckdb(folder: Path) -> list:
     import duckdb
 
     with duckdb.connect() as connection:
-        query = f"SELECT extra['late'] FROM '{folder}/*/*.parquet' ORDER BY attempt, rank, seq"  # noqa: S608
+        query = f"SELECT extra['late'] FROM '{folder}/*/*.parquet' ORDER BY attempt, rank, seq"
         found = [row[0] for row in connection.sql(query).fetchall()]
     # DuckDB before 1.3 gives a list of at most one value.
     return [(value or [None])[0] if isinstance(value, list) else value for value in found]

@@ -12,9 +12,7 @@ BATCHES = 45
 
 @pytest.mark.parametrize("backend", [pytest.param("torch", marks=pytest.mark.torch), "numpy"])
 def test_demo_logs_a_training_run_and_shows_it(run_python, tmp_path, backend):
-    ended = run_python(
-        "-m", "advlog_fast", "demo", "--epochs", "3", "--backend", backend, "--log-dir", "logs"
-    )
+    ended = run_python("-m", "advlog_fast", "demo", "--epochs", "3", "--backend", backend, "--log-dir", "logs")
     assert ended.returncode == 0, ended.stderr
     logs, name = tmp_path / "logs", "digits_demo"
 

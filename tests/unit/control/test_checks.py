@@ -31,9 +31,7 @@ def test_a_whole_number_has_32_bits(value):
 
 def test_metrics_are_float64_nested_ones_flat_and_none_left_out():
     given = {"loss": np.float32(0.5), "val": {"top1": 1, "deep": {"x": Decimal("0.1")}}, "none": None}
-    found = checks.metric_values(
-        "metrics", {**given, "half": Fraction(1, 2), "one": np.array([[2]]), "yes": True}
-    )
+    found = checks.metric_values("metrics", {**given, "half": Fraction(1, 2), "one": np.array([[2]]), "yes": True})
     assert found == {"loss": 0.5, "val/top1": 1.0, "val/deep/x": 0.1, "half": 0.5, "one": 2.0, "yes": 1.0}
     assert {type(value) for value in found.values()} == {float}
 

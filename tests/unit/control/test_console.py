@@ -126,9 +126,7 @@ def test_a_pipe_gets_plain_lines_and_no_bar():
         assert "rich" not in sys.modules
     """)
     environ = {**os.environ, "TERM": "xterm"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environ
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environ)
     assert (done.returncode, done.stderr) == (0, "[advlog] begun\n[advlog] done\n")
 
 

@@ -238,9 +238,7 @@ class TestStorm:
         whole = [header.fields["id"] for header, below in entries if below]
         assert sorted(whole, key=lambda i: int(i[1:])) == [f"e{i}" for i in range(1, 41)]
         assert all(below[-1].startswith("KeyError: ") for _, below in entries if below)
-        last = {
-            header.fields["operation"]: header.fields["repeated"] for header, below in entries if not below
-        }
+        last = {header.fields["operation"]: header.fields["repeated"] for header, below in entries if not below}
         assert last == {f'"thread {t}"': "250" for t in range(8)}
 
 
@@ -280,8 +278,7 @@ class TestCounts:
         headers = [header for header, _ in error_entries(path)][1:]
         assert [header.level for header in headers] == ["WARNING", "INFO", "INFO"]
         assert headers[0].text == (
-            "recovery attempt=1 operation=train "
-            'action="halved the\\nbatch" success=false category=out_of_memory'
+            'recovery attempt=1 operation=train action="halved the\\nbatch" success=false category=out_of_memory'
         )
 
     def test_a_recovery_with_a_wrong_argument_is_named(self, recorder):

@@ -55,9 +55,7 @@ class TestWriting:
     def test_entries_of_many_threads_are_all_there_and_whole(self, opened, path):
         file = opened(max_bytes=20_000, max_files=1000)
         threads = [
-            threading.Thread(
-                target=lambda t=t: [file.write(f"{t} {i} {'x' * 50}\n  | {t} {i}\n") for i in range(500)]
-            )
+            threading.Thread(target=lambda t=t: [file.write(f"{t} {i} {'x' * 50}\n  | {t} {i}\n") for i in range(500)])
             for t in range(8)
         ]
         for thread in threads:
@@ -99,9 +97,7 @@ class TestStart:
             os.mkfifo(path)
         elif kind == "link":
             path.symlink_to(path.with_name("elsewhere"))
-        with pytest.raises(
-            OSError, match=rf"expected a regular file or nothing, got a .*{kind}.*{target.name}"
-        ):
+        with pytest.raises(OSError, match=rf"expected a regular file or nothing, got a .*{kind}.*{target.name}"):
             LineFile(target, max_bytes=1024, max_files=2)
         assert not path.with_name("elsewhere").exists()
 
@@ -213,9 +209,7 @@ class TestFaults:
             "print(file.write('y' * 600))\n"
         )
         path = tmp_path / "run.log"
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", script, path], capture_output=True, text=True, timeout=60
-        )
+        ran = subprocess.run([sys.executable, "-W", "error", script, path], capture_output=True, text=True, timeout=60)
         assert ran.returncode == 0, ran.stderr
         first, second = ran.stdout.splitlines()
         assert first.startswith("[True, False, True, False, True] 3 2 OSError: ")
@@ -257,9 +251,7 @@ class TestInterruptions:
         file.write("next")
         assert path.read_text() == "whole\nnext\n"
 
-    def test_a_thread_that_hangs_in_a_write_costs_others_their_entry_and_a_deadline(
-        self, opened, path, monkeypatch
-    ):
+    def test_a_thread_that_hangs_in_a_write_costs_others_their_entry_and_a_deadline(self, opened, path, monkeypatch):
         monkeypatch.setattr(line_file, "LOCK_TIMEOUT_S", 0.05)
         file = opened()
         entered, leave = threading.Event(), threading.Event()

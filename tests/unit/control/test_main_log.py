@@ -96,8 +96,7 @@ def test_captured_loggers_are_named_until_the_log_is_closed(open_log, path):
 def test_messages_of_many_threads_are_all_there(open_log, path):
     log = open_log()
     threads = [
-        threading.Thread(target=lambda t=t: [log.logger.info("%d %d", t, i) for i in range(200)])
-        for t in range(8)
+        threading.Thread(target=lambda t=t: [log.logger.info("%d %d", t, i) for i in range(200)]) for t in range(8)
     ]
     for thread in threads:
         thread.start()

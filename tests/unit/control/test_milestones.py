@@ -8,9 +8,7 @@ from advlog_fast.control.milestones import PERCENTS, Milestone, Milestones
 
 
 def told(milestones, *updates):
-    return [
-        (update[1], mark.scope, mark.percent) for update in updates for mark in milestones.update(*update)
-    ]
+    return [(update[1], mark.scope, mark.percent) for update in updates for mark in milestones.update(*update)]
 
 
 def test_an_epoch_tells_each_mark_at_the_batch_that_reaches_it():
@@ -92,8 +90,6 @@ def test_each_mark_comes_once_and_at_the_first_batch_that_is_far_enough(total, e
         for batch in range(1, total + 1):
             found += [(epoch, batch, m) for m in milestones.update(epoch, batch, total, epochs)]
     for epoch, batch, mark in found:
-        done, whole = (
-            (batch, total) if mark.scope == "epoch" else ((epoch - 1) * total + batch, epochs * total)
-        )
+        done, whole = (batch, total) if mark.scope == "epoch" else ((epoch - 1) * total + batch, epochs * total)
         assert done * 100 >= mark.percent * whole > (done - 1) * 100
     assert len(found) == len(set(found)) == 4 * epochs + 4

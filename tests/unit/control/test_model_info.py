@@ -51,9 +51,7 @@ def test_types_and_devices_are_split(torch):
 
 
 def test_a_shared_parameter_counts_once(torch):
-    model = torch.nn.ModuleDict(
-        {"embed": torch.nn.Embedding(100, 8), "head": torch.nn.Linear(8, 100, bias=False)}
-    )
+    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(100, 8), "head": torch.nn.Linear(8, 100, bias=False)})
     model["head"].weight = model["embed"].weight
     described = describe_model(model)
     assert described["total_parameters"] == 800
@@ -143,9 +141,7 @@ def test_an_estimator_gives_its_hyperparameters_and_its_fitted_weights():
 
 def test_an_estimator_of_many_weight_arrays():
     neural_network = pytest.importorskip("sklearn.neural_network")
-    model = neural_network.MLPClassifier(
-        hidden_layer_sizes=(3,), max_iter=2000, solver="lbfgs", random_state=0
-    )
+    model = neural_network.MLPClassifier(hidden_layer_sizes=(3,), max_iter=2000, solver="lbfgs", random_state=0)
     model.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
     assert describe_model(model)["total_parameters"] == 2 * 3 + 3 + 3 + 1
 

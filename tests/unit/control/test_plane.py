@@ -137,9 +137,7 @@ class TestTraining:
         plane.log_event("before")
         run.link.last_seq = 41
         plane.log_event("after")
-        assert [
-            row["seq"] for row in json_lines(run.paths.events_jsonl) if row["event"] in ("before", "after")
-        ] == [
+        assert [row["seq"] for row in json_lines(run.paths.events_jsonl) if row["event"] in ("before", "after")] == [
             -1,
             41,
         ]
@@ -185,9 +183,7 @@ class TestEpochs:
 
     def test_the_first_value_that_is_not_finite_is_a_warning_everywhere(self, run, plane):
         plane.nonfinite("loss", NonFinite("nan", 97, 45, 1, 45, 10**18))
-        assert run.link.lines == [
-            (logging.WARNING, "nonfinite metric=loss value=nan step=45 epoch=1 batch=45")
-        ]
+        assert run.link.lines == [(logging.WARNING, "nonfinite metric=loss value=nan step=45 epoch=1 batch=45")]
         (event,) = run.events("nonfinite")
         assert (event["level"], event["metric"], event["first_seq"]) == ("WARNING", "loss", 97)
         assert "loss" in run.shown.getvalue()
@@ -224,9 +220,7 @@ class TestFacts:
         assert run.events("model_info")[0]["model"]["total_parameters"] == 15
         assert plane.summary()["model"]["total_parameters"] == 15
 
-    def test_a_long_event_is_one_line_of_at_most_4096_bytes_in_the_ring_and_whole_in_the_events(
-        self, run, plane
-    ):
+    def test_a_long_event_is_one_line_of_at_most_4096_bytes_in_the_ring_and_whole_in_the_events(self, run, plane):
         plane.log_event(FORGED, text="ü" * 5000)
         assert len(run.texts()[0].encode()) <= 4096
         assert run.events(FORGED)[0]["text"] == "ü" * 5000

@@ -76,9 +76,7 @@ class TestBuild:
         }
 
     def test_the_last_record_is_told(self):
-        totals = Totals(
-            last_epoch=3, last_batch=7, last_step=97, last_time_ns=10**9, metrics={"loss": stats(0.5)}
-        )
+        totals = Totals(last_epoch=3, last_batch=7, last_step=97, last_time_ns=10**9, metrics={"loss": stats(0.5)})
         last = built(totals)["last"]
         assert (last["epoch"], last["batch"], last["total_batches"], last["step"]) == (3, 7, None, 97)
         assert (last["loss"], last["timestamp"]) == (0.5, "1970-01-01T00:00:01.000000Z")

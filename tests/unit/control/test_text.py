@@ -115,11 +115,7 @@ def test_a_time_is_utc_in_whole_microseconds_rounded_down(time_ns, shown):
     assert time_text(time_ns) == shown
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | ANY_TEXT, lambda inner: st.lists(inner, max_size=3)
-    )
-)
+@given(st.recursive(st.none() | st.booleans() | st.floats() | ANY_TEXT, lambda inner: st.lists(inner, max_size=3)))
 def test_json_is_strict_and_one_line_whatever_it_holds(value):
     text = dumps({"v": value})
     assert len(text.splitlines()) == 1

@@ -58,9 +58,7 @@ def two_parts(paths: RunPaths) -> None:
     ids: dict[str, int] = {}
     first = Spool(ids=ids)
     for index, value in enumerate(ODD):
-        first.add(
-            {"loss": value, "early": value}, time_ns=index * 1_000_000, epoch=1, batch=index, step=index
-        )
+        first.add({"loss": value, "early": value}, time_ns=index * 1_000_000, epoch=1, batch=index, step=index)
     seal(paths, first, 1)
     second = Spool(ids=ids, first_seq=len(ODD))
     for value in ODD:
@@ -236,9 +234,7 @@ def test_random_metrics_take_little_more_than_their_entropy(paths):
     for index in range(20_000):
         time_ns += 5_000_000 + random_.randrange(1_000_000)
         values = {name: random_.random() for name in CORE}
-        spool.add(
-            values, time_ns=time_ns, epoch=index // 450, batch=index % 450, total_batches=450, step=index
-        )
+        spool.add(values, time_ns=time_ns, epoch=index // 450, batch=index % 450, total_batches=450, step=index)
     assert seal(paths, spool).path.stat().st_size / 20_000 <= 44
 
 
@@ -276,13 +272,11 @@ def test_pyarrow_reads_the_folder(paths):
     assert pq.read_table(paths.metrics_parquet).num_rows == 20
 
 
-@pytest.mark.parametrize(
-    "source", ["'{}/**/*.parquet'", "read_parquet('{}/**/*.parquet', hive_partitioning=true)"]
-)
+@pytest.mark.parametrize("source", ["'{}/**/*.parquet'", "read_parquet('{}/**/*.parquet', hive_partitioning=true)"])
 def test_duckdb_reads_the_folder(paths, source):
     duckdb = pytest.importorskip("duckdb")
     two_parts(paths)
-    query = f"SELECT attempt, loss, extra['late'] FROM {source.format(paths.metrics_parquet)} ORDER BY ALL"  # noqa: S608
+    query = f"SELECT attempt, loss, extra['late'] FROM {source.format(paths.metrics_parquet)} ORDER BY ALL"
     with duckdb.connect() as connection:
         rows = connection.sql(query).fetchall()
     assert sorted(int(row[0]) for row in rows) == [1] * 19 + [2]

@@ -210,7 +210,7 @@ typedef struct {
     uint64_t batches;
     int64_t first_ns;
     int64_t last_ns;
-    double samples; /* sum of the metric `samples` */
+    double samples; /* sum of the finite values of `samples` in its batch records */
     double tokens;
     advlog_stat loss;
     advlog_stat accuracy;
@@ -300,10 +300,11 @@ void advlog_sink_get(advlog_drain *drain, int sink, advlog_sink_info *out);
 
 /* Drains until something needs the caller; bits of advlog_drain_reason. */
 int advlog_drain_run(advlog_drain *drain, int64_t timeout_ns);
-/* Makes a run return soon. Any thread. */
+/* Makes one run return soon: this one, else the next. Any thread. */
 void advlog_drain_stop(advlog_drain *drain);
 /* Waits until every sink that works has completed what lies below `position`,
- * and the statistics cover it: ADVLOG_OK or _TIMEOUT. Any thread but the drain's. */
+ * and the statistics cover it: ADVLOG_OK, _TIMEOUT, or _FORKED at once. Any
+ * thread but the drain's. */
 int advlog_drain_wait(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
 /* Likewise for the statistics alone. */
 int advlog_drain_wait_totals(advlog_drain *drain, uint64_t position, int64_t timeout_ns);

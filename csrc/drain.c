@@ -17,7 +17,9 @@
 static void sleep_ns(long ns) { nanosleep(&(struct timespec){0, ns}, NULL); }
 
 void drain_lock(advlog_drain *d) {
-    while (exchange32_acquire(&d->lock, 1)) sleep_ns(20000); /* partner: the release in drain_unlock */
+    /* In a forked child its holder may be gone, and nobody is left to share the numbers with. */
+    while (!ring_is_child(d->ring) && exchange32_acquire(&d->lock, 1)) /* partner: the release in drain_unlock */
+        sleep_ns(20000);
 }
 void drain_unlock(advlog_drain *d) { store32_release(&d->lock, 0); /* partner: drain_lock */ }
 
@@ -51,6 +53,7 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
     if (d->count == ADVLOG_MAX_SINKS) return -1;
     drain_sink *s = &d->sink[d->count];
     s->options = *options;
+    if (!s->options.every) s->options.every = 1;
     s->fd = s->next_fd = s->info.retired_fd = -1;
     s->cursor.position = d->frontier;
     s->cursor.next_seq = 1;
@@ -115,10 +118,10 @@ static bool follow(advlog_drain *d) {
         end += h->part;
     }
     if (end == start) return false;
-    bool renamed = names_count(ring) != d->totals.sum.names; /* M: after R, so every id used is counted */
-    if (renamed) labels_update(d->labels, ring);
+    /* M: after R, so every id used is counted. Labels that memory was short for are tried again. */
+    if (names_count(ring) != d->labels->count) labels_update(d->labels, ring);
     drain_lock(d);
-    if (renamed) totals_names(&d->totals, ring);
+    totals_names(&d->totals, ring);
     for (uint64_t p = start; p != end;) {
         advlog_view view = {ring->slots, ring->mask, p};
         if (totals_add(&d->totals, &view)) d->pending |= ADVLOG_DRAIN_NONFINITE;
@@ -139,7 +142,7 @@ static bool pass(advlog_drain *d) {
         drain_sink *s = &d->sink[i];
         progress |= sink_advance(d, i, d->frontier);
         publish(d, i);
-        if (d->frontier - sink_needs(s, d->frontier) > d->frontier - oldest) oldest = sink_needs(s, d->frontier);
+        if (d->frontier - s->cursor.position > d->frontier - oldest) oldest = s->cursor.position;
     }
     store_release(&d->ring->header->read_pos, oldest); /* F, partner G */
     return progress;
@@ -183,7 +186,7 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
         int why = d->pending;
         d->pending = 0;
         if (finished(d)) why |= ADVLOG_DRAIN_DONE;
-        if (load32_acquire(&d->stop)) why |= ADVLOG_DRAIN_STOPPED; /* partner: advlog_drain_stop */
+        if (exchange32_acquire(&d->stop, 0)) why |= ADVLOG_DRAIN_STOPPED; /* partner: advlog_drain_stop */
         int64_t now = advlog_monotonic_ns();
         if (now >= deadline) why |= ADVLOG_DRAIN_TIMEOUT;
         if (why) return why;
@@ -197,7 +200,7 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
 }
 
 void advlog_drain_stop(advlog_drain *d) {
-    store32_release(&d->stop, 1); /* partner: the acquire in advlog_drain_run */
+    store32_release(&d->stop, 1); /* partner: the acquire in advlog_drain_run, which takes it back */
     ring_wake(d->ring);
 }
 
@@ -216,6 +219,7 @@ static bool waited_for(const advlog_drain *d, uint64_t position, bool sinks) {
 
 static int wait_for(advlog_drain *d, uint64_t position, int64_t timeout_ns, bool sinks) {
     int64_t deadline = advlog_monotonic_ns() + timeout_ns;
+    if (ring_is_child(d->ring)) return ADVLOG_FORKED;
     for (long pause = 20000; !waited_for(d, position, sinks); pause = pause < 500000 ? pause * 2 : pause) {
         if (advlog_monotonic_ns() >= deadline) return ADVLOG_TIMEOUT;
         store32_relaxed(&d->hurry, 1); /* relaxed: a wish; the wake below makes it seen */

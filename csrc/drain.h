@@ -32,6 +32,7 @@ typedef struct {
     uint32_t names_written; /* spool: names that the current file defines */
     bool begun;            /* spool: the current file has its first slot */
     bool gap;              /* spool: records were dropped, so the next needs a file of its own */
+    bool torn;             /* what was discarded lies in part in the file, beyond cursor.length */
     int64_t retry_ns;      /* failing: not before this */
 
     atomic_u32 rotate;
@@ -63,9 +64,8 @@ struct advlog_drain {
 void drain_lock(advlog_drain *drain);
 void drain_unlock(advlog_drain *drain);
 
-/* Brings one sink as near to `end` as its file allows; true if it moved. */
+/* Brings one sink as near to `end` as its file allows, and to `end` if it is set
+ * aside; true if it moved. */
 bool sink_advance(advlog_drain *drain, int index, uint64_t end);
 /* The sink's file failed: errno. It will be tried again. */
 void sink_fault(advlog_drain *drain, drain_sink *sink, int error);
-/* The position from which on this sink still needs the ring. */
-uint64_t sink_needs(const drain_sink *sink, uint64_t end);

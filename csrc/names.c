@@ -14,7 +14,7 @@ const char *names_get(const advlog_ring *ring, uint32_t id, uint32_t *bytes) {
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     advlog_name_table *t = ring->names;
     uint32_t count = names_count(ring);
-    if (bytes == 0 || bytes > ADVLOG_MAX_NAME_BYTES) return -1;
+    if (bytes == 0 || bytes > ADVLOG_MAX_NAME_BYTES || ring_is_child(ring)) return -1;
     for (uint32_t id = 0; id < count; id++) {
         uint32_t length;
         const char *name = names_get(ring, id, &length);

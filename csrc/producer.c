@@ -27,11 +27,12 @@ static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_
 static const uint16_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TARGET_CORE + ADVLOG_DATA_TIME};
 
 /* Which argument goes where, for one tuple of keyword names. A call site's tuple
- * is a constant of its code, so its address stands for its names. */
-#define PLAN_NAMES 28
+ * is a constant of its code, so its address stands for its names while it lives. */
+#define PLAN_NAMES 27
 #define PLANS 8
 typedef struct {
     PyObject *names; /* strong */
+    uint16_t recent; /* used since plan_learn last passed by */
     uint16_t target[PLAN_NAMES];
 } call_plan;
 
@@ -42,7 +43,7 @@ typedef struct {
     PyObject *targets;   /* dict: name -> target */
     PyObject *dict;
     PyObject *weakrefs;
-    int silent;          /* not bound, and calls say nothing about it */
+    char silent;         /* not bound, and calls say nothing about it */
     unsigned next_plan;
     call_plan plan[PLANS];
 } producer;
@@ -109,9 +110,12 @@ static inline bool stage(staging *s, unsigned target, PyObject *o) {
     return exact_integer(o, target, &s->integer[target]);
 }
 
-/* The name's target; -1 where it is not known. */
+/* The name's target; -1 where it is not known. A subclass of str (numpy.str_ is
+ * one) is looked up as the plain string it holds: its own code never runs here. */
 static int target_of(const producer *self, PyObject *name) {
-    PyObject *target = PyUnicode_CheckExact(name) ? PyDict_GetItemWithError(self->targets, name) : NULL;
+    PyObject *plain = PyUnicode_Check(name) ? PyUnicode_FromObject(name) : NULL;
+    PyObject *target = plain ? PyDict_GetItemWithError(self->targets, plain) : NULL;
+    Py_XDECREF(plain);
     if (!target) {
         PyErr_Clear();
         return -1;
@@ -120,24 +124,20 @@ static int target_of(const producer *self, PyObject *name) {
 }
 
 static const uint16_t *plan_for(producer *self, PyObject *names) {
-    for (unsigned i = 0; i < PLANS; i++)
-        if (self->plan[i].names == names) return self->plan[i].target;
+    for (unsigned i = 0; i < PLANS; i++) {
+        if (self->plan[i].names != names) continue;
+        self->plan[i].recent = 1;
+        return self->plan[i].target;
+    }
     return NULL;
 }
 
-/* Remembers a call site. A tuple made for one call only (f(**mapping)) would be
- * gone before it is seen again: nobody else holds it. */
-static void plan_learn(producer *self, PyObject *names, Py_ssize_t count) {
-    if (count > PLAN_NAMES || Py_REFCNT(names) < 2) return;
-    call_plan *plan = &self->plan[self->next_plan % PLANS];
-    uint16_t target[PLAN_NAMES];
-    for (Py_ssize_t i = 0; i < count; i++) {
-        int t = target_of(self, PyTuple_GET_ITEM(names, i));
-        if (t < 0) return;
-        target[i] = (uint16_t)t;
-    }
-    self->next_plan++;
-    memcpy(plan->target, target, sizeof target);
+/* Remembers a call site in place of one that was not used lately. A call f(**mapping)
+ * makes its tuple anew each time: such plans are never used, and are the first to go. */
+static void plan_learn(producer *self, PyObject *names, const uint16_t *target) {
+    call_plan *plan;
+    while ((plan = &self->plan[self->next_plan++ % PLANS])->recent) plan->recent = 0;
+    memcpy(plan->target, target, sizeof plan->target);
     PyObject *old = plan->names;
     plan->names = Py_NewRef(names);
     Py_XDECREF(old);
@@ -151,11 +151,18 @@ static bool stage_call(producer *self, staging *s, const uint16_t *order, Py_ssi
     Py_ssize_t count = names ? PyTuple_GET_SIZE(names) : 0;
     if (!count) return true;
     const uint16_t *plan = plan_for(self, names);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        int target = plan ? plan[i] : target_of(self, PyTuple_GET_ITEM(names, i));
-        if (target < 0 || !stage(s, (unsigned)target, args[nargs + i])) return false;
+    if (ADVLOG_LIKELY(plan != NULL)) {
+        for (Py_ssize_t i = 0; i < count; i++)
+            if (!stage(s, plan[i], args[nargs + i])) return false;
+        return true;
     }
-    if (!plan) plan_learn(self, names, count);
+    uint16_t learned[PLAN_NAMES];
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int target = target_of(self, PyTuple_GET_ITEM(names, i));
+        if (target < 0 || !stage(s, (unsigned)target, args[nargs + i])) return false;
+        if (i < PLAN_NAMES) learned[i] = (uint16_t)target;
+    }
+    if (count <= PLAN_NAMES) plan_learn(self, names, learned);
     return true;
 }
 
@@ -296,6 +303,24 @@ static PyObject *producer_try_record(PyObject *op, PyObject *args) {
     return PyLong_FromLong(push(self, &s, time_ns ? time_ns : advlog_wall_ns()));
 }
 
+/* The names that every ring has. */
+static PyObject *fixed_targets(void) {
+    PyObject *targets = PyDict_New();
+    for (int i = 0; targets && i < TARGET_NAME; i++) {
+        PyObject *target = PyLong_FromLong(i);
+        if (!target || PyDict_SetItemString(targets, FIXED_NAMES[i], target)) Py_CLEAR(targets);
+        Py_XDECREF(target);
+    }
+    return targets;
+}
+
+static void forget_plans(producer *self) {
+    for (unsigned i = 0; i < PLANS; i++) {
+        self->plan[i].recent = 0;
+        Py_CLEAR(self->plan[i].names);
+    }
+}
+
 static PyObject *producer_bind(PyObject *op, PyObject *args) {
     producer *self = (producer *)op;
     PyObject *address, *owner;
@@ -306,6 +331,10 @@ static PyObject *producer_bind(PyObject *op, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "_bind: expected the address of a ring of this build");
         return NULL;
     }
+    PyObject *targets = fixed_targets(); /* ids are a ring's own */
+    if (!targets) return NULL;
+    forget_plans(self);
+    Py_SETREF(self->targets, targets);
     self->ring = ring;
     Py_XSETREF(self->owner, Py_NewRef(owner));
     Py_RETURN_NONE;
@@ -318,23 +347,29 @@ static PyObject *producer_unbind(PyObject *op, PyObject *Py_UNUSED(none)) {
     Py_RETURN_NONE;
 }
 
-/* _learn(name): gives the name an id; False where there are no more. */
-static PyObject *producer_learn(PyObject *op, PyObject *name) {
-    producer *self = (producer *)op;
+/* 1: the plain string has an id; 0: there are no more; -1: an error is set. */
+static int learn(producer *self, PyObject *name) {
     Py_ssize_t bytes;
     const char *utf8 = PyUnicode_AsUTF8AndSize(name, &bytes);
-    if (!utf8) return NULL;
-    if (!self->ring) Py_RETURN_FALSE;
-    if (ring_is_child(self->ring)) Py_RETURN_FALSE;
-    if (target_of(self, name) >= 0) Py_RETURN_TRUE;
+    if (!utf8) return -1;
+    if (!self->ring || ring_is_child(self->ring)) return 0;
+    if (target_of(self, name) >= 0) return 1;
     int id = advlog_name_intern(self->ring, utf8, (uint64_t)bytes);
-    if (id < 0) Py_RETURN_FALSE;
+    if (id < 0) return 0;
     PyObject *target = PyLong_FromLong(TARGET_NAME + id);
-    if (!target) return NULL;
+    if (!target) return -1;
     int failed = PyDict_SetItem(self->targets, name, target);
     Py_DECREF(target);
-    if (failed) return NULL;
-    Py_RETURN_TRUE;
+    return failed ? -1 : 1;
+}
+
+/* _learn(name): gives the name an id; False where there are no more. */
+static PyObject *producer_learn(PyObject *op, PyObject *name) {
+    PyObject *plain = PyUnicode_FromObject(name); /* raises TypeError where it is no string */
+    if (!plain) return NULL;
+    int known = learn((producer *)op, plain);
+    Py_DECREF(plain);
+    return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
 static PyObject *producer_self(PyObject *op, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(op); }
@@ -364,12 +399,7 @@ static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyO
     producer *self = (producer *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->silent = 1;
-    self->targets = PyDict_New();
-    for (int i = 0; self->targets && i < TARGET_NAME; i++) {
-        PyObject *target = PyLong_FromLong(i);
-        if (!target || PyDict_SetItemString(self->targets, FIXED_NAMES[i], target)) Py_CLEAR(self->targets);
-        Py_XDECREF(target);
-    }
+    self->targets = fixed_targets();
     if (!self->targets) {
         Py_DECREF(self);
         return NULL;
@@ -392,7 +422,7 @@ static int producer_clear(PyObject *op) {
     self->ring = NULL;
     Py_CLEAR(self->owner);
     Py_CLEAR(self->dict);
-    for (unsigned i = 0; i < PLANS; i++) Py_CLEAR(self->plan[i].names);
+    forget_plans(self);
     return 0;
 }
 

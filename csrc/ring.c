@@ -6,11 +6,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <pthread.h>
 #ifdef __linux__
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#else
-#include <pthread.h>
 #endif
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "slots are little-endian");
@@ -21,9 +20,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "slots are little-endi
 
 /* ---- fork ---- */
 
-#ifdef __linux__
 /* A page of the handle's own, which the kernel wipes in a child however it forked. */
-static bool canary_new(advlog_ring *ring) {
+static bool canary_page(advlog_ring *ring) {
+#ifdef MADV_WIPEONFORK
     void *page = mmap(NULL, ADVLOG_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) return false;
     if (madvise(page, ADVLOG_PAGE_BYTES, MADV_WIPEONFORK) != 0) {
@@ -34,22 +33,30 @@ static bool canary_new(advlog_ring *ring) {
     ring->canary_alive = 1;
     store32_relaxed(ring->canary, 1);
     return true;
-}
-static void canary_free(advlog_ring *ring) { munmap(ring->canary, ADVLOG_PAGE_BYTES); }
 #else
-/* How many forks lie between the first process and this one. */
-static atomic_u32 generation;
-static void count_fork(void) { add32_relaxed(&generation, 1); }
+    (void)ring;
+    return false;
+#endif
+}
+
+/* Where no kernel does that: how many forks lie between the first process and this one. */
+static atomic_u32 forks;
+static bool forks_counted;
+static void count_fork(void) { add32_relaxed(&forks, 1); }
+static void watch_forks(void) { forks_counted = pthread_atfork(NULL, NULL, count_fork) == 0; }
+
 static bool canary_new(advlog_ring *ring) {
-    static bool watching;
-    if (!watching && pthread_atfork(NULL, NULL, count_fork) != 0) return false;
-    watching = true;
-    ring->canary = &generation;
-    ring->canary_alive = load32_relaxed(&generation);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (canary_page(ring)) return true;
+    if (pthread_once(&once, watch_forks) != 0 || !forks_counted) return false;
+    ring->canary = &forks;
+    ring->canary_alive = load32_relaxed(&forks);
     return true;
 }
-static void canary_free(advlog_ring *ring) { (void)ring; }
-#endif
+
+static void canary_free(advlog_ring *ring) {
+    if (ring->canary != &forks) munmap(ring->canary, ADVLOG_PAGE_BYTES);
+}
 
 /* ---- memory ---- */
 
@@ -74,7 +81,7 @@ int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t st
     store_relaxed(&h->write_pos, start);
     store_relaxed(&h->cached_read_pos, start);
     store_relaxed(&h->read_pos, start);
-    for (int i = 0; i < ADVLOG_MAX_SINKS; i++) h->cursor[i].copy[0].position = start;
+    for (int i = 0; i < ADVLOG_MAX_SINKS; i++) h->cursor[i].copy[0] = (advlog_cursor){.position = start, .next_seq = 1};
 
     /* Each slot gets the mark of the lap before the first: no mark is ever taken
      * for a published one, wherever positions start. It also brings the pages in. */
@@ -126,6 +133,7 @@ void advlog_ring_detach(advlog_ring *ring) {
 /* ---- producers ---- */
 
 void ring_wake(advlog_ring *ring) {
+    if (ring_is_child(ring)) return; /* it sleeps in another process, whose memory is not ours to write */
     /* Relaxed: the word's change alone makes a futex wait that begins later return. */
     add32_relaxed(&ring->header->wake, 1);
 #ifdef __linux__
@@ -144,7 +152,8 @@ int ring_look_again(advlog_ring *ring, uint64_t slots) {
     uint64_t used = p + slots - r;
     if (used > ring->count / 2) {
         fence_full(); /* partner: the drain's fence between `sleeping` and its last look */
-        if (load32_relaxed(&h->sleeping)) ring_wake(ring); /* relaxed: the fence orders it */
+        /* Relaxed: the fence orders it. Exchanged: one system call a sleep, by whoever comes first. */
+        if (load32_relaxed(&h->sleeping) && exchange32_acquire(&h->sleeping, 0)) ring_wake(ring);
     }
     return used > ring->count ? ADVLOG_FULL : ADVLOG_OK;
 }
@@ -245,6 +254,7 @@ int advlog_wait_room(advlog_ring *ring, uint64_t slots, int64_t timeout_ns) {
 
 uint64_t advlog_ring_close(advlog_ring *ring) {
     advlog_ring_header *h = ring->header;
+    if (ring_is_child(ring)) return advlog_ring_write_pos(ring);
     for (;;) {
         uint64_t r = load_acquire(&h->read_pos);     /* G, partner F */
         uint64_t p = load_relaxed(&h->write_pos);    /* relaxed, after G: at or past r */
@@ -276,7 +286,9 @@ uint64_t advlog_ring_accepted(const advlog_ring *ring, int stream) {
     const advlog_ring_header *h = ring->header;
     return load_relaxed(&h->accepted_call[stream]) + load_relaxed(&h->accepted_push[stream]);
 }
-void advlog_ring_count_drop(advlog_ring *ring, int reason) { add_relaxed(&ring->header->dropped[reason], 1); }
+void advlog_ring_count_drop(advlog_ring *ring, int reason) {
+    if (!ring_is_child(ring)) add_relaxed(&ring->header->dropped[reason], 1);
+}
 uint64_t advlog_ring_dropped(const advlog_ring *ring, int reason) { return load_relaxed(&ring->header->dropped[reason]); }
 
 void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out) {

@@ -31,7 +31,7 @@ void sink_fault(advlog_drain *d, drain_sink *s, int error) {
     int64_t now = advlog_monotonic_ns();
     s->info.error = error;
     s->info.faults++;
-    s->retry_ns = now + SINK_RETRY_NS;
+    s->retry_ns = now + (s->info.set_aside ? SINK_PROBE_NS : SINK_RETRY_NS);
     if (!s->info.failing_since_ns) {
         s->info.failing_since_ns = now;
         d->pending |= ADVLOG_DRAIN_FAULT;
@@ -45,9 +45,17 @@ static void recovered(advlog_drain *d, drain_sink *s) {
     d->pending |= ADVLOG_DRAIN_FAULT;
 }
 
-/* Forgets what is formatted but not written, and cuts what a write left torn. */
+/* Takes out of the file what is no whole record. False where it could not. */
+static bool cut(drain_sink *s) {
+    /* EINVAL: no regular file, so it has no length. */
+    if (ftruncate(s->fd, (off_t)s->cursor.length) != 0 && errno != EINVAL) return false;
+    s->torn = false;
+    return true;
+}
+
+/* Forgets what is formatted but not written. */
 static void discard_buffer(drain_sink *s) {
-    if (s->sent && s->fd >= 0 && ftruncate(s->fd, (off_t)s->cursor.length) != 0) s->info.faults++;
+    if (s->sent) s->torn = true;
     s->used = s->sent = 0;
     s->next = s->cursor;
     s->next_filtered = s->info.filtered;
@@ -77,18 +85,25 @@ static void drop_until(advlog_drain *d, int index, uint64_t end) {
 static bool out_of_patience(const advlog_drain *d, const drain_sink *s, int64_t now) {
     if (!s->info.failing_since_ns) return false;
     uint64_t held = advlog_ring_write_pos(d->ring) - s->cursor.position;
+    if (held == 0) return false;
     return now - s->info.failing_since_ns >= SINK_PATIENCE_NS || held > d->ring->count - d->ring->count / 8;
 }
 
 /* ---- writing ---- */
 
-/* 1: all is in the file; 0: a fault. */
+/* True: all is in the file. False: a fault. */
 static bool write_buffer(advlog_drain *d, drain_sink *s) {
+    if (s->torn && !cut(s)) {
+        sink_fault(d, s, errno);
+        return false;
+    }
     while (s->sent < s->used) {
         ssize_t n = write(s->fd, s->buffer + s->sent, s->used - s->sent);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             sink_fault(d, s, n < 0 ? errno : ENOSPC);
+            /* Between two attempts, and when the process ends, no line stands half in the file. */
+            if (s->sent && ftruncate(s->fd, (off_t)s->cursor.length) == 0) s->sent = 0;
             return false;
         }
         s->sent += (size_t)n;
@@ -132,6 +147,7 @@ static size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *
 static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
     uint32_t bytes;
     const char *name = names_get(d->ring, id, &bytes);
+    if (!name) return 0; /* a damaged table: the id stays without a name */
     unsigned parts = record_slots_for_text(bytes);
     advlog_slot h = {.kind = ADVLOG_KIND_NAME, .part = (uint8_t)parts, .count = (uint16_t)bytes, .level = (uint16_t)id};
     store_relaxed(&h.mark, 1); /* relaxed: no thread shares a spool's slots */
@@ -152,11 +168,11 @@ static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
 /* A record's slots, before them whatever the file lacks to be read by itself. */
 static bool put_spool_record(advlog_drain *d, drain_sink *s, const advlog_view *view, const advlog_slot *header,
                              size_t *bytes) {
-    uint32_t names = d->labels->count - s->names_written;
+    uint32_t names = d->totals.sum.names - s->names_written;
     if (!make_room(s, ADVLOG_SLOT_BYTES * (1 + (size_t)header->part) + (size_t)names * NAME_SLOTS_BYTES)) return false;
     char *out = s->buffer + s->used;
     if (!s->begun) out += put_spool_begin(d, s, out);
-    for (uint32_t id = s->names_written; id < d->labels->count; id++) out += put_spool_name(d, id, out);
+    for (uint32_t id = s->names_written; id < d->totals.sum.names; id++) out += put_spool_name(d, id, out);
     out += put_slots(out, header, header->part, view);
     *bytes = (size_t)(out - (s->buffer + s->used));
     return true;
@@ -177,10 +193,7 @@ static enum put put_record(advlog_drain *d, drain_sink *s, const advlog_view *vi
     const advlog_slot *header = view_slot(view, 0);
     if (s->options.kind == ADVLOG_SINK_SPOOL) return put_spool_record(d, s, view, header, bytes) ? PUT : PUT_NO_ROOM;
     if (filtered_out(s, header)) return PUT_NOTHING;
-    if (!make_room(s, format_bound(view, d->labels))) {
-        s->lines -= s->options.kind == ADVLOG_SINK_TEXT && header->kind != ADVLOG_KIND_EVENT;
-        return PUT_NO_ROOM;
-    }
+    if (!make_room(s, format_bound(view, d->labels))) return PUT_NO_ROOM;
     const advlog_identity *identity = &d->ring->header->identity;
     char *out = s->buffer + s->used;
     *bytes = s->options.kind == ADVLOG_SINK_TEXT
@@ -207,17 +220,21 @@ static bool fill_buffer(advlog_drain *d, drain_sink *s, uint64_t end) {
             uint64_t lines = s->lines;
             size_t bytes = 0;
             enum put put = put_record(d, s, &view, &bytes);
-            if (put == PUT_NO_ROOM) return false;
-            if (put == PUT && file_is_full(s, bytes)) {
-                s->lines = lines; /* it will be formatted again, for the next file */
-                return true;
+            bool full = put == PUT && file_is_full(s, bytes);
+            if (put == PUT_NO_ROOM || full) {
+                s->lines = lines; /* it will be formatted again */
+                return full;
             }
             if (put == PUT) {
+                if (!s->next_file_records) {
+                    s->info.file_first_seq = s->next.next_seq;
+                    s->gap = false;
+                }
                 s->used += bytes;
                 s->next.length += bytes;
                 s->next_file_records++;
                 s->begun = true;
-                s->names_written = d->labels->count;
+                s->names_written = d->totals.sum.names;
             } else {
                 s->next_filtered++;
             }
@@ -246,6 +263,7 @@ static bool switch_file(advlog_drain *d, int index) {
         s->info.retired_next_seq = s->cursor.next_seq;
         s->info.retired_records = s->info.file_records;
         s->info.retired_bytes = s->cursor.length;
+        if (s->torn) cut(s);
     }
     s->fd = s->next_fd;
     s->next_fd = -1;
@@ -256,7 +274,7 @@ static bool switch_file(advlog_drain *d, int index) {
     s->next_file_records = 0;
     s->info.file_first_seq = s->next.next_seq;
     s->info.needs_file = 0;
-    s->begun = s->gap = false;
+    s->begun = s->gap = s->torn = false;
     s->names_written = 0;
     commit(d, index);
     d->pending |= ADVLOG_DRAIN_FILES;
@@ -272,52 +290,45 @@ static void look_ahead(advlog_drain *d, drain_sink *s) {
     d->pending |= ADVLOG_DRAIN_FILES;
 }
 
-static bool moved(const drain_sink *s, uint64_t from) { return s->cursor.position != from; }
-
-bool sink_advance(advlog_drain *d, int index, uint64_t end) {
+/* Writes records below `end` until a fault, or the want of a next file, ends it. */
+static void write_until(advlog_drain *d, int index, uint64_t end) {
     drain_sink *s = &d->sink[index];
-    uint64_t from = s->cursor.position;
-    if (ADVLOG_UNLIKELY(s->info.failing_since_ns != 0)) {
-        int64_t now = advlog_monotonic_ns();
-        bool wait = now < s->retry_ns;
-        if (!s->info.set_aside && wait && out_of_patience(d, s, now)) {
-            discard_buffer(s);
-            s->info.set_aside = 1;
-            s->retry_ns = now + SINK_PROBE_NS;
-            d->pending |= ADVLOG_DRAIN_FAULT;
-        }
-        if (wait) {
-            if (s->info.set_aside) drop_until(d, index, end);
-            return moved(s, from);
-        }
-    }
-    if (s->fd < 0 && !switch_file(d, index)) return false;
+    if (s->fd < 0 && !switch_file(d, index)) return;
     /* Relaxed: a wish, acted on at this pass or the next. */
     if (load32_relaxed(&s->rotate) && !s->used) {
         if (s->cursor.length == 0 || switch_file(d, index)) store32_relaxed(&s->rotate, 0);
     }
-    for (;;) {
+    while (s->cursor.position != end) {
         bool full = s->sent ? false : fill_buffer(d, s, end);
         if (s->used) {
-            if (!write_buffer(d, s)) {
-                if (s->info.set_aside) { /* the probe failed */
-                    discard_buffer(s);
-                    s->retry_ns = advlog_monotonic_ns() + SINK_PROBE_NS;
-                    drop_until(d, index, end);
-                }
-                return moved(s, from);
-            }
+            if (!write_buffer(d, s)) return;
             commit(d, index);
             look_ahead(d, s);
-        } else if (moved(s, s->next.position)) {
+        } else if (s->next.position != s->cursor.position) {
             commit(d, index);
-        } else if (!full && s->cursor.position != end) {
+        } else if (!full) {
             sink_fault(d, s, ENOMEM); /* not even one record fits the buffer */
-            return moved(s, from);
+            return;
         }
-        if (s->cursor.position == end) return moved(s, from);
-        if (full && !switch_file(d, index)) return moved(s, from);
+        if (full && !switch_file(d, index)) return;
     }
 }
 
-uint64_t sink_needs(const drain_sink *s, uint64_t end) { return s->info.set_aside ? end : s->cursor.position; }
+bool sink_advance(advlog_drain *d, int index, uint64_t end) {
+    drain_sink *s = &d->sink[index];
+    uint64_t from = s->cursor.position;
+    int64_t now = s->info.failing_since_ns ? advlog_monotonic_ns() : 0;
+    if (!s->info.failing_since_ns || now >= s->retry_ns) {
+        write_until(d, index, end);
+    } else if (!s->info.set_aside && out_of_patience(d, s, now)) {
+        s->info.set_aside = 1;
+        s->retry_ns = now + SINK_PROBE_NS;
+        d->pending |= ADVLOG_DRAIN_FAULT;
+    }
+    /* Nobody waits for a sink that is set aside: the slots that it leaves now are overwritten. */
+    if (s->info.set_aside && s->cursor.position != end) {
+        discard_buffer(s);
+        drop_until(d, index, end);
+    }
+    return s->cursor.position != from;
+}

@@ -33,6 +33,10 @@ void totals_free(running_totals *t) {
     free(t->named[1]);
 }
 
+static void sum_finite(double *sum, double value) {
+    if (__builtin_isfinite(value)) *sum += value;
+}
+
 static bool is_name(const advlog_ring *ring, uint32_t id, const char *wanted) {
     uint32_t bytes;
     const char *name = names_get(ring, id, &bytes);
@@ -124,8 +128,9 @@ bool totals_add(running_totals *t, const advlog_view *view) {
             for (unsigned i = 0; i < extras.count; i++) {
                 if (extras.id[i] >= sum->names || extras.deferred >> i & 1) continue;
                 first |= add(&named[extras.id[i]], extras.value[i], &where);
-                if (extras.id[i] == t->samples_id) sum->epoch.samples += extras.value[i];
-                if (extras.id[i] == t->tokens_id) sum->epoch.tokens += extras.value[i];
+                if (h->kind != ADVLOG_KIND_BATCH) continue;
+                if (extras.id[i] == t->samples_id) sum_finite(&sum->epoch.samples, extras.value[i]);
+                if (extras.id[i] == t->tokens_id) sum_finite(&sum->epoch.tokens, extras.value[i]);
             }
         }
     }

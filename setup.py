@@ -33,7 +33,7 @@ producer = Extension(
     "advlog_fast._producer",
     sources=["csrc/producer.c", "csrc/ring.c", "csrc/names.c"],
     include_dirs=["csrc"],
-    depends=[str(path) for path in sorted(Path("csrc").glob("*.h"))],
+    depends=build_ffi.HEADERS,
     extra_compile_args=build_ffi.COMPILE_ARGS,
     extra_link_args=build_ffi.LINK_ARGS,
     language="c",

@@ -28,17 +28,16 @@ class RankLock:
     :raises RunBusyError: another live process holds it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, paths: RunPaths) -> None:
         self._pid = os.getpid()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        self._fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
             os.close(self._fd)
-            raise RunBusyError(
-                f"{path.parent.name!r} in {path.parents[2]} is being logged by another live process: {owner}"
-            ) from None
+            what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
+            raise RunBusyError(f"{what} is being logged by another live process: {owner}") from None
         except OSError:
             return  # a file system without locks: the claim of the attempt still keeps the files apart
         os.ftruncate(self._fd, 0)
@@ -75,7 +74,9 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
 
 
 def _attempts(paths: RunPaths) -> list[int]:
-    return [int(entry.name[:-5]) for entry in paths.attempts.iterdir() if entry.name[:-5].isdigit()]
+    """Those begun so far; the claims of their ranks lie beside them."""
+    files = paths.attempts.iterdir()
+    return [int(file.stem) for file in files if file.suffix == ".json" and file.stem.isdecimal()]
 
 
 def _joins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:

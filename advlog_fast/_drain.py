@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 from ._native import ffi, lib
 from ._ring import Ring
 from .records import CORE_METRICS
-from .sinks.base import Retired, Sink
+from .sinks.base import OpenFile, Retired, Sink
 from .snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
 
 TICK_NS = 500_000_000
@@ -21,7 +22,7 @@ TICK_NS = 500_000_000
 
 _NANOSECONDS = 1_000_000_000
 _SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
-_BAD = {1: "nan", 2: "inf", 3: "-inf"}
+_BAD = {lib.ADVLOG_NAN: "nan", lib.ADVLOG_POSINF: "inf", lib.ADVLOG_NEGINF: "-inf"}
 _FOREVER_NS = 1 << 62
 
 
@@ -64,19 +65,16 @@ class Drain:
         :raises OSError: one could not be opened.
         """
         for index, sink in enumerate(self.sinks):
-            file = sink.open_next()
-            sink.current(file)
-            lib.advlog_sink_give_file(self._drain, index, file.fd, file.dev, file.ino, file.generation)
+            sink.begin(self._give_file(index, sink))
 
     def start(self) -> None:
         self._thread.start()
 
-    def on_own_thread(self) -> bool:
-        return threading.current_thread() is self._thread
-
     def _run(self) -> None:
-        while not self._once(TICK_NS) & (lib.ADVLOG_DRAIN_STOPPED | lib.ADVLOG_DRAIN_DONE):
-            pass
+        why = 0
+        while not why & (lib.ADVLOG_DRAIN_STOPPED | lib.ADVLOG_DRAIN_DONE):
+            why = self._once(TICK_NS)
+            self.cpu_s = time.thread_time()
 
     def _once(self, timeout_ns: int) -> int:
         why = int(lib.advlog_drain_run(self._drain, timeout_ns))
@@ -88,7 +86,6 @@ class Drain:
             self._on_nonfinite()
         if why & lib.ADVLOG_DRAIN_TIMEOUT:
             self._on_tick()
-        self.cpu_s = time.thread_time()
         return why
 
     def _serve_files(self) -> None:
@@ -98,19 +95,23 @@ class Drain:
                 if info.retired_fd >= 0:
                     self._retire(index, sink, info)
                 if info.needs_file:
-                    file = sink.open_next()
-                    lib.advlog_sink_give_file(self._drain, index, file.fd, file.dev, file.ino, file.generation)
+                    self._give_file(index, sink)
             except OSError as error:
-                lib.advlog_sink_file_fault(self._drain, index, error.errno or 5)
+                lib.advlog_sink_file_fault(self._drain, index, error.errno or errno.EIO)
+
+    def _give_file(self, index: int, sink: Sink) -> OpenFile:
+        file = sink.open_next()
+        lib.advlog_sink_give_file(self._drain, index, file.fd, file.dev, file.ino, file.generation)
+        return file
 
     def _retire(self, index: int, sink: Sink, info: Any) -> None:
         file = sink.close_file(info.retired_fd)
         lib.advlog_sink_retired(self._drain, index)
-        retired = Retired(file, info.retired_first_seq, info.retired_next_seq, info.retired_records, info.retired_bytes)
+        retired = Retired(file, info.retired_first_seq, info.retired_next_seq, info.retired_records)
         sink.settle(retired, last=False)
         for current in sink.open_files():
             if current.generation == info.cursor.generation:
-                sink.current(current)
+                sink.begin(current)
 
     def _tell_faults(self) -> None:
         for index, sink in enumerate(self.sinks):
@@ -166,7 +167,7 @@ class Drain:
     def totals(self, timeout_s: float) -> Totals:
         """What was counted, of every record accepted before this call if the drain gets there in time."""
         position = lib.advlog_ring_write_pos(self.ring.handle)
-        if not self.on_own_thread():
+        if threading.current_thread() is not self._thread:
             lib.advlog_drain_wait_totals(self._drain, position, _ns(timeout_s))
         c = ffi.new("advlog_totals *")
         lib.advlog_drain_totals(self._drain, c)
@@ -237,8 +238,7 @@ class Drain:
                     sink.discard(file.fd)
                     continue
                 sink.close_file(file.fd)
-                records = int(info.file_records)
-                retired = Retired(file, info.file_first_seq, info.cursor.next_seq, records, info.cursor.length)
+                retired = Retired(file, info.file_first_seq, info.cursor.next_seq, info.file_records)
                 with contextlib.suppress(OSError):
                     sink.settle(retired, last=True)
 

@@ -26,7 +26,7 @@ from ._attempts import RankLock, claim_attempt
 from ._drain import Drain
 from ._native import Producer, lib
 from ._paths import RunPaths
-from ._ring import Ring
+from ._ring import Ring, slots_for, slots_for_text
 from ._sealer import PartSchedule, Sealer
 from .config import LoggerConfig
 from .control.console import Console
@@ -34,6 +34,7 @@ from .control.plane import ControlPlane
 from .memory_sampler import MemorySample, MemorySampler
 from .ranks import RankIdentity, rank_identity
 from .sinks.base import Sink
+from .sinks.columns import STREAMS
 from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
 from .sinks.rotation import RotatedSink
 from .sinks.spool import SpoolSink
@@ -42,13 +43,11 @@ from .snapshots import Health, Totals
 
 SUMMARY_INTERVAL_S = 30.0
 _WAIT_SLICE_NS = 50_000_000
-_TEXT_SLOT_BYTES = 112
-_SAMPLE_SLOTS = 2
 _DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
 
 
 class Session:
-    """Everything that one logger has open.
+    """Everything that one logger has open; to its control plane, the `RingLink`.
 
     :raises OSError: `log_dir` cannot be made or written; the message names it.
     :raises RunBusyError: another live process logs this rank of this run.
@@ -61,7 +60,7 @@ class Session:
         self.closed = False
         """True from the first `close` on."""
         self._saturated = False
-        self._engine: Drain | None = None
+        self._drain: Drain | None = None
         self._last_totals = Totals()
         self._last_health: Health
         self._dropped_late = 0
@@ -75,8 +74,8 @@ class Session:
     def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths
         paths.private.mkdir(parents=True, exist_ok=True)
-        self._lock = RankLock(paths.lock)
-        undo.callback(self._lock.release)
+        self._rank_lock = RankLock(paths)
+        undo.callback(self._rank_lock.release)
         self.run = claim_attempt(paths, ranks)
         self._unsealed_before = any(paths.spools.glob(f"*-rank{ranks.rank:05d}-*.spool"))
         ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir)
@@ -87,18 +86,18 @@ class Session:
         if config.parquet:
             self.sealer = Sealer(paths, config.metrics, on_fault=self._fault)
             undo.callback(self.sealer.stop)
-        engine = Drain(
+        drain = Drain(
             ring,
             self._sinks(),
             on_tick=self._tick,
             on_fault=self._fault,
             on_nonfinite=lambda: self._keep(self._tell_nonfinite),
         )
-        undo.callback(engine.discard_files)
-        engine.open_files()
-        self._engine = engine
+        undo.callback(drain.discard_files)
+        drain.open_files()
+        self._drain = drain
         self.console = Console(config.console, ranks.rank, config.log_level)
-        self.control = ControlPlane(config, paths, self.run, _Link(self), self.console)
+        self.control = ControlPlane(config, paths, self.run, self, self.console)
         self.sampler = MemorySampler(config.memory_interval_s, self._sampled)
 
         # The session pushes through a producer of its own: it must not keep the user's logger alive.
@@ -111,7 +110,7 @@ class Session:
         self._told_nonfinite: set[str] = set()
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._keeper = threading.Thread(target=self._keep_on, name="advlog-keeper", daemon=True)
-        engine.start()
+        drain.start()
         self._keeper.start()
         self.sampler.start()
         for note in ring.notes:
@@ -128,7 +127,7 @@ class Session:
             sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes, self._may_expire("metrics")))
             sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes, self._may_expire("system")))
         if self.sealer is not None:
-            for stream in ("metrics", "system"):
+            for stream in STREAMS:
                 sink = SpoolSink(stream, paths, self.run.attempt, config.part_rows, self.sealer.submit)
                 self._schedules[sink] = PartSchedule(config.part_interval_s)
                 sinks.append(sink)
@@ -147,16 +146,27 @@ class Session:
         return sealed
 
     # -- the hot call's slow half --------------------------------------------------------------------------------
-    # Each of these takes the engine into a variable of its own: close() drops it, and what a call still uses lives
+    # Each of these takes the drain into a variable of its own: close() drops it, and what a call still uses lives
     # until the call returns.
 
-    def wait_for_room(self, slots: int) -> bool:
-        """What a producer does that found the ring full: whether to try again. Never waits on a thread that the
-        drain may wait for."""
-        engine = self._engine
-        if engine is None or self.config.overflow == "drop_newest" or _on_thread("advlog-drain", "advlog-sealer"):
+    def push(self, try_push: Callable[[], int], slots: int) -> int:
+        """Tries until the ring has room, or there is no more waiting for it: the last `advlog_status`. A record
+        that is given up is counted.
+
+        :param slots: enough for the record.
+        """
+        while (status := try_push()) == lib.ADVLOG_FULL:
+            if not self._wait_for_room(slots):
+                self.count_drop("full")
+                break
+        return status
+
+    def _wait_for_room(self, slots: int) -> bool:
+        """Whether to try again. Never waits on a thread that the drain may wait for."""
+        drain = self._drain
+        if drain is None or self.config.overflow == "drop_newest" or _on_thread("advlog-drain", "advlog-sealer"):
             return False
-        ring = engine.ring
+        ring = drain.ring
         if self._saturated:
             # One wait has run out: do not wait again until half of the ring is free.
             if ring.used() > ring.slots // 2:
@@ -173,70 +183,77 @@ class Session:
             if lib.advlog_wait_room(ring.handle, slots, min(left_ns, _WAIT_SLICE_NS)) != lib.ADVLOG_TIMEOUT:
                 return True
 
-    def push_line(self, level: int, text: str) -> None:
+    def line(self, level: int, text: str) -> None:
         """A line for the training log, in the order of the records."""
-        engine = self._engine
-        if engine is None:
+        drain = self._drain
+        if drain is None:
             self.count_drop("closed")
             return
         data = text.encode("utf-8", "replace")[: lib.ADVLOG_MAX_TEXT_BYTES]
         time_ns = time.time_ns()
-        ring = engine.ring.handle
-        while (status := lib.advlog_push_text(ring, level, time_ns, data, len(data))) == lib.ADVLOG_FULL:
-            if not self.wait_for_room(1 + -(-len(data) // _TEXT_SLOT_BYTES)):
-                self.count_drop("full")
-                return
+        ring = drain.ring.handle
+        status = self.push(
+            lambda: lib.advlog_push_text(ring, level, time_ns, data, len(data)), slots_for_text(len(data))
+        )
         if status == lib.ADVLOG_CLOSED:
             self.count_drop("closed")
 
     def count_drop(self, reason: str) -> None:
-        engine = self._engine
-        if engine is not None:
-            lib.advlog_ring_count_drop(engine.ring.handle, _DROPS[reason])
+        """Counts a record that never entered the ring: `full`, `closed` or `forked`."""
+        drain = self._drain
+        if drain is not None:
+            lib.advlog_ring_count_drop(drain.ring.handle, _DROPS[reason])
         else:
             self._dropped_late += 1
 
     # -- what others ask -----------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float) -> bool:
-        engine = self._engine
-        return engine is None or engine.flush(timeout_s)
+        """Waits until what was accepted before is with the operating system; whether it was in time."""
+        drain = self._drain
+        return drain is None or drain.flush(timeout_s)
 
     def seal(self, timeout_s: float) -> bool:
         """Flushes, and seals what was flushed into Parquet parts; whether all of it was done in time."""
-        engine, sealer = self._engine, self.sealer
-        if engine is None:
+        drain, sealer = self._drain, self.sealer
+        if drain is None:
             return True
         deadline = time.monotonic() + timeout_s
-        done = engine.flush(timeout_s)
+        done = drain.flush(timeout_s)
         if sealer is None:
             return done
         waiting: dict[SpoolSink, int] = {}
         for sink in self._schedules:
-            generation, records = engine.file_state(sink)
+            generation, records = drain.file_state(sink)
             if records:
                 waiting[sink] = generation
-                engine.rotate(sink)
+                drain.rotate(sink)
         # The drain's thread hands a spool over once it has switched files.
         while any(sink.submitted < generation for sink, generation in waiting.items()):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.001)
-        return sealer.drain(deadline) and done
+        return sealer.seal_all(deadline) and done
 
     def seq(self) -> int:
         """The seq of the last metrics record accepted; 0 while there is none."""
-        engine = self._engine
-        return self._last_totals.metric_records if engine is None else engine.accepted(lib.ADVLOG_STREAM_METRICS)
+        drain = self._drain
+        return self._last_totals.metric_records if drain is None else drain.accepted(lib.ADVLOG_STREAM_METRICS)
 
-    def totals(self, timeout_s: float) -> Totals:
-        engine = self._engine
-        return self._last_totals if engine is None else engine.totals(timeout_s)
+    def totals(self, timeout_s: float = 1.0) -> Totals:
+        """What was counted, covering every call that returned before; waits so long for it at most."""
+        drain = self._drain
+        return self._last_totals if drain is None else drain.totals(timeout_s)
+
+    def memory(self) -> dict[str, Any]:
+        """The trend of the memory samples."""
+        return self.sampler.trend()
 
     def health(self) -> Health:
-        engine = self._engine
-        if engine is not None:
-            return self._health(engine)
+        """The account as of now; after the end, that of the end and what was offered since."""
+        drain = self._drain
+        if drain is not None:
+            return self._health(drain)
         last, late = self._last_health, self._dropped_late
         dropped = {**last.dropped_at_entry, "closed": last.dropped_at_entry["closed"] + late}
         return dataclasses.replace(
@@ -246,11 +263,11 @@ class Session:
             status=self.control.status,
         )
 
-    def _health(self, engine: Drain) -> Health:
-        ring = engine.ring
+    def _health(self, drain: Drain) -> Health:
+        ring = drain.ring
         dropped = {name: int(lib.advlog_ring_dropped(ring.handle, reason)) for name, reason in _DROPS.items()}
-        accepted = sum(engine.accepted(stream) for stream in range(lib.ADVLOG_STREAMS))
-        sinks = {sink.name: engine.sink_health(sink) for sink in engine.sinks}
+        accepted = sum(drain.accepted(stream) for stream in range(lib.ADVLOG_STREAMS))
+        sinks = {sink.name: drain.sink_health(sink) for sink in drain.sinks}
         return Health(
             offered=accepted + sum(dropped.values()),
             accepted=accepted,
@@ -261,20 +278,20 @@ class Session:
             sinks=MappingProxyType(sinks),
             ring_path=str(ring.path) if ring.path else None,
             status=self.control.status,
-            drain_cpu_s=engine.cpu_s,
+            drain_cpu_s=drain.cpu_s,
             parts=self.sealer.parts if self.sealer else 0,
         )
 
     # -- the drain's thread --------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        engine, now = self._engine, time.monotonic()
-        if engine is None:
+        drain, now = self._drain, time.monotonic()
+        if drain is None:
             return
         for sink, schedule in self._schedules.items():
-            generation, records = engine.file_state(sink)
+            generation, records = drain.file_state(sink)
             if schedule.due(now, generation, records):
-                engine.rotate(sink)
+                drain.rotate(sink)
 
     def _fault(self, message: str) -> None:
         self._keep(lambda: self._tell_fault(message))
@@ -313,10 +330,10 @@ class Session:
     def _sampled(self, sample: MemorySample) -> None:
         metrics = sample.metrics()
         if all(map(self._producer._learn, metrics)):
-            while self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics) == lib.ADVLOG_FULL:
-                if not self.wait_for_room(_SAMPLE_SLOTS):
-                    self.count_drop("full")
-                    return
+            self.push(
+                lambda: self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics),
+                slots_for(len(metrics)),
+            )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -337,18 +354,18 @@ class Session:
 
     def _close(self, timeout_s: float, status: str | None) -> bool:
         deadline = time.monotonic() + timeout_s
-        engine = self._engine
-        assert engine is not None
+        drain = self._drain
+        assert drain is not None
         _sessions.pop(_key(self.paths), None)
         self.sampler.stop(min(timeout_s, 0.5))
         self._tasks.put(None)
         self._keeper.join(min(timeout_s, 1.0))
-        done = engine.finish(deadline)
+        done = drain.finish(deadline)
         self._tell_nonfinite()
         if self.sealer is not None:
-            done = self.sealer.drain(deadline) and done
+            done = self.sealer.seal_all(deadline) and done
             self.sealer.stop(max(deadline - time.monotonic(), 0.0))
-            for sink in engine.sinks:
+            for sink in drain.sinks:
                 if isinstance(sink, RotatedSink):
                     sink.trim()
         if not done:
@@ -358,34 +375,12 @@ class Session:
         for bound in (self._producer, self._users()):
             if bound is not None:
                 bound._unbind()
-        self._last_totals, self._last_health = engine.totals(0.0), self._health(engine)
+        self._last_totals, self._last_health = drain.totals(0.0), self._health(drain)
         if done:
-            engine.ring.remove()
-            self._engine = None
-        self._lock.release()
+            drain.ring.remove()
+            self._drain = None
+        self._rank_lock.release()
         return done
-
-
-class _Link:
-    """What the control plane sees of its session."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def line(self, level: int, text: str) -> None:
-        self._session.push_line(level, text)
-
-    def seq(self) -> int:
-        return self._session.seq()
-
-    def totals(self, timeout_s: float = 1.0) -> Totals:
-        return self._session.totals(timeout_s)
-
-    def health(self) -> Health:
-        return self._session.health()
-
-    def memory(self) -> dict[str, Any]:
-        return self._session.sampler.trend()
 
 
 def _on_thread(*prefixes: str) -> bool:

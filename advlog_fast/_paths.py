@@ -72,19 +72,21 @@ class RunPaths:
     def summary(self) -> Path:
         return self._file("summary", ".json")
 
+    def dataset(self, stream: str) -> Path:
+        """The Parquet folder of `stream` ("metrics" or "system"), of all ranks and attempts."""
+        return self.log_dir / f"{self.name}_{stream}.parquet"
+
     @property
     def metrics_parquet(self) -> Path:
-        """The dataset folder of all ranks and attempts."""
-        return self.log_dir / f"{self.name}_metrics.parquet"
+        return self.dataset("metrics")
 
     @property
     def system_parquet(self) -> Path:
-        return self.log_dir / f"{self.name}_system.parquet"
+        return self.dataset("system")
 
     def part(self, stream: str, attempt: int, part: int) -> Path:
-        """Part `part` (from 1) of this rank in the dataset of `stream` ("metrics" or "system")."""
-        folder = self.metrics_parquet if stream == "metrics" else self.system_parquet
-        return folder / f"attempt={attempt}" / f"rank{self.rank:05d}-{part:06d}.parquet"
+        """Part `part` (from 1) of this rank in the dataset of `stream`."""
+        return self.dataset(stream) / f"attempt={attempt}" / f"rank{self.rank:05d}-{part:06d}.parquet"
 
     @property
     def private(self) -> Path:

@@ -8,22 +8,28 @@ file can wait for writeback.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import stat
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from ._native import ffi, lib
+from ._paths import RunPaths
 from .exceptions import AdvlogError
 from .ranks import RunIdentity
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - our folder in it is checked to be ours alone
-_SLOT_BYTES = 128
 _MIN_SLOTS = 256
+_RING_ERRORS = {
+    lib.ADVLOG_RING_TOO_SMALL: "its memory is too small",
+    lib.ADVLOG_RING_BAD_MAGIC: "its memory holds no ring",
+    lib.ADVLOG_RING_BAD_VERSION: "another version laid it out",
+    lib.ADVLOG_RING_BAD_LAYOUT: "its header is damaged",
+    lib.ADVLOG_RING_NO_MEMORY: "there is no memory for its handle",
+}
 _NETWORK_FILE_SYSTEMS = frozenset(
     (
         "nfs",
@@ -61,9 +67,8 @@ class Ring:
     ) -> None:
         self.path: Path | None = None
         self.notes: list[str] = []
-        slots = 1 << max(ring_bytes // _SLOT_BYTES, _MIN_SLOTS).bit_length() - 1
-        self._map = self._make(run, slots, ring_dir, log_dir)
-        self.slots = self._fitting(len(self._map))
+        slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, _MIN_SLOTS).bit_length() - 1
+        self._map, self.slots = self._make(run, slots, ring_dir, RunPaths(log_dir, run.name).private)
         self._memory = ffi.from_buffer(self._map)
         identity = ffi.new("advlog_identity *")
         ffi.memmove(identity.run_id, bytes.fromhex(run.run_id), 16)
@@ -76,7 +81,8 @@ class Ring:
         handle = ffi.NULL if failed else lib.advlog_ring_attach(self._memory, len(self._map), error)
         if handle == ffi.NULL:
             self.remove()
-            raise AdvlogError(f"the ring of {len(self._map)} bytes cannot be used: error {failed or error[0]}")
+            reason = _RING_ERRORS[failed or error[0]]
+            raise AdvlogError(f"the ring of {self.slots} slots in {len(self._map)} bytes cannot be used: {reason}")
         self.handle: Any = ffi.gc(handle, lib.advlog_ring_detach)
         if self.path is not None:
             self._publish()
@@ -92,7 +98,7 @@ class Ring:
 
     def names(self) -> list[str]:
         """Every metric name, by its id."""
-        buffer = ffi.new("char[255]")
+        buffer = ffi.new("char[]", lib.ADVLOG_MAX_NAME_BYTES)
         names = []
         for i in range(lib.advlog_name_count(self.handle)):
             size = lib.advlog_name_get(self.handle, i, buffer)
@@ -105,10 +111,11 @@ class Ring:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
-    def _make(self, run: RunIdentity, slots: int, ring_dir: Path | None, log_dir: Path) -> mmap.mmap:
+    def _make(self, run: RunIdentity, slots: int, ring_dir: Path | None, fallback: Path) -> tuple[mmap.mmap, int]:
+        """The memory, and how many slots it is for: fewer than asked where shared memory is short."""
         name = f"{run.run_id}-attempt{run.attempt}-rank{run.rank:05d}.ring"
         wanted = ring_dir if ring_dir is not None else _shared_folder()
-        folders = [folder for folder in (wanted, log_dir / ".advlog" / run.name) if folder is not None]
+        folders = [folder for folder in (wanted, fallback) if folder is not None]
         for folder in dict.fromkeys(folders):
             try:
                 if file_system(folder) in _NETWORK_FILE_SYSTEMS:
@@ -118,9 +125,9 @@ class Ring:
             except OSError as error:
                 self.notes.append(f"the ring cannot lie in {folder}: {error.strerror or error}")
         self.notes.append("the ring lies in memory that dies with the process: a SIGKILL loses what is in it")
-        return mmap.mmap(-1, lib.advlog_ring_bytes(slots))
+        return mmap.mmap(-1, lib.advlog_ring_bytes(slots)), slots
 
-    def _map_file(self, folder: Path, name: str, slots: int, *, shared: bool) -> mmap.mmap:
+    def _map_file(self, folder: Path, name: str, slots: int, *, shared: bool) -> tuple[mmap.mmap, int]:
         folder.mkdir(parents=True, exist_ok=True)
         if shared:
             free = os.statvfs(folder)
@@ -128,7 +135,7 @@ class Ring:
             while lib.advlog_ring_bytes(slots) > affordable and slots > _MIN_SLOTS:
                 slots //= 2
             if lib.advlog_ring_bytes(slots) > affordable:
-                raise OSError(28, f"only {affordable * 16} bytes are free")
+                raise OSError(errno.ENOSPC, f"only {affordable * 16} bytes are free")
         size = lib.advlog_ring_bytes(slots)
         fd, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
         try:
@@ -136,7 +143,7 @@ class Ring:
             _allocate(fd, size)
             mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             self._final = folder / name
-            return mapped
+            return mapped, slots
         except BaseException:
             self.remove()
             self.path = None
@@ -150,12 +157,15 @@ class Ring:
         os.rename(self.path, self._final)
         self.path = self._final
 
-    @staticmethod
-    def _fitting(size: int) -> int:
-        slots = _MIN_SLOTS
-        while lib.advlog_ring_bytes(slots * 2) <= size:
-            slots *= 2
-        return slots
+
+def slots_for(values: int) -> int:
+    """Slots that are enough for a record of so many values, whichever they are."""
+    return int(1 + -(-max(values - lib.ADVLOG_HEADER_EXTRAS, 0) // lib.ADVLOG_PART_EXTRAS))
+
+
+def slots_for_text(size_bytes: int) -> int:
+    """The slots of a line of text."""
+    return int(1 + -(-size_bytes // lib.ADVLOG_PART_TEXT))
 
 
 def _allocate(fd: int, size: int) -> None:
@@ -213,4 +223,4 @@ def process_start(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
-        return int(time.time()) if pid == os.getpid() and sys.platform != "linux" else 0
+        return 0

@@ -85,7 +85,7 @@ class Sealer:
         try:
             self._thread.start()
         except RuntimeError:
-            self._ended = True  # no more threads here: `drain` does the work
+            self._ended = True  # no more threads here: `seal_all` does the work
 
     def submit(self, stream: str, spool: Path, part: int, first_seq: int, next_seq: int) -> None:
         """Hands over a closed spool, which holds the records from `first_seq` up to but not `next_seq`."""
@@ -102,7 +102,7 @@ class Sealer:
         """Closed spools that are not sealed yet."""
         return sum(len(queue.spools) for queue in self._queues.values())
 
-    def drain(self, deadline: float) -> bool:
+    def seal_all(self, deadline: float) -> bool:
         """Seals what was submitted; a stream that fails is tried once more. Whether all is sealed.
 
         :param deadline: on `time.monotonic()`; a disk that hangs holds the caller no longer.
@@ -123,7 +123,7 @@ class Sealer:
         return self.pending == 0
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Ends the thread after the spool that it is at; the others stay, for `drain` or the next start."""
+        """Ends the thread after the spool that it is at; the others stay, for `seal_all` or the next start."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from ._paths import checked_name
 from .exceptions import expected
-from .records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES, RESERVED_NAMES
+from .records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES, RESERVED_NAMES, SEVERITIES
 
 ConsoleMode = Literal["auto", "plain", "off"]
 Overflow = Literal["block", "drop_newest"]
@@ -160,15 +160,15 @@ class LoggerConfig:
             _integer("rank", self.rank, 0, 99_999)
         if self.world_size is not None:
             _integer("world_size", self.world_size, 1, 100_000)
-        _seconds("memory_interval_s", self.memory_interval_s, 0.0)
-        _seconds("part_interval_s", self.part_interval_s, 0.1)
-        _seconds("close_timeout_s", self.close_timeout_s, 0.0)
+        check_seconds("memory_interval_s", self.memory_interval_s, 0.0)
+        check_seconds("part_interval_s", self.part_interval_s, 0.1)
+        check_seconds("close_timeout_s", self.close_timeout_s, 0.0)
         if self.overflow_timeout_s is not None:
-            _seconds("overflow_timeout_s", self.overflow_timeout_s, 0.0)
+            check_seconds("overflow_timeout_s", self.overflow_timeout_s, 0.0)
 
 
 def _level(level: object) -> int:
-    if isinstance(level, str) and level.upper() in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+    if isinstance(level, str) and level.upper() in SEVERITIES:
         return int(getattr(logging, level.upper()))
     if isinstance(level, bool) or not isinstance(level, int):
         raise TypeError(expected("log_level", "a level of the logging module", level))
@@ -193,7 +193,11 @@ def _integer(name: str, value: object, low: int, high: int) -> None:
         raise ValueError(expected(name, f"an integer from {low} to {high}", value))
 
 
-def _seconds(name: str, value: object, low: float) -> None:
+def check_seconds(name: str, value: object, low: float) -> None:
+    """
+    :raises TypeError: `value` is no number.
+    :raises ValueError: it is less than `low`, or not finite.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(expected(name, "seconds", value))
     if not low <= value < math.inf:

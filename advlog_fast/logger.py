@@ -7,15 +7,17 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._native import Producer, lib
+from ._ring import slots_for
 from .config import LoggerConfig, checked_metric_name
 from .control.checks import integer, metric_values, number, whole
 from .control.contexts import TrainingContext
+from .control.disabled import DisabledContext, DisabledControl
 from .exceptions import expected
 from .memory_sampler import MemorySample
 from .records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, ErrorLog, TrainingMetrics
@@ -24,19 +26,12 @@ from .snapshots import Health
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_BATCH_ARGUMENTS = (
-    "epoch",
-    "batch",
-    "total_batches",
-    "loss",
-    "accuracy",
-    "learning_rate",
-    "gradient_norm",
-    "batch_time",
-    "data_time",
-    "step",
-)
+    from ._lifecycle import Session
+    from .control.plane import ControlPlane
+
+_BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
 _REQUIRED = ("epoch", "batch", "total_batches", "loss")
+_PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
 _INT64_MAX = (1 << 63) - 1
 _END_SECONDS = 10.0
 
@@ -96,19 +91,19 @@ class AdvancedLogger(Producer):
         self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
         self._warned: set[str] = set()
-        self._session: Any = None
+        self._session: Session | None = None
+        self._control: ControlPlane | DisabledControl
         if not self.enabled:
-            from .control.disabled import DisabledControl
-
-            self._control: Any = DisabledControl(self.config.experiment_name)
+            self._control = DisabledControl(self.config.experiment_name)
             return
+        # Not before: it brings in all that only a logger at work needs.
         from . import _lifecycle
 
-        self._session = _lifecycle.start(self.config, self)
-        self._control = self._session.control
+        session = self._session = _lifecycle.start(self.config, self)
+        self._control = session.control
         self._silent = False
         # The session must not keep the logger alive, or it could never be dropped.
-        self._finalizer = weakref.finalize(self, self._session.close, self.config.close_timeout_s)
+        self._finalizer = weakref.finalize(self, session.close, self.config.close_timeout_s)
         self._finalizer.atexit = False
 
     # -- the guide's calls: everything that is no batch ----------------------------------------------------------
@@ -116,8 +111,7 @@ class AdvancedLogger(Producer):
     @property
     def logger(self) -> logging.Logger:
         """A logger of the standard library that writes to `NAME_main.log`."""
-        result: logging.Logger = self._control.logger
-        return result
+        return self._control.logger
 
     def start_training(self, config: Mapping[str, Any] | None = None) -> None:
         """Begin the training: its configuration and where it comes from (command line, host, job, versions, git
@@ -136,6 +130,7 @@ class AdvancedLogger(Producer):
         self._control.end_training(final_metrics)
         if self._session is not None and not self._session.closed:
             self._session.seal(min(_END_SECONDS, self.config.close_timeout_s))
+            # Again: what the sinks have written stands in it, and only now all of it is.
             self._control.write_summary()
 
     def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:
@@ -189,8 +184,7 @@ class AdvancedLogger(Producer):
         :raises TypeError: `error` is neither an exception nor a string, or `context` no mapping.
         :raises ValueError: the severity is unknown.
         """
-        result: ErrorLog = self._control.log_error(error, operation, context, severity)
-        return result
+        return self._control.log_error(error, operation, context, severity)
 
     def log_recovery(self, operation: str, action: str, success: bool = True) -> None:
         """Log an attempt to recover from the last error of `operation`; the summary has success rates by category.
@@ -206,14 +200,13 @@ class AdvancedLogger(Producer):
         """
         self._control.log_event(name, **fields)
 
-    def training_context(self, name: str) -> TrainingContext:
+    def training_context(self, name: str) -> TrainingContext | DisabledContext:
         """A span of the training, for `with` or `async with`: start, end, duration, and an error that leaves it with
         its context, re-raised. Contexts nest.
 
         :raises TypeError: the name is no string.
         """
-        result: TrainingContext = self._control.training_context(name)
-        return result
+        return self._control.training_context(name)
 
     def get_training_summary(self) -> dict[str, Any]:
         """What is known of the training so far: every call that returned before is counted, or named in `pending`
@@ -221,8 +214,7 @@ class AdvancedLogger(Producer):
 
         Statistics are over finite values, in float64; NaN where there is none yet (null in `NAME_summary.json`).
         """
-        result: dict[str, Any] = self._control.summary()
-        return result
+        return self._control.summary()
 
     # -- records beside the hot call -----------------------------------------------------------------------------
 
@@ -242,19 +234,21 @@ class AdvancedLogger(Producer):
             metrics = {name: value for name, value in vars(metrics).items() if name != "timestamp"}
         elif not isinstance(metrics, Mapping):
             raise TypeError(expected("metrics", "a mapping or a TrainingMetrics", metrics))
-        if self._off():
+        session = self._open_session()
+        if session is None:
             return
         record = _converted({**metrics, "step": step} if step is not None else metrics)
-        self._push(lambda: self._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
+        self._push(session, lambda: self._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
 
     def log_memory_usage(self) -> MemorySample | None:
         """Log a memory sample and return it: the first reads inline, later ones return the latest at once while the
         sampler takes a fresh one. None where the logger is disabled or closed."""
-        if self._off():
+        session = self._open_session()
+        if session is None:
             return None
-        sample: MemorySample = self._session.sampler.usage()
+        sample = session.sampler.usage()
         record = sample.metrics()
-        self._push(lambda: self._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, record), record)
+        self._push(session, lambda: self._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, record), record)
         return sample
 
     def _log_batch_slowly(self, *args: Any, **kwargs: Any) -> None:
@@ -264,7 +258,8 @@ class AdvancedLogger(Producer):
             if name not in given:
                 call = f"log_batch_progress(epoch, batch, total_batches, loss, ...), but {name!r} is missing"
                 raise TypeError(f"{name}: expected {call}")
-        if self._off():
+        session = self._open_session()
+        if session is None:
             return
         for name in ("epoch", "batch"):
             if given[name] is None:
@@ -272,63 +267,60 @@ class AdvancedLogger(Producer):
         required = {name: given.pop(name) for name in _REQUIRED}
         record = _converted({**required, **given})
         arguments = {**dict.fromkeys(_REQUIRED), **record}
-        self._push(lambda: self._try_batch(**arguments), record)
+        self._push(session, lambda: self._try_batch(**arguments), record)
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
-        given = _bound("log_performance_metrics", ("batch_time", "data_time"), args, kwargs)
+        """Likewise of log_performance_metrics."""
+        given = _bound("log_performance_metrics", _PERFORMANCE_ARGUMENTS, args, kwargs)
         for name in given:
-            if name not in ("batch_time", "data_time"):
+            if name not in _PERFORMANCE_ARGUMENTS:
                 raise TypeError(f"{name}: expected log_performance_metrics(batch_time, data_time=None)")
         if given.get("batch_time") is None:
             raise TypeError(expected("batch_time", "seconds", None))
-        if self._off():
+        session = self._open_session()
+        if session is None:
             return
         record = _converted(given)
-        self._push(lambda: self._try_performance(**record), record)
+        self._push(session, lambda: self._try_performance(**record), record)
 
-    def _push(self, attempt: Any, record: Mapping[str, Any]) -> None:
-        """Makes the attempt until the record is in the ring, or counted as dropped."""
-        session = self._session
-        while True:
-            status = attempt()
-            if status == lib.ADVLOG_OK:
+    def _push(self, session: Session, try_push: Callable[[], int], record: Mapping[str, Any]) -> None:
+        """Sees the record into the ring, or counted as dropped."""
+        slots = slots_for(len(record))
+        while (status := session.push(try_push, slots)) == lib.ADVLOG_SLOW:
+            if not self._learn_names(record):
                 return
-            if status == lib.ADVLOG_SLOW:
-                self._learn_names(record)
-            elif status == lib.ADVLOG_FULL:
-                if not session.wait_for_room(_slots(record)):
-                    session.count_drop("full")
-                    return
-            elif status == lib.ADVLOG_TOO_LONG:
-                wanted = f"fewer metrics in one call: the ring has {self.health().ring_slots} slots"
-                raise ValueError(expected("metrics", wanted, len(record)))
-            else:
-                self._off()
-                return
+        if status == lib.ADVLOG_TOO_LONG:
+            wanted = f"fewer metrics in one call: the ring has {self.health().ring_slots} slots"
+            raise ValueError(expected("metrics", wanted, len(record)))
+        if status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
+            self._open_session()
 
-    def _learn_names(self, record: Mapping[str, Any]) -> None:
+    def _learn_names(self, record: Mapping[str, Any]) -> bool:
+        """False: the logger was closed meanwhile, and the record is counted."""
         for name in record:
             if not self._learn(name):
-                if self._off():
-                    return
+                if self._open_session() is None:
+                    return False
                 wanted = f"at most {MAX_METRIC_NAMES} different names, of 64 KiB in all"
                 raise ValueError(expected("metrics", wanted, name))
+        return True
 
-    def _off(self) -> bool:
-        """Whether a record goes nowhere; where that is a surprise it is said, once, and counted."""
-        if not self.enabled:
-            return True
-        if os.getpid() != self._session.pid:
+    def _open_session(self) -> Session | None:
+        """Where a record goes; None where it goes nowhere. Where that is a surprise it is said, once, and counted."""
+        session = self._session
+        if session is None:
+            return None
+        if os.getpid() != session.pid:
             self._warn(
                 "forked",
                 "this logger belongs to the process that forked this one: records are not logged here",
             )
-            return True
-        if self._session.closed:
-            self._session.count_drop("closed")
+            return None
+        if session.closed:
+            session.count_drop("closed")
             self._warn("closed", "a record was logged after close(): it is counted, not written")
-            return True
-        return False
+            return None
+        return session
 
     def _warn(self, kind: str, message: str) -> None:
         if kind not in self._warned:
@@ -344,8 +336,7 @@ class AdvancedLogger(Producer):
         """
         if self._session is None:
             return True
-        done: bool = self._session.flush(self.config.close_timeout_s if timeout is None else timeout)
-        return done
+        return self._session.flush(self.config.close_timeout_s if timeout is None else timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """End the attempt: everything logged is written, sealed and summed up; whether it was in time.
@@ -360,20 +351,30 @@ class AdvancedLogger(Producer):
         if self._session is None:
             return True
         self._finalizer.detach()
-        done: bool = self._session.close(self.config.close_timeout_s if timeout is None else timeout, status)
-        return done
+        return self._session.close(self.config.close_timeout_s if timeout is None else timeout, status)
 
     def health(self) -> Health:
         """The logger's own account, frozen: offered, accepted, each sink's written, dropped and pending, its cost."""
         if self._session is None:
-            return Health(0, 0, {}, 0, 0, 0, {}, None, "disabled", 0.0, 0)
-        health: Health = self._session.health()
-        return health
+            return Health(
+                offered=0,
+                accepted=0,
+                dropped_at_entry={},
+                pending=0,
+                ring_slots=0,
+                ring_used=0,
+                sinks={},
+                ring_path=None,
+                status=self._control.status,
+                drain_cpu_s=0.0,
+                parts=0,
+            )
+        return self._session.health()
 
     @property
     def attempt(self) -> int:
         """Which start of the run this is, from 1; 0 where the logger is disabled."""
-        return 0 if self._session is None else int(self._session.run.attempt)
+        return 0 if self._session is None else self._session.run.attempt
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -422,12 +423,6 @@ def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dic
             raise TypeError(f"{name}: expected one value, got another by keyword in {call}(...)")
         given[name] = value
     return given
-
-
-def _slots(record: Mapping[str, Any]) -> int:
-    """The slots that a record takes: 3 metrics beside the guide's lie in the first, 11 in each further one."""
-    extras = sum(name not in CORE_METRICS and name not in INTEGER_COLUMNS for name in record)
-    return 1 + -(-max(extras - 3, 0) // 11)
 
 
 def _converted(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .config import _seconds
+from .config import check_seconds
 from .exceptions import expected
 
 GB = 1024**3
@@ -25,6 +25,16 @@ REFRESH_S = 0.1
 second."""
 
 STALE_INTERVALS = 3
+
+_COLUMNS = (
+    "cpu_memory_gb",
+    "system_memory_percent",
+    "cpu_percent",
+    "gpu_memory_allocated_gb",
+    "gpu_memory_reserved_gb",
+    "gpu_memory_max_allocated_gb",
+)
+_TREND = ("cpu_memory_gb", "gpu_memory_allocated_gb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,31 +51,19 @@ class MemorySample:
     system_memory_percent: float | None = None
     cpu_percent: float | None = None
     """CPU time of this process since the sample before, 100 for each core kept busy."""
-    gpu_allocated_gb: float | None = None
+    gpu_memory_allocated_gb: float | None = None
     """Tensors, in torch's allocator, on all visible GPUs; None where torch has not started CUDA."""
-    gpu_reserved_gb: float | None = None
+    gpu_memory_reserved_gb: float | None = None
     """What torch's allocator holds of the GPUs, the unused part included."""
-    gpu_max_allocated_gb: float | None = None
-    """The sum of each GPU's highest `gpu_allocated_gb` since the start or the user's last reset of the peak.
+    gpu_memory_max_allocated_gb: float | None = None
+    """The sum of each GPU's highest `gpu_memory_allocated_gb` since the start or the user's last reset of the peak.
     """
     stale: bool = False
     """It is older than three intervals: the sampler hangs in a probe."""
 
     def metrics(self) -> dict[str, float]:
         """The values there are, under the names of their columns."""
-        named = {
-            "cpu_memory_gb": self.cpu_memory_gb,
-            "system_memory_percent": self.system_memory_percent,
-            "cpu_percent": self.cpu_percent,
-            "gpu_memory_allocated_gb": self.gpu_allocated_gb,
-            "gpu_memory_reserved_gb": self.gpu_reserved_gb,
-            "gpu_memory_max_allocated_gb": self.gpu_max_allocated_gb,
-        }
-        return {name: value for name, value in named.items() if value is not None}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Every field by name, the None among them."""
-        return dataclasses.asdict(self)
+        return {name: value for name in _COLUMNS if (value := getattr(self, name)) is not None}
 
 
 class MemorySampler:
@@ -79,7 +77,7 @@ class MemorySampler:
     """
 
     def __init__(self, interval_s: float, on_sample: Callable[[MemorySample], None]) -> None:
-        _seconds("interval_s", interval_s, 0.0)
+        check_seconds("interval_s", interval_s, 0.0)
         if not callable(on_sample):
             raise TypeError(expected("on_sample", "a function of a MemorySample", on_sample))
         self.interval_s = float(interval_s)
@@ -235,9 +233,9 @@ class MemorySampler:
             peak += stats["allocated_bytes"]["all"]["peak"]
             reserved += stats["reserved_bytes"]["all"]["current"]
         return {
-            "gpu_allocated_gb": allocated / GB,
-            "gpu_reserved_gb": reserved / GB,
-            "gpu_max_allocated_gb": peak / GB,
+            "gpu_memory_allocated_gb": allocated / GB,
+            "gpu_memory_reserved_gb": reserved / GB,
+            "gpu_memory_max_allocated_gb": peak / GB,
         }
 
 
@@ -251,10 +249,8 @@ class _Trend:
         self._ends: dict[str, list[float]] = {}
 
     def add(self, sample: MemorySample) -> None:
-        for name, value in (
-            ("cpu_memory_gb", sample.cpu_memory_gb),
-            ("gpu_memory_allocated_gb", sample.gpu_allocated_gb),
-        ):
+        for name in _TREND:
+            value = getattr(sample, name)
             if value is None:
                 continue
             first, _, low, high = self._ends.get(name, (value, value, value, value))
@@ -272,8 +268,7 @@ class _Trend:
         kept = list(self._kept)
         found: dict[str, dict[str, float | None]] = {}
         for name, (first, last, low, high) in list(self._ends.items()):
-            field = "cpu_memory_gb" if name == "cpu_memory_gb" else "gpu_allocated_gb"
-            points = [(s.time_ns, value) for s in kept if (value := getattr(s, field)) is not None]
+            points = [(s.time_ns, value) for s in kept if (value := getattr(s, name)) is not None]
             found[name] = {
                 "first": first,
                 "last": last,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import time
-from typing import Protocol, SupportsIndex
+from typing import Protocol
 
+from .control.checks import whole, whole_or_none
 from .control.console import Console, Position
 from .control.milestones import Milestone, Milestones
 from .exceptions import expected
@@ -62,7 +62,7 @@ class TrainingProgressTracker:
         epochs begin. A batch beyond the total counts as the last.
 
         :raises TypeError: an argument is no integer.
-        :raises ValueError: an argument is negative, or a total is 0. The message names it.
+        :raises ValueError: an argument is negative or no int32, or a total is 0. The message names it.
         """
         if self._off:
             return
@@ -82,10 +82,10 @@ class TrainingProgressTracker:
 
     def _begin(self, epoch: int, batch: int, total_batches: int | None, total_epochs: int) -> int:
         """Takes an epoch, or totals, that the call before did not have; the batch as a plain int."""
-        epoch = _integer("epoch", epoch, 0)
-        batch = _integer("batch", batch, 0)
-        total_batches = None if total_batches is None else _integer("total_batches", total_batches, 1)
-        total_epochs = _integer("total_epochs", total_epochs, 1)
+        epoch = whole("epoch", epoch, 0)
+        batch = whole("batch", batch, 0)
+        total_batches = whole_or_none("total_batches", total_batches, 1)
+        total_epochs = whole("total_epochs", total_epochs, 1)
         position = self._position
         first = position.epoch < 0
         if epoch != position.epoch:
@@ -117,12 +117,3 @@ class TrainingProgressTracker:
             position.rate(),
             eta_s,
         )
-
-
-def _integer(name: str, value: SupportsIndex, low: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(expected(name, "an integer", value))
-    number = operator.index(value)
-    if number < low:
-        raise ValueError(expected(name, f"an integer from {low} on", value))
-    return number

@@ -47,16 +47,11 @@ def rank_identity(rank: int | None, world_size: int | None, environ: Mapping[str
     env = os.environ if environ is None else environ
     found_rank = _number(env, _RANK_VARIABLES) if rank is None else rank
     found_world = _number(env, _WORLD_VARIABLES) if world_size is None else world_size
-    resolved = found_rank or 0
-    world = max(found_world if found_world is not None else 1, 1)
-    if rank is None and world_size is None and found_world is None:
-        world = resolved + 1
-    elif resolved >= world:
-        if rank is not None and world_size is None and found_world is None:
-            world = resolved + 1
-        else:
-            raise ValueError(expected("rank", f"a rank below the world size, {world}", resolved))
-    return RankIdentity(resolved, world, _launch_key(env), socket.gethostname(), os.getpid())
+    own = found_rank or 0
+    world = own + 1 if found_world is None else max(found_world, 1)
+    if own >= world:
+        raise ValueError(expected("rank", f"a rank below the world size, {world}", own))
+    return RankIdentity(own, world, _launch_key(env), socket.gethostname(), os.getpid())
 
 
 def _number(env: Mapping[str, str], variables: tuple[str, ...]) -> int | None:

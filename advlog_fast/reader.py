@@ -148,9 +148,8 @@ class Run:
             yield from dataset.to_batches(columns=None if columns is None else list(columns))
 
     def _parts(self, stream: str) -> dict[_Key, Path]:
-        folder = self._paths.metrics_parquet if stream == "metrics" else self._paths.system_parquet
         found: dict[_Key, Path] = {}
-        for path in folder.glob("attempt=*/rank*.parquet"):
+        for path in self._paths.dataset(stream).glob("attempt=*/rank*.parquet"):
             match = _PART.match(path.name)
             attempt = path.parent.name.removeprefix("attempt=")
             if match and attempt.isdecimal():

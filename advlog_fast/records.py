@@ -36,7 +36,7 @@ MAX_METRIC_NAME_BYTES = 255
 """Bytes of a metric name, as UTF-8."""
 
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""What `severity` may be."""
+"""What `severity` may be, and a level's name; as in the logging module."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ class NonFinite:
     epoch: int | None
     batch: int | None
     time_ns: int
+    """Nanoseconds since 1970, UTC."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,6 @@ class MetricStats:
     neginf: int = 0
     first_nonfinite: NonFinite | None = None
 
-    @property
-    def sum(self) -> float:
-        """The sum of the finite values; 0.0 where there is none."""
-        return self.mean * self.count if self.count else 0.0
-
 
 @dataclass(frozen=True)
 class EpochTotals:
@@ -51,9 +47,13 @@ class EpochTotals:
     epoch: int
     batches: int
     first_ns: int
+    """When its first record was logged: nanoseconds since 1970, UTC."""
     last_ns: int
+    """Likewise its latest."""
     samples: float
+    """The sum of the finite values of the metric `samples`."""
     tokens: float
+    """Likewise of `tokens`."""
     loss: MetricStats
     accuracy: MetricStats
 

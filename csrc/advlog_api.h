@@ -12,6 +12,12 @@
 #define ADVLOG_STREAMS 3
 #define ADVLOG_SKETCHES 5
 
+/* What a slot has room for: slot.h draws it. */
+#define ADVLOG_SLOT_BYTES 128
+#define ADVLOG_HEADER_EXTRAS 3
+#define ADVLOG_PART_EXTRAS 11
+#define ADVLOG_PART_TEXT 112
+
 /* What a slot holds. Kinds below ADVLOG_KIND_PART begin a record. */
 enum advlog_kind {
     ADVLOG_KIND_BATCH = 1,       /* log_batch_progress */
@@ -102,7 +108,7 @@ typedef struct {
 typedef struct {
     int64_t time_ns;
     int64_t step;
-    double core[6];
+    double core[ADVLOG_CORE_METRICS];
     int32_t epoch;
     int32_t batch;
     int32_t total_batches;
@@ -164,6 +170,8 @@ enum advlog_drain_reason {
     ADVLOG_DRAIN_NONFINITE = 32 /* the first NaN or infinity of a metric was seen */
 };
 
+enum advlog_nonfinite { ADVLOG_NAN = 1, ADVLOG_POSINF = 2, ADVLOG_NEGINF = 3 };
+
 /* Running statistics of one metric: moments over the finite values only. */
 typedef struct {
     uint64_t count; /* finite values */
@@ -182,7 +190,7 @@ typedef struct {
     int32_t bad_epoch;
     int32_t bad_batch;
     uint32_t bad_present; /* ADVLOG_HAS_* bits that say which of these are known */
-    int32_t bad_class;    /* 1 NaN, 2 +Inf, 3 -Inf */
+    int32_t bad_class;    /* enum advlog_nonfinite; 0 while there was none */
 } advlog_stat;
 
 /* A quantile sketch: buckets whose bounds grow by a constant factor, so that a
@@ -192,7 +200,7 @@ typedef struct {
 typedef struct {
     uint64_t count;
     uint64_t zero; /* values at or below zero */
-    uint64_t bucket[2048];
+    uint64_t bucket[ADVLOG_SKETCH_BUCKETS];
 } advlog_sketch;
 
 enum advlog_sketch_of {
@@ -219,7 +227,7 @@ typedef struct {
 /* Everything the drain has counted, as of one moment. */
 typedef struct {
     uint64_t position; /* every record below it is counted here */
-    uint64_t records[3]; /* a stream */
+    uint64_t records[ADVLOG_STREAMS];
     int64_t last_ns;
     int64_t last_step;
     int32_t last_epoch;
@@ -227,11 +235,11 @@ typedef struct {
     int32_t last_total;
     uint32_t last_present; /* ADVLOG_HAS_* of the last batch or metrics record */
     uint32_t names;        /* metric ids below this have entries */
-    advlog_stat core[6];
-    advlog_stat system_core[6]; /* of performance records */
+    advlog_stat core[ADVLOG_CORE_METRICS];
+    advlog_stat system_core[ADVLOG_CORE_METRICS]; /* of performance records */
     advlog_stat step_interval;
     advlog_epoch epoch;
-    advlog_sketch sketch[5];
+    advlog_sketch sketch[ADVLOG_SKETCHES]; /* by enum advlog_sketch_of */
 } advlog_totals;
 
 /* ---- numbers (number.cpp). Each returns the bytes written; no NUL. ---- */

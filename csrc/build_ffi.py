@@ -22,6 +22,8 @@ SOURCES = (
     "stats.c",
     "totals.c",
 )
+HEADERS = [f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))]
+"""What both modules are built again for, where it changed."""
 
 _SANITIZERS = os.environ.get("ADVLOG_SANITIZE", "")
 _DEBUG = bool(os.environ.get("ADVLOG_DEBUG"))
@@ -42,6 +44,7 @@ ffi.set_source(
     "advlog_fast._core",
     '#include "compiler.h"',
     sources=[f"csrc/{name}" for name in SOURCES],
+    depends=HEADERS,
     include_dirs=["csrc"],
     extra_compile_args=COMPILE_ARGS,
     extra_link_args=LINK_ARGS,

@@ -281,13 +281,16 @@ static bool switch_file(advlog_drain *d, int index) {
     return true;
 }
 
-/* Asks for the next file once this one is half full. */
-static void look_ahead(advlog_drain *d, drain_sink *s) {
+static void ask_for_file(advlog_drain *d, drain_sink *s) {
     if (s->next_fd >= 0 || s->info.needs_file) return;
-    const advlog_sink_options *o = &s->options;
-    if (s->cursor.length <= o->max_bytes / 2 && (!o->max_records || s->info.file_records <= o->max_records / 2)) return;
     s->info.needs_file = 1;
     d->pending |= ADVLOG_DRAIN_FILES;
+}
+
+/* Asks for the next file once this one is half full. */
+static void look_ahead(advlog_drain *d, drain_sink *s) {
+    const advlog_sink_options *o = &s->options;
+    if (s->cursor.length > o->max_bytes / 2 || (o->max_records && s->info.file_records > o->max_records / 2)) ask_for_file(d, s);
 }
 
 /* Writes records below `end` until a fault, or the want of a next file, ends it. */
@@ -324,6 +327,7 @@ bool sink_advance(advlog_drain *d, int index, uint64_t end) {
         s->info.set_aside = 1;
         s->retry_ns = now + SINK_PROBE_NS;
         d->pending |= ADVLOG_DRAIN_FAULT;
+        if (s->options.kind == ADVLOG_SINK_SPOOL) ask_for_file(d, s); /* to be there when it comes back: see gap */
     }
     /* Nobody waits for a sink that is set aside: the slots that it leaves now are overwritten. */
     if (s->info.set_aside && s->cursor.position != end) {

@@ -38,11 +38,6 @@
 
 #include "atomics.h"
 
-#define ADVLOG_SLOT_BYTES 128
-#define ADVLOG_HEADER_EXTRAS 3
-#define ADVLOG_PART_EXTRAS 11
-#define ADVLOG_PART_TEXT 112
-
 typedef struct {
     atomic_u64 mark;
     uint8_t kind;
@@ -58,7 +53,7 @@ typedef struct {
             int32_t batch;
             int32_t total_batches;
             int64_t step;
-            double core[6];
+            double core[ADVLOG_CORE_METRICS];
             double extra[ADVLOG_HEADER_EXTRAS];
             uint16_t extra_id[ADVLOG_HEADER_EXTRAS];
             uint16_t worker;

@@ -20,9 +20,9 @@ void stat_add_rare(advlog_stat *stat, double value, const stat_where *where) {
         if (!(value <= stat->max)) stat->max = value;
         return;
     }
-    int class = isnan(value) ? 1 : value > 0 ? 2 : 3;
-    if (class == 1) stat->nan++;
-    else if (class == 2) stat->posinf++;
+    int class = isnan(value) ? ADVLOG_NAN : value > 0 ? ADVLOG_POSINF : ADVLOG_NEGINF;
+    if (class == ADVLOG_NAN) stat->nan++;
+    else if (class == ADVLOG_POSINF) stat->posinf++;
     else stat->neginf++;
     if (stat->bad_class != 0) return;
     stat->bad_class = class;

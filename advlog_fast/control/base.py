@@ -1,4 +1,4 @@
-"""What the control plane asks of the engine."""
+"""What the control plane asks of its session."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ class RingLink(Protocol):
         """The accounting as of now."""
 
     def memory(self) -> dict[str, object]:
-        """The latest memory sample and the trend; empty while there is none."""
+        """How memory developed, as :meth:`MemorySampler.trend` gives it."""

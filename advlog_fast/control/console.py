@@ -15,15 +15,12 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from ..config import ConsoleMode
+from .locks import Deadline
 from .text import clipped, escape
-
-KINDS = frozenset(("start", "epoch", "validation", "nonfinite", "error", "finish", "warning"))
-"""What a line may be about."""
 
 FRAME_S = 0.1
 """The shortest time between two drawings of the bar."""
@@ -121,7 +118,7 @@ class Console:
         self._redraw = True
 
     def say(self, kind: str, text: str, level: int = logging.INFO) -> None:
-        """One line about `kind`, escaped, above the bar. A "finish" ends the bar."""
+        """One line, escaped, above the bar. `kind` is what it is about; a "finish" ends the bar."""
         if not self._on or level < self.level or os.getpid() != self._pid:
             return
         # For a person, not a parser: backslashes stay single, those of values quoted before among them.
@@ -164,15 +161,9 @@ class Console:
     def _target(self) -> TextIO | None:
         return self._stream if self._stream is not None else sys.stderr
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        # With a deadline: a line out of order is better than a training that waits for one.
-        taken = self._lock.acquire(timeout=_LOCK_WAIT_S)
-        try:
-            yield
-        finally:
-            if taken:
-                self._lock.release()
+    def _locked(self) -> Deadline:
+        # A line out of order is better than a training that waits for one.
+        return Deadline(self._lock, _LOCK_WAIT_S)
 
     def _write(self, text: str) -> bool:
         """Whether the text went out. It waits for a full pipe only once, until that has room again."""

@@ -106,7 +106,7 @@ class ErrorRecorder:
                 head = self._head(category, operation, {}, kind, message)
                 storm = self._storms[key] = _Storm(f"e{self._next_id}", head, severity)
                 while len(self._storms) > MAX_DISTINCT:
-                    self._tell_end(self._storms.popitem(last=False)[1])
+                    self._tell_repeats(self._storms.popitem(last=False)[1])
             self._storms.move_to_end(key)
             storm.count += 1
             count = storm.count
@@ -132,17 +132,11 @@ class ErrorRecorder:
                 "context": shown_context,
             }
         written = full or count & (count - 1) == 0
-        sync = severity in _SYNCED
         if full:
             head = self._head(category, operation, shown_context, kind, message)
-            lines = [f"{time_text(when_ns)} {severity} id={error_id} {head}"]
-            if shown_context:
-                lines.append(f"context {escape(dumps(shown_context))}")
-            lines.extend(traceback_lines(error))
-            self._file.write("\n  | ".join(lines) + "\n", sync=sync)
+            self._write(when_ns, severity, error_id, head, shown_context, traceback_lines(error))
         elif written:
-            storm.told = count
-            self._file.write(f"{time_text(when_ns)} {severity} id={error_id} repeated={count} {storm.head}\n")
+            self._tell_repeats(storm)
         log = ErrorLog(
             error_type=kind,
             error_message=message_of(error),
@@ -183,11 +177,8 @@ class ErrorRecorder:
                 log.error_type,
                 clipped(log.error_message, _MAX_MESSAGE),
             )
-            lines = [f"{time_text(time.time_ns())} {severity} id={recorded.id} {head}"]
-            if shown_context:
-                lines.append(f"context {escape(dumps(shown_context))}")
-            lines.append(f"reported again on its way out; its traceback stands at the first id={recorded.id}")
-            self._file.write("\n  | ".join(lines) + "\n", sync=severity in _SYNCED)
+            more = f"reported again on its way out; its traceback stands at the first id={recorded.id}"
+            self._write(time.time_ns(), severity, recorded.id, head, shown_context, [more])
         merged_context = {**recorded.log.context, **(context or {})}
         merged_log = replace(recorded.log, operation=operation, context=merged_context, severity=severity)
         return replace(recorded, log=merged_log)
@@ -239,9 +230,18 @@ class ErrorRecorder:
         with Deadline(self._lock):
             storms = list(self._storms.values())
         for storm in storms:
-            self._tell_end(storm)
+            self._tell_repeats(storm)
 
-    def _tell_end(self, storm: _Storm) -> None:
+    def _write(
+        self, when_ns: int, severity: str, error_id: str, head: str, context: Mapping[str, Any], more: list[str]
+    ) -> None:
+        lines = [f"{time_text(when_ns)} {severity} id={error_id} {head}"]
+        if context:
+            lines.append(f"context {escape(dumps(context))}")
+        self._file.write("\n  | ".join([*lines, *more]) + "\n", sync=severity in _SYNCED)
+
+    def _tell_repeats(self, storm: _Storm) -> None:
+        """Writes how often it came by now, unless that stands in the file already."""
         if storm.count > storm.told:
             storm.told = storm.count
             now = time_text(time.time_ns())

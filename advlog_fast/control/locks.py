@@ -1,4 +1,4 @@
-"""A lock that nobody waits for longer than a second."""
+"""A lock that nobody waits for longer than a deadline."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ class _Lock(Protocol):
 
 
 class Deadline:
-    """Holds a re-entrant lock for a `with` block if it comes free within a second, and goes on without it
+    """Holds a re-entrant lock for a `with` block if it comes free within `timeout_s`, and goes on without it
     otherwise: what the lock guards is bookkeeping, and no bookkeeping is worth a training that hangs."""
 
-    __slots__ = ("_held", "_lock")
+    __slots__ = ("_held", "_lock", "_timeout_s")
 
-    def __init__(self, lock: _Lock) -> None:
+    def __init__(self, lock: _Lock, timeout_s: float = 1.0) -> None:
         self._lock = lock
+        self._timeout_s = timeout_s
         self._held = False
 
     def __enter__(self) -> None:
-        self._held = self._lock.acquire(timeout=1.0)
+        self._held = self._lock.acquire(timeout=self._timeout_s)
 
     def __exit__(self, *_: object) -> None:
         if self._held:

@@ -83,10 +83,10 @@ def gather() -> dict[str, Any]:
         "packages": _packages,
         "git": _git,
     }
-    return {name: _attempt(probe) for name, probe in probes.items()}
+    return {name: _answer(probe) for name, probe in probes.items()}
 
 
-def _attempt(probe: Callable[[], Any]) -> Any:
+def _answer(probe: Callable[[], Any]) -> Any:
     try:
         return probe()
     except Exception:  # noqa: BLE001 - whatever a probe meets, it costs that answer only
@@ -125,22 +125,22 @@ def _torch() -> dict[str, Any] | None:
     if torch is None:
         return None
     found: dict[str, Any] = {
-        "version": _attempt(lambda: str(torch.__version__)),
-        "cuda": _attempt(lambda: torch.version.cuda),
-        "hip": _attempt(lambda: torch.version.hip),
+        "version": _answer(lambda: str(torch.__version__)),
+        "cuda": _answer(lambda: torch.version.cuda),
+        "hip": _answer(lambda: torch.version.hip),
         "devices": None,
     }
     # Asking which devices there are starts CUDA, and then no fork may use it: only where it runs already.
-    if _attempt(lambda: bool(torch.cuda.is_initialized())):
-        found["devices"] = _attempt(lambda: [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
+    if _answer(lambda: bool(torch.cuda.is_initialized())):
+        found["devices"] = _answer(lambda: [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
     return found
 
 
 def _cpu() -> dict[str, Any]:
     return {
         "count": os.cpu_count(),
-        "usable": _attempt(lambda: len(os.sched_getaffinity(0))),
-        "model": _attempt(_cpu_model),
+        "usable": _answer(lambda: len(os.sched_getaffinity(0))),
+        "model": _answer(_cpu_model),
     }
 
 

@@ -197,7 +197,7 @@ def _last(totals: Totals) -> dict[str, Any]:
 
 
 def _plain_health(health: Health) -> Health:
-    """Likewise with dicts for its mappings, which may be of a kind that cannot be copied."""
+    """The health with dicts for its mappings, which may be of a kind that cannot be copied."""
     return dataclasses.replace(health, dropped_at_entry=dict(health.dropped_at_entry), sinks=dict(health.sinks))
 
 

@@ -7,6 +7,7 @@ itself, and hands back the one it left. All of this happens on the drain's threa
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -38,7 +39,6 @@ class Retired:
     first_seq: int
     next_seq: int
     records: int
-    bytes: int
 
 
 class Sink(ABC):
@@ -75,7 +75,7 @@ class Sink(ABC):
         """
 
     @abstractmethod
-    def current(self, file: OpenFile) -> None:
+    def begin(self, file: OpenFile) -> None:
         """The drain writes to `file` from now on; the one before it is settled.
 
         :raises OSError: it could not be put into place.
@@ -101,7 +101,7 @@ class Sink(ABC):
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
-            raise OSError(22, f"{path}: expected a regular file")
+            raise OSError(errno.EINVAL, "expected a regular file", str(path))
         self.generation += 1
         file = OpenFile(fd, found.st_dev, found.st_ino, self.generation, path)
         self._open[fd] = file

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STREAMS = ("metrics", "system")
 """The streams that have spools, by their number in the C API."""
 
-_SLOT_BYTES = 128
+_SLOT_BYTES = int(lib.ADVLOG_SLOT_BYTES)
 _READ_BYTES = 4 << 20
 _GROUP_BYTES = 64 << 20
 """What the columns of one batch may take: wide runs get fewer rows a batch, not more memory."""

@@ -39,7 +39,7 @@ class RotatedSink(Sink):
     def next_path(self) -> Path:
         return self._temporary / f"{self.path.name}.next-{self.generation + 1}"
 
-    def current(self, file: OpenFile) -> None:
+    def begin(self, file: OpenFile) -> None:
         if self.path.exists() and os.stat(self.path).st_ino != file.ino:
             if os.stat(self.path).st_size:
                 shift(self.path)

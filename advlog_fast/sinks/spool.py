@@ -9,6 +9,7 @@ from pathlib import Path
 from .._native import lib
 from .._paths import RunPaths
 from .base import OpenFile, Retired, Sink
+from .columns import STREAMS
 
 _MAX_BYTES = 1 << 40
 
@@ -31,7 +32,7 @@ class SpoolSink(Sink):
     ) -> None:
         super().__init__()
         self.name = f"{stream}_parquet"
-        self.stream = lib.ADVLOG_STREAM_METRICS if stream == "metrics" else lib.ADVLOG_STREAM_SYSTEM
+        self.stream = STREAMS.index(stream)
         self.stream_name = stream
         self.submitted = 0
         """The last part whose spool was handed over."""
@@ -46,7 +47,7 @@ class SpoolSink(Sink):
     def next_path(self) -> Path:
         return self._paths.spool(self.stream_name, self._attempt, self.generation + 1)
 
-    def current(self, file: OpenFile) -> None:
+    def begin(self, file: OpenFile) -> None:
         """A spool is made under its own name."""
 
     def settle(self, retired: Retired, last: bool) -> None:  # noqa: ARG002 - each spool goes the same way

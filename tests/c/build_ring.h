@@ -1,4 +1,4 @@
-/* A small ring with metric names in it. */
+/* A small ring, its positions wherever a test wants them, with metric names in it. */
 #pragma once
 
 #include <stdlib.h>
@@ -11,18 +11,20 @@ typedef struct {
     advlog_ring *ring;
 } test_ring;
 
-static inline test_ring test_ring_new(int attempt, int rank) {
-    uint64_t bytes = advlog_ring_bytes(64);
+static inline test_ring test_ring_at(uint64_t slots, uint64_t start, int attempt, int rank) {
+    uint64_t bytes = (advlog_ring_bytes(slots) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES;
     const advlog_identity identity = {.run_id = "0123456789abcde", .attempt = attempt, .rank = rank};
-    test_ring t = {.memory = aligned_alloc(ADVLOG_PAGE_BYTES, (bytes + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES)};
+    test_ring t = {.memory = aligned_alloc(ADVLOG_PAGE_BYTES, bytes)};
     CHECK(t.memory != NULL);
     memset(t.memory, 0, bytes);
-    CHECK_INT(0, advlog_ring_format(t.memory, bytes, 64, 64, &identity));
+    CHECK_INT(0, advlog_ring_format(t.memory, bytes, slots, start, &identity));
     int error = 0;
     t.ring = advlog_ring_attach(t.memory, bytes, &error);
     CHECK(t.ring != NULL);
     return t;
 }
+
+static inline test_ring test_ring_new(int attempt, int rank) { return test_ring_at(64, 64, attempt, rank); }
 
 static inline void test_ring_name(test_ring *t, const char *name) {
     CHECK(advlog_name_intern(t->ring, name, strlen(name)) >= 0);

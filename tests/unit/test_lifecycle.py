@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,10 +97,8 @@ def test_a_run_that_another_live_process_logs_is_refused_naming_its_pid(tmp_path
         code = f"from advlog_fast import AdvancedLogger\nAdvancedLogger({str(tmp_path)!r}, 'life')"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert (
-        f"{RunBusyError.__name__}: 'life' in {tmp_path} is being logged by another live process: pid {os.getpid()}"
-        in done.stderr
-    )
+    what = f"{RunBusyError.__name__}: rank 0 of 'life' in {tmp_path}"
+    assert f"{what} is being logged by another live process: pid {os.getpid()}" in done.stderr
 
 
 def test_a_logger_that_nobody_refers_to_closes_itself(tmp_path: Path):
@@ -214,3 +213,11 @@ def test_a_ring_directory_on_disk_and_the_smallest_ring_keep_everything(tmp_path
         for i in range(20_000):
             log.log_batch_progress(1, i + 1, None, i / 4, one=1.0, two=2.0, three=3.0, four=4.0)
     assert [row["loss"] for row in read_jsonl(tmp_path / "life_metrics.jsonl")] == [i / 4 for i in range(20_000)]
+
+
+def test_the_drains_cpu_time_is_its_threads_own_after_the_end_too(tmp_path: Path):
+    while (busy_s := time.thread_time()) < 0.5:
+        pass
+    with AdvancedLogger(tmp_path, "life", console="off") as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+    assert log.health().drain_cpu_s < busy_s

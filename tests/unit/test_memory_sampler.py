@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import os
@@ -182,7 +181,7 @@ def test_torch_is_neither_imported_nor_made_to_start_cuda():
         assert "psutil" not in sys.modules
         sample = MemorySampler(0, print).usage()
         assert "torch" not in sys.modules
-        assert sample.gpu_allocated_gb is None
+        assert sample.gpu_memory_allocated_gb is None
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
 
@@ -193,7 +192,7 @@ def test_torch_without_a_started_gpu_gives_no_gpu_values():
         pytest.skip("a GPU is in use here")
     sampler = MemorySampler(0, print)
     sample = sampler.usage()
-    assert (sample.gpu_allocated_gb, sample.gpu_reserved_gb, sample.gpu_max_allocated_gb) == (
+    assert (sample.gpu_memory_allocated_gb, sample.gpu_memory_reserved_gb, sample.gpu_memory_max_allocated_gb) == (
         None,
         None,
         None,
@@ -209,9 +208,9 @@ def test_the_gpu_values_are_those_of_torchs_allocator():
     held = torch.ones(64 << 18, device="cuda")
     sample = MemorySampler(0, print).usage()
     devices = range(torch.cuda.device_count())
-    assert sample.gpu_allocated_gb == sum(map(torch.cuda.memory_allocated, devices)) / GB >= 64 / 1024
-    assert sample.gpu_reserved_gb == sum(map(torch.cuda.memory_reserved, devices)) / GB
-    assert sample.gpu_max_allocated_gb == sum(map(torch.cuda.max_memory_allocated, devices)) / GB
+    assert sample.gpu_memory_allocated_gb == sum(map(torch.cuda.memory_allocated, devices)) / GB >= 64 / 1024
+    assert sample.gpu_memory_reserved_gb == sum(map(torch.cuda.memory_reserved, devices)) / GB
+    assert sample.gpu_memory_max_allocated_gb == sum(map(torch.cuda.max_memory_allocated, devices)) / GB
     assert held.numel() == 64 << 18
 
 
@@ -240,11 +239,15 @@ def test_the_gpus_are_summed(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch)
     sampler = MemorySampler(0, print)
     sample = sampler.usage()
-    assert (sample.gpu_allocated_gb, sample.gpu_reserved_gb, sample.gpu_max_allocated_gb) == (3.0, 6.0, 9.0)
+    assert (sample.gpu_memory_allocated_gb, sample.gpu_memory_reserved_gb, sample.gpu_memory_max_allocated_gb) == (
+        3.0,
+        6.0,
+        9.0,
+    )
     assert sampler.trend()["gpu_memory_allocated_gb"]["last"] == 3.0
 
     Cuda.memory_stats_as_nested_dict = staticmethod(lambda device: {})
-    assert sampler.usage().gpu_allocated_gb is None
+    assert sampler.usage().gpu_memory_allocated_gb is None
     assert sampler.errors == 1
 
 
@@ -257,8 +260,6 @@ def test_metrics_hold_the_values_there_are_under_the_columns_names():
         "gpu_memory_reserved_gb": 2.0,
         "gpu_memory_max_allocated_gb": 1.5,
     }
-    assert sample.as_dict()["cpu_percent"] is None
-    assert set(sample.as_dict()) == {field.name for field in dataclasses.fields(sample)}
 
 
 def grown(samples):

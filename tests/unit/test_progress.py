@@ -116,10 +116,10 @@ def test_the_first_call_of_all_knows_no_rate(logger):
         ((1, True, 1, 1), TypeError, "batch: expected an integer, got bool True"),
         ((1, 1, "x", 1), TypeError, "total_batches: expected an integer, got str 'x'"),
         ((1, 1, 1, None), TypeError, "total_epochs: expected an integer, got NoneType None"),
-        ((1, -1, 1, 1), ValueError, "batch: expected an integer from 0 on, got int -1"),
-        ((-2, 1, 1, 1), ValueError, "epoch: expected an integer from 0 on, got int -2"),
-        ((1, 1, 0, 1), ValueError, "total_batches: expected an integer from 1 on, got int 0"),
-        ((1, 1, 1, 0), ValueError, "total_epochs: expected an integer from 1 on, got int 0"),
+        ((1, -1, 1, 1), ValueError, "batch: expected an integer from 0 to 2147483647, got int -1"),
+        ((-2, 1, 1, 1), ValueError, "epoch: expected an integer from 0 to 2147483647, got int -2"),
+        ((1, 1, 0, 1), ValueError, "total_batches: expected an integer from 1 to 2147483647, got int 0"),
+        ((1, 1, 1, 0), ValueError, "total_epochs: expected an integer from 1 to 2147483647, got int 0"),
     ],
 )
 @pytest.mark.parametrize("warm", [False, True])

@@ -67,8 +67,8 @@ class Bench:
         self.submit(path, part, records, stream)
         return path
 
-    def drain(self, seconds: float = 20) -> bool:
-        return self.sealer.drain(time.monotonic() + seconds)
+    def seal_all(self, seconds: float = 20) -> bool:
+        return self.sealer.seal_all(time.monotonic() + seconds)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_each_stream_is_sealed_in_order(bench):
     for part in range(1, 6):
         bench.both(part)
         bench.both(part, 3, "system")
-    assert bench.drain()
+    assert bench.seal_all()
     assert [s.part for s in bench.sealed if s.stream == "metrics"] == [1, 2, 3, 4, 5]
     assert [s.part for s in bench.sealed if s.stream == "system"] == [1, 2, 3, 4, 5]
     assert (bench.sealer.sealed_seq("metrics"), bench.sealer.sealed_seq("system")) == (50, 15)
@@ -115,25 +115,25 @@ def test_a_fault_that_lasts_is_told_once_and_holds_up_its_own_stream_only(bench)
     bench.both(2)
     bench.both(1, 3, "system")
     until(lambda: bench.sealer.sealed_seq("system") == 3)
-    assert not bench.drain()
-    assert not bench.drain()
+    assert not bench.seal_all()
+    assert not bench.seal_all()
     assert bench.sealer.faults >= 2
     assert len(bench.faults) == 1
     assert "metrics-attempt1-rank00000-000001.spool could not be sealed: " in bench.faults[0]
     assert bench.sealer.error.startswith(bench.faults[0][:60])
     assert bench.sealer.pending == 2
     bench.paths.metrics_parquet.unlink()
-    assert bench.drain()
+    assert bench.seal_all()
     assert bench.sealer.sealed_seq("metrics") == 20
     assert [s.part for s in bench.sealed if s.stream == "metrics"] == [1, 2]
 
 
-def test_drain_does_not_wait_for_a_retry_that_is_far_off(bench):
+def test_seal_all_does_not_wait_for_a_retry_that_is_far_off(bench):
     bench.paths.metrics_parquet.write_text("in the way")
     bench.both(1)
     until(lambda: bench.sealer.faults >= 2)  # the next try is 2 s away
     bench.paths.metrics_parquet.unlink()
-    assert bench.drain(1.5)
+    assert bench.seal_all(1.5)
 
 
 def test_a_damaged_spool_is_told_and_its_later_records_never_count_as_sealed(bench):
@@ -143,7 +143,7 @@ def test_a_damaged_spool_is_told_and_its_later_records_never_count_as_sealed(ben
     path.write_bytes(data)
     bench.submit(path, 1)
     bench.both(2)
-    assert bench.drain()
+    assert bench.seal_all()
     assert bench.faults == [
         f"{path}: records 6 to 9 cannot be read; 512 bytes are damaged; kept as {path.name}.damaged"
     ]
@@ -157,7 +157,7 @@ def test_a_spool_that_vanished_is_told_and_the_next_is_sealed(bench):
     path.unlink()
     bench.submit(path, 1)
     bench.both(2)
-    assert bench.drain()
+    assert bench.seal_all()
     assert bench.faults == [f"{path}: gone, with records 0 to 9"]
     assert bench.sealer.sealed_seq("metrics") == 0
     assert bench.paths.part("metrics", 1, 2).exists()
@@ -174,19 +174,19 @@ def test_callbacks_that_raise_hurt_nobody(tmp_path):
     missing.unlink()
     bench.submit(missing, 1)
     bench.both(2)
-    assert bench.drain()
+    assert bench.seal_all()
     assert bench.sealer.parts == 1
     bench.sealer.stop()
 
 
-def test_after_stop_drain_works_in_the_calling_thread(bench):
+def test_after_stop_seal_all_works_in_the_calling_thread(bench):
     bench.sealer.stop()
     path = bench.both(1)
     time.sleep(0.05)
     assert path.exists()
     threads: list[str] = []
     bench.sealer._on_sealed = lambda _: threads.append(threading.current_thread().name)
-    assert bench.drain()
+    assert bench.seal_all()
     assert threads == [threading.current_thread().name]
     assert bench.sealer.sealed_seq("metrics") == 10
 
@@ -199,16 +199,16 @@ def test_stop_ends_an_idle_thread_at_once(bench):
     assert not bench.sealer._thread.is_alive() or bench.sealer._ended
 
 
-def test_drain_comes_back_at_its_deadline_from_a_disk_that_hangs(bench):
+def test_seal_all_comes_back_at_its_deadline_from_a_disk_that_hangs(bench):
     """A spool that is a pipe nobody writes to: its open hangs, as a dead network disk does."""
     path = bench.paths.spool("metrics", 1, 1)
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
     bench.submit(path, 1)
     began = time.monotonic()
-    assert not bench.drain(0.3)
+    assert not bench.seal_all(0.3)
     bench.sealer.stop(0.1)
-    assert not bench.drain(0.1)
+    assert not bench.seal_all(0.1)
     assert 0.5 <= time.monotonic() - began < 5
     os.close(os.open(path, os.O_WRONLY))  # lets the thread go
 
@@ -224,7 +224,7 @@ sealer = Sealer(paths)
 def close():
     path = Spool().add({"loss": 1.0}).write(paths.spool("metrics", 1, 1))
     sealer.submit("metrics", path, 1, 0, 1)
-    print(sealer.drain(time.monotonic() + 20), sealer.sealed_seq("metrics"))
+    print(sealer.seal_all(time.monotonic() + 20), sealer.sealed_seq("metrics"))
 atexit.register(close)
 """
 
@@ -248,7 +248,7 @@ for part, metric in ((1, "early"), (2, "late")):
     sealer.submit("metrics", spool.write(paths.spool("metrics", 1, part)), part, part - 1, part)
 spool = Spool("system").add({"rss": 1.0}, kind=MEMORY).add({"batch_time": 1.0})
 sealer.submit("system", spool.write(paths.spool("system", 1, 1)), 1, 0, 2)
-print(sealer.drain(time.monotonic() + 20), sealer.error, sorted(set(sys.modules) - before))
+print(sealer.seal_all(time.monotonic() + 20), sealer.error, sorted(set(sys.modules) - before))
 """
 
 

@@ -1,0 +1,74 @@
+"""Numbers in text and JSON lines read back as the same number, to the bit."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advlog_fast._native import ffi, lib
+
+MANY = 1_000_000
+LONGEST = 26
+_BUFFER = ffi.new("char[]", LONGEST)
+_VIEW = ffi.buffer(_BUFFER)
+_DOUBLE = re.compile(rb"[.e]|^-?inf$|^nan$")
+_JSON_NUMBER = re.compile(rb"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+
+
+def formatted(value: float) -> bytes:
+    length = lib.advlog_number_double(_BUFFER, value)
+    assert 0 < length <= LONGEST
+    return bytes(_VIEW[:length])
+
+
+def test_a_million_random_bit_patterns_come_back_to_the_bit():
+    bits = np.random.default_rng(20261122).integers(0, 2**64, MANY, dtype=np.uint64)
+    values = bits.view(np.float64)
+    texts = [formatted(value) for value in values.tolist()]
+    assert max(map(len, texts)) <= LONGEST
+    assert not [text for text in texts if not _DOUBLE.search(text)]
+    back = np.array([float(text) for text in texts])
+    numbers = ~np.isnan(values)
+    np.testing.assert_array_equal(back.view(np.uint64)[numbers], bits[numbers])
+    assert texts.count(b"nan") == MANY - np.count_nonzero(numbers) > 0
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_finite_double_is_a_json_number_that_json_does_not_read_as_an_integer(value: float):
+    text = formatted(value)
+    assert _JSON_NUMBER.fullmatch(text)
+    assert b"." in text or b"e" in text
+    assert np.float64(float(text)).view(np.uint64) == np.float64(value).view(np.uint64)
+    if b"e" in text or abs(value) < 2**53:
+        # As few digits as Python's own shortest, and the same ones.
+        assert Decimal(text.decode()) == Decimal(repr(value))
+
+
+def test_numbers_at_the_edges_are_spelled_so():
+    spelled = [
+        (0.0, b"0.0"),
+        (-0.0, b"-0.0"),
+        (1.0, b"1.0"),
+        (-1.5, b"-1.5"),
+        (0.1, b"0.1"),
+        (5e-324, b"5e-324"),
+        (1.7976931348623157e308, b"1.7976931348623157e+308"),
+        (2.0**53, b"9007199254740992.0"),
+        (float("inf"), b"inf"),
+        (float("-inf"), b"-inf"),
+    ]
+    assert [(value, formatted(value)) for value, _ in spelled] == spelled
+    negative_nan = np.array([0xFFF8_0000_0000_0001], dtype=np.uint64).view(np.float64)[0]
+    assert formatted(float("nan")) == formatted(float(negative_nan)) == b"nan"
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_an_integer_is_its_decimal_digits(value: int):
+    length = lib.advlog_number_int(_BUFFER, value)
+    assert bytes(_VIEW[:length]) == str(value).encode()

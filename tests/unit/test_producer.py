@@ -1,0 +1,306 @@
+"""The hot call and its relatives take what Python would, log it to the bit, and refuse the rest with a reason."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import inspect
+import math
+import os
+import pickle
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advlog_fast import AdvancedLogger, read_jsonl, read_run
+from advlog_fast._native import Producer, lib
+from advlog_fast._ring import Ring
+from advlog_fast.ranks import RunIdentity
+
+ORDER = (
+    "epoch",
+    "batch",
+    "total_batches",
+    "loss",
+    "accuracy",
+    "learning_rate",
+    "gradient_norm",
+    "batch_time",
+    "data_time",
+    "step",
+)
+FIXED = ("timestamp", "attempt", "rank", "seq", "kind")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[AdvancedLogger]:
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False, text=False) as logger:
+        yield logger
+
+
+def rows_of(log: AdvancedLogger, stream: str = "metrics_jsonl") -> list[dict[str, Any]]:
+    assert log.flush()
+    rows = list(read_jsonl(log.paths[stream]))
+    return [{name: value for name, value in row.items() if name not in FIXED} for row in rows]
+
+
+def test_signatures_are_the_guides():
+    parameters = inspect.signature(AdvancedLogger.log_batch_progress).parameters
+    assert list(parameters) == ["self", *ORDER, "metrics"]
+    assert all(parameters[name].default is inspect.Parameter.empty for name in ORDER[:4])
+    assert all(parameters[name].default is None for name in ORDER[4:])
+    assert parameters["metrics"].kind is inspect.Parameter.VAR_KEYWORD
+    assert str(inspect.signature(AdvancedLogger.log_performance_metrics)) == "(self, /, batch_time, data_time=None)"
+    assert "float64" in (AdvancedLogger.log_batch_progress.__doc__ or "")
+
+
+@pytest.mark.parametrize("by_position", range(len(ORDER) + 1))
+def test_every_argument_goes_by_position_and_by_keyword(log: AdvancedLogger, by_position: int):
+    values = dict(zip(ORDER, (1, 2, 3, 0.5, 0.25, 0.125, 2.0, 0.75, 1e-3, 77), strict=True))
+    keywords = {name: values[name] for name in ORDER[by_position:]}
+    log.log_batch_progress(*list(values.values())[:by_position], **keywords, other=9.0)
+    assert rows_of(log) == [{**values, "other": 9.0}]
+
+
+def test_call_sites_and_mappings_that_change_never_mix_their_names(log: AdvancedLogger):
+    expected = []
+    for i in range(300):
+        log.log_batch_progress(epoch=1, batch=i, total_batches=300, loss=i / 2)
+        log.log_batch_progress(1, i, 300, loss=i / 4, accuracy=0.5)
+        log.log_batch_progress(1, i, 300, accuracy=i / 8, loss=0.5)
+        names = [f"m{(i * 5 + k) % 40}" for k in range(i % 35)]  # more names than a plan holds, at times
+        mapping = {name: float(i + k) for k, name in enumerate(names)}
+        log.log_batch_progress(1, i, 300, 1.0, **mapping)
+        calls: list[dict[str, float]] = [{"loss": i / 2}, {"loss": i / 4, "accuracy": 0.5}]
+        calls += [{"accuracy": i / 8, "loss": 0.5}, {"loss": 1.0, **mapping}]
+        expected += [{"epoch": 1, "batch": i, "total_batches": 300, "step": i, **call} for call in calls]
+    assert rows_of(log) == expected
+
+
+def test_more_call_sites_than_plans_each_keep_their_own(log: AdvancedLogger):
+    scope: dict[str, Any] = {"log": log}
+    sites = "".join(f"    log.log_batch_progress(1, 1, 1, 0.5, a{n}={n}.0, b{n}=i)\n" for n in range(30))
+    exec(f"for i in range(3):\n{sites}", scope)  # noqa: S102 each line is a call site of its own
+    rows = rows_of(log)
+    assert [(row[f"a{n % 30}"], row[f"b{n % 30}"]) for n, row in enumerate(rows)] == [
+        (float(n % 30), float(n // 30)) for n in range(90)
+    ]
+    assert all(len(row) == 7 for row in rows)
+
+
+def test_none_is_absent_and_the_step_is_derived_or_null(log: AdvancedLogger):
+    log.log_batch_progress(2, 3, 10, None, accuracy=None, other=None)
+    log.log_batch_progress(2, 3, None, 0.5)
+    log.log_batch_progress(0, -3, 10, 0.5, step=None)
+    log.log_batch_progress(1, 1, 10, 0.5, step=-(2**63))
+    assert rows_of(log) == [
+        {"epoch": 2, "batch": 3, "total_batches": 10, "step": 13},
+        {"epoch": 2, "batch": 3, "loss": 0.5},
+        {"epoch": 0, "batch": -3, "total_batches": 10, "step": -13, "loss": 0.5},
+        {"epoch": 1, "batch": 1, "total_batches": 10, "step": -(2**63), "loss": 0.5},
+    ]
+
+
+class Half(float):
+    """A float with ideas of its own."""
+
+    def __float__(self) -> float:
+        return 0.5
+
+
+def test_scalars_of_every_make_are_the_number_they_hold(log: AdvancedLogger):
+    makes = {
+        0.5: [0.5, np.float64(0.5), np.float32(0.5), np.float16(0.5), np.array(0.5), np.array([[0.5]]), Half(0.5)],
+        1.0: [1, True, np.int8(1), np.uint64(1), np.bool_(True)],
+        2.0**60: [2**60],
+        -(2.0**53): [-(2**53)],
+    }
+    for values in makes.values():
+        for value in values:
+            log.log_batch_progress(np.int64(1), np.array(2), np.uint8(3), value, other=value)
+    found = [(row["epoch"], row["batch"], row["step"], row["loss"], row["other"]) for row in rows_of(log)]
+    assert found == [(1, 2, 2, number, number) for number, values in makes.items() for _ in values]
+
+
+@pytest.mark.torch
+def test_torch_scalars_are_the_number_they_hold(log: AdvancedLogger):
+    import torch
+
+    values = [torch.tensor(0.5), torch.tensor([0.5], requires_grad=True), torch.tensor(0.5, dtype=torch.bfloat16)]
+    for value in values:
+        log.log_batch_progress(torch.tensor(1), 1, 1, value, other=value)
+    assert [(row["epoch"], row["loss"], row["other"]) for row in rows_of(log)] == [(1, 0.5, 0.5)] * len(values)
+
+
+def test_a_name_that_is_a_subclass_of_str_is_the_string_it_holds(log: AdvancedLogger):
+    log.log_metrics({np.str_("epoch"): 3, np.str_("loss"): 0.5, np.str_("other"): 1.5})
+    log.log_batch_progress(1, 1, 1, 0.25, **{np.str_("other"): 2.5})
+    rows = rows_of(log)
+    assert rows[0] == {"epoch": 3, "loss": 0.5, "other": 1.5}
+    assert (rows[1]["loss"], rows[1]["other"]) == (0.25, 2.5)
+
+
+def test_names_that_outputs_cannot_have_are_refused_and_the_row_with_them(log: AdvancedLogger):
+    for name in ("seq", "timestamp", "rank", "", "x" * 256, "\ud800"):
+        with pytest.raises(ValueError, match="name"):
+            log.log_batch_progress(1, 1, 1, 0.5, **{name: 1.0})
+    log.log_batch_progress(1, 1, 1, 0.5, **{"x" * 255: 1.0, "Überraschung/ß": 2.0, 'a "b"\n': 3.0})
+    (row,) = rows_of(log)
+    assert (row["x" * 255], row["Überraschung/ß"], row['a "b"\n']) == (1.0, 2.0, 3.0)
+
+
+def test_there_are_1024_names_and_the_next_is_refused(log: AdvancedLogger):
+    names = [f"n{i}" for i in range(1024)]
+    log.log_batch_progress(1, 1, 1, 0.5, **{name: float(i) for i, name in enumerate(names)})  # 94 slots
+    with pytest.raises(ValueError, match="at most 1024 different names"):
+        log.log_batch_progress(1, 1, 1, 0.5, one_more=1.0)
+    log.log_batch_progress(1, 2, 2, 0.5, n1023=-0.0)
+    first, second = rows_of(log)
+    assert [first[name] for name in names] == [float(i) for i in range(1024)]
+    assert math.copysign(1, second["n1023"]) == -1
+
+
+def test_what_float64_cannot_hold_is_refused(log: AdvancedLogger):
+    for value in (2**53 + 1, 10**400, -(10**400)):
+        with pytest.raises(ValueError, match=r"^loss: expected a number that float64 can hold"):
+            log.log_batch_progress(1, 1, 1, value)
+    for step in (2**63, -(2**63) - 1):
+        with pytest.raises(ValueError, match=r"^step: expected an integer from"):
+            log.log_batch_progress(1, 1, 1, 0.5, step=step)
+    assert rows_of(log) == []
+
+
+def test_performance_metrics_go_to_the_system_stream(log: AdvancedLogger):
+    log.log_performance_metrics(0.5, 0.25)
+    log.log_performance_metrics(batch_time=np.float32(0.5))
+    for wrong in ({}, {"batch_time": None}, {"batch_time": 1.0, "loss": 1.0}, {"batch_time": "1"}):
+        with pytest.raises(TypeError):
+            log.log_performance_metrics(**wrong)
+    rows = [row for row in rows_of(log, "system_jsonl") if "batch_time" in row]
+    assert rows == [{"batch_time": 0.5, "data_time": 0.25}, {"batch_time": 0.5}]
+
+
+def test_a_copy_is_the_logger_itself_and_a_pickle_a_disabled_one(log: AdvancedLogger):
+    assert copy.copy(log) is log
+    assert copy.deepcopy({"a": [log]})["a"][0] is log
+    other = pickle.loads(pickle.dumps(log))  # noqa: S301 our own
+    assert not other.enabled
+    other.log_batch_progress(1, 1, 1, 0.5)
+    other.close()
+    assert rows_of(log) == []
+
+
+def test_an_instance_that_was_never_initialised_does_nothing():
+    for kind in (Producer, AdvancedLogger):
+        bare = kind.__new__(kind)
+        assert bare.log_batch_progress(1, 1, 1, 0.5, anything="goes") is None
+        assert bare.log_performance_metrics("nothing") is None
+        assert bare._try_batch(1, 1, 1, 0.5) == lib.ADVLOG_OFF
+        assert bare._learn("x") is False
+        with pytest.raises(TypeError):
+            bare._learn(1)
+
+
+def test_after_close_a_record_is_counted_and_said_once(tmp_path: Path):
+    log = AdvancedLogger(tmp_path, "run", console="off", parquet=False)
+    log.log_batch_progress(1, 1, 1, 0.5)
+    log.close()
+    with pytest.warns(RuntimeWarning, match=r"after close\(\)") as said:
+        for _ in range(10):
+            log.log_batch_progress(1, 1, 1, 0.5)
+    assert len(said) == 1
+    health = log.health()
+    assert (health.dropped_at_entry["closed"], health.offered) == (10, health.accepted + 10)
+    assert len(read_jsonl(log.paths["metrics_jsonl"])) == 1
+
+
+def test_a_subclass_may_override_the_hot_call_and_call_the_base(tmp_path: Path):
+    class Doubled(AdvancedLogger):
+        def log_batch_progress(self, *args: Any, **kwargs: Any) -> None:
+            super().log_batch_progress(*args, **kwargs, doubled=1.0)
+
+    with Doubled(tmp_path, "run", console="off", parquet=False) as log:
+        log.note = {"cycle": log}
+        log.log_batch_progress(1, 2, 3, loss=0.5)
+        assert [row["doubled"] for row in rows_of(log)] == [1.0]
+    gone = weakref.ref(log)
+    del log
+    gc.collect()
+    assert gone() is None
+
+
+def test_binding_to_another_ring_forgets_the_names_of_the_first(tmp_path: Path):
+    run = RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid())
+    first, second = (Ring(run, 0, tmp_path / folder, tmp_path) for folder in ("a", "b"))
+    producer = Producer()
+    producer._bind(first.address, first)
+    assert producer._learn("x")
+    arguments = {"x": 1.0}
+    for _ in range(2):
+        assert producer._try_batch(1, 1, 1, 0.5, **arguments) == lib.ADVLOG_OK
+    with pytest.raises(ValueError, match="expected the address of a ring"):
+        producer._bind(first.address + 8, first)
+    producer._bind(second.address, second)
+    assert producer._learn("y")
+    assert producer._try_batch(1, 1, 1, 0.5, **arguments) == lib.ADVLOG_SLOW
+    assert producer._learn("x")
+    assert producer._try_batch(1, 1, 1, 0.5, **arguments) == lib.ADVLOG_OK
+    assert (first.names(), second.names()) == (["x"], ["y", "x"])
+    producer._unbind()
+    assert producer._try_batch(1, 1, 1, 0.5) == lib.ADVLOG_OFF
+    first.remove()
+    second.remove()
+
+
+@pytest.mark.parametrize(
+    "records", [pytest.param(100_000, id="short"), pytest.param(1_000_000, id="long", marks=pytest.mark.stress)]
+)
+def test_four_threads_lose_double_and_tear_nothing(tmp_path: Path, records: int):
+    threads = 4
+    with AdvancedLogger(
+        tmp_path, "run", console="off", overflow_timeout_s=None, max_log_size=1 << 40, memory_interval_s=3600
+    ) as log:
+
+        def produce(thread: int) -> None:
+            for i in range(records):
+                value = float(thread * records + i)
+                if i % 4:
+                    log.log_batch_progress(thread, i, records, value, accuracy=-value)
+                else:  # two slots
+                    log.log_batch_progress(thread, i, records, value, a=value, b=value, c=value, d=value, e=value)
+
+        running = [threading.Thread(target=produce, args=(thread,)) for thread in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+        health = log.health()
+        assert (health.offered, sum(health.dropped_at_entry.values())) == (health.accepted, 0)
+    table = read_run(tmp_path, "run").metrics
+    columns = {name: table[name].to_numpy() for name in ("epoch", "batch", "loss", "accuracy", "seq")}
+    _check_whole(columns, table["a"].to_numpy(), table["e"].to_numpy(), records)
+    rows = read_jsonl(tmp_path / "run_metrics.jsonl")
+    columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in columns}
+    extras = [np.array([row.get(name, math.nan) for row in rows]) for name in ("a", "e")]
+    _check_whole(columns, *extras, records)
+
+
+def _check_whole(columns: dict[str, Any], a: Any, e: Any, records: int) -> None:
+    loss, batch, epoch = columns["loss"], columns["batch"], columns["epoch"]
+    assert len(loss) == 4 * records
+    np.testing.assert_array_equal(np.sort(columns["seq"]), np.arange(1, len(loss) + 1))
+    order = np.argsort(columns["seq"])
+    np.testing.assert_array_equal(np.sort(loss), np.arange(len(loss)))
+    np.testing.assert_array_equal(loss, epoch * records + batch)
+    for thread in range(4):  # each thread's records stand in its order
+        np.testing.assert_array_equal(batch[order][epoch[order] == thread], np.arange(records))
+    wide = batch % 4 == 0
+    np.testing.assert_array_equal(columns["accuracy"][~wide], -loss[~wide])
+    for extra in (a, e):
+        np.testing.assert_array_equal(extra[wide], loss[wide])
+        assert np.isnan(extra[~wide].astype(float)).all()

@@ -10,7 +10,7 @@ WERROR ?=
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all pytest stress bench lint ctest ctest-asan ctest-tsan clean
+.PHONY: help demo test test-all pytest stress lint ctest ctest-asan ctest-tsan clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -32,12 +32,9 @@ pytest: $(VENV)/has-$(EXTRA)
 stress: $(VENV)/has-$(EXTRA) ## The tests that take minutes
 	$(run_pytest) -m stress
 
-bench: $(VENV)/has-bench ## The benchmarks
-	cd benchmarks && ../$(VENV)/bin/pytest . $(PYTEST_ARGS)
-
-test-all: ## All Python tests but torch's, on every CPython from 3.10 on that is found
+test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.13 that is found
 	@versions=$$($(find_pythons) | cut -d ' ' -f 1); \
-	test -n "$$versions" || { echo "make test-all: no CPython from 3.10 on with venv and ensurepip" >&2; exit 1; }; \
+	test -n "$$versions" || { echo "make test-all: no CPython from 3.10 to 3.13 with venv and ensurepip" >&2; exit 1; }; \
 	echo "CPython:" $$versions; \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
 
@@ -58,9 +55,9 @@ clean: ## Remove the environments and everything built
 
 # "3.12 /path/to/python" a line, the first that works of each version. A name on PATH may be a shim that fails.
 define find_pythons
-for python in $(PYTHON) python3.10 python3.11 python3.12 python3.13 python3.14 "$$HOME"/.pyenv/versions/*/bin/python3; do \
+for python in $(PYTHON) python3.10 python3.11 python3.12 python3.13 "$$HOME"/.pyenv/versions/*/bin/python3; do \
 	"$$python" -c 'import ensurepip, sys, sysconfig, venv; v = sys.version_info; \
-		v >= (3, 10) and v.releaselevel == "final" and sys.implementation.name == "cpython" \
+		(3, 10) <= v[:2] <= (3, 13) and v.releaselevel == "final" and sys.implementation.name == "cpython" \
 		and not sysconfig.get_config_var("Py_GIL_DISABLED") and print("%d.%d" % v[:2], sys.executable)' 2>/dev/null; \
 done | sort -t . -k 2,2n -s | awk '!seen[$$1]++'
 endef
@@ -84,7 +81,7 @@ CPATH=$$(.ci/python-headers $(VENV)/bin/python $(VENV)/headers) && export CPATH 
 @touch $@
 endef
 
-# has-demo, has-test, has-test-core, has-bench: the package, with what that extra names.
+# has-demo, has-test, has-test-core: the package, with what that extra names.
 $(VENV)/has-%: $(SOURCES) $(PACKAGING) .ci/python-headers | $(VENV)/made
 	$(call install,$*)
 

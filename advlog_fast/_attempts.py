@@ -6,7 +6,7 @@ claimed, which only one process can do.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import time
@@ -14,56 +14,44 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from ._locks import FileLock, LockedError
 from ._paths import RunPaths
 from .exceptions import RunBusyError
 from .ranks import RankIdentity, RunIdentity
 
 
-class RankLock:
-    """This process's claim on one rank of a run, held until `release` or the end of the process, however it ends.
-
-    A POSIX record lock: not inherited by a fork, freed by a SIGKILL. The kernel would free it too if this process
-    closed any other descriptor of the file, so nothing else here ever opens it.
+def lock_rank(paths: RunPaths) -> FileLock:
+    """This process's claim on one rank of a run.
 
     :raises RunBusyError: another live process holds it.
     """
-
-    def __init__(self, paths: RunPaths) -> None:
-        self._pid = os.getpid()
-        self._fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
-            os.close(self._fd)
-            what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
-            raise RunBusyError(f"{what} is being logged by another live process: {owner}") from None
-        except OSError:
-            return  # a file system without locks: the claim of the attempt still keeps the files apart
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"pid {self._pid} on {os.uname().nodename}\n".encode(), 0)
-
-    def release(self) -> None:
-        if self._fd >= 0 and os.getpid() == self._pid:
-            os.close(self._fd)
-        self._fd = -1
+    try:
+        return FileLock(paths.lock)
+    except LockedError as owner:
+        what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
+        raise RunBusyError(f"{what} is being logged by another live process: {owner}") from None
 
 
 def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
     """This process's place in the run: the attempt of its launch if it has one, else a new attempt.
 
-    :raises OSError: the run's folder cannot be written.
+    :raises OSError: the run's folder cannot be written, or the file that holds the run's id is damaged.
     """
     paths.attempts.mkdir(parents=True, exist_ok=True)
     paths.temporary.mkdir(exist_ok=True)
-    run = _claim(paths, paths.private / "run.json", {"run_id": uuid.uuid4().hex, "created_ns": time.time_ns()})
+    file = paths.private / "run.json"
+    run = _claim(paths, file, {"run_id": uuid.uuid4().hex, "created_ns": time.time_ns()})
+    if run is None or not isinstance(run.get("run_id"), str):
+        # Made anew, it would silently be another run's id.
+        remedy = f'write {{"run_id": "..."}} there, with the id in {paths.summary.name}, or remove it for a new id'
+        raise OSError(errno.EINVAL, f"expected the run's id, got a damaged file; {remedy}", str(file))
     attempt = max(_attempts(paths), default=0)
     if attempt == 0 or not _joins(paths, attempt, ranks):
         attempt += 1
         while not _begins(paths, attempt, ranks):
             attempt += 1
     return RunIdentity(
-        run_id=str(run["run_id"]),
+        run_id=run["run_id"],
         name=paths.name,
         attempt=attempt,
         rank=ranks.rank,
@@ -83,8 +71,9 @@ def _joins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
     """Whether the attempt is this process's own launch, and its rank is not taken in it."""
     if ranks.launch_key is None:
         return False
-    claimed = json.loads((paths.attempts / f"{attempt}.json").read_text())
-    return claimed["launch"] == ranks.launch_key and _takes_rank(paths, attempt, ranks)
+    claimed = _read(paths.attempts / f"{attempt}.json")
+    # A damaged claim may be any launch's: it counts as another's.
+    return claimed is not None and claimed.get("launch") == ranks.launch_key and _takes_rank(paths, attempt, ranks)
 
 
 def _begins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
@@ -101,17 +90,28 @@ def _takes_rank(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
     return _claim(paths, paths.attempts / f"{attempt}-rank{ranks.rank:05d}.claim", mine) == mine
 
 
-def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """What the claim says: `content`, or what another process had claimed before."""
+def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, Any] | None:
+    """What the claim says: `content`, or what another process had claimed before; None where it is damaged."""
     if not target.exists():
         temporary = paths.temporary / f"claim-{uuid.uuid4().hex}"
-        temporary.write_text(json.dumps(content))
         try:
+            with temporary.open("w") as file:
+                file.write(json.dumps(content))
+                # A loss of power must not leave the name without what it says.
+                file.flush()
+                os.fsync(file.fileno())
             os.link(temporary, target)
         except FileExistsError:
             pass
         finally:
-            os.unlink(temporary)
-    found = json.loads(target.read_text())
-    assert isinstance(found, dict)
-    return found
+            temporary.unlink(missing_ok=True)
+    return _read(target)
+
+
+def _read(claim: Path) -> dict[str, Any] | None:
+    """What a claim says; None where it is empty or no JSON object, as a loss of power may leave it."""
+    try:
+        found = json.loads(claim.read_bytes())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -14,11 +14,14 @@ from typing import Any
 from ._native import ffi, lib
 from ._ring import Ring
 from .records import CORE_METRICS
-from .sinks.base import OpenFile, Retired, Sink
+from .sinks.base import Cursor, OpenFile, Retired, Sink
 from .snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
 
 TICK_NS = 500_000_000
 """How often the drain's thread comes back to Python when nothing else asks for it."""
+
+DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
+"""Why a record never entered the ring, by the words of `Health.dropped_at_entry`."""
 
 _NANOSECONDS = 1_000_000_000
 _SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
@@ -67,13 +70,45 @@ class Drain:
         for index, sink in enumerate(self.sinks):
             sink.begin(self._give_file(index, sink))
 
+    def resume_files(self) -> dict[str, int]:
+        """Goes on where a dead drain stopped: the bytes cut off each sink's file.
+
+        :raises OSError: a file could not be opened, cut or put into place.
+        """
+        torn = {}
+        for index, sink in enumerate(self.sinks):
+            cursor = self.cursor(index)
+            sink.expired = lib.advlog_ring_expired(self.ring.handle, index)
+            adopted = sink.adopt(cursor)
+            if adopted is None:
+                lib.advlog_sink_resume(self._drain, index, -1, 0, cursor.next_seq)
+                sink.begin(self._give_file(index, sink))
+                continue
+            file, torn[sink.name] = adopted
+            records, first_seq = sink.contents(file)
+            first = cursor.next_seq - records if first_seq is None else first_seq
+            lib.advlog_sink_resume(self._drain, index, file.fd, records, first)
+            sink.begin(file)
+        return torn
+
+    def cursor(self, index: int) -> Cursor:
+        """What a sink has completed, as the ring says; for a drain at rest."""
+        c = ffi.new("advlog_cursor *")
+        lib.advlog_ring_cursor(self.ring.handle, index, c)
+        return Cursor(c.position, c.next_seq, c.written, c.dropped, c.dev, c.ino, c.length, c.generation)
+
     def start(self) -> None:
         self._thread.start()
 
     def _run(self) -> None:
         why = 0
+        due_ns = time.monotonic_ns() + TICK_NS
         while not why & (lib.ADVLOG_DRAIN_STOPPED | lib.ADVLOG_DRAIN_DONE):
-            why = self._once(TICK_NS)
+            why = self._once(max(due_ns - time.monotonic_ns(), 0))
+            # By a clock of its own: files may ask for attention more often than the tick comes.
+            if time.monotonic_ns() >= due_ns:
+                self._on_tick()
+                due_ns = time.monotonic_ns() + TICK_NS
             self.cpu_s = time.thread_time()
 
     def _once(self, timeout_ns: int) -> int:
@@ -84,8 +119,6 @@ class Drain:
             self._tell_faults()
         if why & lib.ADVLOG_DRAIN_NONFINITE:
             self._on_nonfinite()
-        if why & lib.ADVLOG_DRAIN_TIMEOUT:
-            self._on_tick()
         return why
 
     def _serve_files(self) -> None:
@@ -112,6 +145,12 @@ class Drain:
         for current in sink.open_files():
             if current.generation == info.cursor.generation:
                 sink.begin(current)
+        self._count_expired(index, sink)
+
+    def _count_expired(self, index: int, sink: Sink) -> None:
+        """Into the ring, where a recovery finds it."""
+        known = lib.advlog_ring_expired(self.ring.handle, index)
+        lib.advlog_ring_add_expired(self.ring.handle, index, sink.expired - known)
 
     def _tell_faults(self) -> None:
         for index, sink in enumerate(self.sinks):
@@ -237,10 +276,12 @@ class Drain:
                 if file.generation != info.cursor.generation:
                     sink.discard(file.fd)
                     continue
-                sink.close_file(file.fd)
-                retired = Retired(file, info.file_first_seq, info.cursor.next_seq, info.file_records)
                 with contextlib.suppress(OSError):
-                    sink.settle(retired, last=True)
+                    sink.close_file(file.fd)
+                records = int(info.file_records)
+                with contextlib.suppress(OSError):
+                    sink.settle(Retired(file, info.file_first_seq, info.cursor.next_seq, records), last=True)
+            self._count_expired(index, sink)
 
     def discard_files(self) -> None:
         """Closes and removes what `open_files` opened, before anything was written."""

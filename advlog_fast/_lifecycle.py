@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import queue
 import sys
@@ -22,8 +23,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ._attempts import RankLock, claim_attempt
-from ._drain import Drain
+from ._accounts import Account, write_account
+from ._attempts import claim_attempt, lock_rank
+from ._drain import DROPS, Drain
 from ._native import Producer, lib
 from ._paths import RunPaths
 from ._ring import Ring, slots_for, slots_for_text
@@ -33,6 +35,7 @@ from .control.console import Console
 from .control.plane import ControlPlane
 from .memory_sampler import MemorySample, MemorySampler
 from .ranks import RankIdentity, rank_identity
+from .recovery import recover_rank
 from .sinks.base import Sink
 from .sinks.columns import STREAMS
 from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
@@ -41,9 +44,8 @@ from .sinks.spool import SpoolSink
 from .sinks.text import TextSink
 from .snapshots import Health, Totals
 
-SUMMARY_INTERVAL_S = 30.0
+SUMMARY_INTERVAL_S = 10.0
 _WAIT_SLICE_NS = 50_000_000
-_DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
 
 
 class Session:
@@ -74,11 +76,13 @@ class Session:
     def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths
         paths.private.mkdir(parents=True, exist_ok=True)
-        self._rank_lock = RankLock(paths)
+        self._rank_lock = lock_rank(paths)
         undo.callback(self._rank_lock.release)
+        recovered = recover_rank(paths)
         self.run = claim_attempt(paths, ranks)
         self._unsealed_before = any(paths.spools.glob(f"*-rank{ranks.rank:05d}-*.spool"))
-        ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir)
+        options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir, options=options)
         undo.callback(ring.remove)
 
         self.sealer: Sealer | None = None
@@ -115,10 +119,12 @@ class Session:
         self.sampler.start()
         for note in ring.notes:
             self.control.logger.warning(note)
+        for found in recovered:
+            self.control.recovered(found.as_dict(), str(found))
 
     def _sinks(self) -> list[Sink]:
         config, paths = self.config, self.paths
-        sizes = (paths.temporary, config.max_log_size, config.max_log_files)
+        sizes = (paths.temporary, self.run.attempt, config.max_log_size, config.max_log_files)
         sinks: list[Sink] = []
         if config.text and (self.run.rank == 0 or config.text_ranks == "all"):
             level, every = config.log_level, config.training_log_every
@@ -189,7 +195,9 @@ class Session:
         if drain is None:
             self.count_drop("closed")
             return
-        data = text.encode("utf-8", "replace")[: lib.ADVLOG_MAX_TEXT_BYTES]
+        data = text.encode("utf-8", "replace")
+        if len(data) > lib.ADVLOG_MAX_TEXT_BYTES:
+            data = data[: lib.ADVLOG_MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()  # no character is split
         time_ns = time.time_ns()
         ring = drain.ring.handle
         status = self.push(
@@ -202,7 +210,7 @@ class Session:
         """Counts a record that never entered the ring: `full`, `closed` or `forked`."""
         drain = self._drain
         if drain is not None:
-            lib.advlog_ring_count_drop(drain.ring.handle, _DROPS[reason])
+            lib.advlog_ring_count_drop(drain.ring.handle, DROPS[reason])
         else:
             self._dropped_late += 1
 
@@ -265,7 +273,7 @@ class Session:
 
     def _health(self, drain: Drain) -> Health:
         ring = drain.ring
-        dropped = {name: int(lib.advlog_ring_dropped(ring.handle, reason)) for name, reason in _DROPS.items()}
+        dropped = {name: int(lib.advlog_ring_dropped(ring.handle, reason)) for name, reason in DROPS.items()}
         accepted = sum(drain.accepted(stream) for stream in range(lib.ADVLOG_STREAMS))
         sinks = {sink.name: drain.sink_health(sink) for sink in drain.sinks}
         return Health(
@@ -280,6 +288,10 @@ class Session:
             status=self.control.status,
             drain_cpu_s=drain.cpu_s,
             parts=self.sealer.parts if self.sealer else 0,
+            seal_faults=self.sealer.faults if self.sealer else 0,
+            seal_error=self.sealer.error if self.sealer else None,
+            entries_lost=MappingProxyType({**self.control.lost(), "console": self.console.dropped}),
+            entries_error=self.control.fault(),
         )
 
     # -- the drain's thread --------------------------------------------------------------------------------------
@@ -317,7 +329,7 @@ class Session:
 
     def _tell_fault(self, message: str) -> None:
         self.control.logger.warning(message)
-        self.console.say("warning", message)
+        self.console.say(message)
 
     def _tell_nonfinite(self) -> None:
         for name, stats in self.totals(0.0).metrics.items():
@@ -375,6 +387,9 @@ class Session:
         for bound in (self._producer, self._users()):
             if bound is not None:
                 bound._unbind()
+        if done:
+            with contextlib.suppress(OSError):
+                write_account(self.paths, self.run.attempt, Account.of_health(self._health(drain)))
         self._last_totals, self._last_health = drain.totals(0.0), self._health(drain)
         if done:
             drain.ring.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,31 @@ _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _DEVICE_NAMES = frozenset(
     ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)))
 )
+
+# What takes a name apart again, for each that RunPaths makes and a reader meets. Not compiled until it is used.
+_RUN_FILE = (
+    r"(?P<name>.+)_(?:(?:metrics|system|events)(?:\.rank\d{5})?\.jsonl|(?:metrics|system)\.parquet"
+    r"|summary(?:\.rank\d{5})?\.json)\Z"
+)
+_ATTEMPT = r"attempt=(?P<attempt>\d+)\Z"
+_PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
+_SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
+_PRIVATE = ".advlog"
+_OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
+
+PartKey = tuple[int, int, int]
+"""Attempt, rank, part: the order of a run's records."""
+
+
+def run_names(log_dir: Path) -> list[str]:
+    """The runs that left anything in a log folder, by name."""
+    try:
+        found = {match["name"] for entry in log_dir.iterdir() if (match := re.match(_RUN_FILE, entry.name))}
+        with contextlib.suppress(FileNotFoundError):
+            found.update(entry.name for entry in (log_dir / _PRIVATE).iterdir() if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found)
 
 
 def checked_name(name: object) -> str:
@@ -68,6 +94,12 @@ class RunPaths:
     def events_jsonl(self) -> Path:
         return self._file("events", ".jsonl")
 
+    def lines_of_all_ranks(self, what: str) -> list[Path]:
+        """The JSON lines `what` ("metrics", "system" or "events") that there are, rank 0's first."""
+        first = RunPaths(self.log_dir, self.name)._file(what, ".jsonl")
+        others = sorted(self.log_dir.glob(first.stem + _OTHER_RANKS + first.suffix))
+        return [path for path in (first, *others) if path.exists()]
+
     @property
     def summary(self) -> Path:
         return self._file("summary", ".json")
@@ -88,10 +120,19 @@ class RunPaths:
         """Part `part` (from 1) of this rank in the dataset of `stream`."""
         return self.dataset(stream) / f"attempt={attempt}" / f"rank{self.rank:05d}-{part:06d}.parquet"
 
+    def parts_of_all_ranks(self, stream: str) -> dict[PartKey, Path]:
+        """The parts that there are in the dataset of `stream`, of all attempts too."""
+        found: dict[PartKey, Path] = {}
+        for path in self.dataset(stream).glob("*/*.parquet"):
+            folder, part = re.match(_ATTEMPT, path.parent.name), re.match(_PART, path.name)
+            if folder and part:
+                found[int(folder["attempt"]), int(part["rank"]), int(part["part"])] = path
+        return found
+
     @property
     def private(self) -> Path:
         """What is ours and no reader's: claims, locks, spools, temporaries, the frozen schema."""
-        return self.log_dir / ".advlog" / self.name
+        return self.log_dir / _PRIVATE / self.name
 
     @property
     def attempts(self) -> Path:
@@ -100,6 +141,22 @@ class RunPaths:
     @property
     def lock(self) -> Path:
         return self.private / f"rank{self.rank:05d}.lock"
+
+    @property
+    def rings(self) -> Path:
+        """Notes that say where each ring of the run lies."""
+        return self.private / "rings"
+
+    def ring_note(self, attempt: int) -> Path:
+        return self.rings / f"attempt{attempt}-rank{self.rank:05d}.json"
+
+    @property
+    def accounts(self) -> Path:
+        """What became of the records of each ended attempt."""
+        return self.private / "accounts"
+
+    def account(self, attempt: int) -> Path:
+        return self.accounts / f"attempt{attempt}-rank{self.rank:05d}.json"
 
     @property
     def temporary(self) -> Path:
@@ -112,6 +169,15 @@ class RunPaths:
     def spool(self, stream: str, attempt: int, part: int) -> Path:
         """The spool that becomes part `part`."""
         return self.spools / f"{stream}-attempt{attempt}-rank{self.rank:05d}-{part:06d}.spool"
+
+    def spools_of_all_ranks(self, stream: str) -> dict[PartKey, Path]:
+        """The spools of `stream` that there are, of all attempts too."""
+        found: dict[PartKey, Path] = {}
+        for path in self.spools.glob("*.spool"):
+            match = re.match(_SPOOL, path.name)
+            if match and match["stream"] == stream:
+                found[int(match["attempt"]), int(match["rank"]), int(match["part"])] = path
+        return found
 
     def schema(self, stream: str) -> Path:
         """The metric columns of `stream`, frozen at the run's first part: a JSON list of names."""

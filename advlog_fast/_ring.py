@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import mmap
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ._locks import FileLock, LockedError
 from ._native import ffi, lib
 from ._paths import RunPaths
 from .exceptions import AdvlogError
@@ -50,7 +53,10 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 
 
 class Ring:
-    """A formatted ring, mapped; its memory lives as long as anything refers to this object.
+    """A ring, mapped; its memory lives as long as anything refers to this object.
+
+    Its owner holds the lock of `<path>.lock` from before the ring comes into sight until it goes. A note in the run's
+    folder says on which host, and in which boot of it, the ring lies, and what a recovery must know of the options.
 
     :ivar path: the ring's file, or None for memory that dies with the process.
     :ivar notes: what had to be done otherwise than asked, one sentence each.
@@ -63,12 +69,16 @@ class Ring:
         ring_dir: Path | None,
         log_dir: Path,
         *,
+        options: dict[str, Any] | None = None,
         start: int | None = None,
     ) -> None:
         self.path: Path | None = None
         self.notes: list[str] = []
+        self._lock: FileLock | None = None
+        paths = RunPaths(log_dir, run.name, run.rank)
+        self._note = paths.ring_note(run.attempt)
         slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, _MIN_SLOTS).bit_length() - 1
-        self._map, self.slots = self._make(run, slots, ring_dir, RunPaths(log_dir, run.name).private)
+        self._map, self.slots = self._make(run, slots, ring_dir, paths.private)
         self._memory = ffi.from_buffer(self._map)
         identity = ffi.new("advlog_identity *")
         ffi.memmove(identity.run_id, bytes.fromhex(run.run_id), 16)
@@ -77,24 +87,50 @@ class Ring:
         identity.attempt, identity.rank = run.attempt, run.rank
         first = self.slots if start is None else start
         failed = lib.advlog_ring_format(self._memory, len(self._map), self.slots, first, identity)
-        error = ffi.new("int *")
-        handle = ffi.NULL if failed else lib.advlog_ring_attach(self._memory, len(self._map), error)
-        if handle == ffi.NULL:
+        try:
+            self.handle = _attached(self._memory, len(self._map), failed)
+            self._publish(run, options or {})
+        except BaseException:
             self.remove()
-            reason = _RING_ERRORS[failed or error[0]]
-            raise AdvlogError(f"the ring of {self.slots} slots in {len(self._map)} bytes cannot be used: {reason}")
-        self.handle: Any = ffi.gc(handle, lib.advlog_ring_detach)
-        if self.path is not None:
-            self._publish()
+            raise
+
+    @classmethod
+    def of_the_dead(cls, path: Path, note: Path, lock: FileLock) -> Ring:
+        """The ring that a dead process left.
+
+        :param lock: the ring's own, taken by the caller; :meth:`remove` takes it away with the ring.
+        :raises OSError: the file cannot be opened or mapped.
+        :raises AdvlogError: it is no ring of this version, or a damaged one.
+        """
+        ring = cls.__new__(cls)
+        ring.path, ring.notes, ring._lock, ring._note = path, [], lock, note
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_size == 0:
+                raise AdvlogError(f"{path}: expected a regular file of this user, with a ring in it")
+            ring._map = mmap.mmap(fd, found.st_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        finally:
+            os.close(fd)
+        ring._memory = ffi.from_buffer(ring._map)
+        ring.handle = _attached(ring._memory, len(ring._map), 0)
+        ring.slots = lib.advlog_ring_slots(ring.handle)
+        return ring
 
     @property
     def address(self) -> int:
         """Of the handle, for the producer."""
         return int(ffi.cast("uintptr_t", self.handle))
 
+    @property
+    def run_id(self) -> str:
+        """Of the run that the ring belongs to, as its header says."""
+        return bytes(lib.advlog_ring_identity(self.handle).run_id).hex()
+
     def used(self) -> int:
         """Slots that hold records which not every working sink has completed."""
-        return int(lib.advlog_ring_write_pos(self.handle) - lib.advlog_ring_read_pos(self.handle))
+        used = lib.advlog_ring_write_pos(self.handle) - lib.advlog_ring_read_pos(self.handle)
+        return int(used % (1 << 64))  # positions wrap
 
     def names(self) -> list[str]:
         """Every metric name, by its id."""
@@ -105,11 +141,26 @@ class Ring:
             names.append(ffi.unpack(buffer, size).decode("utf-8", "replace") if size > 0 else f"metric_{i}")
         return names
 
+    def vanished(self) -> bool:
+        """Whether somebody removed the file: a SIGKILL would now lose what is in it."""
+        return self.path is not None and not self.path.exists()
+
     def remove(self) -> None:
-        """Removes the file; the memory stays mapped for whoever still holds it."""
-        if self.path is not None:
+        """Removes the file, its note and its lock; the memory stays mapped for whoever still holds it."""
+        for file in (self.path, self._note):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(file)
+        if self._lock is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self.path)
+                self._lock.release(remove=True)
+
+    def set_aside(self, folder: Path) -> Path:
+        """Moves a ring that cannot be recovered out of the way, beside the run's files; where it lies then."""
+        assert self.path is not None
+        target = set_aside(self.path, folder)
+        self.remove()
+        return target
 
     def _make(self, run: RunIdentity, slots: int, ring_dir: Path | None, fallback: Path) -> tuple[mmap.mmap, int]:
         """The memory, and how many slots it is for: fewer than asked where shared memory is short."""
@@ -122,13 +173,13 @@ class Ring:
                     self.notes.append(f"{folder} is a network file system, where a ring cannot lie")
                     continue
                 return self._map_file(folder, name, slots, shared=ring_dir is None and folder == wanted)
-            except OSError as error:
-                self.notes.append(f"the ring cannot lie in {folder}: {error.strerror or error}")
+            except (OSError, LockedError) as error:
+                self.notes.append(f"the ring cannot lie in {folder}: {getattr(error, 'strerror', None) or error}")
         self.notes.append("the ring lies in memory that dies with the process: a SIGKILL loses what is in it")
         return mmap.mmap(-1, lib.advlog_ring_bytes(slots)), slots
 
     def _map_file(self, folder: Path, name: str, slots: int, *, shared: bool) -> tuple[mmap.mmap, int]:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if shared:
             free = os.statvfs(folder)
             affordable = free.f_bavail * free.f_frsize // 16
@@ -142,20 +193,58 @@ class Ring:
             self.path = Path(temporary)
             _allocate(fd, size)
             mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._lock = FileLock(folder / f"{name}.lock")
             self._final = folder / name
             return mapped, slots
         except BaseException:
-            self.remove()
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
             self.path = None
             raise
         finally:
             os.close(fd)
 
-    def _publish(self) -> None:
-        """Into sight only now: a ring that can be found is whole."""
-        assert self.path is not None
-        os.rename(self.path, self._final)
-        self.path = self._final
+    def _publish(self, run: RunIdentity, options: dict[str, Any]) -> None:
+        """Into sight only now, the note first: a ring that can be found is whole, and one that is there is found."""
+        note = {
+            "path": str(self._final) if self.path else None,
+            "host": run.host,
+            "boot_id": boot_id().hex(),
+            "pid": run.pid,
+            "options": options,
+        }
+        self._note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._note.with_name(f".{self._note.name}.{run.pid}")
+        temporary.write_text(json.dumps(note))
+        os.rename(temporary, self._note)
+        if self.path is not None:
+            os.rename(self.path, self._final)
+            self.path = self._final
+
+
+def _attached(memory: Any, size: int, failed: int) -> Any:
+    """The handle on a formatted ring, freed with its last reference.
+
+    :raises AdvlogError: it cannot be used.
+    """
+    error = ffi.new("int *")
+    handle = ffi.NULL if failed else lib.advlog_ring_attach(memory, size, error)
+    if handle == ffi.NULL:
+        raise AdvlogError(f"a ring in {size} bytes cannot be used: {_RING_ERRORS[failed or error[0]]}")
+    return ffi.gc(handle, lib.advlog_ring_detach)
+
+
+def set_aside(file: Path, folder: Path) -> Path:
+    """Moves a file that nobody can use into `folder`, under a name that is free; where it lies then.
+
+    :raises OSError: it could not be moved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (target := folder / f"{file.name}.{number}").exists():
+        number += 1
+    shutil.move(file, target)
+    return target
 
 
 def slots_for(values: int) -> int:

@@ -47,7 +47,6 @@ class Sealer:
 
     :param declared: metric names that get a column from the run's first part on.
     :param on_fault: told, on the sealer's thread, when sealing begins to fail and when a spool was damaged.
-    :param on_sealed: told of each part, on the sealer's thread.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Sealer:
         declared: tuple[str, ...] = (),
         *,
         on_fault: Callable[[str], None] | None = None,
-        on_sealed: Callable[[SealedPart], None] | None = None,
         row_group_rows: int = ROW_GROUP_ROWS,
     ) -> None:
         # Here, where the run starts: at the exit of an interpreter, imports and new threads may fail.
@@ -66,7 +64,6 @@ class Sealer:
         self._paths = paths
         self._declared = declared
         self._on_fault = on_fault
-        self._on_sealed = on_sealed
         self._row_group_rows = row_group_rows
         self._changed = threading.Condition()
         self._queues = {stream: _Queue() for stream in STREAMS}
@@ -216,9 +213,6 @@ class Sealer:
             trouble.append(f"{sealed.damaged_bytes} bytes are damaged; kept as {sealed.set_aside.name}")
         if trouble:
             self._report(f"{spool.path}: {'; '.join(trouble)}")
-        if sealed is not None and self._on_sealed is not None:
-            with contextlib.suppress(Exception):
-                self._on_sealed(sealed)
 
     def _leave_behind(self, queue: _Queue) -> None:
         """Goes on without records that no part will have; `sealed_seq` stays below them for good."""

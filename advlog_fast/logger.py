@@ -13,11 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._native import Producer, lib
-from ._ring import slots_for
 from .config import LoggerConfig, checked_metric_name
 from .control.checks import integer, metric_values, number, whole
-from .control.contexts import TrainingContext
-from .control.disabled import DisabledContext, DisabledControl
+from .control.contexts import DisabledContext, TrainingContext
 from .exceptions import expected
 from .memory_sampler import MemorySample
 from .records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, ErrorLog, TrainingMetrics
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._lifecycle import Session
+    from .control.disabled import DisabledControl
     from .control.plane import ControlPlane
 
 _BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
@@ -94,6 +93,8 @@ class AdvancedLogger(Producer):
         self._session: Session | None = None
         self._control: ControlPlane | DisabledControl
         if not self.enabled:
+            from .control.disabled import DisabledControl
+
             self._control = DisabledControl(self.config.experiment_name)
             return
         # Not before: it brings in all that only a logger at work needs.
@@ -285,6 +286,8 @@ class AdvancedLogger(Producer):
 
     def _push(self, session: Session, try_push: Callable[[], int], record: Mapping[str, Any]) -> None:
         """Sees the record into the ring, or counted as dropped."""
+        from ._ring import slots_for
+
         slots = slots_for(len(record))
         while (status := session.push(try_push, slots)) == lib.ADVLOG_SLOW:
             if not self._learn_names(record):
@@ -368,6 +371,10 @@ class AdvancedLogger(Producer):
                 status=self._control.status,
                 drain_cpu_s=0.0,
                 parts=0,
+                seal_faults=0,
+                seal_error=None,
+                entries_lost={},
+                entries_error=None,
             )
         return self._session.health()
 

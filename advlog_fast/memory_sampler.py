@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import statistics
 import sys
 import threading
 import time
@@ -281,10 +280,11 @@ class _Trend:
 
 def _slope_per_hour(points: list[tuple[int, float]]) -> float | None:
     """Theil and Sen's slope: the median over all pairs, so that a spike in a few samples does not tilt it."""
-    slopes = [
+    slopes = sorted(
         (later - earlier) / (t1 - t0)
         for i, (t0, earlier) in enumerate(points)
         for t1, later in points[i + 1 :]
         if t1 > t0
-    ]
-    return statistics.median(slopes) * 3.6e12 if slopes else None
+    )
+    middle = len(slopes) // 2
+    return (slopes[middle] + slopes[~middle]) / 2 * 3.6e12 if slopes else None

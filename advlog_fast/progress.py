@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .control.checks import whole, whole_or_none
-from .control.console import Console, Position
 from .control.milestones import Milestone, Milestones
+from .control.position import Position
 from .exceptions import expected
+
+if TYPE_CHECKING:
+    from .control.console import Console
 
 
 class _ControlPlane(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -13,23 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._generations import generations
-from ._paths import RunPaths, checked_name
-from .exceptions import RunNotFoundError
+from ._paths import PartKey, RunPaths, checked_name, run_names
+from .exceptions import RunNotFoundError, expected
 from .records import RESERVED_NAMES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_RUN_FILE = re.compile(
-    r"(?P<name>.+)_(?:(?:metrics|system|events)(?:\.rank\d{5})?\.jsonl|(?:metrics|system)\.parquet"
-    r"|summary(?:\.rank\d{5})?\.json)\Z"
-)
-_PART = re.compile(r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z")
-_SPOOL = re.compile(r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z")
 _FIRST_COLUMNS = ("timestamp", "attempt", "rank", "worker", "seq", "kind")
-
-_Key = tuple[int, int, int]
-"""Attempt, rank, part: the order of a run's records."""
 
 
 def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[dict[str, Any]]:
@@ -63,7 +53,7 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment") -> Run:
     :raises ValueError: no run can have that name.
     """
     directory = Path(log_dir)
-    names = _run_names(directory)
+    names = run_names(directory)
     if checked_name(name) not in names:
         listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         there = f"the runs there are {listed}" if names else "there are no runs"
@@ -104,7 +94,7 @@ class Run:
     @cached_property
     def events(self) -> list[dict[str, Any]]:
         """Every event of every rank, in the order of time, as :func:`read_jsonl` gives it."""
-        rows = [row for file in self._rank_files("events", ".jsonl") for row in read_jsonl(file)]
+        rows = [row for file in self._paths.lines_of_all_ranks("events") for row in read_jsonl(file)]
         return sorted(rows, key=lambda row: row["timestamp"])
 
     @property
@@ -127,7 +117,10 @@ class Run:
     @cached_property
     def attempts(self) -> list[int]:
         """The numbers of the attempts that left anything behind."""
-        keys = [key for stream in ("metrics", "system") for key in (*self._parts(stream), *self._spools(stream))]
+        from .sinks.columns import STREAMS
+
+        places = (self._paths.parts_of_all_ranks, self._paths.spools_of_all_ranks)
+        keys = [key for stream in STREAMS for place in places for key in place(stream)]
         return sorted({key[0] for key in keys} | {event["attempt"] for event in self.events})
 
     def scan(self, columns: Sequence[str] | None = None, stream: str = "metrics") -> Iterator[pa.RecordBatch]:
@@ -136,59 +129,36 @@ class Run:
         Their columns are those of the files, and `attempt`: metrics that came late lie in the map `extra`.
 
         :param columns: which columns to read; None for all.
+        :param stream: "metrics" or "system".
+        :raises ValueError: there is no such stream.
         """
+        from .sinks.columns import STREAMS
+
+        if stream not in STREAMS:
+            raise ValueError(expected("stream", " or ".join(map(repr, STREAMS)), stream))
+        return self._batches(columns, self._paths.parts_of_all_ranks(stream))
+
+    def _batches(self, columns: Sequence[str] | None, parts: dict[PartKey, Path]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
         import pyarrow.dataset as ds
 
-        parts = self._parts(stream)
         if parts:
             partitioning = ds.partitioning(pa.schema([("attempt", pa.int32())]), flavor="hive")
             files = [str(parts[key]) for key in sorted(parts)]
             dataset = ds.dataset(files, format="parquet", partitioning=partitioning)
             yield from dataset.to_batches(columns=None if columns is None else list(columns))
 
-    def _parts(self, stream: str) -> dict[_Key, Path]:
-        found: dict[_Key, Path] = {}
-        for path in self._paths.dataset(stream).glob("attempt=*/rank*.parquet"):
-            match = _PART.match(path.name)
-            attempt = path.parent.name.removeprefix("attempt=")
-            if match and attempt.isdecimal():
-                found[int(attempt), int(match["rank"]), int(match["part"])] = path
-        return found
-
-    def _spools(self, stream: str) -> dict[_Key, Path]:
-        found: dict[_Key, Path] = {}
-        for path in self._paths.spools.glob(f"{stream}-*.spool"):
-            if match := _SPOOL.match(path.name):
-                found[int(match["attempt"]), int(match["rank"]), int(match["part"])] = path
-        return found
-
-    def _rank_files(self, what: str, suffix: str) -> list[Path]:
-        stem = f"{self.name}_{what}"
-        others = sorted(self.log_dir.glob(f"{stem}.rank[0-9][0-9][0-9][0-9][0-9]{suffix}"))
-        return [path for path in (self.log_dir / (stem + suffix), *others) if path.exists()]
-
     def _table(self, stream: str) -> pa.Table:
         # Spools first: one that is sealed meanwhile is then found twice, and not missed.
         tables = {}
-        for key, path in self._spools(stream).items():
+        for key, path in self._paths.spools_of_all_ranks(stream).items():
             with contextlib.suppress(FileNotFoundError):
                 tables[key] = _spool_table(path)
-        for key, path in self._parts(stream).items():
-            tables[key] = _part_table(path)
+        for key, path in self._paths.parts_of_all_ranks(stream).items():
+            tables[key] = _part_table(path, key[0])
         if not tables:
-            return _lines_table(stream, [r for f in self._rank_files(stream, ".jsonl") for r in read_jsonl(f)])
+            return _lines_table(stream, [r for f in self._paths.lines_of_all_ranks(stream) for r in read_jsonl(f)])
         return _wide(tables)
-
-
-def _run_names(directory: Path) -> list[str]:
-    try:
-        found = {match["name"] for entry in directory.iterdir() if (match := _RUN_FILE.match(entry.name))}
-        with contextlib.suppress(FileNotFoundError):
-            found.update(entry.name for entry in (directory / ".advlog").iterdir() if entry.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(found)
 
 
 def _whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -230,7 +200,7 @@ def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
     return row
 
 
-def _part_table(path: Path) -> pa.Table:
+def _part_table(path: Path, attempt: int) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -239,7 +209,7 @@ def _part_table(path: Path) -> pa.Table:
             table = file.read()
     except (pa.ArrowInvalid, OSError) as error:
         raise OSError(f"{path}: expected a whole Parquet part, got {error}") from error
-    return _with_attempt(table, int(path.parent.name.removeprefix("attempt=")))
+    return _with_attempt(table, attempt)
 
 
 def _spool_table(path: Path) -> pa.Table:
@@ -284,7 +254,7 @@ def _with_attempt(table: pa.Table, attempt: int) -> pa.Table:
     return table.replace_schema_metadata(None).append_column("attempt", column)
 
 
-def _wide(tables: dict[_Key, pa.Table]) -> pa.Table:
+def _wide(tables: dict[PartKey, pa.Table]) -> pa.Table:
     """All tables as one, each entry of `extra` in a column of its own."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -135,3 +135,11 @@ class Health:
     """CPU time that the drain thread has used, in seconds."""
     parts: int
     """Parquet parts sealed in this attempt."""
+    seal_faults: int
+    """Attempts to seal a part that failed, and spools found damaged."""
+    seal_error: str | None
+    """What the last of them was; None while there was none."""
+    entries_lost: Mapping[str, int]
+    """Entries of the control plane that could not be written, by file name; under `console`, its lines."""
+    entries_error: str | None
+    """The last fault of one of those files, named; None while there was none."""

@@ -27,6 +27,7 @@ enum advlog_kind {
     ADVLOG_KIND_EVENT = 5,       /* a line of text for the training log */
     ADVLOG_KIND_SPOOL = 6,       /* first slot of a spool file */
     ADVLOG_KIND_NAME = 7,        /* in a spool: the name of metric id `level`, as text */
+    ADVLOG_KIND_LOST = 8,        /* slots that a dead process had reserved and never published */
     ADVLOG_KIND_PART = 16,       /* continuation with values */
     ADVLOG_KIND_PART_TEXT = 17   /* continuation with text */
 };
@@ -281,6 +282,27 @@ uint64_t advlog_ring_dropped(const advlog_ring *ring, int reason);
 /* For a ring whose drain is at rest or dead: advlog_sink_get asks a live one. */
 void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out);
 
+/* ---- a dead process's ring (repair.c) ---- */
+
+typedef struct {
+    uint64_t records[ADVLOG_STREAMS]; /* published, at or past the oldest cursor */
+    uint64_t lost;       /* runs of slots reserved and never published: records lost in flight */
+    uint64_t lost_slots;
+    uint64_t end;        /* position */
+} advlog_repair;
+/* Checks everything between read_pos and the end, closes the ring, and marks what
+ * was never published as ADVLOG_KIND_LOST, so that a drain can follow to the end;
+ * with `dry` it only looks. May be stopped at any point and run again. 0, or
+ * ADVLOG_RING_BAD_LAYOUT for a ring that no process of ours leaves behind. */
+int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out);
+/* What is known of a sink by its index: enum advlog_sink_kind (0: no such sink) and stream. */
+int advlog_ring_sink_kind(const advlog_ring *ring, int sink);
+int advlog_ring_sink_stream(const advlog_ring *ring, int sink);
+/* Records of the sink in files that rotation has removed. */
+uint64_t advlog_ring_expired(const advlog_ring *ring, int sink);
+void advlog_ring_add_expired(advlog_ring *ring, int sink, uint64_t records);
+const advlog_identity *advlog_ring_identity(const advlog_ring *ring);
+
 /* The id of a name, given one if it is new; -1: the table is full. Callers take
  * turns (the GIL, or a lock of theirs). */
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes);
@@ -300,6 +322,11 @@ int advlog_drain_add_sink(advlog_drain *drain, const advlog_sink_options *option
 void advlog_sink_give_file(advlog_drain *drain, int sink, int fd, uint64_t dev, uint64_t ino, uint64_t generation);
 /* The file it had could not be opened: errno. Counts as a fault of the sink. */
 void advlog_sink_file_fault(advlog_drain *drain, int sink, int error);
+/* The sink goes on where a dead drain's stopped: at its cursor in the ring, in the
+ * file `fd` if that holds cursor.length bytes (-1: in a file yet to be given), which
+ * has `records` records from `first_seq` on. After advlog_ring_repair, before the
+ * first run; for every sink. */
+void advlog_sink_resume(advlog_drain *drain, int sink, int fd, uint64_t records, int64_t first_seq);
 /* The caller has dealt with retired_fd. */
 void advlog_sink_retired(advlog_drain *drain, int sink);
 /* The sink switches files at its next pass, if its file has any records. Any thread. */

@@ -16,6 +16,7 @@ SOURCES = (
     "format_text.c",
     "names.c",
     "number.cpp",
+    "repair.c",
     "ring.c",
     "scan.c",
     "sink.c",

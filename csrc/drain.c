@@ -61,6 +61,8 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
     s->info.needs_file = 1;
     s->info.cursor = s->cursor;
     store_relaxed(&s->done, d->frontier); /* relaxed: no other thread knows the sink yet */
+    d->ring->header->cursor[d->count].kind = options->kind;
+    d->ring->header->cursor[d->count].stream = options->stream;
     d->published[d->count] = s->info;
     return d->count++;
 }
@@ -73,6 +75,8 @@ static void publish(advlog_drain *d, int index) {
     drain_lock(d);
     d->published[index] = s->info;
     drain_unlock(d);
+    /* Last: who has waited for it is shown numbers that have it too. Partner: the acquire in reached. */
+    store_release(&s->done, s->cursor.position);
 }
 
 void advlog_sink_give_file(advlog_drain *d, int index, int fd, uint64_t dev, uint64_t ino, uint64_t generation) {
@@ -130,8 +134,25 @@ static bool follow(advlog_drain *d) {
     d->totals.sum.position = end;
     drain_unlock(d);
     d->frontier = end;
-    store_release(&d->counted, end); /* partner: the acquire in waited_for */
+    store_release(&d->counted, end); /* partner: the acquire in reached */
     return true;
+}
+
+void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, int64_t first_seq) {
+    drain_sink *s = &d->sink[index];
+    /* To the end at once: cursors differ, and none may lie past the frontier. */
+    while (follow(d)) continue;
+    s->copies = (uint32_t)load_acquire(&d->ring->header->cursor[index].selected); /* D, partner C */
+    advlog_ring_cursor(d->ring, index, &s->cursor);
+    s->fd = fd;
+    if (fd < 0) records = s->cursor.length = 0;
+    s->next = s->cursor;
+    s->next_file_records = s->info.file_records = records;
+    s->info.file_first_seq = first_seq;
+    s->begun = s->cursor.length > 0;
+    s->info.needs_file = fd < 0;
+    store_relaxed(&s->done, s->cursor.position); /* relaxed: before the first run nobody waits */
+    publish(d, index);
 }
 
 /* One pass over all sinks. True if anything moved. */
@@ -207,7 +228,7 @@ void advlog_drain_stop(advlog_drain *d) {
 /* ---- other threads ---- */
 
 static bool reached(const atomic_u64 *done, uint64_t position) {
-    return (int64_t)(load_acquire(done) - position) >= 0; /* partners: commit's and follow's release */
+    return (int64_t)(load_acquire(done) - position) >= 0; /* partners: publish's and follow's release */
 }
 
 static bool waited_for(const advlog_drain *d, uint64_t position, bool sinks) {

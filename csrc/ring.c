@@ -16,7 +16,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "slots are little-endi
 
 #define NAMES_BYTES ((sizeof(advlog_name_table) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES)
 #define SLAB_BYTES (ADVLOG_SLAB_ENTRIES * sizeof(advlog_slab_entry))
-#define SLOTS_OFFSET (ADVLOG_PAGE_BYTES + NAMES_BYTES + SLAB_BYTES)
+#define SLOTS_OFFSET (ADVLOG_HEADER_BYTES + NAMES_BYTES + SLAB_BYTES)
 
 /* ---- fork ---- */
 
@@ -73,8 +73,8 @@ int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t st
     h->slot_bytes = ADVLOG_SLOT_BYTES;
     h->file_bytes = bytes;
     h->slots = slots;
-    h->names_offset = ADVLOG_PAGE_BYTES;
-    h->slab_offset = ADVLOG_PAGE_BYTES + NAMES_BYTES;
+    h->names_offset = ADVLOG_HEADER_BYTES;
+    h->slab_offset = ADVLOG_HEADER_BYTES + NAMES_BYTES;
     h->slab_entries = ADVLOG_SLAB_ENTRIES;
     h->slots_offset = SLOTS_OFFSET;
     h->identity = *identity;
@@ -92,11 +92,11 @@ int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t st
 }
 
 static int check_header(const advlog_ring_header *h, uint64_t bytes) {
-    if (bytes < ADVLOG_PAGE_BYTES) return ADVLOG_RING_TOO_SMALL;
+    if (bytes < ADVLOG_HEADER_BYTES) return ADVLOG_RING_TOO_SMALL;
     if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* partner: advlog_ring_format */
     if (h->layout_version != ADVLOG_LAYOUT_VERSION) return ADVLOG_RING_BAD_VERSION;
-    if (h->slot_bytes != ADVLOG_SLOT_BYTES || !slots_allowed(h->slots) || h->names_offset != ADVLOG_PAGE_BYTES ||
-        h->slab_offset != ADVLOG_PAGE_BYTES + NAMES_BYTES || h->slab_entries != ADVLOG_SLAB_ENTRIES ||
+    if (h->slot_bytes != ADVLOG_SLOT_BYTES || !slots_allowed(h->slots) || h->names_offset != ADVLOG_HEADER_BYTES ||
+        h->slab_offset != ADVLOG_HEADER_BYTES + NAMES_BYTES || h->slab_entries != ADVLOG_SLAB_ENTRIES ||
         h->slots_offset != SLOTS_OFFSET)
         return ADVLOG_RING_BAD_LAYOUT;
     return h->file_bytes > bytes || h->file_bytes < advlog_ring_bytes(h->slots) ? ADVLOG_RING_TOO_SMALL : 0;

@@ -33,8 +33,19 @@
 #define ADVLOG_CLOSED_BIT (UINT64_C(1) << 63)
 #define ADVLOG_SLAB_ENTRIES 4096
 #define ADVLOG_PAGE_BYTES 4096
+#define ADVLOG_HEADER_BYTES (2 * ADVLOG_PAGE_BYTES)
+#define ADVLOG_MAX_WORKERS 120
 
-/* The first page of the memory. Groups are laid out by writer. */
+/* A record taken over from a child's ring: written before the record is published at
+ * `position` here, so that a recovery can tell whether it was: see takeover.c. */
+typedef struct {
+    uint64_t worker;     /* the child's number, from 1; 0: a free entry */
+    atomic_u64 taken;    /* position in the child's ring: everything below is here */
+    atomic_u64 next;     /* likewise, once what is at `position` is published */
+    atomic_u64 position; /* in this ring */
+} advlog_takeover;
+
+/* The first pages of the memory. Groups are laid out by writer. */
 typedef struct {
     /* Written once, before the magic. */
     atomic_u64 magic;
@@ -65,12 +76,18 @@ typedef struct {
     /* The drain: each sink's cursor, two copies and which of them holds. */
     struct {
         _Alignas(ADVLOG_LINE_BYTES) atomic_u64 selected;
-        uint64_t unused[7];
+        int32_t kind; /* enum advlog_sink_kind; 0: there is no such sink */
+        int32_t stream;
+        atomic_u64 expired; /* records of files that rotation has removed */
+        uint64_t unused[5];
         advlog_cursor copy[2];
     } cursor[ADVLOG_MAX_SINKS];
+
+    /* The drain: how far it has taken over the records of each child's ring. */
+    advlog_takeover takeover[ADVLOG_MAX_WORKERS];
 } advlog_ring_header;
 
-_Static_assert(sizeof(advlog_ring_header) <= ADVLOG_PAGE_BYTES, "the header is one page");
+_Static_assert(sizeof(advlog_ring_header) <= ADVLOG_HEADER_BYTES, "the header has two pages");
 _Static_assert(sizeof(advlog_cursor) == 64, "a cursor copy is one cache line");
 
 /* Where an accelerator puts a value: one aligned 16-byte store, self-validating. */
@@ -144,6 +161,7 @@ static inline void ring_publish(advlog_slot *slot, uint64_t position) {
 }
 
 static inline int kind_stream(int kind) {
+    if (kind == ADVLOG_KIND_LOST) return -1;
     if (kind <= ADVLOG_KIND_METRICS) return ADVLOG_STREAM_METRICS;
     return kind <= ADVLOG_KIND_PERFORMANCE ? ADVLOG_STREAM_SYSTEM : ADVLOG_STREAM_EVENTS;
 }

@@ -22,7 +22,6 @@ static void commit(advlog_drain *d, int index) {
     uint32_t copy = ++s->copies & 1;
     d->ring->header->cursor[index].copy[copy] = s->cursor;
     store_release(&d->ring->header->cursor[index].selected, copy); /* C, partner D */
-    store_release(&s->done, s->cursor.position);                   /* partner: the acquire in advlog_drain_wait */
 }
 
 /* ---- faults ---- */
@@ -274,7 +273,7 @@ static bool switch_file(advlog_drain *d, int index) {
     s->next_file_records = 0;
     s->info.file_first_seq = s->next.next_seq;
     s->info.needs_file = 0;
-    s->begun = s->gap = s->torn = false;
+    s->begun = s->torn = false;
     s->names_written = 0;
     commit(d, index);
     d->pending |= ADVLOG_DRAIN_FILES;

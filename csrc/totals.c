@@ -97,6 +97,7 @@ bool totals_add(running_totals *t, const advlog_view *view) {
     const advlog_slot *h = view_slot(view, 0);
     advlog_totals *sum = &t->sum;
     int stream = kind_stream(h->kind);
+    if (stream < 0) return false;
     uint64_t seq = ++sum->records[stream];
     if (stream == ADVLOG_STREAM_EVENTS) return false;
 

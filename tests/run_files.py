@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 _LINE = re.compile(rf"({TIMESTAMP}) (DEBUG|INFO|WARNING|ERROR|CRITICAL) (.+)")
+_ESCAPED = re.compile(r'\\(?:([\\"nrt])|x([0-9a-f]{2})|u([0-9a-f]{4}))')
+_SHORT = {"\\": "\\", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -34,6 +36,11 @@ def strict_json(text: str) -> Any:
         return dict(items)
 
     return json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
+
+
+def unescape(text: str) -> str:
+    """What was escaped in a text file; of a quoted value, what lies between its quotes."""
+    return _ESCAPED.sub(lambda m: _SHORT[m[1]] if m[1] else chr(int(m[2] or m[3], 16)), text)
 
 
 def physical_lines(path: Path) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from decimal import Decimal
 from numbers import Real
 from typing import Any
 
 from ..exceptions import expected
+from ..records import SEVERITIES
 
 INT32_MAX = (1 << 31) - 1
 _MAX_METRICS = 10_000
@@ -41,16 +41,40 @@ def whole_or_none(argument: str, value: Any, low: int = 0) -> int | None:
     return None if value is None else whole(argument, value, low)
 
 
-def text(argument: str, value: Any) -> str:
-    """The value, if it is a string that is not empty.
+def text(argument: str, value: Any, *, or_empty: bool = False) -> str:
+    """The value, if it is a string that is not empty, unless it may be.
 
     :raises TypeError: it is no string.
     :raises ValueError: it is empty.
     """
     if not isinstance(value, str):
         raise TypeError(expected(argument, "a string", value))
-    if not value:
+    if not value and not or_empty:
         raise ValueError(expected(argument, "a string that is not empty", value))
+    return value
+
+
+def severity(value: Any) -> str:
+    """The severity in capitals.
+
+    :raises TypeError: it is no string.
+    :raises ValueError: it is none of the severities.
+    """
+    wanted = "one of " + ", ".join(SEVERITIES)
+    if not isinstance(value, str):
+        raise TypeError(expected("severity", wanted, value))
+    if value.upper() not in SEVERITIES:
+        raise ValueError(expected("severity", wanted, value))
+    return value.upper()
+
+
+def error(value: Any) -> BaseException | str:
+    """The value, if it is an error as `log_error` takes one.
+
+    :raises TypeError: it is neither an exception nor a string.
+    """
+    if not isinstance(value, (BaseException, str)):
+        raise TypeError(expected("error", "an exception or a string", value))
     return value
 
 
@@ -123,8 +147,11 @@ def number(argument: str, value: Any) -> float:
             raise TypeError(expected(argument, "a number", value)) from None
     if isinstance(found, float):
         return float(found)
-    if not isinstance(found, (Real, Decimal)):
-        raise TypeError(expected(argument, "a number", value))
+    if not isinstance(found, Real):
+        from decimal import Decimal  # no Real, and too rare to be imported with all else
+
+        if not isinstance(found, Decimal):
+            raise TypeError(expected(argument, "a number", value))
     try:
         result = float(found)
         if not isinstance(found, int) or int(result) == found:

@@ -14,12 +14,11 @@ import re
 import select
 import sys
 import threading
-import time
-from dataclasses import dataclass
 from typing import Any, TextIO
 
 from ..config import ConsoleMode
 from .locks import Deadline
+from .position import Position
 from .text import clipped, escape
 
 FRAME_S = 0.1
@@ -33,59 +32,6 @@ _CLOSE_WAIT_S = 1.0
 _ERASE = "\r\x1b[2K"
 _BAR_WIDTH = 24
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(slots=True)
-class Position:
-    """Where the training stands: written by the training thread with plain stores, read by the thread that
-    draws.
-
-    A frame that catches two stores half done is wrong for a tenth of a second.
-    """
-
-    epoch: int = 0
-    total_epochs: int = 0
-    batch: int = 0
-    total_batches: int | None = None
-    epoch_since_ns: int = 0
-    """`time.monotonic_ns()` of the first update in this epoch."""
-    epoch_from: int = 0
-    """The batch of that update."""
-    run_since_ns: int = 0
-    run_from: float = 0.0
-    """The fraction of the whole training that was done at the first update of all."""
-    first_epoch: int = 1
-    """0 where epochs are counted from 0."""
-
-    def fraction(self) -> float:
-        """How much of the whole training is done, 0 to 1; by whole epochs where an epoch's batches are
-        unknown."""
-        epochs: float = self.epoch - self.first_epoch
-        if self.total_batches:
-            epochs += min(self.batch, self.total_batches) / self.total_batches
-        return min(max(epochs / self.total_epochs, 0.0), 1.0) if self.total_epochs else 0.0
-
-    def rate(self) -> float | None:
-        """Batches a second in this epoch; None before its second update."""
-        elapsed_s = (time.monotonic_ns() - self.epoch_since_ns) / 1e9
-        batches = self.batch - self.epoch_from
-        return batches / elapsed_s if batches > 0 and elapsed_s > 0 else None
-
-    def epoch_eta_s(self) -> float | None:
-        """Seconds until this epoch is through; None where that cannot be told."""
-        rate = self.rate()
-        if rate is None or self.total_batches is None:
-            return None
-        return max(self.total_batches - self.batch, 0) / rate
-
-    def run_eta_s(self) -> float | None:
-        """Seconds until the training is through, at its pace so far, validation included; None at its
-        beginning."""
-        done = self.fraction()
-        elapsed_s = (time.monotonic_ns() - self.run_since_ns) / 1e9
-        if done <= self.run_from:
-            return None
-        return elapsed_s * (1.0 - done) / (done - self.run_from)
 
 
 class Console:
@@ -117,23 +63,23 @@ class Console:
         self._bar_shown = False
         self._redraw = True
 
-    def say(self, kind: str, text: str, level: int = logging.INFO) -> None:
-        """One line, escaped, above the bar. `kind` is what it is about; a "finish" ends the bar."""
+    def say(self, text: str, level: int = logging.INFO, *, last: bool = False) -> None:
+        """One line, escaped, above the bar; the `last` line of a training ends the bar."""
         if not self._on or level < self.level or os.getpid() != self._pid:
             return
         # For a person, not a parser: backslashes stay single, those of values quoted before among them.
         shown = escape(str(text)).replace("\\\\", "\\")
         line = clipped(f"[advlog] {shown}", _MAX_LINE_BYTES) + "\n"
         with self._locked():
-            if kind == "finish":
+            if last:
                 self._position = None
             if not self._write(self._erasing() + line):
                 self.dropped += 1
             self._redraw = True
 
     def follow(self, position: Position) -> None:
-        """Draws a bar from `position` until the next "finish", where there may be one; it costs the training
-        thread nothing further."""
+        """Draws a bar from `position` until the last line, where there may be one; it costs the training thread
+        nothing further."""
         if not self._on or self.mode != "auto" or self._closed or os.getpid() != self._pid:
             return
         self._position = position

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import Any
 
 from ..records import ErrorLog
 from .console import Console
+from .contexts import DisabledContext
 
 
 class DisabledControl:
@@ -62,17 +61,3 @@ class DisabledControl:
             "accuracy_stats": dict(nothing),
             "status": self.status,
         }
-
-
-class DisabledContext(contextlib.AbstractContextManager[None]):
-    """A span that nobody notes."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...

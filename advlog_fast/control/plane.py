@@ -22,17 +22,18 @@ from ..snapshots import NonFinite, Totals
 from . import checks
 from .base import RingLink
 from .console import Console
-from .contexts import ContextStats, RecordedErrors, TrainingContext
+from .contexts import ContextStats, TrainingContext
 from .epochs import Best, Epochs
-from .errors import ErrorRecorder, RecordedError, checked_context, checked_severity
+from .errors import ErrorRecorder, RecordedError
 from .events import EventLog
 from .line_file import LineFile
 from .locks import Deadline
 from .main_log import MainLog
 from .masking import masked
 from .readable import readable
-from .summaries import build_summary, first_nonfinite, write_summary
-from .text import clipped, escape, fields_text, time_text
+from .recorded_errors import RecordedErrors
+from .summaries import RunState, build_summary, first_nonfinite, write_summary
+from .text import clipped, escape, fields_text, rounded, time_text
 
 FINAL_STATUSES = ("completed", "failed", "interrupted", "killed")
 
@@ -122,7 +123,7 @@ class ControlPlane:
         self._tell(logging.INFO, "training_start", {"attempt": self._run.attempt, **given}, ring_fields={})
         for name, value in provenance.items():
             self._main.say(logging.INFO, f"system {fields_text({name: value})}")
-        self._say("start", f"{self._run.name}: attempt {self._run.attempt}, logs in {self._config.log_dir}")
+        self._say(f"{self._run.name}: attempt {self._run.attempt}, logs in {self._config.log_dir}")
         self.write_summary(_SOON_S)
 
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
@@ -135,7 +136,7 @@ class ControlPlane:
         fields = {"status": status, "duration_s": round(duration_s, 6)}
         self._event("training_end", {**fields, "final_metrics": final})
         self._tell(logging.INFO, "training_end", {**fields, **final})
-        self._say("finish", f"{self._run.name}: {status} after {duration_s:.1f} s {fields_text(final)}".rstrip())
+        self._say(f"{self._run.name}: {status} after {duration_s:.1f} s", final, last=True)
         self.write_summary()
 
     def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:
@@ -160,7 +161,7 @@ class ControlPlane:
         shown = {name: value for name, value in entry.items() if name != "metrics"}
         self._tell(logging.INFO, "epoch_end", {**shown, **values})
         took = "" if entry["duration_s"] is None else f" in {entry['duration_s']:.1f} s"
-        self._say("epoch", f"epoch {epoch}{of} done{took} {fields_text(values)}".rstrip())
+        self._say(f"epoch {epoch}{of} done{took}", values)
         if time.monotonic() - self._summary_written_s >= _SUMMARY_INTERVAL_S:
             self.write_summary(_SOON_S)
 
@@ -174,7 +175,7 @@ class ControlPlane:
         self._event("validation", {"epoch": epoch, "metrics": values, "is_best": given, "best_so_far": best})
         shown = {"epoch": epoch, **values, **({"best": True} if given else {})}
         self._tell(logging.INFO, "validation", shown)
-        self._say("validation", f"validation {fields_text(shown)}")
+        self._say("validation", shown)
 
     def milestone(
         self,
@@ -238,6 +239,11 @@ class ControlPlane:
         self._event(name, given)
         self._tell(logging.INFO, escape(name), given)
 
+    def recovered(self, report: Mapping[str, Any], text: str) -> None:
+        """Notes what was recovered of an attempt before this one."""
+        self._event("recovered", report)
+        self._main.say(logging.WARNING, f"recovered {text}")
+
     def nonfinite(self, name: str, found: NonFinite) -> None:
         """Notes the first value of a metric that was NaN or infinite."""
         where = first_nonfinite(found) or {}
@@ -246,7 +252,7 @@ class ControlPlane:
         self._event("nonfinite", {"metric": name, **where, "first_seq": seq}, level="WARNING")
         shown = {"metric": name, **where}
         self._tell(logging.WARNING, "nonfinite", shown)
-        self._say("nonfinite", f"first value that is not finite: {fields_text(shown)}", logging.WARNING)
+        self._say("first value that is not finite:", shown, logging.WARNING)
 
     # ---- errors ----
 
@@ -259,8 +265,11 @@ class ControlPlane:
     ) -> ErrorLog:
         """Writes the error to errors.log now. An exception that a context has recorded on its way here counts
         no second time: what is known here is added to it."""
-        severity = checked_severity(severity)
-        checked_context(error, operation, context)
+        severity = checks.severity(severity)
+        checks.error(error)
+        checks.text("operation", operation, or_empty=True)
+        if context is not None:
+            checks.mapping("context", context)
         before = self._recorded.take(error)
         if before is None:
             recorded = self._errors.record(error, operation, context, severity)
@@ -269,7 +278,7 @@ class ControlPlane:
             return recorded.log
         added = self._errors.add_context(before, operation, context, severity)
         if added.written:
-            fields = {"id": added.id, "operation": added.log.operation, "context": masked(context or {})}
+            fields = {"id": added.id, "operation": added.log.operation, "context": added.context}
             self._event("error_context", fields, level=severity)
         return added.log
 
@@ -340,9 +349,9 @@ class ControlPlane:
             "message": clipped(log.error_message, 1000),
             "repeated": recorded.count if recorded.count > 1 else None,
         }
-        self._event("error", {**fields, "context": masked(log.context)}, level=log.severity)
+        self._event("error", {**fields, "context": recorded.context}, level=log.severity)
         self._tell(level, "error", fields)
-        self._say("error", f"error {fields_text(fields)}", level)
+        self._say("error", fields, level)
 
     # ---- the summary and the end ----
 
@@ -375,7 +384,7 @@ class ControlPlane:
         self._event("attempt_end", {**fields, "errors": self._errors.total})
         self._main.say(logging.INFO, f"attempt_end {fields_text(fields)}")
         if was_running:
-            self._say("finish", f"{self._run.name}: {status} after {duration_s:.1f} s")
+            self._say(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)
         self.write_summary(sync=True)
         self._main.close()
         self._close_files()
@@ -383,6 +392,11 @@ class ControlPlane:
     def lost(self) -> dict[str, int]:
         """Entries that could not be written, by file name."""
         return {file.path.name: file.lost for file in self._files}
+
+    def fault(self) -> str | None:
+        """The last fault of one of those files, named; None while there was none."""
+        faults = (f"{file.path.name}: {file.error}" for file in self._files if file.error is not None)
+        return next(faults, None)
 
     def _summary(self, totals: Totals) -> dict[str, Any]:
         health, memory = self._link.health(), readable(self._link.memory())
@@ -392,14 +406,12 @@ class ControlPlane:
             self._contexts.summary(),
         )
         with Deadline(self._lock):
-            return build_summary(
+            state = RunState(
                 run=self._run,
                 status=self._status,
                 started_ns=self._started_ns,
                 ended_ns=self._ended_ns,
                 duration_s=self._duration_s(),
-                totals=totals,
-                health=dataclasses.replace(health, status=self._status),
                 epochs=self._epochs,
                 errors=errors,
                 recoveries=recoveries,
@@ -418,6 +430,7 @@ class ControlPlane:
                 final_metrics=self._final_metrics,
                 provenance=self._provenance,
             )
+            return build_summary(state, totals, dataclasses.replace(health, status=state.status))
 
     def _end(self, status: str) -> None:
         if self._status == "running":
@@ -440,8 +453,10 @@ class ControlPlane:
         shown = fields if ring_fields is None else ring_fields
         self._link.line(level, clipped(f"{what} {fields_text(shown)}".rstrip()))
 
-    def _say(self, kind: str, text: str, level: int = logging.INFO) -> None:
-        self.console.say(kind, text, level)
+    def _say(
+        self, what: str, fields: Mapping[str, Any] | None = None, level: int = logging.INFO, *, last: bool = False
+    ) -> None:
+        self.console.say(f"{what} {fields_text(rounded(fields or {}))}".rstrip(), level, last=last)
 
     def _open(self, path: Any) -> LineFile:
         file = LineFile(path, max_bytes=self._config.max_log_size, max_files=self._config.max_log_files)

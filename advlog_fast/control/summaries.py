@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,29 +23,31 @@ BOTTLENECK_SHARE = 0.3
 """Waiting for data above this share of the time is named a bottleneck."""
 
 
-def build_summary(
-    *,
-    run: RunIdentity,
-    status: str,
-    started_ns: int,
-    ended_ns: int | None,
-    duration_s: float,
-    totals: Totals,
-    health: Health,
-    epochs: Epochs,
-    errors: Mapping[str, Any],
-    recoveries: Mapping[str, Any],
-    best: Mapping[str, Any] | None,
-    validations: int,
-    config: Mapping[str, Any],
-    hyperparameters: Mapping[str, Any],
-    model: Mapping[str, Any] | None,
-    contexts: Mapping[str, Any],
-    milestones: Mapping[str, Any],
-    memory: Mapping[str, Any],
-    final_metrics: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunState:
+    """What the control plane knows of its run, as of one moment."""
+
+    run: RunIdentity
+    status: str
+    started_ns: int
+    ended_ns: int | None
+    duration_s: float
+    epochs: Epochs
+    errors: Mapping[str, Any]
+    recoveries: Mapping[str, Any]
+    best: Mapping[str, Any] | None
+    validations: int
+    config: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    model: Mapping[str, Any] | None
+    contexts: Mapping[str, Any]
+    milestones: Mapping[str, Any]
+    memory: Mapping[str, Any]
+    final_metrics: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, Any]:
     """The summary, which shares nothing with what it was made from. Its cost does not depend on the number of
     records.
 
@@ -54,40 +57,40 @@ def build_summary(
     """
     made: dict[str, Any] = {
         "total_metrics": totals.metric_records,
-        "total_errors": errors["total"],
-        "training_duration": str(timedelta(seconds=int(duration_s))),
+        "total_errors": state.errors["total"],
+        "training_duration": str(timedelta(seconds=int(state.duration_s))),
         "loss_stats": _four(totals.metrics.get("loss")),
         "accuracy_stats": _four(totals.metrics.get("accuracy")),
-        "experiment": run.name,
-        "run_id": run.run_id,
-        "status": status,
-        "attempt": run.attempt,
-        "rank": run.rank,
-        "world_size": run.world_size,
-        "host": run.host,
-        "pid": run.pid,
-        "started_at": time_text(started_ns),
-        "ended_at": None if ended_ns is None else time_text(ended_ns),
-        "duration_s": round(duration_s, 6),
-        "config": config,
-        "hyperparameters": hyperparameters,
-        "model": model,
-        "best": best,
+        "experiment": state.run.name,
+        "run_id": state.run.run_id,
+        "status": state.status,
+        "attempt": state.run.attempt,
+        "rank": state.run.rank,
+        "world_size": state.run.world_size,
+        "host": state.run.host,
+        "pid": state.run.pid,
+        "started_at": time_text(state.started_ns),
+        "ended_at": None if state.ended_ns is None else time_text(state.ended_ns),
+        "duration_s": round(state.duration_s, 6),
+        "config": state.config,
+        "hyperparameters": state.hyperparameters,
+        "model": state.model,
+        "best": state.best,
         "last": _last(totals),
-        "final_metrics": final_metrics,
+        "final_metrics": state.final_metrics,
         "metrics": {name: _all(stats) for name, stats in totals.metrics.items()},
         "system": {name: _all(stats) for name, stats in totals.system.items()},
-        "performance": performance(totals, epochs),
-        "epochs": list(epochs.finished),
-        "epochs_finished": epochs.count,
-        "validations": validations,
-        "errors": {name: value for name, value in errors.items() if name != "total"},
-        "recoveries": recoveries,
-        "contexts": contexts,
-        "milestones": milestones,
-        "memory": memory,
+        "performance": performance(totals, state.epochs),
+        "epochs": list(state.epochs.finished),
+        "epochs_finished": state.epochs.count,
+        "validations": state.validations,
+        "errors": {name: value for name, value in state.errors.items() if name != "total"},
+        "recoveries": state.recoveries,
+        "contexts": state.contexts,
+        "milestones": state.milestones,
+        "memory": state.memory,
         "accounting": dataclasses.asdict(_plain_health(health)),
-        "provenance": provenance,
+        "provenance": state.provenance,
         "pending": totals.pending,
     }
     return copy.deepcopy(made)
@@ -198,7 +201,12 @@ def _last(totals: Totals) -> dict[str, Any]:
 
 def _plain_health(health: Health) -> Health:
     """The health with dicts for its mappings, which may be of a kind that cannot be copied."""
-    return dataclasses.replace(health, dropped_at_entry=dict(health.dropped_at_entry), sinks=dict(health.sinks))
+    return dataclasses.replace(
+        health,
+        dropped_at_entry=dict(health.dropped_at_entry),
+        sinks=dict(health.sinks),
+        entries_lost=dict(health.entries_lost),
+    )
 
 
 def write_summary(path: Path, summary: Mapping[str, Any], temporary: Path, *, sync: bool = False) -> bool:

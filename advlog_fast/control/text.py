@@ -16,9 +16,7 @@ MAX_LINE_BYTES = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI}]")
-_ESCAPED = re.compile(r'\\(?:([\\"nrt])|x([0-9a-f]{2})|u([0-9a-f]{4}))')
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_LONG = {"\\": "\\", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
 _BARE = re.compile(r'[^\s"=\\\[\]{}]+\Z')
 
 
@@ -33,11 +31,6 @@ def escape(text: str) -> str:
     and characters that turn the direction of writing become `\\n`, `\\xNN` or `\\uNNNN`; a backslash is
     doubled."""
     return _UNSAFE.sub(_escaped, text)
-
-
-def unescape(text: str) -> str:
-    """What :func:`escape`, or :func:`quoted` without its quotes, was given."""
-    return _ESCAPED.sub(lambda m: _LONG[m[1]] if m[1] else chr(int(m[2] or m[3], 16)), text)
 
 
 def quoted(text: str) -> str:
@@ -64,6 +57,16 @@ def value_text(given: object) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     return _token(value) if isinstance(value, str) else quoted(dumps(value))
+
+
+def rounded(given: object) -> Any:
+    """A value with its floats at four significant digits, at every depth: for a person, never for a file."""
+    value = readable(given)
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def clipped(text: str, max_bytes: int = MAX_LINE_BYTES) -> str:

@@ -7,17 +7,32 @@ itself, and hands back the one it left. All of this happens on the drain's threa
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .._native import ffi
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_OLD = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_NEW = _OLD | os.O_CREAT | os.O_EXCL
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What a sink had completed, as the ring says: `length` bytes of whole records in the file (dev, ino)."""
+
+    position: int
+    next_seq: int
+    written: int
+    dropped: int
+    dev: int
+    ino: int
+    length: int
+    generation: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,17 @@ class Sink(ABC):
         """Where the next file is made."""
 
     @abstractmethod
+    def candidates(self, generation: int) -> Iterable[Path]:
+        """Where the sink's file of that generation may lie now."""
+
+    @abstractmethod
+    def contents(self, file: OpenFile) -> tuple[int, int | None]:
+        """The records in an adopted file, and the seq of the first where the file says it.
+
+        :raises OSError: it could not be read.
+        """
+
+    @abstractmethod
     def settle(self, retired: Retired, last: bool) -> None:
         """Puts a finished, closed file where readers expect it. `last`: no other follows.
 
@@ -93,17 +119,38 @@ class Sink(ABC):
         """
         path = self.next_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            fd = os.open(path, _FLAGS, 0o644)
-        except FileExistsError:
-            os.unlink(path)  # opened ahead by a process that died before it was used
-            fd = os.open(path, _FLAGS, 0o644)
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(fd)
-            raise OSError(errno.EINVAL, "expected a regular file", str(path))
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(path).st_size == 0:
+                os.unlink(path)  # opened ahead by a process that died before it was used
+        fd = os.open(path, _NEW, 0o644)
         self.generation += 1
-        file = OpenFile(fd, found.st_dev, found.st_ino, self.generation, path)
+        return self._opened(fd, self.generation, path)
+
+    def adopt(self, cursor: Cursor) -> tuple[OpenFile, int] | None:
+        """The file that a dead drain was writing, cut to the whole records that its cursor tells of, and how many
+        bytes that took; None where no file here is that one any more.
+
+        :raises OSError: it could not be opened or cut.
+        """
+        self.generation = cursor.generation
+        for path in self.candidates(cursor.generation):
+            try:
+                fd = os.open(path, _OLD)
+            except FileNotFoundError:
+                continue
+            found = os.fstat(fd)
+            same = (found.st_dev, found.st_ino) == (cursor.dev, cursor.ino)
+            if not same or not stat.S_ISREG(found.st_mode) or found.st_size < cursor.length:
+                os.close(fd)
+                continue
+            if found.st_size > cursor.length:
+                os.ftruncate(fd, cursor.length)
+            return self._opened(fd, cursor.generation, path), found.st_size - cursor.length
+        return None
+
+    def _opened(self, fd: int, generation: int, path: Path) -> OpenFile:
+        found = os.fstat(fd)
+        file = OpenFile(fd, found.st_dev, found.st_ino, generation, path)
         self._open[fd] = file
         return file
 
@@ -118,6 +165,8 @@ class Sink(ABC):
 
     def discard(self, fd: int) -> None:
         """Closes and removes a file that was opened ahead and never written."""
-        file = self.close_file(fd)
+        path = self._open[fd].path
         with contextlib.suppress(OSError):
-            os.unlink(file.path)
+            self.close_file(fd)
+        with contextlib.suppress(OSError):
+            os.unlink(path)

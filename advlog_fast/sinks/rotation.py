@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .._generations import shift, trim
+from .._generations import generations, shift, trim
 from .base import OpenFile, Retired, Sink
 
 
@@ -21,12 +21,14 @@ class RotatedSink(Sink):
         self,
         path: Path,
         temporary: Path,
+        attempt: int,
         max_bytes: int,
         max_files: int,
         may_expire: Callable[[int | None], bool] | None = None,
     ) -> None:
         super().__init__()
         self.path = path
+        self.attempt = attempt
         self.max_bytes = max_bytes
         self.max_files = max_files
         self._temporary = temporary
@@ -37,9 +39,21 @@ class RotatedSink(Sink):
         return {"max_bytes": self.max_bytes}
 
     def next_path(self) -> Path:
-        return self._temporary / f"{self.path.name}.next-{self.generation + 1}"
+        return self._temporary / self._ahead(self.generation + 1)
+
+    def _ahead(self, generation: int) -> str:
+        return f"{self.path.name}.attempt{self.attempt}-{generation}"
+
+    def candidates(self, generation: int) -> Iterable[Path]:
+        return (self.path, *generations(self.path), self._temporary / self._ahead(generation))
+
+    def contents(self, file: OpenFile) -> tuple[int, int | None]:
+        with open(file.path, "rb") as content:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(1 << 20), b"")), None
 
     def begin(self, file: OpenFile) -> None:
+        if file.path.parent != self._temporary:
+            return  # adopted where it stands in the series
         if self.path.exists() and os.stat(self.path).st_ino != file.ino:
             if os.stat(self.path).st_size:
                 shift(self.path)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .._native import lib
 from .._paths import RunPaths
 from .base import OpenFile, Retired, Sink
-from .columns import STREAMS
+from .columns import STREAMS, scan_spool
 
 _MAX_BYTES = 1 << 40
 
@@ -46,6 +46,14 @@ class SpoolSink(Sink):
 
     def next_path(self) -> Path:
         return self._paths.spool(self.stream_name, self._attempt, self.generation + 1)
+
+    def candidates(self, generation: int) -> Iterable[Path]:
+        return (self._paths.spool(self.stream_name, self._attempt, generation),)
+
+    def contents(self, file: OpenFile) -> tuple[int, int | None]:
+        with open(file.path, "rb", buffering=0) as spool:
+            info = scan_spool(spool)
+        return info.records, info.first_seq
 
     def begin(self, file: OpenFile) -> None:
         """A spool is made under its own name."""

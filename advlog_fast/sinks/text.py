@@ -21,6 +21,7 @@ class TextSink(RotatedSink):
         self,
         path: Path,
         temporary: Path,
+        attempt: int,
         max_bytes: int,
         max_files: int,
         may_expire: Callable[[int | None], bool] | None = None,
@@ -28,7 +29,7 @@ class TextSink(RotatedSink):
         level: int = 20,
         every: int = 1,
     ) -> None:
-        super().__init__(path, temporary, max_bytes, max_files, may_expire)
+        super().__init__(path, temporary, attempt, max_bytes, max_files, may_expire)
         self.level = level
         self.every = every
 

@@ -153,6 +153,37 @@ def test_the_accounting_adds_up_after_flush_and_after_close(tmp_path: Path):
         assert health.sinks["text"].filtered == 450
 
 
+def test_what_the_control_plane_and_the_sealer_could_not_write_shows_in_the_account(tmp_path: Path):
+    log = AdvancedLogger(tmp_path, "life", console="off")
+    health = log.health()
+    assert (health.seal_faults, health.seal_error, health.entries_error) == (0, None, None)
+    files = {f"life_{what}" for what in ("main.log", "errors.log", "events.jsonl")}
+    assert dict(health.entries_lost) == dict.fromkeys((*files, "console"), 0)
+    (tmp_path / "life_events.jsonl").rename(tmp_path / "events")
+    (tmp_path / "life_events.jsonl").mkdir()
+    (tmp_path / "life_metrics.parquet").write_text("in the way")
+    time.sleep(1.1)  # the file's place is looked at once a second
+    log.log_event("lost")
+    log.log_batch_progress(1, 1, 1, 0.5)
+    log.end_training()
+    health = log.health()
+    assert health.entries_lost["life_events.jsonl"] >= 1
+    assert str(health.entries_error).startswith("life_events.jsonl: ")
+    assert health.seal_faults >= 1
+    assert "could not be sealed" in str(health.seal_error)
+    accounting = summary(tmp_path)["accounting"]
+    assert isinstance(accounting, dict)
+    for field in ("seal_faults", "seal_error", "entries_lost", "entries_error"):
+        assert accounting[field], field
+    (tmp_path / "life_metrics.parquet").unlink()
+    log.close()
+
+
+def test_a_disabled_logger_has_an_account_of_nothing():
+    health = AdvancedLogger("nowhere", enabled=False).health()
+    assert (health.status, health.offered, health.seal_faults, health.entries_lost) == ("disabled", 0, 0, {})
+
+
 def test_a_forked_child_harms_nothing_and_says_once_that_it_does_not_log(tmp_path: Path):
     done = run_script(
         """

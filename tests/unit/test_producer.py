@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import json
 import math
 import os
 import pickle
 import threading
 import weakref
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -284,10 +286,14 @@ def test_four_threads_lose_double_and_tear_nothing(tmp_path: Path, records: int)
     table = read_run(tmp_path, "run").metrics
     columns = {name: table[name].to_numpy() for name in ("epoch", "batch", "loss", "accuracy", "seq")}
     _check_whole(columns, table["a"].to_numpy(), table["e"].to_numpy(), records)
-    rows = read_jsonl(tmp_path / "run_metrics.jsonl")
-    columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in columns}
-    extras = [np.array([row.get(name, math.nan) for row in rows]) for name in ("a", "e")]
-    _check_whole(columns, *extras, records)
+    # A line at a time: four million rows as dictionaries would not fit every machine.
+    lines = {name: array("d") for name in (*columns, "a", "e")}
+    with (tmp_path / "run_metrics.jsonl").open() as file:
+        for row in map(json.loads, file):
+            for name, values in lines.items():
+                values.append(row.get(name, math.nan))
+    a, e = (np.array(lines.pop(name)) for name in ("a", "e"))
+    _check_whole({name: np.array(values) for name, values in lines.items()}, a, e, records)
 
 
 def _check_whole(columns: dict[str, Any], a: Any, e: Any, records: int) -> None:

@@ -270,6 +270,11 @@ class TestReadRun:
         table = pa.Table.from_batches(batches)
         assert table.to_pydict() == {"attempt": [2, 2, 2, 10], "loss": [1.0, 2.0, 3.0, 10.0]}
 
+    def test_a_stream_that_there_is_not_is_an_error_at_once(self, paths):
+        put(paths, Spool().add({"loss": 1.0}), 1, sealed=True)
+        with pytest.raises(ValueError, match="stream: expected 'metrics' or 'system', got str 'metric'"):
+            read_run(paths.log_dir, "exp").scan(stream="metric")
+
     def test_runs_whose_names_begin_alike_stay_apart(self, paths):
         for name, value in (("exp", 1.0), ("exp_metrics", 2.0), ("exp2", 3.0)):
             put(RunPaths(paths.log_dir, name), Spool().add({"loss": value}), 1, sealed=True)

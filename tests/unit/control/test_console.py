@@ -15,13 +15,15 @@ import time
 
 import pytest
 
-from advlog_fast.control.console import Console, Position, duration
+from advlog_fast.control.console import Console, duration
+from advlog_fast.control.position import Position
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the console's terminals are POSIX ones")
 
 LIVE = """
 import os, sys, time
-from advlog_fast.control.console import Console, Position
+from advlog_fast.control.console import Console
+from advlog_fast.control.position import Position
 
 console = Console("auto", 0, 20)
 position = Position(1, 2, 0, 100, time.monotonic_ns(), 0, time.monotonic_ns(), 0.0)
@@ -81,21 +83,21 @@ def screen(written: str) -> list[str]:
 
 def test_a_line_is_one_physical_line_whatever_its_text_holds():
     stream = io.StringIO()
-    Console("plain", 0, logging.INFO, stream).say("error", "a\r\nERROR forged\x1b[2J\x00")
+    Console("plain", 0, logging.INFO, stream).say("a\r\nERROR forged\x1b[2J\x00")
     assert stream.getvalue() == "[advlog] a\\r\\nERROR forged\\x1b[2J\\x00\n"
 
 
 def test_what_was_quoted_before_is_not_escaped_twice():
     stream = io.StringIO()
-    Console("plain", 0, logging.INFO, stream).say("error", 'message="a\\nb"' + "\\" + "\n")
+    Console("plain", 0, logging.INFO, stream).say('message="a\\nb"' + "\\" + "\n")
     assert stream.getvalue() == '[advlog] message="a\\nb"\\\\n\n'
 
 
 def test_lines_below_the_level_are_not_shown():
     stream = io.StringIO()
     console = Console("plain", 0, logging.WARNING, stream)
-    console.say("epoch", "quiet")
-    console.say("error", "loud", logging.ERROR)
+    console.say("quiet")
+    console.say("loud", logging.ERROR)
     assert stream.getvalue() == "[advlog] loud\n"
 
 
@@ -103,7 +105,7 @@ def test_lines_below_the_level_are_not_shown():
 def test_off_and_other_ranks_show_nothing(mode, rank):
     stream = io.StringIO()
     console = Console(mode, rank, logging.INFO, stream)
-    console.say("start", "hello")
+    console.say("hello")
     console.follow(Position(1, 1, 1, 2))
     console.close()
     assert stream.getvalue() == ""
@@ -111,17 +113,17 @@ def test_off_and_other_ranks_show_nothing(mode, rank):
 
 def test_standard_error_is_the_stream_as_it_stands_at_each_line(capsys):
     console = Console("auto", 0, logging.INFO)
-    console.say("start", "hello")
+    console.say("hello")
     assert capsys.readouterr().err == "[advlog] hello\n"
 
 
 def test_a_pipe_gets_plain_lines_and_no_bar():
     script = LIVE + textwrap.dedent("""
-        console.say("start", "begun")
+        console.say("begun")
         console.follow(position)
         for position.batch in range(1, 40):
             time.sleep(0.01)
-        console.say("finish", "done")
+        console.say("done", last=True)
         console.close()
         assert "rich" not in sys.modules
     """)
@@ -132,13 +134,13 @@ def test_a_pipe_gets_plain_lines_and_no_bar():
 
 def test_a_terminal_gets_a_bar_below_the_lines_and_is_left_clean():
     written = run_on_terminal("""
-        console.say("start", "begun")
+        console.say("begun")
         console.follow(position)
         for position.batch in range(1, 60):
             time.sleep(0.02)
             if position.batch == 30:
-                console.say("validation", "half way")
-        console.say("finish", "done")
+                console.say("half way")
+        console.say("done", last=True)
         console.close()
     """)
     frames = written.count("epoch 1/2")
@@ -149,7 +151,7 @@ def test_a_terminal_gets_a_bar_below_the_lines_and_is_left_clean():
     assert screen(written) == ["[advlog] begun", "[advlog] half way", "[advlog] done", ""]
 
 
-def test_close_erases_a_bar_that_no_finish_ended():
+def test_close_erases_a_bar_that_no_last_line_ended():
     written = run_on_terminal("""
         console.follow(position)
         for position.batch in range(1, 30):
@@ -157,7 +159,7 @@ def test_close_erases_a_bar_that_no_finish_ended():
         began = time.monotonic()
         console.close()
         assert time.monotonic() - began < 1.0
-        console.say("finish", "after")
+        console.say("after", last=True)
     """)
     assert "epoch 1/2" in written
     assert screen(written) == ["[advlog] after", ""]
@@ -228,7 +230,7 @@ def test_no_bar_beside(why, prelude, environ):
         console.follow(position)
         for position.batch in range(1, 20):
             time.sleep(0.02)
-        console.say("finish", "done")
+        console.say("done", last=True)
         console.close()
     """
     written = run_on_terminal(textwrap.dedent(prelude) + textwrap.dedent(body), **environ)
@@ -249,7 +251,7 @@ def closed_stream() -> io.StringIO:
 @pytest.mark.parametrize("make", [Broken, closed_stream])
 def test_a_stream_that_fails_costs_the_line_and_never_raises(make):
     console = Console("auto", 0, logging.INFO, make())
-    console.say("start", "hello")
+    console.say("hello")
     console.follow(Position(1, 1, 1, 2))
     console.close()
     assert console.dropped == 1
@@ -258,7 +260,7 @@ def test_a_stream_that_fails_costs_the_line_and_never_raises(make):
 def test_no_standard_error_at_all(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     console = Console("auto", 0, logging.INFO)
-    console.say("start", "hello")
+    console.say("hello")
     console.follow(Position(1, 1, 1, 2))
     console.close()
     assert console.dropped == 1
@@ -269,7 +271,7 @@ def test_a_broken_pipe_changes_neither_the_run_nor_its_exit_status():
     script = LIVE + textwrap.dedent("""
         sys.stdin.read()
         for _ in range(3):
-            console.say("epoch", "unheard")
+            console.say("unheard")
         console.close()
         sys.exit(console.dropped)
     """)
@@ -292,11 +294,11 @@ def test_a_reader_that_does_not_read_costs_one_wait():
         console = Console("plain", 0, logging.INFO, stream)
         began = time.monotonic()
         for _ in range(20):
-            console.say("epoch", "a line")
+            console.say("a line")
         assert time.monotonic() - began < 3.0
         assert console.dropped == 20
         os.read(read_end, 1 << 20)
-        console.say("epoch", "again")
+        console.say("again")
         assert os.read(read_end, 1 << 20).decode() == "[advlog] again\n"
     os.close(read_end)
 
@@ -304,13 +306,13 @@ def test_a_reader_that_does_not_read_costs_one_wait():
 def test_text_that_the_stream_cannot_encode_is_spelled_out():
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
-    Console("plain", 0, logging.INFO, stream).say("start", "größer")
+    Console("plain", 0, logging.INFO, stream).say("größer")
     assert raw.getvalue() == b"[advlog] gr\\xf6\\xdfer\n"
 
 
 def test_a_very_long_line_is_cut():
     stream = io.StringIO()
-    Console("plain", 0, logging.INFO, stream).say("error", "ä" * 100_000)
+    Console("plain", 0, logging.INFO, stream).say("ä" * 100_000)
     assert len(stream.getvalue().encode()) <= 4001
     assert stream.getvalue().endswith("...\n")
 
@@ -318,7 +320,7 @@ def test_a_very_long_line_is_cut():
 def test_a_forked_child_says_nothing():
     script = LIVE + textwrap.dedent("""
         pid = os.fork()
-        console.say("error", "from the child" if pid == 0 else "from the parent")
+        console.say("from the child" if pid == 0 else "from the parent")
         console.follow(position)
         console.close()
         if pid == 0:

@@ -1,13 +1,11 @@
-"""Spans of the training, and which exceptions were recorded."""
+"""Spans of the training: their paths, durations, and what leaves them."""
 
 import asyncio
-import dataclasses
-import pickle
 import threading
 
 import pytest
 
-from advlog_fast.control.contexts import ContextStats, RecordedErrors, TrainingContext
+from advlog_fast.control.contexts import ContextStats, TrainingContext
 
 
 class Owner:
@@ -103,47 +101,3 @@ def test_durations_are_summed_by_name_and_names_are_bounded():
         stats.ended(f"name {i}", 0.1, False)
     assert len(stats.summary()) == 1001
     assert stats.summary()["(others)"]["count"] == 5000 - 999
-
-
-@dataclasses.dataclass(frozen=True)
-class FrozenError(Exception):
-    code: int
-
-
-class SlottedError(Exception):
-    __slots__ = ()
-
-
-class TestRecordedErrors:
-    @pytest.mark.parametrize("error", [ValueError("x"), FrozenError(3), SlottedError(), KeyError("k")])
-    def test_an_exception_is_known_after_it_was_recorded_and_not_before(self, error):
-        recorded = RecordedErrors()
-        before = recorded.tick()
-        assert not recorded.since(error, before)
-        recorded.remember(error, "what", by_context=True)
-        assert recorded.since(error, before)
-        assert not recorded.since(error, recorded.tick())
-        assert not RecordedErrors().since(error, 0)
-
-    def test_what_a_context_recorded_is_handed_out_once(self):
-        recorded, error = RecordedErrors(), ValueError("x")
-        recorded.remember(error, "what", by_context=True)
-        assert recorded.take(error) == "what"
-        assert recorded.take(error) is None
-
-    def test_what_the_user_recorded_is_handed_to_nobody(self):
-        recorded, error = RecordedErrors(), ValueError("x")
-        recorded.remember(error, "what", by_context=False)
-        assert recorded.take(error) is None
-
-    def test_what_is_kept_is_bounded(self):
-        recorded = RecordedErrors()
-        for _ in range(10_000):
-            recorded.remember(ValueError(), "what", by_context=True)
-        assert len(recorded._by_context) == 100
-
-    def test_a_recorded_exception_can_still_be_pickled(self):
-        recorded, error = RecordedErrors(), ValueError("x")
-        recorded.remember(error, "what", by_context=True)
-        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-        assert (type(copy), copy.args) == (ValueError, ("x",))

@@ -43,7 +43,7 @@ class RecordedLink:
 
     def health(self):
         sink = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, None, False)
-        return Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": sink}, None, "running", 0.0, 0)
+        return Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": sink}, None, "running", 0.0, 0, 0, None, {}, None)
 
     def memory(self):
         return {"cpu_memory_gb": 1.5}
@@ -170,6 +170,20 @@ class TestEpochs:
         assert [row["best_so_far"] for row in run.events("validation")] == [True, False]
         summary = plane.summary()
         assert (summary["best"]["epoch"], summary["best"]["value"], summary["validations"]) == (1, 0.9123, 2)
+
+    def test_the_console_alone_shows_numbers_with_four_significant_digits(self, run, plane):
+        loss = 1.2067729234695435
+        plane.log_validation(1, {"loss": loss, "tiny": 1.23456e-7, "samples": 123456.0})
+        plane.end_epoch(1, {"loss": loss})
+        plane.end_training({"loss": loss, "deep": {"losses": [loss, math.nan]}, "steps": 123456})
+        validation, epoch, end = (line.removeprefix("[advlog] ") for line in run.shown.getvalue().splitlines())
+        assert validation == "validation epoch=1 loss=1.207 tiny=1.235e-07 samples=123500.0"
+        assert epoch == "epoch 1 done loss=1.207"
+        assert end.endswith('s loss=1.207 deep="{\\"losses\\":[1.207,\\"nan\\"]}" steps=123456')
+        assert all(f"loss={loss}" in text for text in run.texts())
+        assert sum(f"loss={loss}" in text for text in run.main()) == 3
+        assert run.events("validation")[0]["metrics"]["loss"] == loss
+        assert run.summary()["final_metrics"]["loss"] == loss
 
     def test_a_milestone_is_a_line_an_event_and_counted(self, run, plane):
         plane.milestone("epoch", 25, 1, 3, 12, 4.56789, 2.0)
@@ -381,7 +395,12 @@ class TestMisuse:
             (lambda p: p.log_hyperparameters(7), "hyperparameters: expected a mapping, got int 7"),
             (lambda p: p.log_model_info(None), "model: expected a model, got NoneType"),
             (lambda p: p.log_error(7), "error: expected an exception or a string, got int 7"),
+            (lambda p: p.log_error(ValueError(), 7), "operation: expected a string, got int 7"),
+            (lambda p: p.log_error("x", "", [1]), r"context: expected a mapping, got list \[1\]"),
+            (lambda p: p.log_error("x", "", None, 40), "severity: expected one of DEBUG, .*, got int 40"),
             (lambda p: p.log_recovery(1, "a"), "operation: expected a string, got int 1"),
+            (lambda p: p.log_recovery("op", 1), "action: expected a string, got int 1"),
+            (lambda p: p.log_recovery("op", "act", "yes"), "success: expected True or False, got str 'yes'"),
             (lambda p: p.log_event(1), "name: expected a string, got int 1"),
             (lambda p: p.training_context(None), "name: expected a string, got NoneType"),
         ],
@@ -392,6 +411,8 @@ class TestMisuse:
             call(plane)
         assert run.paths.events_jsonl.read_bytes() == before
         assert run.link.lines == []
+        summary = plane.summary()
+        assert (summary["total_errors"], summary["recoveries"]) == (0, {})
 
     def test_a_wrong_value_is_named(self, plane):
         with pytest.raises(ValueError, match=r"severity: expected one of .*, got str 'FATAL'"):
@@ -423,6 +444,7 @@ class TestEnd:
             pass
         plane.log_error("late")
         assert plane.lost()["run_events.jsonl"] >= 4
+        assert plane.fault() is None
 
     def test_a_level_filters_text_and_console_and_neither_events_nor_errors(self, make):
         run = make(log_level="ERROR")
@@ -463,6 +485,7 @@ class TestEnd:
         run.plane.log_error(ValueError("x"))
         run.plane.end_training()
         assert all(run.plane.lost().values())
+        assert run.plane.fault().startswith("run_main.log: FileNotFoundError: ")
         tmp_path.mkdir(exist_ok=True)
         run.plane.log_event("back")
         assert run.events("back")

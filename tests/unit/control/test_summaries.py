@@ -2,46 +2,44 @@
 
 import dataclasses
 import math
+from types import MappingProxyType
 
 import pytest
 from run_files import strict_json
 
 from advlog_fast.control.epochs import Epochs
-from advlog_fast.control.summaries import build_summary, performance, write_summary
+from advlog_fast.control.summaries import RunState, build_summary, performance, write_summary
 from advlog_fast.ranks import RunIdentity
 from advlog_fast.snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
 
 RUN = RunIdentity("0" * 32, "run", 1, 0, 1, "host", 7)
 SINK = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, None, False)
-HEALTH = Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": SINK}, None, "running", 0.0, 0)
+LOST = MappingProxyType({"a": 3})
+HEALTH = Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": SINK}, None, "running", 0.0, 0, 2, "full", LOST, "b")
 
 
 def built(totals=None, duration_s=930.7, **others):
-    return build_summary(
-        **{
-            "run": RUN,
-            "status": "running",
-            "started_ns": 0,
-            "ended_ns": None,
-            "duration_s": duration_s,
-            "totals": totals or Totals(),
-            "health": HEALTH,
-            "epochs": Epochs(),
-            "errors": {"total": 5, "by_category": {}, "by_severity": {}, "repeated": 0, "last": None},
-            "recoveries": {},
-            "best": None,
-            "validations": 0,
-            "config": {},
-            "hyperparameters": {},
-            "model": None,
-            "contexts": {},
-            "milestones": {},
-            "memory": {},
-            "final_metrics": {},
-            "provenance": {},
-            **others,
-        }
+    state = RunState(
+        run=RUN,
+        status="running",
+        started_ns=0,
+        ended_ns=None,
+        duration_s=duration_s,
+        epochs=Epochs(),
+        errors={"total": 5, "by_category": {}, "by_severity": {}, "repeated": 0, "last": None},
+        recoveries={},
+        best=None,
+        validations=0,
+        config={},
+        hyperparameters={},
+        model=None,
+        contexts={},
+        milestones={},
+        memory={},
+        final_metrics={},
+        provenance={},
     )
+    return build_summary(dataclasses.replace(state, **others), totals or Totals(), HEALTH)
 
 
 def stats(mean, count=10):
@@ -86,6 +84,8 @@ class TestBuild:
         assert summary["pending"] == 3
         assert summary["accounting"]["sinks"]["jsonl"]["written"] == 5
         assert summary["accounting"]["dropped_at_entry"] == {"full": 0}
+        assert (summary["accounting"]["seal_faults"], summary["accounting"]["seal_error"]) == (2, "full")
+        assert (summary["accounting"]["entries_lost"], summary["accounting"]["entries_error"]) == ({"a": 3}, "b")
 
     def test_changing_it_changes_nothing_else(self):
         config = {"deep": {"lr": 0.1}}

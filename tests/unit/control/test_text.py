@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_files import strict_json
+from run_files import strict_json, unescape
 
 from advlog_fast.control.text import (
     clipped,
@@ -13,8 +13,8 @@ from advlog_fast.control.text import (
     escape,
     fields_text,
     quoted,
+    rounded,
     time_text,
-    unescape,
 )
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=200)
@@ -85,6 +85,16 @@ def test_fields_are_shortest_numbers_bare_tokens_and_quoted_texts():
 )
 def test_a_value_stands_so_in_a_line(value, shown):
     assert fields_text({"v": value}) == f"v={shown}"
+
+
+def test_rounded_floats_have_four_significant_digits_and_all_else_stays():
+    given = {"a": 1.2067729234695435, "deep": [9.99996, {"x": -0.00012345}], "n": 123456, "zero": -0.0, "t": "1.23456"}
+    found = rounded(given)
+    assert found == {"a": 1.207, "deep": [10.0, {"x": -0.0001234}], "n": 123456, "zero": 0.0, "t": "1.23456"}
+    assert math.copysign(1, found["zero"]) == -1
+    assert fields_text(rounded({"nan": math.nan, "inf": -math.inf, "large": 123456.0, "flag": True})) == (
+        "nan=nan inf=-inf large=123500.0 flag=true"
+    )
 
 
 def test_a_name_with_a_blank_cannot_pass_for_two_fields():

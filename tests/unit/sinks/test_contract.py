@@ -56,7 +56,7 @@ class Rig:
             return SpoolSink(self.what.removesuffix("_parquet"), self.paths, 1, rows, self.sealer.submit)
         kinds = {"text": TextSink, "metrics_jsonl": MetricsJsonlSink, "system_jsonl": SystemJsonlSink}
         self.path = self.paths.training_log if self.what == "text" else getattr(self.paths, self.what)
-        return kinds[self.what](self.path, self.paths.temporary, self.max_bytes, self.max_files)
+        return kinds[self.what](self.path, self.paths.temporary, 1, self.max_bytes, self.max_files)
 
     def open(self) -> Rig:
         self.drain.open_files()

@@ -1,0 +1,79 @@
+"""The account of an attempt of a rank, kept beside the run so that its files can be verified later."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ._paths import RunPaths
+from .snapshots import Health
+
+_ACCOUNT = re.compile(r"attempt(\d+)-rank(\d+)\.json\Z")
+
+
+@dataclass(frozen=True)
+class SinkAccount:
+    """Records of one destination: accepted = written + dropped + pending, and of those written, some expired."""
+
+    accepted: int
+    written: int
+    dropped: int
+    expired: int
+
+    @property
+    def pending(self) -> int:
+        return self.accepted - self.written - self.dropped
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of everything that an attempt of a rank was given."""
+
+    status: str
+    sinks: dict[str, SinkAccount]
+    dropped_at_entry: dict[str, int] = field(default_factory=dict)
+    lost_in_flight: int = 0
+    """Calls that the process's death cut short: they had not returned."""
+
+    @classmethod
+    def of_health(cls, health: Health) -> Account:
+        sinks = {s.name: SinkAccount(s.accepted, s.written, s.dropped, s.expired) for s in health.sinks.values()}
+        return cls(health.status, sinks, dict(health.dropped_at_entry))
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def write_account(paths: RunPaths, attempt: int, account: Account) -> None:
+    """Replaces the account of this rank's attempt, in one step.
+
+    :raises OSError: it could not be.
+    """
+    paths.accounts.mkdir(exist_ok=True)
+    file = paths.account(attempt)
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(account.as_dict()))
+    scratch.replace(file)
+
+
+def read_accounts(paths: RunPaths) -> dict[tuple[int, int], Account]:
+    """Every account of the run, by attempt and rank.
+
+    :raises OSError: one could not be read.
+    :raises ValueError: one is damaged; the message names it.
+    """
+    accounts = {}
+    for name in os.listdir(paths.accounts) if paths.accounts.is_dir() else ():
+        match = _ACCOUNT.match(name)
+        if not match:
+            continue
+        try:
+            told = json.loads((paths.accounts / name).read_text())
+            told["sinks"] = {sink: SinkAccount(**numbers) for sink, numbers in told["sinks"].items()}
+            accounts[int(match[1]), int(match[2])] = Account(**told)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{paths.accounts / name}: expected an account, got {type(error).__name__}") from error
+    return accounts

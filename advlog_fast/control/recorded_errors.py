@@ -1,0 +1,58 @@
+"""Which exceptions were recorded already, on their way out through contexts or by the user."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict
+
+from .errors import RecordedError
+
+_MAX_RECORDED = 100
+_MARK = "_advlog_fast_recorded"
+
+
+class RecordedErrors:
+    """Which exception objects were recorded already, so that one error on its way out counts once.
+
+    The exception carries a number; no exception is held here, for it would hold the frames and tensors of its
+    traceback. An exception that was recorded before a context was entered and leaves it again was raised
+    again, and is another error.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._by_context: OrderedDict[int, RecordedError] = OrderedDict()
+        self._token = f"{id(self):x}-{time.time_ns():x}"
+
+    def tick(self) -> int:
+        """A number larger than all before: when something happened."""
+        return next(self._numbers)
+
+    def remember(self, error: BaseException | str, recorded: RecordedError, by_context: bool) -> None:
+        """Marks the exception as recorded, by a context or by the user."""
+        if isinstance(error, str):
+            return
+        number = self.tick()
+        try:
+            # Past a __setattr__ of its own, as a frozen dataclass has.
+            object.__setattr__(error, _MARK, (self._token, number))
+        except (AttributeError, TypeError):
+            return
+        if by_context:
+            self._by_context[number] = recorded
+            while len(self._by_context) > _MAX_RECORDED:
+                self._by_context.popitem(last=False)
+
+    def since(self, error: BaseException, number: int) -> bool:
+        """Whether the exception was recorded after that number was given."""
+        return self._number(error) > number
+
+    def take(self, error: object) -> RecordedError | None:
+        """What a context recorded of this exception, to the first who asks: the user's one report of it adds
+        to that, a second report is an error of its own."""
+        return self._by_context.pop(self._number(error), None)
+
+    def _number(self, error: object) -> int:
+        mark = getattr(error, "__dict__", {}).get(_MARK)
+        return mark[1] if isinstance(mark, tuple) and mark[0] == self._token else 0

@@ -1,0 +1,366 @@
+"""What dead processes left behind, brought into the files: their rings, their spools, their summaries.
+
+A ring is recovered by whoever holds its lock: every file is cut to the whole records that the sink's cursor tells of,
+the ring is replayed from there by the same drain that a live run has, the spools are sealed, the summary is written,
+and only then does the ring go. Cursors are committed as in a live run, so a recovery may be killed at any point and run
+again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ._accounts import Account, SinkAccount, write_account
+from ._drain import DROPS, Drain
+from ._killed import write_killed_summary
+from ._locks import FileLock, LockedError
+from ._native import ffi, lib
+from ._paths import RunPaths
+from ._ring import Ring, boot_id, set_aside
+from ._sealer import Sealer
+from .config import LoggerConfig
+from .exceptions import AdvlogError
+from .sinks.base import Sink
+from .sinks.columns import STREAMS
+from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
+from .sinks.spool import SpoolSink
+from .sinks.text import TextSink
+
+_NOTE = re.compile(r"attempt(\d+)-rank(\d+)\.json\Z")
+_SPOOL = re.compile(r"(metrics|system)-attempt(\d+)-rank(\d+)-(\d+)\.spool\Z")
+_PATIENCE_S = 600.0
+
+
+@dataclasses.dataclass
+class Recovered:
+    """What a recovery found of one attempt of one rank, and did about it (or would do, in a dry run)."""
+
+    name: str
+    attempt: int
+    rank: int
+    outcome: str = "recovered"
+    """"recovered"; "alive": its process lives, nothing was touched; "lost": its ring is gone; "set aside": its ring
+    cannot be used and was moved to where `detail` says; "incomplete": the disk failed, to be run again."""
+    detail: str = ""
+    records: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Records replayed from the ring, by sink."""
+    cut_bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Torn ends cut off, by file."""
+    lost_in_flight: int = 0
+    """Calls that had reserved room and died before their record was whole."""
+    parts: int = 0
+    """Parquet parts sealed."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        did = [self.detail] if self.detail else []
+        did += [f"{count} records to {sink}" for sink, count in self.records.items() if count]
+        did += [f"{size} torn bytes cut off {file}" for file, size in self.cut_bytes.items() if size]
+        did += [f"{self.lost_in_flight} lost in flight"] if self.lost_in_flight else []
+        did += [f"{self.parts} parts sealed"] if self.parts else []
+        return f"{self.name} attempt {self.attempt} rank {self.rank}: {self.outcome}; " + (
+            "; ".join(did) or "nothing to do"
+        )
+
+
+def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run: bool = False) -> list[Recovered]:
+    """Recovers every dead attempt of every rank of the runs in a directory, or of one of them.
+
+    A run that a live process logs is left alone. Safe to run at any time, to be killed, and to be run again.
+
+    :param dry_run: only look, change nothing.
+    :raises FileNotFoundError: there is no such directory.
+    """
+    private = Path(os.path.abspath(log_dir)) / ".advlog"
+    if not private.parent.is_dir():
+        raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
+    names = [name] if name is not None else sorted(path.name for path in _folders(private))
+    report = []
+    for run in names:
+        for rank in _ranks(RunPaths(private.parent, run)):
+            paths = RunPaths(private.parent, run, rank)
+            if FileLock.held_here(paths.lock):
+                report.append(Recovered(run, 0, rank, "alive", "logged by this process"))
+                continue
+            try:
+                lock = FileLock(paths.lock)
+            except LockedError as owner:
+                report.append(Recovered(run, 0, rank, "alive", f"logged by {owner}"))
+                continue
+            try:
+                report += recover_rank(paths, dry_run=dry_run)
+            finally:
+                lock.release()
+    return report
+
+
+def recover_rank(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
+    """Recovers the dead attempts of one rank, whose lock the caller holds."""
+    report = [_recover_noted(paths, attempt, dry_run) for attempt in _noted(paths)]
+    report += _seal_left(paths, dry_run)
+    if not dry_run:
+        for file in (paths.main_log, paths.errors_log, paths.events_jsonl):
+            _mend_tail(file)
+    return report
+
+
+# -- rings ---------------------------------------------------------------------------------------------------------
+
+
+def _recover_noted(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
+    """One attempt that a note tells of."""
+    found = Recovered(paths.name, attempt, paths.rank)
+    note = paths.ring_note(attempt)
+    try:
+        told = json.loads(note.read_text())
+        path = Path(told["path"]) if told["path"] else None
+        here = told["boot_id"] == boot_id().hex()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found.outcome, found.detail = "lost", f"the note {note.name} cannot be read ({type(error).__name__})"
+        return found
+    if path is None or not path.exists():
+        if path is not None and not here:
+            found.detail = f"its ring lies on {told['host']}, or died with a boot of it: up to the drain's lag is lost"
+        elif path is None:
+            found.detail = "its ring lay in memory that died with the process: up to the drain's lag is lost"
+        else:
+            found.detail = f"its ring {path} was removed: up to the drain's lag is lost"
+        found.outcome = "lost"
+        if not dry_run and (here or path is None):
+            _close_account(paths, attempt, found)
+            note.unlink(missing_ok=True)
+        return found
+    lock_path = path.with_name(path.name + ".lock")
+    if FileLock.held_here(lock_path):
+        found.outcome, found.detail = "alive", "this process"
+        return found
+    try:
+        lock = FileLock(lock_path)
+    except LockedError as owner:
+        found.outcome, found.detail = "alive", str(owner)
+        return found
+    try:
+        ring = Ring.of_the_dead(path, note, lock)
+    except (AdvlogError, OSError) as error:
+        return _give_up(paths, found, path, str(error), lock, dry_run)
+    if ring.run_id != _run_id(paths):
+        return _give_up(paths, found, path, "it belongs to another run", lock, dry_run)
+    repair = ffi.new("advlog_repair *")
+    if lib.advlog_ring_repair(ring.handle, dry_run, repair):
+        return _give_up(paths, found, path, "it is damaged", lock, dry_run)
+    found.lost_in_flight = repair.lost
+    if dry_run:
+        lock.release()
+        found.detail = f"{sum(repair.records)} records in the ring"
+        return found
+    return _replay(paths, attempt, ring, told.get("options") or {}, found)
+
+
+def _give_up(paths: RunPaths, found: Recovered, ring: Path, why: str, lock: FileLock, dry_run: bool) -> Recovered:
+    """Sets a ring aside that cannot be used: never a crash, never a silent deletion."""
+    found.outcome = "set aside"
+    found.detail = f"the ring {ring} cannot be used: {why}"
+    if dry_run:
+        lock.release()
+        return found
+    try:
+        found.detail += f"; kept as {set_aside(ring, paths.private / 'set-aside')}"
+        paths.ring_note(found.attempt).unlink(missing_ok=True)
+        lock.release(remove=True)
+        _close_account(paths, found.attempt, found)
+    except OSError as error:
+        found.outcome = "incomplete"
+        found.detail += f"; it could not be moved ({error.strerror})"
+        lock.release()
+    return found
+
+
+def _replay(paths: RunPaths, attempt: int, ring: Ring, options: dict[str, Any], found: Recovered) -> Recovered:
+    config = _config(options)
+    sealer = Sealer(paths, config.metrics)
+    sinks = _sinks_of(ring, paths, attempt, config, sealer)
+    _submit_closed(ring, paths, attempt, sealer)
+    troubles: list[str] = []
+    drain = Drain(ring, sinks, on_tick=lambda: None, on_fault=troubles.append, on_nonfinite=lambda: None)
+    before = [drain.cursor(index).next_seq for index in range(len(sinks))]
+    try:
+        found.cut_bytes = drain.resume_files()
+        done = drain.finish(time.monotonic() + _PATIENCE_S)
+        done = sealer.seal_all(time.monotonic() + _PATIENCE_S) and done
+    except OSError as error:
+        troubles.append(f"{error.filename or paths.log_dir}: {error.strerror}")
+        done = False
+    finally:
+        sealer.stop()
+    found.parts = sealer.parts
+    cursors = [drain.cursor(index) for index in range(len(sinks))]
+    found.records = {sink.name: c.next_seq - b for sink, c, b in zip(sinks, cursors, before, strict=True)}
+    if not done:
+        found.outcome = "incomplete"
+        found.detail = "; ".join(troubles) or "the disk is too slow"
+        return found
+    sink_accounts = {
+        sink.name: SinkAccount(c.next_seq - 1, c.written, c.dropped, sink.expired)
+        for sink, c in zip(sinks, cursors, strict=True)
+    }
+    dropped = {name: lib.advlog_ring_dropped(ring.handle, reason) for name, reason in DROPS.items()}
+    account = Account("killed", sink_accounts, dropped, found.lost_in_flight)
+    try:
+        write_account(paths, attempt, account)
+    except OSError as error:
+        found.outcome, found.detail = "incomplete", f"{error.filename}: {error.strerror}"
+        return found
+    write_killed_summary(paths, attempt, account)
+    ring.remove()
+    return found
+
+
+def _submit_closed(ring: Ring, paths: RunPaths, attempt: int, sealer: Sealer) -> None:
+    """Hands over the spools that the dead process had closed and not sealed; one opened ahead is empty, and goes."""
+    current = {}
+    for index in range(lib.ADVLOG_MAX_SINKS):
+        if lib.advlog_ring_sink_kind(ring.handle, index) == lib.ADVLOG_SINK_SPOOL:
+            cursor = ffi.new("advlog_cursor *")
+            lib.advlog_ring_cursor(ring.handle, index, cursor)
+            current[STREAMS[lib.advlog_ring_sink_stream(ring.handle, index)]] = cursor.generation
+    for stream, part, path in _spools(paths, attempt):
+        if part < current.get(stream, 0):
+            sealer.submit(stream, path, part, 0, 0)
+        elif part > current.get(stream, 0) and path.stat().st_size == 0:
+            path.unlink()
+
+
+def _sinks_of(ring: Ring, paths: RunPaths, attempt: int, config: LoggerConfig, sealer: Sealer) -> list[Sink]:
+    """The sinks that the ring's header tells of, in its order."""
+    sizes = (paths.temporary, attempt, config.max_log_size, config.max_log_files)
+    sinks: list[Sink] = []
+    for index in range(lib.ADVLOG_MAX_SINKS):
+        kind, stream = lib.advlog_ring_sink_kind(ring.handle, index), lib.advlog_ring_sink_stream(ring.handle, index)
+        system = stream == lib.ADVLOG_STREAM_SYSTEM
+        if kind == lib.ADVLOG_SINK_TEXT:
+            every = config.training_log_every
+            sinks.append(TextSink(paths.training_log, *sizes, _keep, level=config.log_level, every=every))
+        elif kind == lib.ADVLOG_SINK_JSONL and system:
+            sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes, _keep))
+        elif kind == lib.ADVLOG_SINK_JSONL:
+            sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes, _keep))
+        elif kind == lib.ADVLOG_SINK_SPOOL:
+            name = "system" if system else "metrics"
+            sinks.append(SpoolSink(name, paths, attempt, config.part_rows, sealer.submit))
+        else:
+            break
+    return sinks
+
+
+def _keep(_next_seq: int | None) -> bool:
+    """No file expires by a recovery: the next start trims."""
+    return False
+
+
+# -- spools and the rest ---------------------------------------------------------------------------------------------
+
+
+def _seal_left(paths: RunPaths, dry_run: bool) -> list[Recovered]:
+    """Seals spools whose ring is gone or was closed before they could be sealed."""
+    noted = set(_noted(paths))
+    report = []
+    for attempt in sorted(_spooled(paths) - noted):
+        spools = _spools(paths, attempt)
+        found = Recovered(paths.name, attempt, paths.rank, detail=f"{len(spools)} spools without a ring")
+        report.append(found)
+        if dry_run:
+            continue
+        sealer = Sealer(paths, on_fault=partial(_append, found))
+        for stream, part, path in spools:
+            sealer.submit(stream, path, part, 0, 0)
+        if not sealer.seal_all(time.monotonic() + _PATIENCE_S):
+            found.outcome = "incomplete"
+        sealer.stop()
+        found.parts = sealer.parts
+    return report
+
+
+def _spooled(paths: RunPaths) -> set[int]:
+    """The attempts of this rank that left spools."""
+    names = os.listdir(paths.spools) if paths.spools.is_dir() else []
+    matches = [match for match in map(_SPOOL.match, names) if match]
+    return {int(match[2]) for match in matches if int(match[3]) == paths.rank}
+
+
+def _spools(paths: RunPaths, attempt: int) -> list[tuple[str, int, Path]]:
+    """The spools of this rank's attempt, in the order of their parts."""
+    names = os.listdir(paths.spools) if paths.spools.is_dir() else []
+    matches = [match for match in map(_SPOOL.match, sorted(names)) if match]
+    mine = [m for m in matches if int(m[2]) == attempt and int(m[3]) == paths.rank]
+    return [(match[1], int(match[4]), paths.spools / match[0]) for match in mine]
+
+
+def _append(found: Recovered, message: str) -> None:
+    found.detail += f"; {message}"
+
+
+def _close_account(paths: RunPaths, attempt: int, found: Recovered) -> None:
+    """The summary of an attempt whose ring told nothing: killed, with what is unknown left unknown."""
+    write_killed_summary(paths, attempt, None, found.detail)
+
+
+def _mend_tail(file: Path) -> None:
+    """Cuts a torn last line off a file of the control plane: its entry was never acknowledged as written."""
+    with contextlib.suppress(OSError):
+        size = file.stat().st_size
+        with open(file, "r+b") as content:
+            content.seek(max(size - (1 << 20), 0))
+            tail = content.read()
+            if tail and not tail.endswith(b"\n"):
+                content.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+
+
+def _config(options: dict[str, Any]) -> LoggerConfig:
+    """The options as the dead process had them; what this version does not know, or refuses, is left at its default."""
+    known = {field.name for field in dataclasses.fields(LoggerConfig)}
+    given = {name: value for name, value in options.items() if name in known}
+    try:
+        return LoggerConfig(**given)
+    except (TypeError, ValueError):
+        return LoggerConfig()
+
+
+def _run_id(paths: RunPaths) -> str:
+    try:
+        return str(json.loads((paths.private / "run.json").read_text())["run_id"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _folders(private: Path) -> Iterator[Path]:
+    if private.is_dir():
+        yield from (path for path in private.iterdir() if path.is_dir())
+
+
+def _noted(paths: RunPaths) -> list[int]:
+    """The attempts of this rank whose rings are noted, in order."""
+    names = os.listdir(paths.rings) if paths.rings.is_dir() else []
+    matches = [match for match in map(_NOTE.match, names) if match]
+    return sorted(int(match[1]) for match in matches if int(match[2]) == paths.rank)
+
+
+def _ranks(paths: RunPaths) -> list[int]:
+    """Every rank that left a note or a spool."""
+    ranks = set()
+    for folder, pattern, group in ((paths.rings, _NOTE, 2), (paths.spools, _SPOOL, 3)):
+        for name in os.listdir(folder) if folder.is_dir() else ():
+            match = pattern.match(name)
+            if match:
+                ranks.add(int(match[group]))
+    return sorted(ranks)

@@ -1,0 +1,111 @@
+/* What a dead process left in its ring, checked and made whole. */
+#include "record.h"
+
+typedef struct {
+    advlog_ring *ring;
+    uint64_t end;
+} dead_ring;
+
+static bool published(const dead_ring *dead, uint64_t position) {
+    /* Relaxed: whoever wrote it is dead, and its lock was taken since. */
+    return load_relaxed(&ring_slot(dead->ring, position)->mark) == position + 1;
+}
+
+/* The slots of the whole record that begins at `position`; 0 where none does. A
+ * producer publishes the header last, so a header without its parts is damage. */
+static unsigned whole_record(const dead_ring *dead, uint64_t position, bool *damaged) {
+    const advlog_slot *header = ring_slot(dead->ring, position);
+    if (!published(dead, position) || header->kind >= ADVLOG_KIND_PART) return 0;
+    unsigned slots = header->kind == ADVLOG_KIND_LOST ? header->part : record_slots(header);
+    if (slots == 0 || dead->end - position < slots || header->kind == ADVLOG_KIND_SPOOL || header->kind == ADVLOG_KIND_NAME) {
+        *damaged = true;
+        return 0;
+    }
+    for (unsigned part = 1; part < slots && header->kind != ADVLOG_KIND_LOST; part++) {
+        if (published(dead, position + part) && record_continues(header, part, ring_slot(dead->ring, position + part))) continue;
+        *damaged = true;
+        return 0;
+    }
+    return slots;
+}
+
+/* Makes `slots` positions a record that every sink passes over. */
+static void mark_lost(const dead_ring *dead, uint64_t position, uint64_t slots) {
+    while (slots) {
+        unsigned here = slots < 255 ? (unsigned)slots : 255;
+        advlog_slot *s = ring_slot(dead->ring, position);
+        s->kind = ADVLOG_KIND_LOST;
+        s->part = (uint8_t)here;
+        s->count = 0;
+        s->deferred = 0;
+        ring_publish(s, position);
+        position += here;
+        slots -= here;
+    }
+}
+
+static bool cursors_fit(const advlog_ring *ring, uint64_t start, uint64_t end) {
+    for (int i = 0; i < ADVLOG_MAX_SINKS; i++) {
+        advlog_cursor c;
+        if (!ring->header->cursor[i].kind) continue;
+        advlog_ring_cursor(ring, i, &c);
+        if (c.position - start > end - start) return false;
+    }
+    return true;
+}
+
+/* Whether some sink's cursor lies at `position`; bits are those still to be met. */
+static uint32_t cursors_at(const advlog_ring *ring, uint64_t position) {
+    uint32_t found = 0;
+    for (int i = 0; i < ADVLOG_MAX_SINKS; i++) {
+        advlog_cursor c;
+        if (!ring->header->cursor[i].kind) continue;
+        advlog_ring_cursor(ring, i, &c);
+        if (c.position == position) found |= 1u << i;
+    }
+    return found;
+}
+
+int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out) {
+    memset(out, 0, sizeof *out);
+    uint64_t start = advlog_ring_read_pos(ring);
+    dead_ring dead = {ring, advlog_ring_write_pos(ring)};
+    out->end = dead.end;
+    if (dead.end - start > ring->count || !cursors_fit(ring, start, dead.end)) return ADVLOG_RING_BAD_LAYOUT;
+    if (!dry) advlog_ring_close(ring);
+
+    uint32_t sinks = 0, met = 0;
+    for (int i = 0; i < ADVLOG_MAX_SINKS; i++) sinks |= (uint32_t)(ring->header->cursor[i].kind != 0) << i;
+    bool damaged = false;
+    for (uint64_t p = start; p != dead.end;) {
+        met |= cursors_at(ring, p);
+        unsigned slots = whole_record(&dead, p, &damaged);
+        if (damaged) return ADVLOG_RING_BAD_LAYOUT;
+        if (slots) {
+            int stream = kind_stream(ring_slot(ring, p)->kind);
+            if (stream >= 0) out->records[stream]++;
+            else out->lost_slots += slots;
+            out->lost += stream < 0;
+            p += slots;
+            continue;
+        }
+        uint64_t hole = p;
+        while (p != dead.end && !whole_record(&dead, p, &damaged) && !damaged) p++;
+        if (damaged) return ADVLOG_RING_BAD_LAYOUT;
+        out->lost++;
+        out->lost_slots += p - hole;
+        if (!dry) mark_lost(&dead, hole, p - hole);
+    }
+    met |= cursors_at(ring, dead.end);
+    return met == sinks ? 0 : ADVLOG_RING_BAD_LAYOUT;
+}
+
+int advlog_ring_sink_kind(const advlog_ring *ring, int sink) { return ring->header->cursor[sink].kind; }
+int advlog_ring_sink_stream(const advlog_ring *ring, int sink) { return ring->header->cursor[sink].stream; }
+uint64_t advlog_ring_expired(const advlog_ring *ring, int sink) {
+    return load_relaxed(&ring->header->cursor[sink].expired); /* relaxed: a count */
+}
+void advlog_ring_add_expired(advlog_ring *ring, int sink, uint64_t records) {
+    add_relaxed(&ring->header->cursor[sink].expired, records); /* relaxed: a count */
+}
+const advlog_identity *advlog_ring_identity(const advlog_ring *ring) { return &ring->header->identity; }

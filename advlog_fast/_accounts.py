@@ -16,12 +16,14 @@ _ACCOUNT = re.compile(r"attempt(\d+)-rank(\d+)\.json\Z")
 
 @dataclass(frozen=True)
 class SinkAccount:
-    """Records of one destination: accepted = written + dropped + pending, and of those written, some expired."""
+    """Records of one destination: accepted = written + dropped + pending, and of those written, some expired
+    or vanished with their files."""
 
     accepted: int
     written: int
     dropped: int
     expired: int
+    vanished: int = 0
 
     @property
     def pending(self) -> int:
@@ -40,7 +42,9 @@ class Account:
 
     @classmethod
     def of_health(cls, health: Health) -> Account:
-        sinks = {s.name: SinkAccount(s.accepted, s.written, s.dropped, s.expired) for s in health.sinks.values()}
+        sinks = {
+            s.name: SinkAccount(s.accepted, s.written, s.dropped, s.expired, s.vanished) for s in health.sinks.values()
+        }
         return cls(health.status, sinks, dict(health.dropped_at_entry))
 
     def as_dict(self) -> dict[str, Any]:

@@ -61,6 +61,19 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
     )
 
 
+def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
+    """Makes the run's folder again, where somebody removed it, as this attempt's claims had left it.
+
+    :raises OSError: it could not be made.
+    """
+    for folder in (paths.attempts, paths.temporary):
+        folder.mkdir(parents=True, exist_ok=True)
+    _claim(paths, paths.private / "run.json", {"run_id": run.run_id, "created_ns": time.time_ns()})
+    mine = {"launch": None, "host": run.host, "pid": run.pid, "claimed_ns": time.time_ns()}
+    _claim(paths, paths.attempts / f"{run.attempt}.json", mine)
+    _claim(paths, paths.attempts / f"{run.attempt}-rank{run.rank:05d}.claim", mine)
+
+
 def _attempts(paths: RunPaths) -> list[int]:
     """Those begun so far; the claims of their ranks lie beside them."""
     files = paths.attempts.iterdir()

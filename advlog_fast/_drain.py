@@ -58,6 +58,7 @@ class Drain:
         self.cpu_s = 0.0
         """CPU seconds that the thread has used."""
         self._states: dict[int, int] = {}
+        self._gone: set[tuple[int, int]] = set()
         self._thread = threading.Thread(target=self._run, name="advlog-drain", daemon=True)
 
     # -- the drain's thread, or the closing one after it ---------------------------------------------------------
@@ -141,11 +142,18 @@ class Drain:
         file = sink.close_file(info.retired_fd)
         lib.advlog_sink_retired(self._drain, index)
         retired = Retired(file, info.retired_first_seq, info.retired_next_seq, info.retired_records)
-        sink.settle(retired, last=False)
+        self._settle(sink, retired, last=False)
         for current in sink.open_files():
             if current.generation == info.cursor.generation:
                 sink.begin(current)
         self._count_expired(index, sink)
+
+    @staticmethod
+    def _settle(sink: Sink, retired: Retired, *, last: bool) -> None:
+        if sink.exists(retired.file):
+            sink.settle(retired, last)
+        else:
+            sink.lost(retired)
 
     def _count_expired(self, index: int, sink: Sink) -> None:
         """Into the ring, where a recovery finds it."""
@@ -168,6 +176,23 @@ class Drain:
             else:
                 self._on_fault(f"{sink.name} is written again; {info.cursor.dropped} of its records were dropped")
 
+    def watch(self) -> None:
+        """Looks whether each file is still where it was made; one that is gone is left for a new one, and said."""
+        for index, sink in enumerate(self.sinks):
+            info = self._info(index)
+            for file in sink.open_files():
+                if file.generation != info.cursor.generation or (index, file.generation) in self._gone:
+                    continue
+                try:
+                    there = sink.in_place(file)
+                except OSError as error:
+                    self._on_fault(f"{sink.name}: {error.filename}: {error.strerror}")
+                    continue
+                if not there:
+                    self._gone.add((index, file.generation))
+                    self._on_fault(f"{sink.name}: {sink.place(file).name} was removed or replaced; a new file is begun")
+                    self.rotate(sink, even_empty=True)
+
     # -- any thread ----------------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float) -> bool:
@@ -175,9 +200,9 @@ class Drain:
         position = lib.advlog_ring_write_pos(self.ring.handle)
         return bool(lib.advlog_drain_wait(self._drain, position, _ns(timeout_s)) == lib.ADVLOG_OK)
 
-    def rotate(self, sink: Sink) -> None:
-        """Makes the sink end its file, if it has any records."""
-        lib.advlog_sink_rotate(self._drain, self.sinks.index(sink))
+    def rotate(self, sink: Sink, *, even_empty: bool = False) -> None:
+        """Makes the sink end its file, if it has any records, or even if it has none."""
+        lib.advlog_sink_rotate(self._drain, self.sinks.index(sink), even_empty)
 
     def file_state(self, sink: Sink) -> tuple[int, int]:
         """The generation of the sink's current file, and the records in it."""
@@ -198,6 +223,7 @@ class Drain:
             pending=max(accepted - written - dropped, 0),
             filtered=int(info.filtered),
             expired=sink.expired,
+            vanished=sink.vanished,
             faults=int(info.faults),
             error=os.strerror(info.error) if info.error else None,
             set_aside=bool(info.set_aside),
@@ -280,7 +306,7 @@ class Drain:
                     sink.close_file(file.fd)
                 records = int(info.file_records)
                 with contextlib.suppress(OSError):
-                    sink.settle(Retired(file, info.file_first_seq, info.cursor.next_seq, records), last=True)
+                    self._settle(sink, Retired(file, info.file_first_seq, info.cursor.next_seq, records), last=True)
             self._count_expired(index, sink)
 
     def discard_files(self) -> None:

@@ -24,7 +24,9 @@ def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None,
         summary = {}
     if summary.get("attempt", attempt) != attempt:
         return
-    summary |= {"experiment": paths.name, "attempt": attempt, "rank": paths.rank, "status": "killed"}
+    ended = summary.get("status") in ("completed", "failed", "interrupted")
+    status = summary["status"] if ended else "killed"
+    summary |= {"experiment": paths.name, "attempt": attempt, "rank": paths.rank, "status": status}
     summary["total_errors"] = max(_errors(paths, attempt), summary.get("total_errors") or 0)
     if account is not None:
         metrics = [sink.accepted for name, sink in account.sinks.items() if name.startswith("metrics_")]

@@ -24,8 +24,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ._accounts import Account, write_account
-from ._attempts import claim_attempt, lock_rank
+from ._attempts import claim_attempt, lock_rank, restore_claims
 from ._drain import DROPS, Drain
+from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
 from ._native import Producer, lib
 from ._paths import RunPaths
 from ._ring import Ring, slots_for, slots_for_text
@@ -45,6 +46,8 @@ from .sinks.text import TextSink
 from .snapshots import Health, Totals
 
 SUMMARY_INTERVAL_S = 10.0
+SYNC_INTERVAL_S = 5.0
+_WATCH_S = 1.0
 _WAIT_SLICE_NS = 50_000_000
 
 
@@ -66,6 +69,8 @@ class Session:
         self._last_totals = Totals()
         self._last_health: Health
         self._dropped_late = 0
+        self._watch_due = 0.0
+        self._told_ring = False
         ranks = rank_identity(config.rank, config.world_size)
         self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank)
         with contextlib.ExitStack() as undo:
@@ -117,6 +122,9 @@ class Session:
         drain.start()
         self._keeper.start()
         self.sampler.start()
+        watch_exceptions(self._uncaught)
+        if config.handle_signals:
+            self._handle_sigterm()
         for note in ring.notes:
             self.control.logger.warning(note)
         for found in recovered:
@@ -137,6 +145,8 @@ class Session:
                 sink = SpoolSink(stream, paths, self.run.attempt, config.part_rows, self.sealer.submit)
                 self._schedules[sink] = PartSchedule(config.part_interval_s)
                 sinks.append(sink)
+        for each in sinks:
+            each.sync = config.fsync == "always"
         return sinks
 
     def _may_expire(self, stream: str) -> Callable[[int | None], bool]:
@@ -300,10 +310,25 @@ class Session:
         drain, now = self._drain, time.monotonic()
         if drain is None:
             return
+        if now >= self._watch_due:
+            self._watch_due = now + _WATCH_S
+            self._watch(drain)
         for sink, schedule in self._schedules.items():
             generation, records = drain.file_state(sink)
             if schedule.due(now, generation, records):
                 drain.rotate(sink)
+
+    def _watch(self, drain: Drain) -> None:
+        """Looks for what others may have done to the files."""
+        if not self.paths.private.is_dir():
+            self._fault(f"{self.paths.private} was removed: it is made again, and what stood in it is lost")
+            with contextlib.suppress(OSError):
+                restore_claims(self.paths, self.run)
+                drain.ring.write_note()
+        drain.watch()
+        if not self._told_ring and drain.ring.vanished():
+            self._told_ring = True
+            self._fault(f"the ring {drain.ring.path} was removed: a SIGKILL would now lose what is in it")
 
     def _fault(self, message: str) -> None:
         self._keep(lambda: self._tell_fault(message))
@@ -314,18 +339,41 @@ class Session:
         self._tasks.put(task)
 
     def _keep_on(self) -> None:
-        due = time.monotonic() + SUMMARY_INTERVAL_S
+        duties: dict[Callable[[], object], float] = {self.control.write_summary: SUMMARY_INTERVAL_S}
+        if self.config.fsync == "interval":
+            duties[self._sync] = SYNC_INTERVAL_S
+        due = {duty: time.monotonic() + interval for duty, interval in duties.items()}
         while True:
+            first = min(due, key=lambda duty: due[duty])
             task: Callable[[], object] | None
             try:
-                task = self._tasks.get(timeout=max(due - time.monotonic(), 0.0))
+                task = self._tasks.get(timeout=max(due[first] - time.monotonic(), 0.0))
             except queue.Empty:
-                due = time.monotonic() + SUMMARY_INTERVAL_S
-                task = self.control.write_summary
+                task = first
+                due[first] = time.monotonic() + duties[first]
             if task is None:
                 return
             with contextlib.suppress(Exception):  # nothing that it tells is worth the training
                 task()
+
+    def _sync(self) -> None:
+        """Brings what the sinks have written to the disk. A file whose fsync failed is left for a new one: the kernel
+        may have dropped its pages and called them clean, so that a second fsync would succeed and mean nothing."""
+        drain = self._drain
+        if drain is None:
+            return
+        for sink in drain.sinks:
+            for file in sink.open_files():
+                try:
+                    fd = os.dup(file.fd)  # the drain's thread may close its own meanwhile
+                    try:
+                        os.fsync(fd)
+                    finally:
+                        os.close(fd)
+                except OSError as error:
+                    if error.errno != errno.EBADF:
+                        self._tell_fault(f"{sink.name} could not be synced ({error.strerror}): a new file is begun")
+                        drain.rotate(sink, even_empty=True)
 
     def _tell_fault(self, message: str) -> None:
         self.control.logger.warning(message)
@@ -346,6 +394,25 @@ class Session:
                 lambda: self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics),
                 slots_for(len(metrics)),
             )
+
+    # -- the process's own end -----------------------------------------------------------------------------------
+
+    def _uncaught(self, error: BaseException, where: str) -> None:
+        if os.getpid() == self.pid and not self.closed:
+            self.control.log_leaving(error, where)
+
+    def _handle_sigterm(self) -> None:
+        alive = weakref.ref(self)
+
+        def close() -> None:
+            session = alive()
+            if session is not None:
+                session.close(session.config.close_timeout_s, "interrupted")
+
+        try:
+            on_sigterm(close)
+        except ValueError:
+            self.control.logger.warning("handle_signals: signals can be handled on the main thread only")
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -369,6 +436,7 @@ class Session:
         drain = self._drain
         assert drain is not None
         _sessions.pop(_key(self.paths), None)
+        unwatch_exceptions(self._uncaught)
         self.sampler.stop(min(timeout_s, 0.5))
         self._tasks.put(None)
         self._keeper.join(min(timeout_s, 1.0))

@@ -3,7 +3,6 @@ from typing import Any
 from typing_extensions import Self
 
 class Producer:
-    _silent: bool
     def log_batch_progress(
         self,
         epoch: int,

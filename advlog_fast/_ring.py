@@ -204,6 +204,16 @@ class Ring:
         finally:
             os.close(fd)
 
+    def write_note(self) -> None:
+        """Says in the run's folder where the ring lies.
+
+        :raises OSError: it could not.
+        """
+        self._note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._note.with_name(f".{self._note.name}.{os.getpid()}")
+        temporary.write_text(self._told)
+        os.rename(temporary, self._note)
+
     def _publish(self, run: RunIdentity, options: dict[str, Any]) -> None:
         """Into sight only now, the note first: a ring that can be found is whole, and one that is there is found."""
         note = {
@@ -213,10 +223,8 @@ class Ring:
             "pid": run.pid,
             "options": options,
         }
-        self._note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._note.with_name(f".{self._note.name}.{run.pid}")
-        temporary.write_text(json.dumps(note))
-        os.rename(temporary, self._note)
+        self._told = json.dumps(note)
+        self.write_note()
         if self.path is not None:
             os.rename(self.path, self._final)
             self.path = self._final

@@ -85,13 +85,14 @@ class Sealer:
             self._ended = True  # no more threads here: `seal_all` does the work
 
     def submit(self, stream: str, spool: Path, part: int, first_seq: int, next_seq: int) -> None:
-        """Hands over a closed spool, which holds the records from `first_seq` up to but not `next_seq`."""
+        """Hands over a closed spool, which holds the records from `first_seq` up to but not `next_seq`. One that
+        begins later than the last ended tells of records that the drain dropped and counted: no damage."""
         with self._changed:
             self._queues[stream].spools.append(_Spool(spool, part, first_seq, next_seq))
             self._changed.notify_all()
 
     def sealed_seq(self, stream: str) -> int:
-        """Every record of the stream with a lower seq is in a part."""
+        """Every record of the stream with a lower seq is in a part, or was dropped and counted before it could be."""
         return self._queues[stream].sealed_seq
 
     @property

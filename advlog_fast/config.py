@@ -16,6 +16,7 @@ from .records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES, RESE
 
 ConsoleMode = Literal["auto", "plain", "off"]
 Overflow = Literal["block", "drop_newest"]
+Fsync = Literal["never", "interval", "always"]
 TextRanks = Literal["rank0", "all"]
 
 MIN_LOG_SIZE = 1024
@@ -126,6 +127,16 @@ class LoggerConfig:
     close_timeout_s: float = 30.0
     """How long `close()` and the exit wait for a disk that hangs, in seconds; what is left then is counted."""
 
+    fsync: Fsync = "never"
+    """When lines and spools are brought to the disk itself: "never" leaves it to the system, and survives everything
+    but power loss; "interval" syncs every 5 s beside the drain; "always" after each write of the drain, which then
+    waits for the disk. A file whose fsync failed is left for a new one. Errors of severity ERROR and above, and
+    Parquet parts, are always synced."""
+
+    handle_signals: bool = False
+    """Close in order at SIGTERM, then hand the signal on to whoever handled it before. Off, no handler is installed,
+    and what a SIGTERM cuts short is recovered at the next start."""
+
     capture_logging: bool = False
     """Send what the standard library's root logger gets to `NAME_main.log` too."""
 
@@ -144,10 +155,15 @@ class LoggerConfig:
                 raise TypeError(expected("ring_dir", "a path or None", self.ring_dir))
             set_(self, "ring_dir", Path(self.ring_dir))
         set_(self, "metrics", _metric_names(self.metrics))
-        for name in ("text", "jsonl", "parquet", "capture_logging", "enabled"):
+        for name in ("text", "jsonl", "parquet", "handle_signals", "capture_logging", "enabled"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(expected(name, "True or False", getattr(self, name)))
-        for name, choices in (("console", ConsoleMode), ("overflow", Overflow), ("text_ranks", TextRanks)):
+        for name, choices in (
+            ("console", ConsoleMode),
+            ("overflow", Overflow),
+            ("fsync", Fsync),
+            ("text_ranks", TextRanks),
+        ):
             if getattr(self, name) not in get_args(choices):
                 wanted = " or ".join(map(repr, get_args(choices)))
                 raise ValueError(expected(name, wanted, getattr(self, name)))

@@ -81,6 +81,8 @@ class AdvancedLogger(Producer):
         part_interval_s: float = 300.0,
         part_rows: int = 1_000_000,
         close_timeout_s: float = 30.0,
+        fsync: str = "never",
+        handle_signals: bool = False,
         capture_logging: bool = False,
         enabled: bool = True,
     ) -> None:
@@ -102,7 +104,6 @@ class AdvancedLogger(Producer):
 
         session = self._session = _lifecycle.start(self.config, self)
         self._control = session.control
-        self._silent = False
         # The session must not keep the logger alive, or it could never be dropped.
         self._finalizer = weakref.finalize(self, session.close, self.config.close_timeout_s)
         self._finalizer.atexit = False

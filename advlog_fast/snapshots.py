@@ -107,6 +107,8 @@ class SinkHealth:
     """Of `written`: lines that the log level or `training_log_every` kept out of the text log."""
     expired: int
     """Of `written`: records that stood in files removed by `max_log_files`."""
+    vanished: int
+    """Of `written`: records that stood in files which somebody else removed while they were written."""
     faults: int
     """Failed writes and opens since the start."""
     error: str | None

@@ -141,6 +141,7 @@ typedef struct {
     uint64_t max_records; /* likewise; 0 for no limit */
     uint32_t every;       /* text: one batch line in so many; 1 for all */
     int32_t level;        /* text: lines below this level are filtered out */
+    int32_t sync;         /* every write is followed by fdatasync */
 } advlog_sink_options;
 
 /* A sink as the drain sees it now. */
@@ -157,7 +158,6 @@ typedef struct {
     int64_t retired_first_seq;
     int64_t retired_next_seq;
     uint64_t retired_records;
-    uint64_t retired_bytes;
     uint64_t faults; /* since the start */
 } advlog_sink_info;
 
@@ -329,8 +329,9 @@ void advlog_sink_file_fault(advlog_drain *drain, int sink, int error);
 void advlog_sink_resume(advlog_drain *drain, int sink, int fd, uint64_t records, int64_t first_seq);
 /* The caller has dealt with retired_fd. */
 void advlog_sink_retired(advlog_drain *drain, int sink);
-/* The sink switches files at its next pass, if its file has any records. Any thread. */
-void advlog_sink_rotate(advlog_drain *drain, int sink);
+/* The sink switches files at its next pass, if its file has any records, or even if
+ * it has none. Any thread. */
+void advlog_sink_rotate(advlog_drain *drain, int sink, bool even_empty);
 void advlog_sink_get(advlog_drain *drain, int sink, advlog_sink_info *out);
 
 /* Drains until something needs the caller; bits of advlog_drain_reason. */

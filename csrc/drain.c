@@ -18,10 +18,10 @@ static void sleep_ns(long ns) { nanosleep(&(struct timespec){0, ns}, NULL); }
 
 void drain_lock(advlog_drain *d) {
     /* In a forked child its holder may be gone, and nobody is left to share the numbers with. */
-    while (!ring_is_child(d->ring) && exchange32_acquire(&d->lock, 1)) /* partner: the release in drain_unlock */
+    while (!ring_is_child(d->ring) && exchange32_acquire(&d->lock, 1)) /* L, partner U */
         sleep_ns(20000);
 }
-void drain_unlock(advlog_drain *d) { store32_release(&d->lock, 0); /* partner: drain_lock */ }
+void drain_unlock(advlog_drain *d) { store32_release(&d->lock, 0); /* U, partner L */ }
 
 /* ---- making ---- */
 
@@ -75,8 +75,8 @@ static void publish(advlog_drain *d, int index) {
     drain_lock(d);
     d->published[index] = s->info;
     drain_unlock(d);
-    /* Last: who has waited for it is shown numbers that have it too. Partner: the acquire in reached. */
-    store_release(&s->done, s->cursor.position);
+    /* Last: who has waited for it is shown numbers that have it too. */
+    store_release(&s->done, s->cursor.position); /* P, partner Q */
 }
 
 void advlog_sink_give_file(advlog_drain *d, int index, int fd, uint64_t dev, uint64_t ino, uint64_t generation) {
@@ -99,8 +99,8 @@ void advlog_sink_retired(advlog_drain *d, int index) {
     publish(d, index);
 }
 
-void advlog_sink_rotate(advlog_drain *d, int index) {
-    store32_relaxed(&d->sink[index].rotate, 1); /* relaxed: a wish */
+void advlog_sink_rotate(advlog_drain *d, int index, bool even_empty) {
+    store32_relaxed(&d->sink[index].rotate, even_empty ? ROTATE_EVEN_EMPTY : ROTATE); /* relaxed: a wish */
     ring_wake(d->ring);
 }
 
@@ -128,13 +128,13 @@ static bool follow(advlog_drain *d) {
     totals_names(&d->totals, ring);
     for (uint64_t p = start; p != end;) {
         advlog_view view = {ring->slots, ring->mask, p};
-        if (totals_add(&d->totals, &view)) d->pending |= ADVLOG_DRAIN_NONFINITE;
+        if (totals_add(&d->totals, &view)) d->reasons |= ADVLOG_DRAIN_NONFINITE;
         p += view_slot(&view, 0)->part;
     }
     d->totals.sum.position = end;
     drain_unlock(d);
     d->frontier = end;
-    store_release(&d->counted, end); /* partner: the acquire in reached */
+    store_release(&d->counted, end); /* P, partner Q */
     return true;
 }
 
@@ -150,6 +150,7 @@ void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, in
     s->next_file_records = s->info.file_records = records;
     s->info.file_first_seq = first_seq;
     s->begun = s->cursor.length > 0;
+    s->gap = records && first_seq + (int64_t)records != s->cursor.next_seq; /* dropped after the file's last record */
     s->info.needs_file = fd < 0;
     store_relaxed(&s->done, s->cursor.position); /* relaxed: before the first run nobody waits */
     publish(d, index);
@@ -183,7 +184,7 @@ static void rest(advlog_drain *d, int64_t ns) {
     advlog_ring_header *h = d->ring->header;
     uint32_t seen = load32_relaxed(&h->wake); /* relaxed: the kernel compares it again */
     store32_relaxed(&h->sleeping, 1);
-    fence_full(); /* partner: the fence in ring_look_again: one of us sees the other */
+    fence_full(); /* Y, partner X */
     bool work = advlog_ring_write_pos(d->ring) - d->frontier > d->ring->count / 2 ||
                 load32_relaxed(&d->stop) || load32_relaxed(&d->hurry); /* relaxed: after the fence */
     if (!work) {
@@ -204,10 +205,10 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
         uint32_t hurried = load32_relaxed(&d->hurry); /* relaxed: a wish */
         uint64_t before = d->frontier;
         bool progress = pass(d);
-        int why = d->pending;
-        d->pending = 0;
+        int why = d->reasons;
+        d->reasons = 0;
         if (finished(d)) why |= ADVLOG_DRAIN_DONE;
-        if (exchange32_acquire(&d->stop, 0)) why |= ADVLOG_DRAIN_STOPPED; /* partner: advlog_drain_stop */
+        if (exchange32_acquire(&d->stop, 0)) why |= ADVLOG_DRAIN_STOPPED; /* T, partner S */
         int64_t now = advlog_monotonic_ns();
         if (now >= deadline) why |= ADVLOG_DRAIN_TIMEOUT;
         if (why) return why;
@@ -221,14 +222,14 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
 }
 
 void advlog_drain_stop(advlog_drain *d) {
-    store32_release(&d->stop, 1); /* partner: the acquire in advlog_drain_run, which takes it back */
+    store32_release(&d->stop, 1); /* S, partner T */
     ring_wake(d->ring);
 }
 
 /* ---- other threads ---- */
 
 static bool reached(const atomic_u64 *done, uint64_t position) {
-    return (int64_t)(load_acquire(done) - position) >= 0; /* partners: publish's and follow's release */
+    return (int64_t)(load_acquire(done) - position) >= 0; /* Q, partner P */
 }
 
 static bool waited_for(const advlog_drain *d, uint64_t position, bool sinks) {

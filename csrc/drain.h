@@ -1,13 +1,19 @@
-/* The drain's own state: its sinks, its statistics, its dealings with other threads. */
+/* The drain's own state: its sinks, its statistics, its dealings with other threads.
+ *
+ * Ordering edges beside those of the ring (each line names its partner):
+ *   U  drain_unlock                   lock, release     -> L  drain_lock, acquire
+ *      so that totals and `published` are whole to whoever holds the lock.
+ *   P  drain shows how far it is      done, counted, release -> Q  who waits for that, acquire
+ *      so that the numbers and files that Q's thread then asks for have it too.
+ *   S  who stops the drain            stop, release     -> T  drain takes it back, acquire
+ *      so that the run that T ends came after whatever was done before S. */
 #pragma once
 
 #include "format.h"
 #include "totals.h"
 
-#define SINK_BUFFER_BYTES (256 * 1024)
-#define SINK_RETRY_NS INT64_C(100000000)
-#define SINK_PROBE_NS INT64_C(1000000000)
-#define SINK_PATIENCE_NS INT64_C(30000000000)
+/* What a thread may wish of a sink. */
+enum { ROTATE = 1, ROTATE_EVEN_EMPTY = 2 };
 
 /* One destination. The drain formats records into `buffer` and writes it; only
  * then does `cursor` become `next` and is shown in the ring. */
@@ -36,7 +42,7 @@ typedef struct {
     int64_t retry_ns;      /* failing: not before this */
 
     atomic_u32 rotate;
-    atomic_u64 done; /* cursor.position, for threads that wait */
+    atomic_u64 done; /* cursor.position, for threads that wait: P, Q */
     uint32_t copies; /* cursor commits so far */
 } drain_sink;
 
@@ -47,15 +53,15 @@ struct advlog_drain {
     advlog_second second;
     advlog_labels *labels;
     running_totals totals;
-    int pending; /* reasons to come back with */
+    int reasons; /* to come back with: bits of advlog_drain_reason */
     int64_t sleep_ns;
 
     /* Held only while numbers are copied or counted, never while waiting or in
      * a system call; guards totals and each sink's published info. */
     atomic_u32 lock;
     advlog_sink_info published[ADVLOG_MAX_SINKS];
-    atomic_u64 counted; /* frontier, for threads that wait */
-    atomic_u32 stop;
+    atomic_u64 counted; /* frontier, for threads that wait: P, Q */
+    atomic_u32 stop;    /* S, T */
     atomic_u32 hurry; /* someone waits: do not sleep long */
 
     drain_sink sink[ADVLOG_MAX_SINKS];

@@ -4,11 +4,30 @@ static bool lies_in_heap(const advlog_name_table *t, uint32_t offset) {
     return offset < sizeof t->heap && offset + 1u + t->heap[offset] <= sizeof t->heap;
 }
 
+/* Bytes of the one character at `p`, as RFC 3629 has it; 0: there is none. */
+static unsigned utf8_character(const uint8_t *p, const uint8_t *end) {
+    unsigned bytes = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    if (bytes == 0 || (size_t)(end - p) < bytes) return 0;
+    for (unsigned i = 1; i < bytes; i++)
+        if (p[i] >> 6 != 2) return 0;
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)) return 0; /* too long a form; a surrogate */
+    if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) return 0; /* likewise; beyond U+10FFFF */
+    return bytes;
+}
+
+static bool is_text(const uint8_t *p, uint32_t bytes) {
+    const uint8_t *end = p + bytes;
+    for (unsigned here; p < end; p += here)
+        if ((here = utf8_character(p, end)) == 0) return false;
+    return bytes > 0;
+}
+
 const char *names_get(const advlog_ring *ring, uint32_t id, uint32_t *bytes) {
     const advlog_name_table *t = ring->names;
     if (id >= names_count(ring) || !lies_in_heap(t, t->offset[id])) return NULL;
-    *bytes = t->heap[t->offset[id]];
-    return (const char *)&t->heap[t->offset[id] + 1];
+    const uint8_t *name = &t->heap[t->offset[id]];
+    *bytes = name[0];
+    return is_text(name + 1, *bytes) ? (const char *)name + 1 : NULL;
 }
 
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {

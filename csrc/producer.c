@@ -43,7 +43,7 @@ typedef struct {
     PyObject *targets;   /* dict: name -> target */
     PyObject *dict;
     PyObject *weakrefs;
-    char silent;         /* not bound, and calls say nothing about it */
+    char silent;         /* never bound: calls do nothing */
     unsigned next_plan;
     call_plan plan[PLANS];
 } producer;
@@ -336,6 +336,7 @@ static PyObject *producer_bind(PyObject *op, PyObject *args) {
     forget_plans(self);
     Py_SETREF(self->targets, targets);
     self->ring = ring;
+    self->silent = 0;
     Py_XSETREF(self->owner, Py_NewRef(owner));
     Py_RETURN_NONE;
 }
@@ -388,7 +389,6 @@ static PyMethodDef producer_methods[] = {
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef producer_members[] = {
-    {"_silent", T_BOOL, offsetof(producer, silent), 0, NULL},
     {"__dictoffset__", T_PYSSIZET, offsetof(producer, dict), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(producer, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};
@@ -438,7 +438,7 @@ static void producer_dealloc(PyObject *op) {
 }
 
 static PyType_Slot producer_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("The half of a logger that pushes into a ring. Not bound to one, its calls do nothing.")},
+    {Py_tp_doc, (void *)PyDoc_STR("The half of a logger that pushes into a ring. Until it is bound to one, its calls do nothing.")},
     {Py_tp_new, producer_new},
     {Py_tp_dealloc, producer_dealloc},
     {Py_tp_traverse, producer_traverse},

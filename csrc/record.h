@@ -41,10 +41,6 @@ static inline bool record_ids_valid(const uint16_t *id, unsigned count) {
     return true;
 }
 
-static inline unsigned record_slots_for_text(unsigned bytes) {
-    return 1 + (bytes + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT;
-}
-
 /* The slots of the record that this header begins; 0 where no producer and no
  * drain writes such a header. */
 static inline unsigned record_slots(const advlog_slot *header) {
@@ -54,10 +50,10 @@ static inline unsigned record_slots(const advlog_slot *header) {
         unsigned here = count < ADVLOG_HEADER_EXTRAS ? count : ADVLOG_HEADER_EXTRAS;
         if (record_ids_valid(header->extra_id, here)) slots = ring_slots_for(count);
     } else if (header->kind == ADVLOG_KIND_EVENT) {
-        if (count <= ADVLOG_MAX_TEXT_BYTES) slots = record_slots_for_text(count);
+        if (count <= ADVLOG_MAX_TEXT_BYTES) slots = ring_slots_for_text(count);
     } else if (header->kind == ADVLOG_KIND_NAME) {
         bool named = header->level < ADVLOG_MAX_NAMES && count > 0 && count <= ADVLOG_MAX_NAME_BYTES;
-        if (named) slots = record_slots_for_text(count);
+        if (named) slots = ring_slots_for_text(count);
     }
     return slots == header->part ? header->part : 0;
 }

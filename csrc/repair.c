@@ -44,12 +44,25 @@ static void mark_lost(const dead_ring *dead, uint64_t position, uint64_t slots) 
     }
 }
 
+/* What a drain counts with: nothing here may overflow on the way to the ring's end. */
+static bool cursor_counts(const advlog_cursor *c) {
+    const uint64_t many = UINT64_C(1) << 62;
+    return c->written < many && c->dropped < many && c->length < many && c->generation < many &&
+           (uint64_t)c->next_seq == c->written + c->dropped + 1;
+}
+
 static bool cursors_fit(const advlog_ring *ring, uint64_t start, uint64_t end) {
+    bool last = false;
     for (int i = 0; i < ADVLOG_MAX_SINKS; i++) {
+        int kind = ring->header->cursor[i].kind, stream = ring->header->cursor[i].stream;
         advlog_cursor c;
-        if (!ring->header->cursor[i].kind) continue;
+        if (kind == 0) {
+            last = true;
+            continue;
+        }
+        if (last || kind < 0 || kind > ADVLOG_SINK_SPOOL || stream < 0 || stream > ADVLOG_STREAM_SYSTEM) return false;
         advlog_ring_cursor(ring, i, &c);
-        if (c.position - start > end - start) return false;
+        if (c.position - start > end - start || !cursor_counts(&c)) return false;
     }
     return true;
 }

@@ -87,13 +87,13 @@ int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t st
      * for a published one, wherever positions start. It also brings the pages in. */
     advlog_slot *array = (advlog_slot *)((char *)memory + SLOTS_OFFSET);
     for (uint64_t i = 0; i < slots; i++) store_relaxed(&array[i].mark, start - slots + ((i - start) & (slots - 1)) + 1);
-    store_release(&h->magic, ADVLOG_RING_MAGIC); /* partner: the acquire in advlog_ring_attach */
+    store_release(&h->magic, ADVLOG_RING_MAGIC); /* A, partner B */
     return 0;
 }
 
 static int check_header(const advlog_ring_header *h, uint64_t bytes) {
     if (bytes < ADVLOG_HEADER_BYTES) return ADVLOG_RING_TOO_SMALL;
-    if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* partner: advlog_ring_format */
+    if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* B, partner A */
     if (h->layout_version != ADVLOG_LAYOUT_VERSION) return ADVLOG_RING_BAD_VERSION;
     if (h->slot_bytes != ADVLOG_SLOT_BYTES || !slots_allowed(h->slots) || h->names_offset != ADVLOG_HEADER_BYTES ||
         h->slab_offset != ADVLOG_HEADER_BYTES + NAMES_BYTES || h->slab_entries != ADVLOG_SLAB_ENTRIES ||
@@ -151,7 +151,7 @@ int ring_look_again(advlog_ring *ring, uint64_t slots) {
     store_release(&h->cached_read_pos, r); /* H, partner K */
     uint64_t used = p + slots - r;
     if (used > ring->count / 2) {
-        fence_full(); /* partner: the drain's fence between `sleeping` and its last look */
+        fence_full(); /* X, partner Y */
         /* Relaxed: the fence orders it. Exchanged: one system call a sleep, by whoever comes first. */
         if (load32_relaxed(&h->sleeping) && exchange32_acquire(&h->sleeping, 0)) ring_wake(ring);
     }
@@ -212,7 +212,7 @@ int advlog_push(advlog_ring *ring, const advlog_record *record) {
 
 int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes) {
     if (ring_is_child(ring)) return ADVLOG_FORKED;
-    uint64_t slots = 1 + (bytes + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT, position;
+    uint64_t slots = ring_slots_for_text(bytes), position;
     if (bytes > ADVLOG_MAX_TEXT_BYTES || slots > ring_record_limit(ring)) return ADVLOG_TOO_LONG;
     int status = ring_try_reserve(ring, slots, &position);
     if (status != ADVLOG_OK) return status;

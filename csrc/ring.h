@@ -18,6 +18,12 @@
  *      implies M.
  *   C  drain selects a cursor copy    selected, release -> D  reader, acquire
  *      so a reader, recovery too, sees one whole copy.
+ *   A  the ring is laid out           magic, release    -> B  who attaches, acquire
+ *      so that B sees a whole header.
+ *   X  producer, at half full, looks for a sleeper after its last look at read_pos
+ *   Y  drain, about to sleep, looks for work after it has said so
+ *      full fences, each the other's partner: one of the two sees the other.
+ * The edges between the drain and who asks it are in drain.h.
  * A reservation is a relaxed CAS: it hands out positions and publishes nothing.
  *
  * Progress: try-push is lock-free, wait-free without contention, and fails only
@@ -171,6 +177,11 @@ static inline uint64_t ring_slots_for(uint64_t extras) {
     return extras <= ADVLOG_HEADER_EXTRAS
                ? 1
                : 1 + (extras - ADVLOG_HEADER_EXTRAS + ADVLOG_PART_EXTRAS - 1) / ADVLOG_PART_EXTRAS;
+}
+
+/* The slots that a record with so many bytes of text takes. */
+static inline uint64_t ring_slots_for_text(uint64_t bytes) {
+    return 1 + (bytes + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT;
 }
 
 /* The most slots that one record may take. */

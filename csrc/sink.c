@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define BUFFER_BYTES (256 * 1024)
+#define RETRY_NS INT64_C(100000000)     /* a sink that fails is tried again after so long, ... */
+#define PROBE_NS INT64_C(1000000000)    /* ... one that is set aside after so long, ... */
+#define PATIENCE_NS INT64_C(30000000000) /* ... and it is set aside after this */
+
 static bool takes(const drain_sink *s, int stream) {
     return stream == s->options.stream ||
            (s->options.kind == ADVLOG_SINK_TEXT && stream == ADVLOG_STREAM_EVENTS);
@@ -30,10 +35,10 @@ void sink_fault(advlog_drain *d, drain_sink *s, int error) {
     int64_t now = advlog_monotonic_ns();
     s->info.error = error;
     s->info.faults++;
-    s->retry_ns = now + (s->info.set_aside ? SINK_PROBE_NS : SINK_RETRY_NS);
+    s->retry_ns = now + (s->info.set_aside ? PROBE_NS : RETRY_NS);
     if (!s->info.failing_since_ns) {
         s->info.failing_since_ns = now;
-        d->pending |= ADVLOG_DRAIN_FAULT;
+        d->reasons |= ADVLOG_DRAIN_FAULT;
     }
 }
 
@@ -41,7 +46,7 @@ static void recovered(advlog_drain *d, drain_sink *s) {
     if (!s->info.failing_since_ns) return;
     s->info.failing_since_ns = 0;
     s->info.set_aside = 0;
-    d->pending |= ADVLOG_DRAIN_FAULT;
+    d->reasons |= ADVLOG_DRAIN_FAULT;
 }
 
 /* Takes out of the file what is no whole record. False where it could not. */
@@ -85,7 +90,7 @@ static bool out_of_patience(const advlog_drain *d, const drain_sink *s, int64_t 
     if (!s->info.failing_since_ns) return false;
     uint64_t held = advlog_ring_write_pos(d->ring) - s->cursor.position;
     if (held == 0) return false;
-    return now - s->info.failing_since_ns >= SINK_PATIENCE_NS || held > d->ring->count - d->ring->count / 8;
+    return now - s->info.failing_since_ns >= PATIENCE_NS || held > d->ring->count - d->ring->count / 8;
 }
 
 /* ---- writing ---- */
@@ -107,6 +112,14 @@ static bool write_buffer(advlog_drain *d, drain_sink *s) {
         }
         s->sent += (size_t)n;
     }
+    if (s->options.sync && fdatasync(s->fd) != 0) {
+        /* The kernel may have dropped the pages and called them clean: never again on
+         * this file. The records are formatted anew, for the next one. */
+        sink_fault(d, s, errno);
+        discard_buffer(s);
+        store32_relaxed(&s->rotate, ROTATE_EVEN_EMPTY); /* relaxed: a wish */
+        return false;
+    }
     s->used = s->sent = 0;
     recovered(d, s);
     return true;
@@ -114,7 +127,7 @@ static bool write_buffer(advlog_drain *d, drain_sink *s) {
 
 static bool make_room(drain_sink *s, size_t bytes) {
     if (s->used + bytes <= s->capacity) return true;
-    size_t capacity = bytes > SINK_BUFFER_BYTES ? bytes : SINK_BUFFER_BYTES;
+    size_t capacity = bytes > BUFFER_BYTES ? bytes : BUFFER_BYTES;
     if (s->used || capacity <= s->capacity) return false;
     char *buffer = realloc(s->buffer, capacity);
     if (!buffer) return false;
@@ -147,7 +160,7 @@ static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
     uint32_t bytes;
     const char *name = names_get(d->ring, id, &bytes);
     if (!name) return 0; /* a damaged table: the id stays without a name */
-    unsigned parts = record_slots_for_text(bytes);
+    unsigned parts = (unsigned)ring_slots_for_text(bytes);
     advlog_slot h = {.kind = ADVLOG_KIND_NAME, .part = (uint8_t)parts, .count = (uint16_t)bytes, .level = (uint16_t)id};
     store_relaxed(&h.mark, 1); /* relaxed: no thread shares a spool's slots */
     memcpy(out, &h, sizeof h);
@@ -162,13 +175,12 @@ static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
     return (size_t)parts * ADVLOG_SLOT_BYTES;
 }
 
-#define NAME_SLOTS_BYTES ((1 + (ADVLOG_MAX_NAME_BYTES + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT) * ADVLOG_SLOT_BYTES)
-
 /* A record's slots, before them whatever the file lacks to be read by itself. */
 static bool put_spool_record(advlog_drain *d, drain_sink *s, const advlog_view *view, const advlog_slot *header,
                              size_t *bytes) {
-    uint32_t names = d->totals.sum.names - s->names_written;
-    if (!make_room(s, ADVLOG_SLOT_BYTES * (1 + (size_t)header->part) + (size_t)names * NAME_SLOTS_BYTES)) return false;
+    size_t names = d->totals.sum.names - s->names_written;
+    size_t slots = 1 + names * ring_slots_for_text(ADVLOG_MAX_NAME_BYTES) + header->part;
+    if (!make_room(s, slots * ADVLOG_SLOT_BYTES)) return false;
     char *out = s->buffer + s->used;
     if (!s->begun) out += put_spool_begin(d, s, out);
     for (uint32_t id = s->names_written; id < d->totals.sum.names; id++) out += put_spool_name(d, id, out);
@@ -179,7 +191,7 @@ static bool put_spool_record(advlog_drain *d, drain_sink *s, const advlog_view *
 
 /* ---- one record ---- */
 
-enum put { PUT, PUT_NOTHING, PUT_NO_ROOM };
+enum put { TAKEN, FILTERED, NO_ROOM };
 
 static bool filtered_out(drain_sink *s, const advlog_slot *h) {
     if (s->options.kind != ADVLOG_SINK_TEXT) return false;
@@ -190,15 +202,15 @@ static bool filtered_out(drain_sink *s, const advlog_slot *h) {
 
 static enum put put_record(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
     const advlog_slot *header = view_slot(view, 0);
-    if (s->options.kind == ADVLOG_SINK_SPOOL) return put_spool_record(d, s, view, header, bytes) ? PUT : PUT_NO_ROOM;
-    if (filtered_out(s, header)) return PUT_NOTHING;
-    if (!make_room(s, format_bound(view, d->labels))) return PUT_NO_ROOM;
+    if (s->options.kind == ADVLOG_SINK_SPOOL) return put_spool_record(d, s, view, header, bytes) ? TAKEN : NO_ROOM;
+    if (filtered_out(s, header)) return FILTERED;
+    if (!make_room(s, format_bound(view, d->labels))) return NO_ROOM;
     const advlog_identity *identity = &d->ring->header->identity;
     char *out = s->buffer + s->used;
     *bytes = s->options.kind == ADVLOG_SINK_TEXT
                  ? format_text(out, view, d->labels, &d->second)
                  : format_jsonl(out, view, d->labels, &d->second, identity->attempt, identity->rank, s->next.next_seq);
-    return PUT;
+    return TAKEN;
 }
 
 /* Whether the record must go to the next file: by its bytes, its number, or a gap before it. */
@@ -209,40 +221,46 @@ static bool file_is_full(const drain_sink *s, size_t bytes) {
            (s->options.max_records && s->next_file_records >= s->options.max_records);
 }
 
+/* The next record into the buffer, unless it is to be left out. False: the file is
+ * full (*full) or the buffer is, and the record comes again. */
+static bool take_record(advlog_drain *d, drain_sink *s, const advlog_view *view, bool *full) {
+    uint64_t lines = s->lines;
+    size_t bytes = 0;
+    enum put put = put_record(d, s, view, &bytes);
+    *full = put == TAKEN && file_is_full(s, bytes);
+    if (put == NO_ROOM || *full) {
+        s->lines = lines;
+        return false;
+    }
+    if (put == TAKEN) {
+        if (!s->next_file_records) {
+            s->info.file_first_seq = s->next.next_seq;
+            s->gap = false;
+        }
+        s->used += bytes;
+        s->next.length += bytes;
+        s->next_file_records++;
+        s->begun = true;
+        s->names_written = d->totals.sum.names;
+    } else {
+        s->next_filtered++;
+    }
+    s->next.written++;
+    s->next.next_seq++;
+    return true;
+}
+
 /* Formats records until the buffer is full, the file is, or `end` is reached.
  * True where the file is full. */
 static bool fill_buffer(advlog_drain *d, drain_sink *s, uint64_t end) {
+    bool full = false;
     while (s->next.position != end) {
         advlog_view view = {d->ring->slots, d->ring->mask, s->next.position};
         const advlog_slot *header = view_slot(&view, 0);
-        if (takes(s, kind_stream(header->kind))) {
-            uint64_t lines = s->lines;
-            size_t bytes = 0;
-            enum put put = put_record(d, s, &view, &bytes);
-            bool full = put == PUT && file_is_full(s, bytes);
-            if (put == PUT_NO_ROOM || full) {
-                s->lines = lines; /* it will be formatted again */
-                return full;
-            }
-            if (put == PUT) {
-                if (!s->next_file_records) {
-                    s->info.file_first_seq = s->next.next_seq;
-                    s->gap = false;
-                }
-                s->used += bytes;
-                s->next.length += bytes;
-                s->next_file_records++;
-                s->begun = true;
-                s->names_written = d->totals.sum.names;
-            } else {
-                s->next_filtered++;
-            }
-            s->next.written++;
-            s->next.next_seq++;
-        }
+        if (takes(s, kind_stream(header->kind)) && !take_record(d, s, &view, &full)) break;
         s->next.position += header->part;
     }
-    return false;
+    return full;
 }
 
 /* ---- files ---- */
@@ -253,7 +271,7 @@ static bool switch_file(advlog_drain *d, int index) {
     drain_sink *s = &d->sink[index];
     if (s->next_fd < 0 || s->info.retired_fd >= 0) {
         s->info.needs_file = s->next_fd < 0;
-        d->pending |= ADVLOG_DRAIN_FILES;
+        d->reasons |= ADVLOG_DRAIN_FILES;
         return false;
     }
     if (s->fd >= 0) {
@@ -261,7 +279,6 @@ static bool switch_file(advlog_drain *d, int index) {
         s->info.retired_first_seq = s->info.file_first_seq;
         s->info.retired_next_seq = s->cursor.next_seq;
         s->info.retired_records = s->info.file_records;
-        s->info.retired_bytes = s->cursor.length;
         if (s->torn) cut(s);
     }
     s->fd = s->next_fd;
@@ -276,14 +293,14 @@ static bool switch_file(advlog_drain *d, int index) {
     s->begun = s->torn = false;
     s->names_written = 0;
     commit(d, index);
-    d->pending |= ADVLOG_DRAIN_FILES;
+    d->reasons |= ADVLOG_DRAIN_FILES;
     return true;
 }
 
 static void ask_for_file(advlog_drain *d, drain_sink *s) {
     if (s->next_fd >= 0 || s->info.needs_file) return;
     s->info.needs_file = 1;
-    d->pending |= ADVLOG_DRAIN_FILES;
+    d->reasons |= ADVLOG_DRAIN_FILES;
 }
 
 /* Asks for the next file once this one is half full. */
@@ -297,8 +314,11 @@ static void write_until(advlog_drain *d, int index, uint64_t end) {
     drain_sink *s = &d->sink[index];
     if (s->fd < 0 && !switch_file(d, index)) return;
     /* Relaxed: a wish, acted on at this pass or the next. */
-    if (load32_relaxed(&s->rotate) && !s->used) {
-        if (s->cursor.length == 0 || switch_file(d, index)) store32_relaxed(&s->rotate, 0);
+    uint32_t wish = load32_relaxed(&s->rotate);
+    if (wish && !s->used) {
+        bool nothing = s->cursor.length == 0 && wish != ROTATE_EVEN_EMPTY;
+        if (nothing || switch_file(d, index)) store32_relaxed(&s->rotate, 0);
+        else if (wish == ROTATE_EVEN_EMPTY) return; /* what goes into the old file now is lost */
     }
     while (s->cursor.position != end) {
         bool full = s->sent ? false : fill_buffer(d, s, end);
@@ -324,8 +344,8 @@ bool sink_advance(advlog_drain *d, int index, uint64_t end) {
         write_until(d, index, end);
     } else if (!s->info.set_aside && out_of_patience(d, s, now)) {
         s->info.set_aside = 1;
-        s->retry_ns = now + SINK_PROBE_NS;
-        d->pending |= ADVLOG_DRAIN_FAULT;
+        s->retry_ns = now + PROBE_NS;
+        d->reasons |= ADVLOG_DRAIN_FAULT;
         if (s->options.kind == ADVLOG_SINK_SPOOL) ask_for_file(d, s); /* to be there when it comes back: see gap */
     }
     /* Nobody waits for a sink that is set aside: the slots that it leaves now are overwritten. */

@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#define PERCENTILE_METRICS ((1u << ADVLOG_BATCH_TIME) | (1u << ADVLOG_DATA_TIME))
-
 static void epoch_begin(advlog_epoch *epoch, int32_t number, int64_t time_ns) {
     *epoch = (advlog_epoch){.epoch = number, .seen = 1, .first_ns = time_ns, .last_ns = time_ns};
     advlog_stat_init(&epoch->loss);
@@ -60,16 +58,16 @@ static bool add(advlog_stat *stat, double value, const stat_where *where) {
     return unseen && stat->bad_class != 0;
 }
 
-/* The statistics of each core metric that the record has. */
-static bool add_core(advlog_stat *stats, advlog_sketch *batch_time, const advlog_slot *h, const stat_where *where) {
+/* The statistics of each core metric that the record has. times: the sketches of batch_time and data_time. */
+static bool add_core(advlog_stat *stats, advlog_sketch *times, const advlog_slot *h, const stat_where *where) {
     bool first = false;
     uint32_t given = h->present & ~(uint32_t)h->deferred & ((1u << ADVLOG_CORE_METRICS) - 1);
     for (uint32_t left = given; left; left &= left - 1) {
         int i = __builtin_ctz(left);
         first |= add(&stats[i], h->core[i], where);
     }
-    if (given & (1u << ADVLOG_BATCH_TIME)) advlog_sketch_add(&batch_time[0], h->core[ADVLOG_BATCH_TIME]);
-    if (given & (1u << ADVLOG_DATA_TIME)) advlog_sketch_add(&batch_time[1], h->core[ADVLOG_DATA_TIME]);
+    if (given & (1u << ADVLOG_BATCH_TIME)) advlog_sketch_add(&times[0], h->core[ADVLOG_BATCH_TIME]);
+    if (given & (1u << ADVLOG_DATA_TIME)) advlog_sketch_add(&times[1], h->core[ADVLOG_DATA_TIME]);
     return first;
 }
 
@@ -85,12 +83,55 @@ static void add_batch(running_totals *t, const advlog_slot *h) {
     int of = h->worker != 0;
     bool follows = t->previous_ns[of] != 0 && (!has_epoch || t->previous_epoch == h->epoch);
     if (!(h->present & (1u << ADVLOG_BATCH_TIME)) && follows && h->time_ns >= t->previous_ns[of]) {
-        double interval = (double)(h->time_ns - t->previous_ns[of]) * 1e-9;
+        /* Unsigned: between two times that a damaged ring holds, int64 may not reach. */
+        double interval = (double)((uint64_t)h->time_ns - (uint64_t)t->previous_ns[of]) * 1e-9;
         advlog_stat_add(&sum->step_interval, interval);
         advlog_sketch_add(&sum->sketch[ADVLOG_SKETCH_STEP_INTERVAL], interval);
     }
     t->previous_ns[of] = h->time_ns;
     if (has_epoch) t->previous_epoch = h->epoch;
+}
+
+/* Where the training stands, as the latest record says it. */
+static void add_place(advlog_totals *sum, const advlog_slot *h) {
+    sum->last_ns = h->time_ns;
+    sum->last_present |= h->present & (ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL | ADVLOG_HAS_STEP);
+    if (h->present & ADVLOG_HAS_EPOCH) sum->last_epoch = h->epoch;
+    if (h->present & ADVLOG_HAS_BATCH) sum->last_batch = h->batch;
+    if (h->present & ADVLOG_HAS_TOTAL) sum->last_total = h->total_batches;
+    if (h->present & ADVLOG_HAS_STEP) sum->last_step = h->step;
+}
+
+static bool add_metrics_record(running_totals *t, const advlog_slot *h, const stat_where *where) {
+    advlog_totals *sum = &t->sum;
+    uint32_t given = h->present & ~(uint32_t)h->deferred;
+    bool first = add_core(sum->core, &sum->sketch[ADVLOG_SKETCH_BATCH_TIME], h, where);
+    if (h->kind == ADVLOG_KIND_BATCH) {
+        add_batch(t, h);
+        if (given & (1u << ADVLOG_LOSS)) stat_add_at(&sum->epoch.loss, h->core[ADVLOG_LOSS], where);
+        if (given & (1u << ADVLOG_ACCURACY)) stat_add_at(&sum->epoch.accuracy, h->core[ADVLOG_ACCURACY], where);
+    }
+    add_place(sum, h);
+    return first;
+}
+
+/* The statistics of each metric beyond the core ones. */
+static bool add_named(running_totals *t, const advlog_view *view, int stream, const stat_where *where) {
+    const advlog_slot *h = view_slot(view, 0);
+    advlog_totals *sum = &t->sum;
+    advlog_stat *named = t->named[stream];
+    bool first = false;
+    for (unsigned part = 0; part < h->part; part++) {
+        record_extras extras = record_extras_of(view, part);
+        for (unsigned i = 0; i < extras.count; i++) {
+            if (extras.id[i] >= sum->names || extras.deferred >> i & 1) continue;
+            first |= add(&named[extras.id[i]], extras.value[i], where);
+            if (h->kind != ADVLOG_KIND_BATCH) continue;
+            if (extras.id[i] == t->samples_id) sum_finite(&sum->epoch.samples, extras.value[i]);
+            if (extras.id[i] == t->tokens_id) sum_finite(&sum->epoch.tokens, extras.value[i]);
+        }
+    }
+    return first;
 }
 
 bool totals_add(running_totals *t, const advlog_view *view) {
@@ -103,37 +144,8 @@ bool totals_add(running_totals *t, const advlog_view *view) {
 
     stat_where where = {.seq = (int64_t)seq, .step = h->step, .time_ns = h->time_ns,
                         .epoch = h->epoch, .batch = h->batch, .present = h->present};
-    bool first = false;
-    if (stream == ADVLOG_STREAM_METRICS) {
-        uint32_t given = h->present & ~(uint32_t)h->deferred;
-        first = add_core(sum->core, &sum->sketch[ADVLOG_SKETCH_BATCH_TIME], h, &where);
-        if (h->kind == ADVLOG_KIND_BATCH) {
-            add_batch(t, h);
-            if (given & (1u << ADVLOG_LOSS)) stat_add_at(&sum->epoch.loss, h->core[ADVLOG_LOSS], &where);
-            if (given & (1u << ADVLOG_ACCURACY)) stat_add_at(&sum->epoch.accuracy, h->core[ADVLOG_ACCURACY], &where);
-        }
-        sum->last_ns = h->time_ns;
-        sum->last_present |= h->present & (ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL | ADVLOG_HAS_STEP);
-        if (h->present & ADVLOG_HAS_EPOCH) sum->last_epoch = h->epoch;
-        if (h->present & ADVLOG_HAS_BATCH) sum->last_batch = h->batch;
-        if (h->present & ADVLOG_HAS_TOTAL) sum->last_total = h->total_batches;
-        if (h->present & ADVLOG_HAS_STEP) sum->last_step = h->step;
-    } else {
-        first = add_core(sum->system_core, &sum->sketch[ADVLOG_SKETCH_SYSTEM_BATCH_TIME], h, &where);
-    }
-
-    advlog_stat *named = t->named[stream];
-    if (h->count) {
-        for (unsigned part = 0; part < h->part; part++) {
-            record_extras extras = record_extras_of(view, part);
-            for (unsigned i = 0; i < extras.count; i++) {
-                if (extras.id[i] >= sum->names || extras.deferred >> i & 1) continue;
-                first |= add(&named[extras.id[i]], extras.value[i], &where);
-                if (h->kind != ADVLOG_KIND_BATCH) continue;
-                if (extras.id[i] == t->samples_id) sum_finite(&sum->epoch.samples, extras.value[i]);
-                if (extras.id[i] == t->tokens_id) sum_finite(&sum->epoch.tokens, extras.value[i]);
-            }
-        }
-    }
-    return first;
+    bool first = stream == ADVLOG_STREAM_METRICS
+                     ? add_metrics_record(t, h, &where)
+                     : add_core(sum->system_core, &sum->sketch[ADVLOG_SKETCH_SYSTEM_BATCH_TIME], h, &where);
+    return (h->count && add_named(t, view, stream, &where)) || first;
 }

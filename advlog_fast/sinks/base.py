@@ -70,8 +70,12 @@ class Sink(ABC):
 
     def __init__(self) -> None:
         self.generation = 0
+        self.sync = False
+        """Every write is followed by an fdatasync."""
         self.expired = 0
         """Records of this attempt that stood in files which rotation removed."""
+        self.vanished = 0
+        """Records of this attempt that stood in files which somebody else removed while they were written."""
         self._open: dict[int, OpenFile] = {}
 
     @abstractmethod
@@ -107,9 +111,24 @@ class Sink(ABC):
         :raises OSError: it could not be put into place.
         """
 
+    def in_place(self, file: OpenFile) -> bool:
+        """Whether the file that the drain writes stands where readers expect it.
+
+        :raises OSError: it does not, and could not be put there.
+        """
+        return is_file(self.place(file), file)
+
+    def place(self, file: OpenFile) -> Path:
+        """Where readers expect the file that the drain writes."""
+        return file.path
+
+    def exists(self, file: OpenFile) -> bool:
+        """Whether the file can still be found."""
+        return any(is_file(path, file) for path in self.candidates(file.generation))
+
     def options(self) -> Any:
         """What the C drain is told of this sink."""
-        fields = {"kind": self.kind, "stream": self.stream, "every": 1, **self.limits()}
+        fields = {"kind": self.kind, "stream": self.stream, "every": 1, "sync": self.sync, **self.limits()}
         return ffi.new("advlog_sink_options *", fields)
 
     def open_next(self) -> OpenFile:
@@ -158,6 +177,10 @@ class Sink(ABC):
         """The files that are open, in the order opened: the drain's current one, and one opened ahead."""
         return list(self._open.values())
 
+    def lost(self, retired: Retired) -> None:
+        """Counts records whose file somebody else took away."""
+        self.vanished += retired.records
+
     def close_file(self, fd: int) -> OpenFile:
         file = self._open.pop(fd)
         os.close(fd)
@@ -170,3 +193,12 @@ class Sink(ABC):
             self.close_file(fd)
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def is_file(path: Path, file: OpenFile) -> bool:
+    """Whether `path` is that very file."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (file.dev, file.ino)

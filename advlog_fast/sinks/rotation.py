@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .._generations import generations, shift, trim
-from .base import OpenFile, Retired, Sink
+from .base import OpenFile, Retired, Sink, is_file
 
 
 class RotatedSink(Sink):
@@ -54,14 +57,24 @@ class RotatedSink(Sink):
     def begin(self, file: OpenFile) -> None:
         if file.path.parent != self._temporary:
             return  # adopted where it stands in the series
-        if self.path.exists() and os.stat(self.path).st_ino != file.ino:
-            if os.stat(self.path).st_size:
+        with contextlib.suppress(FileNotFoundError):
+            standing = os.lstat(self.path)
+            if not stat.S_ISREG(standing.st_mode):
+                raise OSError(errno.EINVAL, "expected a regular file", str(self.path))
+            if standing.st_size:
                 shift(self.path)
             else:
                 os.unlink(self.path)
-        if not self.path.exists():
-            os.rename(file.path, self.path)
+        os.rename(file.path, self.path)
         self.trim()
+
+    def in_place(self, file: OpenFile) -> bool:
+        if not is_file(self.path, file) and is_file(file.path, file):
+            self.begin(file)  # the disk refused it before
+        return super().in_place(file)
+
+    def place(self, file: OpenFile) -> Path:  # noqa: ARG002 - the latest file stands in one place
+        return self.path
 
     def settle(self, retired: Retired, last: bool) -> None:
         self._finished[retired.file.ino] = retired

@@ -58,14 +58,16 @@ class SpoolSink(Sink):
     def begin(self, file: OpenFile) -> None:
         """A spool is made under its own name."""
 
+    def lost(self, retired: Retired) -> None:
+        super().lost(retired)
+        self.submitted = retired.file.generation
+
     def settle(self, retired: Retired, last: bool) -> None:  # noqa: ARG002 - each spool goes the same way
         if retired.records:
+            # Not `next_seq`: records dropped after its last one are in no spool.
+            next_seq = retired.first_seq + retired.records
             self._submit(
-                self.stream_name,
-                retired.file.path,
-                retired.file.generation,
-                retired.first_seq,
-                retired.next_seq,
+                self.stream_name, retired.file.path, retired.file.generation, retired.first_seq, next_seq
             )
         else:
             os.unlink(retired.file.path)

@@ -64,7 +64,7 @@ static inline uint64_t slots_add_values(slot_list *list, int kind, int64_t time_
 
 static inline uint64_t slots_add_text(slot_list *list, int kind, unsigned level, int64_t time_ns, const char *text, unsigned bytes) {
     uint64_t at = list->count;
-    unsigned slots = record_slots_for_text(bytes);
+    unsigned slots = (unsigned)ring_slots_for_text(bytes);
     advlog_slot *header = slots_add(list);
     header->kind = (uint8_t)kind;
     header->part = (uint8_t)slots;

@@ -33,6 +33,7 @@ LAYERS = {
     "_drain": 3,
     "_sealer": 3,
     "recovery": 3,
+    "_hooks": 0,
     "_lifecycle": 4,
     "logger": 5,
     "progress": 5,

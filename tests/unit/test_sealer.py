@@ -15,6 +15,8 @@ from unit.spools import Spool
 
 from advlog_fast._paths import RunPaths
 from advlog_fast._sealer import PartSchedule, Sealer
+from advlog_fast.sinks.base import OpenFile, Retired
+from advlog_fast.sinks.spool import SpoolSink
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -137,6 +139,19 @@ def test_seal_all_does_not_wait_for_a_retry_that_is_far_off(bench):
     until(lambda: bench.sealer.faults >= 2)  # the next try is 2 s away
     bench.paths.metrics_parquet.unlink()
     assert bench.seal_all(1.5)
+
+
+def test_records_dropped_between_two_spools_are_no_damage(bench):
+    """The drain says of the first spool's file that 15 records came after its ten, which it dropped."""
+    sink = SpoolSink("metrics", bench.paths, 1, 10, bench.sealer.submit)
+    for part, first, next_seq in ((1, 0, 25), (2, 25, 35)):
+        bench.next_seq["metrics"] = first
+        file = OpenFile(-1, 0, 0, part, bench.spool(part))
+        sink.settle(Retired(file, first, next_seq, 10), last=False)
+    assert bench.seal_all()
+    assert (bench.faults, bench.sealer.faults) == ([], 0)
+    assert bench.sealer.sealed_seq("metrics") == 35
+    assert bench.seqs(2) == list(range(25, 35))
 
 
 def test_a_damaged_spool_is_told_and_its_later_records_never_count_as_sealed(bench):

@@ -1,0 +1,78 @@
+"""What the process tells us of its own end: uncaught exceptions, and SIGTERM where that was asked for.
+
+Every hook is chained: what was there before runs as it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+Notice = Callable[[BaseException, str], None]
+
+_notices: list[Notice] = []
+_before: dict[str, Any] = {}
+
+
+def watch_exceptions(notice: Notice) -> None:
+    """Calls `notice(error, where)` for each exception that nobody catches, before the hook that was there."""
+    if not _notices:
+        _before["sys"], _before["threading"] = sys.excepthook, threading.excepthook
+        sys.excepthook, threading.excepthook = _main_hook, _thread_hook
+    _notices.append(notice)
+
+
+def unwatch_exceptions(notice: Notice) -> None:
+    """Ends that; the hooks go with the last, unless somebody has chained theirs to them."""
+    with contextlib.suppress(ValueError):
+        _notices.remove(notice)
+    if not _notices and _before:
+        if sys.excepthook is _main_hook:
+            sys.excepthook = _before["sys"]
+        if threading.excepthook is _thread_hook:
+            threading.excepthook = _before["threading"]
+
+
+def _tell(error: BaseException, where: str) -> None:
+    for notice in _notices:
+        with contextlib.suppress(Exception):
+            notice(error, where)
+
+
+def _main_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _tell(error, "uncaught exception")
+    _before["sys"](kind, error, trace)
+
+
+def _thread_hook(args: Any, /) -> None:
+    if args.exc_value is not None and args.exc_type is not SystemExit:
+        name = args.thread.name if args.thread is not None else "unknown"
+        _tell(args.exc_value, f"uncaught exception in thread {name}")
+    _before["threading"](args)
+
+
+def on_sigterm(close: Callable[[], object]) -> None:
+    """Calls `close` at SIGTERM, then whoever handled it before; the default action ends the process as it would have.
+
+    :raises ValueError: not called on the main thread.
+    """
+    pid = os.getpid()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == pid:
+            with contextlib.suppress(Exception):
+                close()
+        if callable(before):
+            before(number, frame)
+        elif before != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, handle)

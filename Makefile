@@ -10,7 +10,7 @@ WERROR ?=
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all pytest stress lint ctest ctest-asan ctest-tsan clean
+.PHONY: help demo test test-all pytest pytest-asan stress lint ctest ctest-asan ctest-tsan clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -42,6 +42,14 @@ test-3.%: ## The same on one version, such as 3.12
 	@python=$$($(find_pythons) | sed -n 's/^3\.$* //p'); \
 	test -n "$$python" || { echo "make $@: no CPython 3.$* with venv and ensurepip" >&2; exit 1; }; \
 	$(MAKE) --no-print-directory pytest PYTHON="$$python" VENV=.venv-3.$* EXTRA=test-core
+
+# The sanitizers' runtime must come before the interpreter. Leaks are not looked for: the interpreter has its own.
+pytest-asan: ## All Python tests but torch's, on a core built with AddressSanitizer and UndefinedBehaviorSanitizer
+	ADVLOG_SANITIZE=address,undefined $(MAKE) --no-print-directory .venv-asan/has-test-core VENV=.venv-asan
+	cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=halt_on_error=1 \
+		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
+		../.venv-asan/bin/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/has-dev ## ruff, its formatter, mypy
 	$(VENV)/bin/ruff check .

@@ -42,7 +42,7 @@ class RecordedLink:
         return self.counted
 
     def health(self):
-        sink = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, None, False)
+        sink = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
         return Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": sink}, None, "running", 0.0, 0, 0, None, {}, None)
 
     def memory(self):

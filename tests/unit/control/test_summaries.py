@@ -13,7 +13,7 @@ from advlog_fast.ranks import RunIdentity
 from advlog_fast.snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
 
 RUN = RunIdentity("0" * 32, "run", 1, 0, 1, "host", 7)
-SINK = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, None, False)
+SINK = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
 LOST = MappingProxyType({"a": 3})
 HEALTH = Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": SINK}, None, "running", 0.0, 0, 2, "full", LOST, "b")
 

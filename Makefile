@@ -10,7 +10,7 @@ WERROR ?=
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all pytest pytest-asan stress lint ctest ctest-asan ctest-tsan clean
+.PHONY: help demo test test-all pytest pytest-asan stress lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -111,3 +111,10 @@ ctest-asan: ## The same under AddressSanitizer and UndefinedBehaviorSanitizer
 # ThreadSanitizer cannot place its shadow memory where the kernel randomises addresses too widely.
 ctest-tsan: ## The same under ThreadSanitizer
 	+$(shell setarch -R true 2>/dev/null && echo setarch -R) $(c_tests) SANITIZE=thread
+
+FUZZ_SECONDS ?= 60
+
+fuzz: ## Damaged rings, spools, names and slots, each FUZZ_SECONDS long; needs clang
+	@command -v $(or $(CLANG),clang) >/dev/null || { \
+		echo "there is no clang: install it with its runtime (Debian: apt install clang)" >&2; exit 1; }
+	$(c_tests) fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)

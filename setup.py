@@ -1,6 +1,7 @@
 """Builds the two compiled modules; everything else is in pyproject.toml.
 
-Switches in the environment: ADVLOG_SANITIZE=address,undefined (or thread), ADVLOG_COVERAGE=1, ADVLOG_DEBUG=1.
+Switches in the environment: ADVLOG_SANITIZE=address,undefined (or thread), ADVLOG_COVERAGE=1, ADVLOG_DEBUG=1,
+ADVLOG_FAILPOINTS=1 (tests/stress: csrc/failpoint.h).
 """
 
 from __future__ import annotations

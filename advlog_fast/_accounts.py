@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ._failpoints import failpoint
 from ._paths import RunPaths
 from .snapshots import Health
 
@@ -60,6 +61,7 @@ def write_account(paths: RunPaths, attempt: int, account: Account) -> None:
     file = paths.account(attempt)
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     scratch.write_text(json.dumps(account.as_dict()))
+    failpoint("account_written")
     scratch.replace(file)
 
 

@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from ._failpoints import failpoint
 from ._locks import FileLock, LockedError
 from ._paths import RunPaths
 from .exceptions import RunBusyError
@@ -113,7 +114,9 @@ def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, 
                 # A loss of power must not leave the name without what it says.
                 file.flush()
                 os.fsync(file.fileno())
+            failpoint("claim_written")
             os.link(temporary, target)
+            failpoint("claim_linked")
         except FileExistsError:
             pass
         finally:

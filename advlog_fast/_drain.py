@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ._failpoints import failpoint
 from ._native import ffi, lib
 from ._ring import Ring
 from .records import CORE_METRICS
@@ -135,14 +136,17 @@ class Drain:
 
     def _give_file(self, index: int, sink: Sink) -> OpenFile:
         file = sink.open_next()
+        failpoint("file_opened")
         lib.advlog_sink_give_file(self._drain, index, file.fd, file.dev, file.ino, file.generation)
         return file
 
     def _retire(self, index: int, sink: Sink, info: Any) -> None:
         file = sink.close_file(info.retired_fd)
+        failpoint("retire_closed")
         lib.advlog_sink_retired(self._drain, index)
         retired = Retired(file, info.retired_first_seq, info.retired_next_seq, info.retired_records)
         self._settle(sink, retired, last=False)
+        failpoint("retire_settled")
         for current in sink.open_files():
             if current.generation == info.cursor.generation:
                 sink.begin(current)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ._failpoints import failpoint
+
 
 def _numbered(path: Path) -> dict[int, Path]:
     prefix = path.name + "."
@@ -43,6 +45,7 @@ def shift(path: Path) -> None:
         source = standing[number] if number else path
         with contextlib.suppress(FileNotFoundError):
             source.rename(path.with_name(f"{path.name}.{number + 1}"))
+        failpoint("rotate_shifting")
 
 
 def trim(path: Path, keep: int, may_remove: Callable[[Path], bool] | None = None) -> list[Path]:

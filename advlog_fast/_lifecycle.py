@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 from ._accounts import Account, write_account
 from ._attempts import claim_attempt, lock_rank, restore_claims
 from ._drain import DROPS, Drain
+from ._failpoints import failpoint
 from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
 from ._native import Producer, lib
 from ._paths import RunPaths
@@ -64,6 +65,8 @@ class Session:
         self._closing = threading.RLock()
         self.closed = False
         """True from the first `close` on."""
+        self.superseded_by: int | None = None
+        """The attempt that another logger of this process began, and closed this one for."""
         self._saturated = False
         self._drain: Drain | None = None
         self._last_totals = Totals()
@@ -83,12 +86,15 @@ class Session:
         paths.private.mkdir(parents=True, exist_ok=True)
         self._rank_lock = lock_rank(paths)
         undo.callback(self._rank_lock.release)
+        failpoint("start_locked")
         recovered = recover_rank(paths)
+        failpoint("start_recovered")
         self.run = claim_attempt(paths, ranks)
         self._unsealed_before = any(paths.spools.glob(f"*-rank{ranks.rank:05d}-*.spool"))
         options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
         ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir, options=options)
         undo.callback(ring.remove)
+        failpoint("start_ring")
 
         self.sealer: Sealer | None = None
         self._schedules: dict[SpoolSink, PartSchedule] = {}
@@ -104,6 +110,7 @@ class Session:
         )
         undo.callback(drain.discard_files)
         drain.open_files()
+        failpoint("start_files")
         self._drain = drain
         self.console = Console(config.console, ranks.rank, config.log_level)
         self.control = ControlPlane(config, paths, self.run, self, self.console)
@@ -176,6 +183,11 @@ class Session:
                 self.count_drop("full")
                 break
         return status
+
+    def has_room_for_names(self, names: Iterable[str]) -> bool:
+        """Whether those of the metric names that are new could all be given an id."""
+        drain = self._drain
+        return drain is None or drain.ring.has_room_for_names(names)
 
     def _wait_for_room(self, slots: int) -> bool:
         """Whether to try again. Never waits on a thread that the drain may wait for."""
@@ -440,7 +452,9 @@ class Session:
         self.sampler.stop(min(timeout_s, 0.5))
         self._tasks.put(None)
         self._keeper.join(min(timeout_s, 1.0))
+        failpoint("close_begun")
         done = drain.finish(deadline)
+        failpoint("close_drained")
         self._tell_nonfinite()
         if self.sealer is not None:
             done = self.sealer.seal_all(deadline) and done
@@ -450,7 +464,9 @@ class Session:
                     sink.trim()
         if not done:
             self.control.logger.warning("closed with records pending after %s s", timeout_s)
+        failpoint("close_sealed")
         self.control.close(status or "completed")
+        failpoint("close_summarized")
         self.console.close()
         for bound in (self._producer, self._users()):
             if bound is not None:
@@ -458,6 +474,7 @@ class Session:
         if done:
             with contextlib.suppress(OSError):
                 write_account(self.paths, self.run.attempt, Account.of_health(self._health(drain)))
+        failpoint("close_accounted")
         self._last_totals, self._last_health = drain.totals(0.0), self._health(drain)
         if done:
             drain.ring.remove()
@@ -482,9 +499,12 @@ def start(config: LoggerConfig, producer: Producer) -> Session:
     ranks = rank_identity(config.rank, config.world_size)
     key = _key(RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank))
     before = _sessions.get(key)
-    if before is not None and before.pid == os.getpid():
-        before.close(before.config.close_timeout_s)
+    superseded = before is not None and before.pid == os.getpid() and not before.closed
+    if before is not None and superseded:
+        before.close(before.config.close_timeout_s, "interrupted")
     session = Session(config, producer)
+    if before is not None and superseded:
+        before.superseded_by = session.run.attempt
     _sessions[key] = session
     return session
 

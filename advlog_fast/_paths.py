@@ -54,7 +54,10 @@ def checked_name(name: object) -> str:
     suggestion = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:100] or "experiment"
     if suggestion.split(".")[0].lower() in _DEVICE_NAMES:
         suggestion = "run_" + suggestion
-    wanted = f"1-100 letters, digits, '.', '_' or '-', the first a letter or digit (such as {suggestion!r})"
+    wanted = (
+        "1-100 letters, digits, '.', '_' or '-', the first a letter or digit and the last no dot, "
+        f"and not a device name of Windows (such as {suggestion!r})"
+    )
     raise ValueError(expected("experiment_name", wanted, name))
 
 

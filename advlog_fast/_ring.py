@@ -15,17 +15,21 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ._failpoints import failpoint
 from ._locks import FileLock, LockedError
 from ._native import ffi, lib
 from ._paths import RunPaths
 from .exceptions import AdvlogError
 from .ranks import RunIdentity
+from .records import MAX_METRIC_NAMES
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - our folder in it is checked to be ours alone
 _MIN_SLOTS = 256
+_NAMES_BYTES = 64 * 1024
 _RING_ERRORS = {
     lib.ADVLOG_RING_TOO_SMALL: "its memory is too small",
     lib.ADVLOG_RING_BAD_MAGIC: "its memory holds no ring",
@@ -141,6 +145,13 @@ class Ring:
             names.append(ffi.unpack(buffer, size).decode("utf-8", "replace") if size > 0 else f"metric_{i}")
         return names
 
+    def has_room_for_names(self, names: Iterable[str]) -> bool:
+        """Whether those of the names that are new here could all be given an id."""
+        known = self.names()
+        new = set(names).difference(known)
+        taken = sum(1 + len(name.encode()) for name in (*known, *new))
+        return len(known) + len(new) <= MAX_METRIC_NAMES and taken <= _NAMES_BYTES
+
     def vanished(self) -> bool:
         """Whether somebody removed the file: a SIGKILL would now lose what is in it."""
         return self.path is not None and not self.path.exists()
@@ -151,6 +162,7 @@ class Ring:
             if file is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(file)
+                failpoint("ring_removing")
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._lock.release(remove=True)
@@ -192,6 +204,7 @@ class Ring:
         try:
             self.path = Path(temporary)
             _allocate(fd, size)
+            failpoint("ring_allocated")
             mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             self._lock = FileLock(folder / f"{name}.lock")
             self._final = folder / name
@@ -225,9 +238,11 @@ class Ring:
         }
         self._told = json.dumps(note)
         self.write_note()
+        failpoint("ring_noted")
         if self.path is not None:
             os.rename(self.path, self._final)
             self.path = self._final
+            failpoint("ring_published")
 
 
 def _attached(memory: Any, size: int, failed: int) -> Any:

@@ -45,103 +45,95 @@ def checked_metric_name(name: object, argument: str = "metric name") -> str:
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """The options of :class:`AdvancedLogger`: each one's purpose, default, trade-off and failure.
+    """The options of :class:`AdvancedLogger`: each one's purpose, default, trade-off and failure. What is wrong with
+    an option is said when the logger is made; its message names the option, what was expected and what came.
 
+    :param log_dir: where every file of the run goes; made if it is missing. A folder that cannot be made or written
+        raises OSError.
+    :param experiment_name: the run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`,
+        the first a letter or digit, and not a device name of Windows. A second start with the same name is a new
+        attempt of the same run and writes into no file of the ones before; if the run is being logged by another live
+        process, it raises RunBusyError.
+    :param log_level: the lowest level that reaches the text logs and the console, as a number or a name ("INFO").
+        Batch lines are INFO. Metrics, events and errors.log are never filtered, so nothing is lost by a higher level.
+    :param max_log_files: files kept of each rotated series, those of earlier attempts and the current one included:
+        1-1,000,000. Fewer saves disk; the oldest file goes, and its records count as `expired`. A JSONL file stays
+        until its records are sealed in Parquet; with `parquet=False` they are gone with it.
+    :param max_log_size: bytes of each text, JSONL and event file before it rotates, at least 1024. A single line that
+        is longer has a file to itself.
+    :param metrics: metric names, beside the guide's, that get a Parquet column of their own from the first part on,
+        at most 1,024. Metrics first seen after the first part lie in the column `extra`; declaring them avoids that.
+    :param text: write `NAME_training.log`. Off saves about a third of the drain's CPU.
+    :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves as much, and leaves no file of records
+        that a plain tool can read while the run is young.
+    :param parquet: write the Parquet folders: every record, whatever rotation removes elsewhere. Off avoids importing
+        pyarrow. With `text` and `jsonl` off too, records are only counted, in the summary.
+    :param training_log_every: write one batch line in so many to the training log, from 1 for all; metrics are not
+        thinned.
+    :param text_ranks: which ranks write a training log: "rank0" or "all". All costs each rank's drain what it saves.
+    :param rank: this process's rank, below `world_size`; None reads the launcher's environment (torchrun, SLURM,
+        Open MPI, PMI), else 0. Two processes with one rank collide: the second raises RunBusyError.
+    :param world_size: how many ranks there are; None reads the launcher's environment, else one more than `rank`.
+    :param console: what standard error shows on rank 0: "auto" is plain lines, and a live bar on a terminal; "plain" is
+        lines only; "off" is nothing. Never a line a batch. A stream that takes nothing costs the line, counted.
+    :param ring_bytes: memory for records on their way, 128 bytes each: 64 KiB to 1 GiB, rounded down to a power of two
+        of slots. More rides out longer stalls of the disk. Where shared memory is short, a sixteenth of what is free.
+    :param ring_dir: where the ring's file lies; None is shared memory, which is faster than a disk and survives a
+        SIGKILL too. A network file system is refused: the ring then lies in memory that dies with the process, with a
+        warning.
+    :param overflow: what a full ring does: "block" waits for the drain; "drop_newest" drops the record at once. A
+        dropped record is counted in `health()`.
+    :param overflow_timeout_s: how long "block" waits, in seconds; None is forever. After one wait that ran out, records
+        are dropped without waiting until half of the ring is free again.
+    :param memory_interval_s: seconds between memory samples; 0 takes none but those of `log_memory_usage`. A probe that
+        hangs or fails makes samples stale, never the training slow.
+    :param part_interval_s: the longest time, in seconds from 0.1, that records wait to be sealed into a Parquet part;
+        the first part comes after 10 s, each later one after twice the time. Shorter shows records to plain readers
+        sooner, in more and smaller files.
+    :param part_rows: records after which a part is sealed, whatever the time.
+    :param close_timeout_s: how long `close()` and the exit wait for a disk that hangs, in seconds; what is left then is
+        counted as pending, and recovered at the next start.
+    :param fsync: when lines and spools are brought to the disk itself: "never" leaves it to the system, and survives
+        everything but power loss; "interval" syncs every 5 s beside the drain; "always" after each write of the drain,
+        which then waits for the disk. A file whose fsync failed is left for a new one. Errors of severity ERROR and
+        above, and Parquet parts, are always synced.
+    :param handle_signals: close in order at SIGTERM, then hand the signal on to whoever handled it before. Off, no
+        handler is installed, and what a SIGTERM cuts short is recovered at the next start. Off the main thread it is
+        only warned of.
+    :param capture_logging: send what the standard library's root logger gets to `NAME_main.log` too. Where that logger
+        has no other handler, its warnings then no longer reach standard error, for Python writes them there only while
+        there is none: add a `logging.StreamHandler` to keep them.
+    :param enabled: off makes every call a no-op that touches no file; so does `ADVLOG_DISABLED=1` in the environment.
     :raises TypeError: an option has the wrong type.
-    :raises ValueError: an option is out of its range. The message names it, what was expected and what came.
+    :raises ValueError: an option is out of its range.
     """
 
     log_dir: Path = Path("logs")
-    """Where every file of the run goes; made if it is missing. A path that cannot be made or written raises."""
-
     experiment_name: str = "experiment"
-    """The run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`.
-    A second start with the same name is a new attempt of the same run and overwrites nothing."""
-
     log_level: int = logging.INFO
-    """The lowest level that reaches the text logs and the console; a name such as "INFO" works too. Batch lines
-    are INFO. Metrics, events and errors.log are never filtered, so nothing is lost by a higher level."""
-
     max_log_files: int = 10
-    """Files kept of each rotated series, the current one included. Fewer saves disk; the oldest file goes, and its
-    records count as `expired`. A JSONL file stays until its records are sealed in Parquet (where that is on)."""
-
     max_log_size: int = 10 * 1024 * 1024
-    """Bytes of each text, JSONL and event file before it rotates, at least 1024. A single line that is longer has
-    a file to itself."""
-
     metrics: tuple[str, ...] = ()
-    """Metric names, beside the guide's, that get a Parquet column of their own from the first part on. Metrics
-    first seen after the first part lie in the column `extra`; declaring them avoids that."""
-
     text: bool = True
-    """Write `NAME_training.log`. Off saves about a third of the drain's CPU."""
-
     jsonl: bool = True
-    """Write `NAME_metrics.jsonl` and `NAME_system.jsonl`."""
-
     parquet: bool = True
-    """Write the Parquet folders: every record, whatever rotation removes elsewhere. Off avoids importing pyarrow."""
-
     training_log_every: int = 1
-    """Write one batch line in so many to the training log; metrics are not thinned."""
-
     text_ranks: TextRanks = "rank0"
-    """Which ranks write a training log: "rank0" or "all"."""
-
     rank: int | None = None
-    """This process's rank; None reads the launcher's environment (torchrun, SLURM, Open MPI, PMI), else 0."""
-
     world_size: int | None = None
-    """How many ranks there are; None reads the launcher's environment, else 1."""
-
     console: ConsoleMode = "auto"
-    """What standard error shows on rank 0: "auto" is plain lines, and a live bar on a terminal; "plain" is lines
-    only; "off" is nothing. Never a line a batch."""
-
     ring_bytes: int = 4 * 1024 * 1024
-    """Memory for records on their way, 128 bytes each: 64 KiB to 1 GiB, rounded down to a power of two of slots.
-    More rides out longer stalls of the disk. Where shared memory is short, a sixteenth of what is free."""
-
     ring_dir: Path | None = None
-    """Where the ring's file lies; None is shared memory, which is faster than a disk and survives a SIGKILL too. A
-    network file system is refused: the ring then lies in memory that dies with the process, with a warning."""
-
     overflow: Overflow = "block"
-    """What a full ring does: "block" waits for the drain; "drop_newest" drops the record at once. Both count."""
-
     overflow_timeout_s: float | None = 1.0
-    """How long "block" waits, in seconds; None is forever. After one wait that ran out, records are dropped without
-    waiting until half of the ring is free again."""
-
     memory_interval_s: float = 5.0
-    """Seconds between memory samples; 0 takes none but those of `log_memory_usage`."""
-
     part_interval_s: float = 300.0
-    """The longest time, in seconds, that records wait to be sealed into a Parquet part; the first part comes after
-    10 s, each later one after twice the time. Shorter shows records to readers sooner, in more and smaller files."""
-
     part_rows: int = 1_000_000
-    """Records after which a part is sealed, whatever the time."""
-
     close_timeout_s: float = 30.0
-    """How long `close()` and the exit wait for a disk that hangs, in seconds; what is left then is counted."""
-
     fsync: Fsync = "never"
-    """When lines and spools are brought to the disk itself: "never" leaves it to the system, and survives everything
-    but power loss; "interval" syncs every 5 s beside the drain; "always" after each write of the drain, which then
-    waits for the disk. A file whose fsync failed is left for a new one. Errors of severity ERROR and above, and
-    Parquet parts, are always synced."""
-
     handle_signals: bool = False
-    """Close in order at SIGTERM, then hand the signal on to whoever handled it before. Off, no handler is installed,
-    and what a SIGTERM cuts short is recovered at the next start."""
-
     capture_logging: bool = False
-    """Send what the standard library's root logger gets to `NAME_main.log` too."""
-
     enabled: bool = True
-    """Off makes every call a no-op that touches no file; so does `ADVLOG_DISABLED=1` in the environment."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -184,7 +176,9 @@ class LoggerConfig:
 
 
 def _level(level: object) -> int:
-    if isinstance(level, str) and level.upper() in SEVERITIES:
+    if isinstance(level, str):
+        if level.upper() not in SEVERITIES:
+            raise ValueError(expected("log_level", "a number or one of " + ", ".join(SEVERITIES), level))
         return int(getattr(logging, level.upper()))
     if isinstance(level, bool) or not isinstance(level, int):
         raise TypeError(expected("log_level", "a level of the logging module", level))

@@ -45,7 +45,7 @@ class AdvancedLogger(Producer):
     :param max_log_files: files kept of each rotated series.
     :param max_log_size: bytes of each file before it rotates.
 
-    The other options are keyword-only, and documented in :class:`LoggerConfig`.
+    The other options are keyword-only. `help(advlog_fast.LoggerConfig)` documents every one.
 
     :raises TypeError: an option has the wrong type, or is unknown.
     :raises ValueError: an option is out of its range.
@@ -112,16 +112,23 @@ class AdvancedLogger(Producer):
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger of the standard library that writes to `NAME_main.log`."""
-        return self._control.logger
+        """A logger of the standard library that writes to `NAME_main.log`. An exception that it is given, as by
+        `log.logger.exception(...)`, is recorded as by `log_error`, its traceback in `NAME_errors.log`."""
+        return self._plane.logger
 
-    def start_training(self, config: Mapping[str, Any] | None = None) -> None:
+    @property
+    def log_level(self) -> int:
+        """The option of that name. The main log alone can be told another level later: `log.logger.setLevel`."""
+        return self.config.log_level
+
+    def start_training(self, config: object = None) -> None:
         """Begin the training: its configuration and where it comes from (command line, host, job, versions, git
         commit) go to the main log and the summary; values whose keys look like secrets are masked.
 
-        :raises TypeError: `config` is no mapping.
+        :param config: a mapping, or an object whose attributes are the settings: an argparse.Namespace, a dataclass.
+        :raises TypeError: `config` is neither.
         """
-        self._control.start_training(config)
+        self._plane.start_training(config)
 
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
         """End the training: everything logged is written and sealed into Parquet, within a deadline of 10 s. The
@@ -129,7 +136,7 @@ class AdvancedLogger(Producer):
 
         :raises TypeError: `final_metrics` is no mapping.
         """
-        self._control.end_training(final_metrics)
+        self._plane.end_training(final_metrics)
         if self._session is not None and not self._session.closed:
             self._session.seal(min(_END_SECONDS, self.config.close_timeout_s))
             # Again: what the sinks have written stands in it, and only now all of it is.
@@ -140,14 +147,14 @@ class AdvancedLogger(Producer):
 
         :raises TypeError: an argument is no integer.
         """
-        self._control.start_epoch(epoch, total_epochs)
+        self._plane.start_epoch(epoch, total_epochs)
 
     def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None = None) -> None:
         """End an epoch: its duration, batches/s and samples/s are noted beside the metrics given.
 
         :raises TypeError: `epoch` is no integer, or `metrics` no mapping of names to numbers.
         """
-        self._control.end_epoch(epoch, metrics)
+        self._plane.end_epoch(epoch, metrics)
 
     def log_validation(self, epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> None:
         """Log a validation; the best so far is kept in the summary.
@@ -155,21 +162,22 @@ class AdvancedLogger(Producer):
         :param metrics: names to numbers; nested mappings are flattened with `/`.
         :raises TypeError: an argument has the wrong type.
         """
-        self._control.log_validation(epoch, metrics, is_best)
+        self._plane.log_validation(epoch, metrics, is_best)
 
-    def log_hyperparameters(self, hyperparameters: Mapping[str, Any]) -> None:
+    def log_hyperparameters(self, hyperparameters: object) -> None:
         """Log hyperparameters, of any types; values whose keys look like secrets are masked.
 
-        :raises TypeError: it is no mapping.
+        :param hyperparameters: a mapping, or an object whose attributes they are.
+        :raises TypeError: it is neither.
         """
-        self._control.log_hyperparameters(hyperparameters)
+        self._plane.log_hyperparameters(hyperparameters)
 
     def log_model_info(self, model: Any) -> None:
         """Log what a model is made of: parameters, buffers, bytes, dtypes, devices, layers. Reads no data.
 
         :raises TypeError: it is None.
         """
-        self._control.log_model_info(model)
+        self._plane.log_model_info(model)
 
     def log_error(
         self,
@@ -186,21 +194,21 @@ class AdvancedLogger(Producer):
         :raises TypeError: `error` is neither an exception nor a string, or `context` no mapping.
         :raises ValueError: the severity is unknown.
         """
-        return self._control.log_error(error, operation, context, severity)
+        return self._plane.log_error(error, operation, context, severity)
 
     def log_recovery(self, operation: str, action: str, success: bool = True) -> None:
         """Log an attempt to recover from the last error of `operation`; the summary has success rates by category.
 
         :raises TypeError: an argument has the wrong type.
         """
-        self._control.log_recovery(operation, action, success)
+        self._plane.log_recovery(operation, action, success)
 
     def log_event(self, name: str, /, **fields: Any) -> None:
         """Log an event of your own, with any fields, to `NAME_events.jsonl`, the main and the training log.
 
         :raises TypeError: the name is no string.
         """
-        self._control.log_event(name, **fields)
+        self._plane.log_event(name, **fields)
 
     def training_context(self, name: str) -> TrainingContext | DisabledContext:
         """A span of the training, for `with` or `async with`: start, end, duration, and an error that leaves it with
@@ -208,7 +216,7 @@ class AdvancedLogger(Producer):
 
         :raises TypeError: the name is no string.
         """
-        return self._control.training_context(name)
+        return self._plane.training_context(name)
 
     def get_training_summary(self) -> dict[str, Any]:
         """What is known of the training so far: every call that returned before is counted, or named in `pending`
@@ -227,7 +235,8 @@ class AdvancedLogger(Producer):
             `total_batches` and `step` are the integers of that name. Or a :class:`TrainingMetrics`.
         :param step: the optimizer step, an int64; wins over the mapping's.
         :raises TypeError: a value is no number, or a name no string.
-        :raises ValueError: a number is out of its column's range, or a name cannot be a metric's.
+        :raises ValueError: there is no value at all, a number is out of its column's range, or a name cannot be a
+            metric's or comes twice once flattened.
         """
         time_ns = 0
         if isinstance(metrics, TrainingMetrics):
@@ -239,12 +248,21 @@ class AdvancedLogger(Producer):
         session = self._open_session()
         if session is None:
             return
-        record = _converted({**metrics, "step": step} if step is not None else metrics)
+        record = _converted(metrics)
+        if not record:
+            raise ValueError(expected("metrics", "at least one value", metrics))
+        if step is not None:
+            record |= _converted({"step": step})
         self._push(session, lambda: self._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
 
     def log_memory_usage(self) -> MemorySample | None:
-        """Log a memory sample and return it: the first reads inline, later ones return the latest at once while the
-        sampler takes a fresh one. None where the logger is disabled or closed."""
+        """Log a memory sample and return it; None where the logger is disabled or closed.
+
+        The first call reads inline. Later ones never wait for a probe: they log and return the sampler's latest, whose
+        `time_ns` says when it was taken, and the sampler takes a fresh one meanwhile. It is as old as the time since
+        the call before, or `memory_interval_s`, whichever is less; `stale` is True where it is older than three
+        intervals, since a probe hangs. With `memory_interval_s=0` every call reads inline.
+        """
         session = self._open_session()
         if session is None:
             return None
@@ -291,7 +309,7 @@ class AdvancedLogger(Producer):
 
         slots = slots_for(len(record))
         while (status := session.push(try_push, slots)) == lib.ADVLOG_SLOW:
-            if not self._learn_names(record):
+            if not self._learn_names(session, record):
                 return
         if status == lib.ADVLOG_TOO_LONG:
             wanted = f"fewer metrics in one call: the ring has {self.health().ring_slots} slots"
@@ -299,10 +317,13 @@ class AdvancedLogger(Producer):
         if status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
             self._open_session()
 
-    def _learn_names(self, record: Mapping[str, Any]) -> bool:
+    def _learn_names(self, session: Session, record: Mapping[str, Any]) -> bool:
         """False: the logger was closed meanwhile, and the record is counted."""
-        for name in record:
-            if not self._learn(name):
+        # All or none: a record that is refused must not use up what the next one needs.
+        names = [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
+        fits = session.has_room_for_names(names)
+        for name in names:
+            if not fits or not self._learn(name):
                 if self._open_session() is None:
                     return False
                 wanted = f"at most {MAX_METRIC_NAMES} different names, of 64 KiB in all"
@@ -322,9 +343,20 @@ class AdvancedLogger(Producer):
             return None
         if session.closed:
             session.count_drop("closed")
-            self._warn("closed", "a record was logged after close(): it is counted, not written")
+            self._warn("closed", _after_close(session))
             return None
         return session
+
+    @property
+    def _plane(self) -> ControlPlane | DisabledControl:
+        """Where a call goes that is no record: after close() nowhere, which is said once."""
+        session = self._session
+        if session is None or not session.closed:
+            return self._control
+        from .control.disabled import DisabledControl
+
+        self._warn("closed", _after_close(session))
+        return DisabledControl(self.config.experiment_name)
 
     def _warn(self, kind: str, message: str) -> None:
         if kind not in self._warned:
@@ -386,13 +418,24 @@ class AdvancedLogger(Producer):
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Where each file of this rank is, by what it holds; empty where the logger is disabled."""
+        """Where each file of this rank is, by what it holds, but for outputs that are switched off; empty where the
+        logger is disabled."""
         if self._session is None:
             return {}
-        paths = self._session.paths
-        logs = ("main_log", "training_log", "errors_log", "events_jsonl", "summary")
-        streams = ("metrics_jsonl", "metrics_parquet", "system_jsonl", "system_parquet")
-        return {name: getattr(paths, name) for name in (*logs, *streams)}
+        config, paths = self.config, self._session.paths
+        text = config.text and (paths.rank == 0 or config.text_ranks == "all")
+        names = {
+            "main_log": True,
+            "training_log": text,
+            "errors_log": True,
+            "events_jsonl": True,
+            "summary": True,
+            "metrics_jsonl": config.jsonl,
+            "metrics_parquet": config.parquet,
+            "system_jsonl": config.jsonl,
+            "system_parquet": config.parquet,
+        }
+        return {name: getattr(paths, name) for name, written in names.items() if written}
 
     def __enter__(self) -> Self:
         return self
@@ -415,6 +458,12 @@ class AdvancedLogger(Producer):
     def __repr__(self) -> str:
         state = "disabled" if self._session is None else "closed" if self._session.closed else f"attempt {self.attempt}"
         return f"<AdvancedLogger {self.config.experiment_name!r} in {str(self.config.log_dir)!r}: {state}>"
+
+
+def _after_close(session: Session) -> str:
+    by = session.superseded_by
+    why = "" if by is None else f", superseded by attempt {by} of a newer logger of the run"
+    return f"this logger was closed{why}: what it is given after close() reaches no file, and its records are counted"
 
 
 def _in_another_process(log_dir: str, experiment_name: str) -> AdvancedLogger:

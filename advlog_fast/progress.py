@@ -35,7 +35,7 @@ class _Logger(Protocol):
     def enabled(self) -> bool: ...
 
     @property
-    def _control(self) -> _ControlPlane: ...
+    def _plane(self) -> _ControlPlane: ...
 
 
 class TrainingProgressTracker:
@@ -105,13 +105,13 @@ class TrainingProgressTracker:
             if epoch > 1:
                 # Told by the attempt that trained the epochs before this one.
                 self._milestones.update(epoch - 1, 1, 1, total_epochs)
-            self._logger._control.console.follow(position)
+            self._logger._plane.console.follow(position)
         return batch
 
     def _log(self, milestone: Milestone) -> None:
         position = self._position
         eta_s = position.epoch_eta_s() if milestone.scope == "epoch" else position.run_eta_s()
-        self._logger._control.milestone(
+        self._logger._plane.milestone(
             milestone.scope,
             milestone.percent,
             position.epoch,

@@ -49,12 +49,15 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
 def read_run(log_dir: str | os.PathLike[str], name: str = "experiment") -> Run:
     """The run `name` in `log_dir`: its metrics, samples, events and summary, read when they are asked for.
 
-    :raises RunNotFoundError: there is no such run; the message names those that there are.
+    :raises RunNotFoundError: there is no such directory, or no such run in it; the message names those that there are.
     :raises ValueError: no run can have that name.
     """
     directory = Path(log_dir)
     names = run_names(directory)
     if checked_name(name) not in names:
+        if not directory.is_dir():
+            reason = "is no directory" if directory.exists() else "does not exist"
+            raise RunNotFoundError(f"log_dir: expected a directory of runs, got {str(directory)!r}, which {reason}")
         listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         there = f"the runs there are {listed}" if names else "there are no runs"
         raise RunNotFoundError(f"name: expected a run in {str(directory)!r}, got {name!r}; {there}")

@@ -21,6 +21,7 @@ from typing import Any
 
 from ._accounts import Account, SinkAccount, write_account
 from ._drain import DROPS, Drain
+from ._failpoints import failpoint
 from ._killed import write_killed_summary
 from ._locks import FileLock, LockedError
 from ._native import ffi, lib
@@ -110,6 +111,8 @@ def recover_rank(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
     report = [_recover_noted(paths, attempt, dry_run) for attempt in _noted(paths)]
     report += _seal_left(paths, dry_run)
     if not dry_run:
+        if not _noted(paths):
+            _sweep(paths)
         for file in (paths.main_log, paths.errors_log, paths.events_jsonl):
             _mend_tail(file)
     return report
@@ -130,6 +133,13 @@ def _recover_noted(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
         found.outcome, found.detail = "lost", f"the note {note.name} cannot be read ({type(error).__name__})"
         return found
     if path is None or not path.exists():
+        if path is not None and here and paths.account(attempt).exists():
+            # It was drained to its end and accounted for; only the note had not gone yet.
+            found.detail = "it had ended"
+            if not dry_run:
+                path.with_name(path.name + ".lock").unlink(missing_ok=True)
+                note.unlink(missing_ok=True)
+            return found
         if path is not None and not here:
             found.detail = f"its ring lies on {told['host']}, or died with a boot of it: up to the drain's lag is lost"
         elif path is None:
@@ -160,11 +170,12 @@ def _recover_noted(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
     if lib.advlog_ring_repair(ring.handle, dry_run, repair):
         return _give_up(paths, found, path, "it is damaged", lock, dry_run)
     found.lost_in_flight = repair.lost
+    failpoint("recover_repaired")
     if dry_run:
         lock.release()
         found.detail = f"{sum(repair.records)} records in the ring"
         return found
-    return _replay(paths, attempt, ring, told.get("options") or {}, found)
+    return _replay(paths, attempt, ring, lock, told.get("options") or {}, found)
 
 
 def _give_up(paths: RunPaths, found: Recovered, ring: Path, why: str, lock: FileLock, dry_run: bool) -> Recovered:
@@ -186,7 +197,9 @@ def _give_up(paths: RunPaths, found: Recovered, ring: Path, why: str, lock: File
     return found
 
 
-def _replay(paths: RunPaths, attempt: int, ring: Ring, options: dict[str, Any], found: Recovered) -> Recovered:
+def _replay(
+    paths: RunPaths, attempt: int, ring: Ring, lock: FileLock, options: dict[str, Any], found: Recovered
+) -> Recovered:
     config = _config(options)
     sealer = Sealer(paths, config.metrics)
     sinks = _sinks_of(ring, paths, attempt, config, sealer)
@@ -196,19 +209,26 @@ def _replay(paths: RunPaths, attempt: int, ring: Ring, options: dict[str, Any], 
     before = [drain.cursor(index).next_seq for index in range(len(sinks))]
     try:
         found.cut_bytes = drain.resume_files()
+        failpoint("recover_resumed")
         done = drain.finish(time.monotonic() + _PATIENCE_S)
+        failpoint("recover_replayed")
         done = sealer.seal_all(time.monotonic() + _PATIENCE_S) and done
     except OSError as error:
         troubles.append(f"{error.filename or paths.log_dir}: {error.strerror}")
         done = False
     finally:
         sealer.stop()
+    failpoint("recover_sealed")
     found.parts = sealer.parts
     cursors = [drain.cursor(index) for index in range(len(sinks))]
     found.records = {sink.name: c.next_seq - b for sink, c, b in zip(sinks, cursors, before, strict=True)}
     if not done:
         found.outcome = "incomplete"
         found.detail = "; ".join(troubles) or "the disk is too slow"
+        for sink in sinks:
+            for file in sink.open_files():
+                sink.close_file(file.fd)
+        lock.release()
         return found
     sink_accounts = {
         sink.name: SinkAccount(c.next_seq - 1, c.written, c.dropped, sink.expired)
@@ -217,11 +237,15 @@ def _replay(paths: RunPaths, attempt: int, ring: Ring, options: dict[str, Any], 
     dropped = {name: lib.advlog_ring_dropped(ring.handle, reason) for name, reason in DROPS.items()}
     account = Account("killed", sink_accounts, dropped, found.lost_in_flight)
     try:
-        write_account(paths, attempt, account)
+        if not paths.account(attempt).exists():  # else all was accounted for, and the end came just after that
+            write_account(paths, attempt, account)
+        failpoint("recover_accounted")
+        write_killed_summary(paths, attempt, account)
     except OSError as error:
         found.outcome, found.detail = "incomplete", f"{error.filename}: {error.strerror}"
+        lock.release()
         return found
-    write_killed_summary(paths, attempt, account)
+    failpoint("recover_summarized")
     ring.remove()
     return found
 
@@ -313,6 +337,19 @@ def _append(found: Recovered, message: str) -> None:
 def _close_account(paths: RunPaths, attempt: int, found: Recovered) -> None:
     """The summary of an attempt whose ring told nothing: killed, with what is unknown left unknown."""
     write_killed_summary(paths, attempt, None, found.detail)
+
+
+def _sweep(paths: RunPaths) -> None:
+    """Removes what processes that died in the middle of sealing, or with a file opened ahead, left of this rank."""
+    own = re.compile(rf"(metrics|system)-attempt\d+-rank{paths.rank:05d}-\d+-\d+\.parquet\Z")
+    ahead = re.compile(
+        "|".join(re.escape(f.name) for f in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl))
+    )
+    for name in os.listdir(paths.temporary) if paths.temporary.is_dir() else ():
+        file = paths.temporary / name
+        with contextlib.suppress(OSError):
+            if own.match(name) or (ahead.match(name) and file.stat().st_size == 0):
+                file.unlink()
 
 
 def _mend_tail(file: Path) -> None:

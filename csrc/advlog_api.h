@@ -391,6 +391,8 @@ void advlog_scan_info(const advlog_scan *scan, advlog_spool_info *out);
 /* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES; as the spool
  * has them, so perhaps no UTF-8), or -1: an id without a name. */
 int advlog_scan_name(const advlog_scan *scan, uint32_t id, char *out);
+/* Whether a whole record has a value under that id. */
+bool advlog_scan_uses(const advlog_scan *scan, uint32_t id);
 
 /* Second pass: slots to Arrow buffers of at most `capacity` rows. column_of[id],
  * of `names` entries, is the column (0 ..< columns) of metric id, or -1 for the

@@ -35,6 +35,8 @@ COMPILE_ARGS += ["-O0", "-g3"] if _DEBUG else ["-O3", "-g1"]
 if _SANITIZERS:
     COMPILE_ARGS += [f"-fsanitize={_SANITIZERS}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
     LINK_ARGS += [f"-fsanitize={_SANITIZERS}"]
+if os.environ.get("ADVLOG_FAILPOINTS"):
+    COMPILE_ARGS += ["-DADVLOG_FAILPOINTS"]
 if os.environ.get("ADVLOG_COVERAGE"):
     COMPILE_ARGS += ["--coverage"]
     LINK_ARGS += ["--coverage"]

@@ -159,6 +159,7 @@ void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, in
 /* One pass over all sinks. True if anything moved. */
 static bool pass(advlog_drain *d) {
     bool progress = follow(d);
+    if (progress) FAILPOINT("drain_followed");
     uint64_t oldest = d->frontier;
     for (int i = 0; i < d->count; i++) {
         drain_sink *s = &d->sink[i];
@@ -166,7 +167,9 @@ static bool pass(advlog_drain *d) {
         publish(d, i);
         if (d->frontier - s->cursor.position > d->frontier - oldest) oldest = s->cursor.position;
     }
+    if (progress) FAILPOINT("drain_before_release");
     store_release(&d->ring->header->read_pos, oldest); /* F, partner G */
+    if (progress) FAILPOINT("drain_released");
     return progress;
 }
 

@@ -34,11 +34,16 @@ static void mark_lost(const dead_ring *dead, uint64_t position, uint64_t slots) 
     while (slots) {
         unsigned here = slots < 255 ? (unsigned)slots : 255;
         advlog_slot *s = ring_slot(dead->ring, position);
+        /* It may be a published part of the lost record: half changed, it must not be taken for anything. */
+        store_relaxed(&s->mark, position); /* relaxed: the fence below */
+        fence_full();
         s->kind = ADVLOG_KIND_LOST;
         s->part = (uint8_t)here;
+        FAILPOINT("repair_marking");
         s->count = 0;
         s->deferred = 0;
         ring_publish(s, position);
+        FAILPOINT("repair_marked");
         position += here;
         slots -= here;
     }
@@ -46,7 +51,7 @@ static void mark_lost(const dead_ring *dead, uint64_t position, uint64_t slots) 
 
 /* What a drain counts with: nothing here may overflow on the way to the ring's end. */
 static bool cursor_counts(const advlog_cursor *c) {
-    const uint64_t many = UINT64_C(1) << 62;
+    const uint64_t many = UINT64_C(1) << 60;
     return c->written < many && c->dropped < many && c->length < many && c->generation < many &&
            (uint64_t)c->next_seq == c->written + c->dropped + 1;
 }
@@ -89,7 +94,8 @@ int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out) {
 
     uint32_t sinks = 0, met = 0;
     for (int i = 0; i < ADVLOG_MAX_SINKS; i++) sinks |= (uint32_t)(ring->header->cursor[i].kind != 0) << i;
-    bool damaged = false;
+    /* A drain follows marks: none may lead it past the end. */
+    bool damaged = published(&dead, dead.end), in_hole = false;
     for (uint64_t p = start; p != dead.end;) {
         met |= cursors_at(ring, p);
         unsigned slots = whole_record(&dead, p, &damaged);
@@ -98,19 +104,22 @@ int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out) {
             int stream = kind_stream(ring_slot(ring, p)->kind);
             if (stream >= 0) out->records[stream]++;
             else out->lost_slots += slots;
-            out->lost += stream < 0;
+            out->lost += stream < 0 && !in_hole;
+            in_hole = stream < 0;
             p += slots;
             continue;
         }
         uint64_t hole = p;
         while (p != dead.end && !whole_record(&dead, p, &damaged) && !damaged) p++;
         if (damaged) return ADVLOG_RING_BAD_LAYOUT;
-        out->lost++;
+        out->lost += !in_hole; /* what an earlier repair began to mark is the same run */
+        in_hole = true;
         out->lost_slots += p - hole;
         if (!dry) mark_lost(&dead, hole, p - hole);
     }
     met |= cursors_at(ring, dead.end);
-    return met == sinks ? 0 : ADVLOG_RING_BAD_LAYOUT;
+    FAILPOINT("repair_done");
+    return met == sinks && !damaged ? 0 : ADVLOG_RING_BAD_LAYOUT;
 }
 
 int advlog_ring_sink_kind(const advlog_ring *ring, int sink) { return ring->header->cursor[sink].kind; }

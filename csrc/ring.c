@@ -176,6 +176,7 @@ void ring_write(advlog_ring *ring, uint64_t position, uint64_t slots, const advl
         memcpy(s->more.value, value + first, n * sizeof *value);
         memcpy(s->more.id, id + first, n * sizeof *id);
         ring_publish(s, position + part);
+        FAILPOINT("push_part_published");
     }
     advlog_slot *s = ring_slot(ring, position);
     s->kind = record->kind;
@@ -195,7 +196,9 @@ void ring_write(advlog_ring *ring, uint64_t position, uint64_t slots, const advl
         s->extra_id[i] = id[i];
     }
     s->worker = 0;
+    FAILPOINT("push_before_header");
     ring_publish(s, position);
+    FAILPOINT("push_published");
 }
 
 int advlog_push(advlog_ring *ring, const advlog_record *record) {
@@ -227,6 +230,7 @@ int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *
         s->level = 0;
         memcpy(s->text, text + first, n);
         ring_publish(s, position + part);
+        FAILPOINT("push_part_published");
     }
     advlog_slot *s = ring_slot(ring, position);
     memset(s->text, 0, sizeof s->text);

@@ -32,6 +32,7 @@
  * in the hot call no code that can fail or run Python stands between the two. */
 #pragma once
 
+#include "failpoint.h"
 #include "slot.h"
 
 #define ADVLOG_RING_MAGIC UINT64_C(0x676f6c7664610a01) /* "\x01\nadvlog" */
@@ -152,6 +153,7 @@ static inline int ring_try_reserve(advlog_ring *ring, uint64_t slots, uint64_t *
             if (used > ring->count) continue;
         }
         if (ADVLOG_LIKELY(cas_relaxed(&h->write_pos, &p, p + slots))) {
+            FAILPOINT("push_reserved");
             *position = p;
             return ADVLOG_OK;
         }

@@ -1,4 +1,5 @@
-/* First pass over a spool: how many whole records, which names, where it is torn.
+/* First pass over a spool: how many whole records, which names, which of them have
+ * values, where it is torn.
  * A spool is what a disk gave back, so nothing in it is believed unchecked. */
 #include "record.h"
 
@@ -12,6 +13,9 @@ struct advlog_scan {
     char text[3 * ADVLOG_PART_TEXT];
     uint8_t name_bytes[ADVLOG_MAX_NAMES]; /* 0: not named */
     char name[ADVLOG_MAX_NAMES][ADVLOG_MAX_NAME_BYTES];
+    bool used[ADVLOG_MAX_NAMES];                 /* by a whole record */
+    uint16_t id[UINT8_MAX * ADVLOG_PART_EXTRAS]; /* those of the unfinished record */
+    unsigned ids;
 };
 
 _Static_assert(3 * ADVLOG_PART_TEXT >= ADVLOG_MAX_NAME_BYTES, "the text of a NAME record fits");
@@ -57,10 +61,19 @@ static void finish_record(advlog_scan *scan) {
         scan->name_bytes[id] = (uint8_t)header->count;
         if (scan->info.names <= id) scan->info.names = id + 1;
     } else {
+        for (unsigned i = 0; i < scan->ids; i++) scan->used[scan->id[i]] = true;
         scan->info.records++;
     }
     scan->info.slots += scan->parts_read;
     scan->parts_read = 0;
+}
+
+/* Notes which metrics a slot of the unfinished record has, checked before. */
+static void take_ids(advlog_scan *scan, unsigned part, const advlog_slot *slot) {
+    const advlog_view only = {slot, 0, 0}; /* every part of it is this slot */
+    record_extras extras = record_extras_of(&only, part);
+    memcpy(&scan->id[scan->ids], extras.id, extras.count * sizeof *extras.id);
+    scan->ids += extras.count;
 }
 
 /* False: no drain writes this slot here. */
@@ -71,12 +84,14 @@ static bool take_slot(advlog_scan *scan, const advlog_slot *slot) {
     if (part == 0) {
         if (record_slots(slot) == 0 || !kind_fits(slot->kind, scan->info.stream)) return false;
         memcpy(header, slot, sizeof *header);
+        scan->ids = 0;
     } else {
         /* Relaxed: nobody else has this copy. */
         if (load_relaxed(&slot->mark) != load_relaxed(&header->mark) + part) return false;
         if (!record_continues(header, part, slot)) return false;
         if (header->kind == ADVLOG_KIND_NAME) memcpy(scan->text + (part - 1) * ADVLOG_PART_TEXT, slot->text, slot->count);
     }
+    if (kind_has_values(header->kind)) take_ids(scan, part, slot);
     scan->parts_read++;
     if (scan->parts_read == header->part) finish_record(scan);
     return true;
@@ -98,3 +113,5 @@ int advlog_scan_name(const advlog_scan *scan, uint32_t id, char *out) {
     memcpy(out, scan->name[id], scan->name_bytes[id]);
     return scan->name_bytes[id];
 }
+
+bool advlog_scan_uses(const advlog_scan *scan, uint32_t id) { return id < ADVLOG_MAX_NAMES && scan->used[id]; }

@@ -26,7 +26,9 @@ static void commit(advlog_drain *d, int index) {
     s->info.file_records = s->next_file_records;
     uint32_t copy = ++s->copies & 1;
     d->ring->header->cursor[index].copy[copy] = s->cursor;
+    FAILPOINT("commit_copied");
     store_release(&d->ring->header->cursor[index].selected, copy); /* C, partner D */
+    FAILPOINT("commit_selected");
 }
 
 /* ---- faults ---- */
@@ -111,6 +113,7 @@ static bool write_buffer(advlog_drain *d, drain_sink *s) {
             return false;
         }
         s->sent += (size_t)n;
+        FAILPOINT("sink_write_part");
     }
     if (s->options.sync && fdatasync(s->fd) != 0) {
         /* The kernel may have dropped the pages and called them clean: never again on
@@ -183,6 +186,7 @@ static bool put_spool_record(advlog_drain *d, drain_sink *s, const advlog_view *
     if (!make_room(s, slots * ADVLOG_SLOT_BYTES)) return false;
     char *out = s->buffer + s->used;
     if (!s->begun) out += put_spool_begin(d, s, out);
+    if (!s->begun) FAILPOINT("spool_begun");
     for (uint32_t id = s->names_written; id < d->totals.sum.names; id++) out += put_spool_name(d, id, out);
     out += put_slots(out, header, header->part, view);
     *bytes = (size_t)(out - (s->buffer + s->used));
@@ -292,7 +296,9 @@ static bool switch_file(advlog_drain *d, int index) {
     s->info.needs_file = 0;
     s->begun = s->torn = false;
     s->names_written = 0;
+    FAILPOINT("switch_before_commit");
     commit(d, index);
+    FAILPOINT("switch_committed");
     d->reasons |= ADVLOG_DRAIN_FILES;
     return true;
 }
@@ -323,7 +329,9 @@ static void write_until(advlog_drain *d, int index, uint64_t end) {
     while (s->cursor.position != end) {
         bool full = s->sent ? false : fill_buffer(d, s, end);
         if (s->used) {
+            FAILPOINT("sink_formatted");
             if (!write_buffer(d, s)) return;
+            FAILPOINT("sink_written");
             commit(d, index);
             look_ahead(d, s);
         } else if (s->next.position != s->cursor.position) {

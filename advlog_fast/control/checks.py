@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Mapping
 from numbers import Real
+from types import ModuleType
 from typing import Any
 
 from ..exceptions import expected
@@ -99,12 +101,28 @@ def mapping(argument: str, value: Any) -> Mapping[Any, Any]:
     return value
 
 
+def settings(argument: str, value: Any) -> Mapping[Any, Any]:
+    """Settings by name: a mapping, or what an object such as an argparse.Namespace or a dataclass has as attributes.
+
+    :raises TypeError: it is neither.
+    """
+    if isinstance(value, Mapping):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    # A class, a function and a module have attributes too, but those are no settings.
+    if hasattr(value, "__dict__") and not callable(value) and not isinstance(value, ModuleType):
+        attributes: dict[str, Any] = vars(value)
+        return attributes
+    raise TypeError(expected(argument, "a mapping, or an object whose attributes are the settings", value))
+
+
 def metric_values(argument: str, value: Any) -> dict[str, float]:
     """Names to float64: nested mappings flatten with `/`, None is left out, arrays of one element are their
     number.
 
     :raises TypeError: it is no mapping, a name is no string, or a value is no number.
-    :raises ValueError: a name is empty, or an integer is one that float64 cannot hold.
+    :raises ValueError: a name is empty or comes twice, or an integer is one that float64 cannot hold.
     """
     result: dict[str, float] = {}
     _flatten(argument, mapping(argument, value), "", result, 0)
@@ -124,6 +142,8 @@ def _flatten(argument: str, values: Mapping[Any, Any], prefix: str, into: dict[s
                 raise ValueError(expected(f"{argument}[{full!r}]", "at most 20 nested mappings", value))
             _flatten(argument, value, full + "/", into, depth + 1)
         elif value is not None:
+            if full in into:
+                raise ValueError(expected(argument, "each name once, nested ones written with '/'", full))
             into[full] = number(f"{argument}[{full!r}]", value)
         if len(into) > _MAX_METRICS:
             raise ValueError(expected(argument, f"at most {_MAX_METRICS} metrics", len(into)))

@@ -17,7 +17,7 @@ from .error_text import category_of, message_of, raise_site, traceback_lines, tr
 from .line_file import LineFile
 from .locks import Deadline
 from .masking import masked
-from .text import clipped, dumps, escape, fields_text, quoted, time_text, value_text
+from .text import clipped, dumps, fields_text, quoted, time_text, value_text
 
 FULL_COPIES = 5
 """Equal errors written whole; of those that follow, one line at every power of two."""
@@ -244,7 +244,7 @@ class ErrorRecorder:
     def _write(self, found: _Found, error_id: str, more: list[str]) -> None:
         lines = [f"{time_text(found.time_ns)} {found.severity} id={error_id} {self._head(found)}"]
         if found.context:
-            lines.append(f"context {escape(dumps(found.context))}")
+            lines.append(f"context {dumps(found.context)}")
         self._file.write("\n  | ".join([*lines, *more]) + "\n", sync=found.severity in _SYNCED)
 
     def _tell_repeats(self, storm: _Storm) -> None:

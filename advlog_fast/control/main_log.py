@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import logging
-import traceback
+from collections.abc import Callable
 from typing import Any
 
 from .line_file import LineFile
 from .text import escape, time_text
 
+_ESCAPED = "advlog_escaped"
+
 
 class MainLog:
-    """The stdlib logger of a run, writing one escaped line an entry, tracebacks included.
+    """The stdlib logger of a run, writing one escaped line an entry.
 
-    :param level: the lowest level that is written.
+    :param level: the lowest level that is written; of the run's own entries, until `logger.setLevel` says otherwise.
     :param capture: attach to the root logger too, until :meth:`close`.
+    :param on_error: told of each exception that an entry carries, with the entry's level, the function that logged it
+        and its message. The line holds the message alone.
     """
 
-    def __init__(self, file: LineFile, name: str, level: int, capture: bool = False) -> None:
+    def __init__(
+        self,
+        file: LineFile,
+        name: str,
+        level: int,
+        capture: bool = False,
+        on_error: Callable[[BaseException, int, str, str], object] = lambda *_: None,
+    ) -> None:
         # Not from getLogger: a name there is shared by the whole process, and outlives the run.
         self.logger = logging.Logger(f"advlog_fast.{name}", level)  # noqa: LOG001
-        self._handler = _LineHandler(file, self.logger.name, level)
-        self.logger.addHandler(self._handler)
-        self._captures = capture
-        if capture:
-            logging.getLogger().addHandler(self._handler)
+        self.logger.addHandler(_LineHandler(file, self.logger.name, logging.NOTSET, on_error))
+        # The root logger's own level is the user's, so what it passes on is filtered here.
+        self._capturing = _LineHandler(file, self.logger.name, level, on_error) if capture else None
+        if self._capturing is not None:
+            logging.getLogger().addHandler(self._capturing)
 
-    def say(self, level: int, message: str) -> None:
-        """Writes the message as it is, without %-formatting."""
+    def say(self, level: int, line: str) -> None:
+        """Writes the line as it is: escaped by the caller, and not taken for a format."""
         if self.logger.isEnabledFor(level):
-            self.logger.handle(self.logger.makeRecord(self.logger.name, level, "", 0, message, (), None))
+            extra = {_ESCAPED: True}
+            record = self.logger.makeRecord(self.logger.name, level, "", 0, line, (), None, extra=extra)
+            self.logger.handle(record)
 
     def close(self) -> None:
         """Detaches from the root logger; the file is its owner's to close."""
-        if self._captures:
-            logging.getLogger().removeHandler(self._handler)
-            self._captures = False
+        if self._capturing is not None:
+            logging.getLogger().removeHandler(self._capturing)
+            self._capturing = None
 
 
 class _LineHandler(logging.Handler):
-    def __init__(self, file: LineFile, own_name: str, level: int) -> None:
+    def __init__(
+        self,
+        file: LineFile,
+        own_name: str,
+        level: int,
+        on_error: Callable[[BaseException, int, str, str], object],
+    ) -> None:
         super().__init__(level)
         self._file = file
         self._own_name = own_name
+        self._on_error = on_error
 
     def handle(self, record: logging.LogRecord) -> bool:
         # The handler's own lock has no deadline; the file's has.
@@ -54,22 +74,26 @@ class _LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._file.write(self._line(record))
+            text = _message(record)
+            self._file.write(self._line(record, text))
+            if record.exc_info and record.exc_info[1] is not None:
+                self._on_error(record.exc_info[1], record.levelno, record.funcName or "", text)
         except Exception as error:  # noqa: BLE001
             self._file.write(f"{time_text(0)} ERROR unreadable log record: {type(error).__name__}\n")
 
-    def _line(self, record: logging.LogRecord) -> str:
-        try:
-            text = record.getMessage()
-        except Exception as error:  # noqa: BLE001
-            text = f"{record.msg!r} (not formatted: {type(error).__name__}: {error})"
+    def _line(self, record: logging.LogRecord, text: str) -> str:
         if record.name != self._own_name:
             text = f"{record.name}: {text}"
-        if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-        elif record.exc_text:
-            text += "\n" + record.exc_text
+        if record.exc_text and not record.exc_info:
+            text += "\n" + record.exc_text  # of another process: there is no exception to tell of
         if record.stack_info:
             text += "\n" + str(record.stack_info)
         when = time_text(int(record.created * 1_000_000) * 1000)
-        return f"{when} {escape(record.levelname)} {escape(text)}\n"
+        return f"{when} {escape(record.levelname)} {text if hasattr(record, _ESCAPED) else escape(text)}\n"
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001
+        return f"{record.msg!r} (not formatted: {type(error).__name__}: {error})"

@@ -17,7 +17,7 @@ from .._paths import RunPaths
 from ..config import LoggerConfig
 from ..exceptions import expected
 from ..ranks import RunIdentity
-from ..records import ErrorLog
+from ..records import SEVERITIES, ErrorLog
 from ..snapshots import NonFinite, Totals
 from . import checks
 from .base import RingLink
@@ -67,7 +67,7 @@ class ControlPlane:
         except OSError:
             self._close_files()
             raise
-        self._main = MainLog(main, run.name, config.log_level, config.capture_logging)
+        self._main = MainLog(main, run.name, config.log_level, config.capture_logging, self._logged_exception)
         self._errors = ErrorRecorder(errors, run.attempt)
         self._events = EventLog(events, run.attempt, run.rank)
         self._contexts = ContextStats()
@@ -76,6 +76,7 @@ class ControlPlane:
         self._best = Best()
         self._status = "running"
         self._closed = False
+        self._silent = False
         self._started_ns = time.time_ns()
         self._started_s = time.monotonic()
         self._ended_ns: int | None = None
@@ -106,11 +107,11 @@ class ControlPlane:
 
     # ---- the training and its epochs ----
 
-    def start_training(self, config: Mapping[str, Any] | None = None) -> None:
+    def start_training(self, config: object = None) -> None:
         """Begins the training: notes its configuration, secrets masked, and where the run comes from."""
         from .provenance import gather
 
-        given = masked(checks.mapping("config", config)) if config is not None else {}
+        given = masked(checks.settings("config", config)) if config is not None else {}
         provenance = gather()
         with Deadline(self._lock):
             self._training.update(given)
@@ -213,9 +214,9 @@ class ControlPlane:
 
     # ---- what the run is ----
 
-    def log_hyperparameters(self, hyperparameters: Mapping[str, Any]) -> None:
+    def log_hyperparameters(self, hyperparameters: object) -> None:
         """Notes hyperparameters, secrets masked; a later call adds to those before."""
-        given = masked(checks.mapping("hyperparameters", hyperparameters))
+        given = masked(checks.settings("hyperparameters", hyperparameters))
         with Deadline(self._lock):
             self._hyperparameters.update(given)
         self._event("hyperparameters", {"hyperparameters": given})
@@ -242,7 +243,7 @@ class ControlPlane:
     def recovered(self, report: Mapping[str, Any], text: str) -> None:
         """Notes what was recovered of an attempt before this one."""
         self._event("recovered", report)
-        self._main.say(logging.WARNING, f"recovered {text}")
+        self._main.say(logging.WARNING, f"recovered {escape(text)}")
 
     def nonfinite(self, name: str, found: NonFinite) -> None:
         """Notes the first value of a metric that was NaN or infinite."""
@@ -335,7 +336,17 @@ class ControlPlane:
         self._recorded.remember(error, recorded, by_context=True)
         self._tell_error(recorded)
 
-    def _tell_error(self, recorded: RecordedError) -> None:
+    def _logged_exception(self, error: BaseException, level: int, function: str, message: str) -> None:
+        """An exception that the main log was given with a message, which alone stands there; unless it was recorded
+        before."""
+        if self._recorded.since(error, 0):
+            return
+        severity = next((name for name in reversed(SEVERITIES) if getattr(logging, name) <= level), SEVERITIES[0])
+        recorded = self._errors.record(error, function, {"logged": message}, severity)
+        self._recorded.remember(error, recorded, by_context=True)
+        self._tell_error(recorded, in_main_log=False)
+
+    def _tell_error(self, recorded: RecordedError, *, in_main_log: bool = True) -> None:
         """An error in the other outputs; inside a storm as seldom as in errors.log."""
         if not recorded.written:
             return
@@ -350,8 +361,8 @@ class ControlPlane:
             "repeated": recorded.count if recorded.count > 1 else None,
         }
         self._event("error", {**fields, "context": recorded.context}, level=log.severity)
-        self._tell(level, "error", fields)
-        self._say("error", fields, level)
+        self._tell(level, "error", fields, in_main_log=in_main_log)
+        self._say(log.severity.lower(), fields, level)
 
     # ---- the summary and the end ----
 
@@ -388,6 +399,7 @@ class ControlPlane:
         self.write_summary(sync=True)
         self._main.close()
         self._close_files()
+        self._silent = True
 
     def lost(self) -> dict[str, int]:
         """Entries that could not be written, by file name."""
@@ -446,17 +458,26 @@ class ControlPlane:
         self._events.emit(name, fields, seq=self._link.seq(), level=level)
 
     def _tell(
-        self, level: int, what: str, fields: Mapping[str, Any], ring_fields: Mapping[str, Any] | None = None
+        self,
+        level: int,
+        what: str,
+        fields: Mapping[str, Any],
+        ring_fields: Mapping[str, Any] | None = None,
+        *,
+        in_main_log: bool = True,
     ) -> None:
         """A line in the main log, and the same or a shorter one in the training log."""
-        self._main.say(level, f"{what} {fields_text(fields)}".rstrip())
+        if in_main_log:
+            self._main.say(level, f"{what} {fields_text(fields)}".rstrip())
         shown = fields if ring_fields is None else ring_fields
         self._link.line(level, clipped(f"{what} {fields_text(shown)}".rstrip()))
 
     def _say(
         self, what: str, fields: Mapping[str, Any] | None = None, level: int = logging.INFO, *, last: bool = False
     ) -> None:
-        self.console.say(f"{what} {fields_text(rounded(fields or {}))}".rstrip(), level, last=last)
+        # What reaches no file any more is not shown as if it did.
+        if not self._silent:
+            self.console.say(f"{what} {fields_text(rounded(fields or {}))}".rstrip(), level, last=last)
 
     def _open(self, path: Any) -> LineFile:
         file = LineFile(path, max_bytes=self._config.max_log_size, max_files=self._config.max_log_files)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._failpoints import failpoint
 from .._native import ffi
 
 _OLD = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -164,6 +165,7 @@ class Sink(ABC):
                 continue
             if found.st_size > cursor.length:
                 os.ftruncate(fd, cursor.length)
+                failpoint("recover_cut")
             return self._opened(fd, cursor.generation, path), found.st_size - cursor.length
         return None
 

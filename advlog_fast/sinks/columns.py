@@ -42,7 +42,8 @@ class SpoolInfo:
     first_seq: int
     records: int
     names: tuple[str | None, ...]
-    """By metric id; None for an id without a metric in this spool."""
+    """By metric id; None for an id that no whole record of this spool has a value under: a spool begins with every
+    name that the ring knows, those of the other stream among them."""
     whole_bytes: int
     """The whole records, from the start; what follows them is torn, or damaged."""
     total_bytes: int
@@ -50,7 +51,7 @@ class SpoolInfo:
     """What follows the whole records is nothing that a drain writes."""
 
     def metric_names(self) -> tuple[str, ...]:
-        """The metrics beside the guide's, in the order of their first use."""
+        """The metrics beside the guide's that have values here, in the order of the run's first use."""
         taken = RESERVED_NAMES.union(CORE_METRICS)
         return tuple(dict.fromkeys(name for name in self.names if name is not None and name not in taken))
 
@@ -171,6 +172,8 @@ def _fill(file: io.FileIO, into: memoryview) -> int:
 
 
 def _name(scan: Any, metric_id: int) -> str | None:
+    if not lib.advlog_scan_uses(scan, metric_id):
+        return None
     text = ffi.new("char[]", lib.ADVLOG_MAX_NAME_BYTES)
     size = lib.advlog_scan_name(scan, metric_id, text)
     return None if size < 0 else ffi.buffer(text, size)[:].decode(errors="replace")

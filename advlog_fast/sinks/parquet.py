@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._failpoints import failpoint
 from .._native import lib
 from .._paths import RunPaths
 from .columns import SpoolInfo, columns_schema, core_columns, scan_spool, spool_batches
@@ -63,7 +64,7 @@ def seal_spool(
     It may be killed anywhere and called again: the part appears whole, by a rename, before the spool goes. A
     spool whose part stands already is only removed. A damaged one is sealed up to the damage and set aside.
 
-    :param declared: metric names that get a column from the run's first part on.
+    :param declared: metric names that get a column of the metrics' dataset from the run's first part on.
     :returns: the part; None for a spool without records, which is removed.
     :raises OSError: the disk failed, or another run's file stands in the part's place; the spool is kept.
     """
@@ -77,13 +78,17 @@ def seal_spool(
             paths = replace(paths, rank=info.rank)
             target = paths.part(info.stream, info.attempt, part)
             if not _stands(target, info):
-                names = frozen_columns(paths, info.stream, (*declared, *info.metric_names()))
+                first = declared if info.stream == "metrics" else ()
+                names = frozen_columns(paths, info.stream, (*first, *info.metric_names()))
                 temporary = paths.temporary / f"{spool.stem}-{os.getpid()}.parquet"
                 _make_folder(paths.temporary)
                 _make_folder(target.parent)
                 try:
+                    failpoint("seal_begin")
                     _write(file, info, names, temporary, row_group_rows)
+                    failpoint("seal_synced")
                     temporary.rename(target)
+                    failpoint("seal_renamed")
                 finally:
                     temporary.unlink(missing_ok=True)
                 sync_path(target.parent)
@@ -92,7 +97,9 @@ def seal_spool(
         set_aside = spool.with_name(spool.name + ".damaged")
         spool.rename(set_aside)
     else:
+        failpoint("seal_before_unlink")
         spool.unlink()
+        failpoint("seal_unlinked")
     return SealedPart(
         stream=info.stream,
         attempt=info.attempt,
@@ -124,7 +131,9 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
     try:
         sync_path(temporary)
         try:
+            failpoint("schema_written")
             os.link(temporary, path)
+            failpoint("schema_linked")
         except FileExistsError:
             pass
         except OSError as error:
@@ -243,4 +252,5 @@ def _write(file: Any, info: SpoolInfo, names: tuple[str, ...], path: Path, row_g
             writer.write_batch(batch, row_group_size=batch.num_rows)
             del batch  # its memory is about to be used again
         writer.close()
+    failpoint("seal_written")
     sync_path(path)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .._failpoints import failpoint
 from .._generations import generations, shift, trim
 from .base import OpenFile, Retired, Sink, is_file
 
@@ -65,7 +66,9 @@ class RotatedSink(Sink):
                 shift(self.path)
             else:
                 os.unlink(self.path)
+        failpoint("rotate_before_rename")
         os.rename(file.path, self.path)
+        failpoint("rotate_renamed")
         self.trim()
 
     def in_place(self, file: OpenFile) -> bool:
@@ -96,4 +99,5 @@ class RotatedSink(Sink):
         for path in trim(self.path, self.max_files, may_remove):
             gone = self._finished.pop(inodes.get(path, -1), None)
             if gone is not None:
+                failpoint("rotate_trimmed")
                 self.expired += gone.records

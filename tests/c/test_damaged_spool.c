@@ -1,44 +1,5 @@
 /* Whatever bytes a spool holds, scan and columns neither crash nor disagree: every byte flipped, and random slots. */
-#include "build_slots.h"
-
-/* Both passes over `count` slots; what the scan found whole, the columns must read. */
-static void read_spool(const void *slots, uint64_t count) {
-    advlog_scan *scan = advlog_scan_new();
-    CHECK(scan != NULL);
-    advlog_scan_feed(scan, slots, count / 2);
-    advlog_scan_feed(scan, (const char *)slots + count / 2 * ADVLOG_SLOT_BYTES, count - count / 2);
-    advlog_spool_info info;
-    advlog_scan_info(scan, &info);
-    CHECK(info.slots <= count && info.names <= ADVLOG_MAX_NAMES);
-    char name[ADVLOG_MAX_NAME_BYTES];
-    for (uint32_t id = 0; id < info.names; id++) CHECK(advlog_scan_name(scan, id, name) <= ADVLOG_MAX_NAME_BYTES);
-    advlog_scan_free(scan);
-
-    const int32_t column_of[] = {0, -1, 1};
-    advlog_columns *columns = advlog_columns_new(16, column_of, 3, 2, 0);
-    CHECK(columns != NULL);
-    uint64_t at = 0, rows = 0;
-    for (;;) {
-        at += advlog_columns_feed(columns, (const char *)slots + at * ADVLOG_SLOT_BYTES, info.slots - at);
-        advlog_column_buffers buffers;
-        advlog_columns_buffers(columns, &buffers);
-        CHECK(buffers.extra_offsets[buffers.rows] >= 0);
-        for (uint32_t row = 0; row < buffers.rows; row++) {
-            CHECK(buffers.extra_offsets[row] <= buffers.extra_offsets[row + 1]);
-            CHECK(buffers.unresolved_offsets[row] <= buffers.unresolved_offsets[row + 1]);
-        }
-        for (int32_t i = 0; i < buffers.extra_offsets[buffers.rows]; i++) CHECK(buffers.extra_ids[i] < ADVLOG_MAX_NAMES);
-        rows += buffers.rows;
-        if (buffers.stop != ADVLOG_COLUMNS_FULL) break;
-        advlog_columns_reset(columns);
-    }
-    CHECK_INT(info.slots, at);
-    CHECK_INT(info.records, rows);
-    /* And without the scan's word for it: all that there is. */
-    advlog_columns_reset(columns);
-    advlog_columns_feed(columns, slots, count);
-    advlog_columns_free(columns);
-}
+#include "read_spool.h"
 
 static void build_spool(slot_list *list) {
     slots_add_spool(list, ADVLOG_STREAM_METRICS, 1, 0, 0);
@@ -64,21 +25,21 @@ int main(void) {
         for (size_t i = 0; i < sizeof flips; i++) {
             memcpy(copy, list.slots, bytes);
             copy[at] ^= flips[i];
-            read_spool(copy, list.count);
+            read_spool(copy, list.count, list.count / 2);
         }
     }
     uint64_t state = 7;
     for (int round = 0; round < 3000; round++) {
         memcpy(copy, list.slots, bytes);
         for (int i = 0; i < 4; i++) copy[next_random(&state) % bytes] = (uint8_t)next_random(&state);
-        read_spool(copy, list.count - next_random(&state) % 3);
+        read_spool(copy, list.count - next_random(&state) % 3, list.count / 2);
     }
     for (int round = 0; round < 3000; round++) {
         /* Slots in any order: each is valid, the whole seldom. */
         for (uint64_t i = 0; i < list.count; i++)
             memcpy(copy + i * ADVLOG_SLOT_BYTES, &list.slots[i && round % 2 ? next_random(&state) % list.count : i], ADVLOG_SLOT_BYTES);
         for (uint64_t i = ADVLOG_SLOT_BYTES; round % 2 == 0 && i < bytes; i++) copy[i] = (uint8_t)(next_random(&state) % 18);
-        read_spool(copy, list.count);
+        read_spool(copy, list.count, list.count / 2);
     }
     free(copy);
     slots_free(&list);

@@ -74,6 +74,32 @@ static void torn_tail(void) {
     slots_free(&list);
 }
 
+/* A spool begins with the names of both streams: which of them are columns here, only the records can say. */
+static void used_ids(void) {
+    slot_list list = {0};
+    slots_add_spool(&list, ADVLOG_STREAM_METRICS, 1, 0, 0);
+    slots_add_name(&list, 5, "of the other stream");
+    slots_add_values(&list, ADVLOG_KIND_BATCH, SAMPLE_NS, 2, 10, value_of_id);
+    slots_add_values(&list, ADVLOG_KIND_METRICS, SAMPLE_NS, 20, 100, value_of_id); /* of three slots */
+    uint64_t whole = list.count;
+    slots_add_values(&list, ADVLOG_KIND_METRICS, SAMPLE_NS, 14, 200, value_of_id); /* of two */
+    for (int torn = 1; torn >= 0; torn--) {
+        for (uint64_t piece = 1; piece <= list.count; piece++) {
+            advlog_scan *scan;
+            advlog_spool_info info = scan_pieces(&list, list.count - (uint64_t)torn, piece, &scan);
+            CHECK_INT(torn ? whole : list.count, info.slots);
+            for (uint32_t id = 0; id < ADVLOG_MAX_NAMES; id++) {
+                bool wanted = (id >= 10 && id < 12) || (id >= 100 && id < 120) || (!torn && id >= 200 && id < 214);
+                CHECK_INT(wanted, advlog_scan_uses(scan, id));
+            }
+            CHECK_INT(0, advlog_scan_uses(scan, ADVLOG_MAX_NAMES));
+            CHECK_INT(0, advlog_scan_uses(scan, UINT32_MAX));
+            advlog_scan_free(scan);
+        }
+    }
+    slots_free(&list);
+}
+
 /* A valid spool of two records, the second of four slots; change() damages it. */
 static void check_damaged(void (*change)(slot_list *), uint64_t slots, uint64_t records) {
     slot_list list = {0};
@@ -131,6 +157,7 @@ static void damage(void) {
 int main(void) {
     whole_spool();
     torn_tail();
+    used_ids();
     damage();
     return 0;
 }

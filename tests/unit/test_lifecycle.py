@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from advlog_fast import AdvancedLogger, RunBusyError, read_jsonl
+from advlog_fast import AdvancedLogger, RunBusyError, TrainingProgressTracker, read_jsonl
 
 
 def summary(log_dir: Path, name: str = "life") -> dict[str, object]:
@@ -84,12 +85,111 @@ def test_a_second_logger_of_the_run_in_one_process_closes_the_first(tmp_path: Pa
     first.log_batch_progress(1, 1, 2, 0.5)
     with AdvancedLogger(tmp_path, "life", console="off") as second:
         second.log_batch_progress(1, 2, 2, 0.25)
-        with pytest.warns(RuntimeWarning, match="after close"):
+        with pytest.warns(RuntimeWarning, match="closed, superseded by attempt 2 .* after close"):
             first.log_batch_progress(1, 1, 1, 1.0)
         first.log_batch_progress(1, 1, 1, 1.0)
     health = first.health()
     assert (health.offered, health.accepted, health.dropped_at_entry["closed"]) == (3, 1, 2)
     assert [row["attempt"] for row in read_jsonl(tmp_path / "life_metrics.jsonl")] == [1, 2]
+
+
+def all_but_records(log: AdvancedLogger) -> None:
+    log.start_training({"a": 1})
+    log.start_epoch(1, 2)
+    log.log_hyperparameters({"a": 1})
+    log.log_model_info(object())
+    log.log_validation(1, {"accuracy": 1.0}, is_best=True)
+    log.log_event("late")
+    log.log_recovery("op", "again")
+    with log.training_context("late"):
+        log.log_error(ValueError("late"), "op")
+    log.end_epoch(1)
+    log.logger.warning("late")
+    TrainingProgressTracker(log).update_progress(1, 1, 1, 1)
+    log.end_training()
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_calls_after_the_close_warn_once_write_nothing_and_show_nothing(
+    tmp_path: Path, superseded: bool, capfd: pytest.CaptureFixture[str]
+):
+    log = AdvancedLogger(tmp_path, "life", console="plain")
+    inside = log.training_context("inside")
+    inside.__enter__()
+    second = AdvancedLogger(tmp_path, "life", console="off") if superseded else None
+    log.close()
+    before = {path: path.read_bytes() for path in tmp_path.glob("life_*.*") if path.is_file()}
+    capfd.readouterr()
+    with pytest.warns(RuntimeWarning, match="superseded by attempt 2" if superseded else "closed: ") as caught:
+        all_but_records(log)
+        all_but_records(log)
+        inside.__exit__(ValueError, ValueError("late"), None)
+    assert [str(warning.filename) for warning in caught] == [__file__]
+    assert {path: path.read_bytes() for path in before} == before
+    assert capfd.readouterr().err == ""
+    if second is not None:
+        second.close()
+
+
+def test_an_attempt_that_is_superseded_in_its_middle_was_interrupted(tmp_path: Path):
+    for ended, status in ((False, "interrupted"), (True, "completed")):
+        first = AdvancedLogger(tmp_path, "life", console="off")
+        first.start_training()
+        if ended:
+            first.end_training()
+        with AdvancedLogger(tmp_path, "life", console="off"):
+            assert first.health().status == status
+    files = tmp_path.glob("life_events.jsonl*")
+    ends = [row["status"] for file in files for row in read_jsonl(file, rotated=False) if row["event"] == "attempt_end"]
+    assert sorted(ends) == ["completed", "completed", "completed", "interrupted"]
+
+
+def test_a_call_with_more_new_names_than_are_left_uses_up_none(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "life", console="off", parquet=False) as log:
+        log.log_metrics({f"a{n}": n for n in range(1000)})
+        with pytest.raises(ValueError, match=r"^metrics: expected at most 1024 different names"):
+            log.log_metrics({f"b{n}": n for n in range(25)})
+        with pytest.raises(ValueError, match="of 64 KiB in all"):
+            log.log_metrics({"c" * 250 + str(n): n for n in range(10, 20)} | {f"{n:0250}": n for n in range(240)})
+        log.log_metrics({f"d{n}": n for n in range(24)} | {"a1": 1, "loss": 0.5})
+    (_, row) = read_jsonl(tmp_path / "life_metrics.jsonl")
+    assert row["d23"] == 23
+
+
+@pytest.mark.parametrize("output", ["text", "jsonl", "parquet"])
+def test_paths_name_the_outputs_that_are_written(tmp_path: Path, output: str):
+    with AdvancedLogger(tmp_path, "life", console="off", **{output: False}) as log:  # type: ignore[arg-type]
+        log.log_batch_progress(1, 1, 1, 0.5)
+        log.log_memory_usage()
+    missing = {
+        "text": {"training_log"},
+        "jsonl": {"metrics_jsonl", "system_jsonl"},
+        "parquet": {"metrics_parquet", "system_parquet"},
+    }[output]
+    logs = {"main_log", "training_log", "errors_log", "events_jsonl", "summary"}
+    streams = {"metrics_jsonl", "metrics_parquet", "system_jsonl", "system_parquet"}
+    assert set(log.paths) == (logs | streams) - missing
+    assert all(path.exists() for path in log.paths.values())
+
+
+def test_another_ranks_paths_name_a_training_log_only_where_it_writes_one(tmp_path: Path):
+    for text_ranks in ("rank0", "all"):
+        with AdvancedLogger(tmp_path, "life", console="off", rank=1, text_ranks=text_ranks) as log:
+            assert ("training_log" in log.paths) == (text_ranks == "all")
+
+
+def test_the_main_log_can_be_told_another_level(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "life", console="off", log_level="WARNING") as log:  # type: ignore[arg-type]
+        assert log.log_level == logging.WARNING
+        log.logger.setLevel(logging.DEBUG)
+        log.logger.debug("now")
+    assert " DEBUG now\n" in (tmp_path / "life_main.log").read_text()
+
+
+def test_without_any_output_records_are_counted(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "life", console="off", text=False, jsonl=False, parquet=False) as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+    assert summary(tmp_path)["total_metrics"] == 1
 
 
 def test_a_run_that_another_live_process_logs_is_refused_naming_its_pid(tmp_path: Path):

@@ -69,6 +69,22 @@ CALLS: dict[str, tuple[Callable[[AdvancedLogger], Any], type[Exception], str]] =
         r"^error: expected an exception or a string, got int 5$",
     ),
     "no mapping": (lambda log: log.log_metrics(5), TypeError, r"^metrics: expected a mapping"),  # type: ignore[arg-type]
+    "no value": (lambda log: log.log_metrics({}), ValueError, r"^metrics: expected at least one value, got dict \{\}$"),
+    "no value that is given": (
+        lambda log: log.log_metrics({"a": None, "deep": {"b": None}}, step=3),
+        ValueError,
+        r"^metrics: expected at least one value",
+    ),
+    "a name twice": (
+        lambda log: log.log_metrics({"g/a": 1, "g": {"a": 2}}),
+        ValueError,
+        r"^metrics: expected each name once, .* got str 'g/a'$",
+    ),
+    "a level set later": (
+        lambda log: setattr(log, "log_level", 10),
+        AttributeError,
+        r"log_level",
+    ),
     "no batch_time": (
         lambda log: log.log_performance_metrics(),  # type: ignore[call-arg]
         TypeError,
@@ -96,12 +112,21 @@ OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         r"^experiment_name: .*\(such as 'x'\), got str '\.\./x'$",
     ),
     "a name with a NUL": ({"experiment_name": "a\0b"}, ValueError, r"^experiment_name: "),
-    "a device of Windows": ({"experiment_name": "CON"}, ValueError, r"^experiment_name: .*'run_CON'"),
+    "a device of Windows": (
+        {"experiment_name": "CON"},
+        ValueError,
+        r"^experiment_name: .* not a device name of Windows \(such as 'run_CON'\)",
+    ),
     "a name of 4 KB": ({"experiment_name": "x" * 4096}, ValueError, r"^experiment_name: "),
     "a name written right to left": ({"experiment_name": "\u202egpj"}, ValueError, r"^experiment_name: "),
     "no size": ({"max_log_size": 0}, ValueError, r"^max_log_size: expected an integer from 1024 .*, got int 0$"),
     "no files": ({"max_log_files": 0}, ValueError, r"^max_log_files: expected an integer from 1 "),
-    "an unknown level": ({"log_level": "LOUD"}, TypeError, r"^log_level: expected a level .*, got str 'LOUD'$"),
+    "an unknown level": (
+        {"log_level": "LOUD"},
+        ValueError,
+        r"^log_level: expected a number or one of DEBUG, .*, got str 'LOUD'$",
+    ),
+    "no level": ({"log_level": 1.5}, TypeError, r"^log_level: expected a level .*, got float 1\.5$"),
     "an unknown overflow": (
         {"overflow": "spill"},
         ValueError,

@@ -151,3 +151,22 @@ def test_every_reader_sees_the_attempt(grown: Path, reader: str):
     else:
         found = ds.dataset(folder, partitioning="hive").to_table()["attempt"].to_pylist()
     assert [int(value) for value in found] == [1] * 30
+
+
+def test_a_metric_is_a_column_of_the_stream_that_has_it_and_of_no_other(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "streams", console="off", memory_interval_s=0, metrics=("declared",)) as log:
+        log.log_batch_progress(1, 1, 1, 0.5, mine=2.0)
+        log.log_memory_usage()
+        log.log_performance_metrics(0.25)
+        unsealed = read_run(tmp_path, "streams")
+        assert log.flush()
+        assert "mine" not in unsealed.system.column_names
+        assert "cpu_memory_gb" not in unsealed.metrics.column_names
+    run = read_run(tmp_path, "streams")
+    assert {"declared", "mine"} <= {*run.metrics.column_names}
+    assert not {"declared", "mine"} & {*run.system.column_names}
+    assert "cpu_memory_gb" in run.system.column_names
+    assert "cpu_memory_gb" not in run.metrics.column_names
+    for stream in ("metrics", "system"):
+        schema = ds.dataset(log.paths[f"{stream}_parquet"], format="parquet").schema.names
+        assert ("mine" in schema, "cpu_memory_gb" in schema) == (stream == "metrics", stream == "system")

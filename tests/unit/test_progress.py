@@ -22,7 +22,7 @@ class Logger:
         self.told: list[tuple] = []
 
     @property
-    def _control(self) -> Logger:
+    def _plane(self) -> Logger:
         return self
 
     def milestone(self, scope, percent, epoch, batch, total_batches, rate, eta_s) -> None:

@@ -293,9 +293,14 @@ class TestReadRun:
         assert isinstance(caught.value, AdvlogError)
 
     def test_a_directory_without_runs_says_so(self, tmp_path):
-        for directory in (tmp_path, tmp_path / "nowhere"):
-            with pytest.raises(RunNotFoundError, match=r"got 'experiment'; there are no runs$"):
-                read_run(directory)
+        with pytest.raises(RunNotFoundError, match=r"got 'experiment'; there are no runs$"):
+            read_run(tmp_path)
+
+    def test_a_directory_that_is_not_there_is_named(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        for name, why in (("nowhere", "does not exist"), ("file", "is no directory")):
+            with pytest.raises(RunNotFoundError, match=rf"^log_dir: expected .*{name}', which {why}$"):
+                read_run(tmp_path / name)
 
     def test_a_name_that_no_run_can_have_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="experiment_name: expected"):

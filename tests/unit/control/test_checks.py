@@ -1,7 +1,10 @@
 """Arguments: what is taken, and what is said of the rest."""
 
+import argparse
+import dataclasses
 import math
 import re
+import types
 from decimal import Decimal
 from fractions import Fraction
 
@@ -60,6 +63,7 @@ def test_a_metric_of_a_wrong_type_is_named_with_its_place(metrics, message):
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
+        ({"g/a": 1, "g": {"a": 2}}, "metrics: expected each name once, nested ones written with '/', got str 'g/a'"),
         ({"a": 2**53 + 1}, "metrics['a']: expected a number that float64 can hold"),
         ({"a": 10**400}, "metrics['a']: expected a number that float64 can hold"),
         ({"": 1}, "metrics: a metric's name: expected valid Unicode that is not empty, got str ''"),
@@ -69,6 +73,26 @@ def test_a_metric_of_a_wrong_type_is_named_with_its_place(metrics, message):
 def test_a_metric_that_cannot_be_kept_is_named(metrics, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         checks.metric_values("metrics", metrics)
+
+
+@dataclasses.dataclass
+class Settings:
+    lr: float = 0.1
+
+
+class Slotted:
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("given", [{"lr": 0.1}, argparse.Namespace(lr=0.1), types.SimpleNamespace(lr=0.1), Settings()])
+def test_settings_are_a_mapping_or_the_attributes_of_an_object(given):
+    assert checks.settings("config", given) == {"lr": 0.1}
+
+
+@pytest.mark.parametrize("given", [None, 5, "lr=0.1", [("lr", 0.1)], Settings, math, print, lambda: None, Slotted()])
+def test_what_has_no_settings_is_refused(given):
+    with pytest.raises(TypeError, match=r"^config: expected a mapping, or an object whose attributes are the settings"):
+        checks.settings("config", given)
 
 
 def test_a_flag_may_be_what_a_comparison_of_numpy_gives():

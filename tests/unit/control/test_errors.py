@@ -98,6 +98,7 @@ class TestRecord:
         assert sum("forged" in line and not line.startswith("context ") for line in below) == 1
         for line in physical_lines(path)[1:]:
             assert line.startswith("  | ")
+        assert strict_json(below[0].removeprefix("context ")) == {FORGED: FORGED, "epoch": FORGED}
 
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
     def test_a_group_shows_the_errors_in_it(self, recorder, path):

@@ -19,9 +19,9 @@ def path(tmp_path):
 def open_log(path):
     made = []
 
-    def make(level=logging.INFO, capture=False):
+    def make(level=logging.INFO, capture=False, **options):
         file = LineFile(path, max_bytes=1 << 20, max_files=3)
-        log = MainLog(file, "run", level, capture)
+        log = MainLog(file, "run", level, capture, **options)
         made.append((log, file))
         return log
 
@@ -43,15 +43,25 @@ def test_a_forged_message_is_one_line(open_log, path):
     assert line.text == "a\\r\\nERROR forged\\x1b[2J\\x00"
 
 
-def test_a_traceback_is_on_the_same_line(open_log, path):
+def test_an_exception_is_told_of_and_the_line_holds_its_message_alone(open_log, path):
+    told = []
+    log = open_log(on_error=lambda *found: told.append(found))
     try:
         int("seven")
-    except ValueError:
-        open_log().logger.exception("failed", stack_info=True)
+    except ValueError as error:
+        log.logger.exception("failed\nat once")
+        log.logger.warning("again", exc_info=error)
+        log.logger.warning("none", exc_info=(None, None, None))
+        function = "test_an_exception_is_told_of_and_the_line_holds_its_message_alone"
+        wanted = [(error, logging.ERROR, function, "failed\nat once"), (error, logging.WARNING, function, "again")]
+        assert told == wanted
+    assert [line.text for line in text_lines(path)] == ["failed\\nat once", "again", "none"]
+
+
+def test_a_stack_is_on_the_same_line(open_log, path):
+    open_log().logger.info("here", stack_info=True)
     (line,) = text_lines(path)
-    assert line.text.startswith("failed\\nTraceback (most recent call last):\\n")
-    assert "ValueError: invalid literal" in line.text
-    assert "Stack (most recent call last):" in line.text
+    assert line.text.startswith("here\\nStack (most recent call last):\\n")
 
 
 def test_messages_below_the_level_are_left_out(open_log, path):
@@ -60,6 +70,23 @@ def test_messages_below_the_level_are_left_out(open_log, path):
     log.say(logging.INFO, "no")
     log.logger.warning("yes")
     assert [line.text for line in text_lines(path)] == ["yes"]
+
+
+def test_the_level_of_the_logger_can_be_changed_and_not_that_of_what_is_captured(open_log, path):
+    log = open_log(capture=True)
+    log.logger.setLevel(logging.DEBUG)
+    log.logger.debug("own")
+    other = logging.getLogger("chatty")
+    other.setLevel(logging.DEBUG)
+    other.debug("no")
+    other.setLevel(logging.NOTSET)
+    assert [line.text for line in text_lines(path)] == ["own"]
+
+
+def test_a_line_that_is_said_is_escaped_already(open_log, path):
+    said = r'options x="[\"a\\b\"]"'
+    open_log().say(logging.INFO, said)
+    assert text_lines(path)[0].text == said
 
 
 def test_a_message_that_cannot_be_formatted_is_written_as_it_came(open_log, path, capsys):

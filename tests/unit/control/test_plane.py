@@ -1,5 +1,6 @@
 """The control plane on real files: what each call leaves in which of them."""
 
+import argparse
 import asyncio
 import io
 import logging
@@ -7,10 +8,11 @@ import math
 import signal
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
-from run_files import error_entries, json_lines, physical_lines, strict_json, text_lines
+from run_files import error_entries, json_lines, physical_lines, strict_json, text_lines, unescape
 
 from advlog_fast._paths import RunPaths
 from advlog_fast.config import LoggerConfig
@@ -20,6 +22,8 @@ from advlog_fast.ranks import RunIdentity
 from advlog_fast.snapshots import EpochTotals, Health, MetricStats, NonFinite, SinkHealth, Totals
 
 FORGED = "a\r\nERROR forged\x1b[2J\x00"
+ESCAPED = r'a "b" c\\d\ne\x1b'
+QUOTED = r'"a \"b\" c\\d\ne\x1b"'
 
 
 class RecordedLink:
@@ -120,6 +124,13 @@ class TestTraining:
         assert run.summary()["final_metrics"] == {"final_loss": 0.5, "best": None, "note": FORGED}
         plane.log_event("after")
         assert run.events("after")
+
+    def test_settings_may_be_the_attributes_of_an_object(self, run, plane):
+        plane.start_training(argparse.Namespace(lr=0.1, api_key="s3cret"))
+        plane.log_hyperparameters(types.SimpleNamespace(depth=4))
+        (started,), (given,) = run.events("training_start"), run.events("hyperparameters")
+        assert started["config"] == {"lr": 0.1, "api_key": "***"}
+        assert given["hyperparameters"] == {"depth": 4}
 
     def test_the_duration_stands_still_after_the_end_and_begins_anew_with_a_start(self, run, plane):
         plane.start_training()
@@ -227,6 +238,20 @@ class TestFacts:
         assert run.texts() == ["mine name=n seq=7 self=1 level=x"]
 
     @pytest.mark.torch
+    def test_quotes_backslashes_and_line_breaks_are_escaped_once_in_names_and_values(self, run, plane):
+        odd = 'a "b" c\\d\ne\x1b'
+        plane.log_event(odd, **{odd: odd})
+        plane.log_hyperparameters({odd: odd, "deep": {odd: [odd]}})
+        (logged,) = (text for text in run.main() if text.startswith("a "))
+        assert logged == run.texts()[-1]
+        assert logged == f"{ESCAPED} {QUOTED}={QUOTED}"
+        assert unescape(ESCAPED) == odd
+        (given,) = (text for text in run.main() if text.startswith("hyperparameters "))
+        start = f"hyperparameters {QUOTED}={QUOTED} deep="
+        assert given.startswith(start)
+        assert strict_json(unescape(given[len(start) :])[1:-1]) == {odd: [odd]}
+        assert json_lines(run.paths.events_jsonl)[-1]["hyperparameters"] == {odd: odd, "deep": {odd: [odd]}}
+
     def test_a_model_is_described(self, run, plane):
         import torch
 
@@ -313,6 +338,39 @@ class TestErrors:
         assert len(run.events("error")) == 5 + 7
         assert run.events("error")[-1]["repeated"] == 512
 
+    def test_an_exception_given_to_the_main_log_is_an_error_once_by_its_level(self, run, plane):
+        def train_step():
+            try:
+                int("seven")
+            except ValueError as error:
+                plane.logger.warning("step %d failed", 3, exc_info=True)
+                plane.logger.exception("again")
+                plane.log_error(error, "step", {"batch": 3}, "WARNING")
+
+        train_step()
+        assert [text for text in run.main() if not text.startswith(("attempt_start", "options"))] == [
+            "step 3 failed",
+            "again",
+        ]
+        first, added = error_entries(run.paths.errors_log)
+        assert first[0].level == "WARNING"
+        assert "operation=train_step type=ValueError" in first[0].text
+        assert first[1][0] == 'context {"logged":"step 3 failed"}'
+        assert first[1][-1].startswith("ValueError: invalid literal")
+        assert "reported again on its way out" in added[1][-1]
+        assert [event["level"] for event in run.events("error")] == ["WARNING"]
+        plane.write_summary()
+        assert run.summary()["total_errors"] == 1
+
+    @pytest.mark.parametrize(("severity", "shown"), [("debug", False), ("warning", True), ("CRITICAL", True)])
+    def test_the_console_says_the_severity_of_an_error_and_hides_what_is_below_the_level(
+        self, run, plane, severity, shown
+    ):
+        plane.log_error("x", severity=severity)
+        assert (f"[advlog] {severity.lower()} id=e1 " in run.shown.getvalue()) == shown
+        assert ("id=e1" in run.shown.getvalue()) == shown
+        assert len(error_entries(run.paths.errors_log)) == 1
+
     @pytest.mark.parametrize(
         ("kind", "status", "outcome"),
         [
@@ -385,14 +443,17 @@ class TestMisuse:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda p: p.start_training([1]), "config: expected a mapping, got list"),
+            (
+                lambda p: p.start_training([1]),
+                "config: expected a mapping, or an object .*, got list",
+            ),
             (lambda p: p.end_training(0.5), "final_metrics: expected a mapping, got float"),
             (lambda p: p.start_epoch("1"), "epoch: expected an integer, got str '1'"),
             (lambda p: p.start_epoch(1, 2.5), "total_epochs: expected an integer, got float 2.5"),
             (lambda p: p.end_epoch(1, {"a": "b"}), r"metrics\['a'\]: expected a number, got str 'b'"),
             (lambda p: p.log_validation(1, None), "metrics: expected a mapping, got NoneType"),
             (lambda p: p.log_validation(1, {}, "yes"), "is_best: expected True or False, got str 'yes'"),
-            (lambda p: p.log_hyperparameters(7), "hyperparameters: expected a mapping, got int 7"),
+            (lambda p: p.log_hyperparameters(7), "hyperparameters: expected a mapping, or an object .*, got int 7"),
             (lambda p: p.log_model_info(None), "model: expected a model, got NoneType"),
             (lambda p: p.log_error(7), "error: expected an exception or a string, got int 7"),
             (lambda p: p.log_error(ValueError(), 7), "operation: expected a string, got int 7"),

@@ -1,0 +1,28 @@
+"""`advlog verify DIR`: look whether every record that was accepted is in every output, once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..verification import tally, verify
+
+HELP = "find records that are missing or doubled, and damaged files"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs")
+    parser.add_argument("--name", help="one run only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: everything is there, or a counter explains its absence; 1: something is not explained; 2: no directory."""
+    try:
+        findings = verify(args.log_dir, args.name)
+    except FileNotFoundError as error:
+        print(f"advlog verify: {error}", file=sys.stderr)
+        return 2
+    for finding in findings:
+        print(finding)
+    print(tally(findings))
+    return int(any(not finding.explained for finding in findings))

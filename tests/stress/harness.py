@@ -1,0 +1,214 @@
+"""What the fault tests share: runs that are killed, and the oracle of what must have survived."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from stress.zygote import SLOT
+
+from advlog_fast._generations import generations
+from advlog_fast.recovery import recover
+from advlog_fast.verification import Finding, verify
+
+PATIENCE_S = 120.0
+"""Ends a test that hangs; nothing is measured with it, so it may be far more than any machine needs."""
+
+KEEP_ALL = {"max_log_files": 1_000_000}
+
+
+class Zygote:
+    """Forks a child for each task: see zygote.py."""
+
+    def __init__(self, folder: Path, package: Path | None = None, environ: dict[str, str] | None = None) -> None:
+        env = {**os.environ, **(environ or {})}
+        if package is not None:
+            env["PYTHONPATH"] = str(package)
+        self._stderr = folder / "zygote.stderr"
+        with self._stderr.open("w") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=env,
+                text=True,
+                bufsize=1,
+            )
+        self.pid = 0
+
+    def start(self, task: dict[str, Any]) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        self.pid = self._answer("pid")
+        return self.pid
+
+    def wait(self) -> int:
+        """The exit status of the task's child; -9 for a SIGKILL."""
+        return self._answer("status")
+
+    def run(self, task: dict[str, Any]) -> int:
+        self.start(task)
+        return self.wait()
+
+    def _answer(self, name: str) -> int:
+        stdout = self._process.stdout
+        assert stdout is not None
+        if not select.select([stdout], [], [], PATIENCE_S)[0]:
+            os.kill(self.pid, signal.SIGABRT)
+            raise AssertionError("a task hangs")
+        line = stdout.readline()
+        assert line, self._stderr.read_text()
+        return int(json.loads(line)[name])
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(PATIENCE_S)
+        self._process.stdout.close()
+
+
+class Trial:
+    """One run: its folders, its words of acknowledgement, and what is to be true of it in the end."""
+
+    def __init__(self, folder: Path, **task: Any) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.log_dir = folder / "logs"
+        self.ring_dir = Path(_shared(folder))
+        folder.mkdir(parents=True)
+        self.stderr = folder / "stderr"
+        self.report_path = folder / "report.json"
+        self._acknowledged = folder / "acknowledged"
+        self._acknowledged.write_bytes(bytes(4096))
+        with self._acknowledged.open("r+b") as file:
+            self._words = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+        self.task = {
+            "run": "log",
+            "log_dir": str(self.log_dir),
+            "acknowledged": str(self._acknowledged),
+            "stderr": str(self.stderr),
+            "report": str(self.report_path),
+            **task,
+            "options": {"ring_dir": str(self.ring_dir), **KEEP_ALL, **task.get("options", {})},
+        }
+
+    @property
+    def phase(self) -> int:
+        """0: starting; 1: logging; 2: all is logged."""
+        return self._words[0]
+
+    def acknowledged(self, thread: int = 1) -> int:
+        """The last record of the thread whose call has returned."""
+        return self._words[thread * SLOT // 8]
+
+    def wait_for(self, phase: int = 1, records: int = 0) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while self.phase < phase or self.acknowledged() < records:
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.0005)
+
+    def report(self) -> dict[str, Any]:
+        found = json.loads(self.report_path.read_text())
+        assert isinstance(found, dict)
+        return found
+
+    def recovery(self, **more: Any) -> dict[str, Any]:
+        """The task that recovers it."""
+        return {**self.task, "run": "recover", "failpoint": None, **more}
+
+    def said(self) -> str:
+        return self.stderr.read_text() if self.stderr.exists() else ""
+
+    def check(self, *, in_flight: int = 1, threads: int = 1, status: str | None = None) -> None:
+        """Every acknowledged record is there once, in its thread's order, in every sink; at most `in_flight` beyond."""
+        check_records(self.log_dir, {t: self.acknowledged(t) for t in range(1, threads + 1)}, in_flight)
+        assert recover(self.log_dir) == [], "there is something left to recover"
+        # A ring that never came into sight holds nothing; its memory is still to be given back: see Ring.
+        left = [path.name for path in self.ring_dir.glob("[!.]*.ring")]
+        assert left == [], "a ring was left behind"
+        temporary = self.log_dir / ".advlog" / "run" / "tmp"
+        assert [p.name for p in temporary.glob("*.parquet")] == []
+        if status is not None:
+            assert json.loads((self.log_dir / "run_summary.json").read_text())["status"] == status
+
+    def clean(self) -> None:
+        shutil.rmtree(self.log_dir.parent, ignore_errors=True)
+        shutil.rmtree(self.ring_dir, ignore_errors=True)
+
+
+def _shared(folder: Path) -> str:
+    """A ring's folder of the trial's own, in shared memory where there is some."""
+    shared = Path("/dev/shm")  # noqa: S108 - a folder of this test's, under a name of its own
+    if not shared.is_dir():
+        return str(folder / "rings")
+    return str(shared / f"advlog-test-{os.getpid()}-{folder.name}")
+
+
+# -- the oracle ------------------------------------------------------------------------------------------------------
+
+
+def check_records(log_dir: Path, acknowledged: dict[int, int], in_flight: int = 1) -> None:
+    found = verify(log_dir)
+    assert unexplained(found) == [], "\n".join(map(str, found))
+    check_readable(log_dir)
+    for where, numbers in (
+        ("jsonl", lines_of(log_dir / "run_metrics.jsonl", rb'"epoch":(\d+),"batch":(\d+)')),
+        ("text", lines_of(log_dir / "run_training.log", rb" epoch=(\d+) batch=(\d+) ")),
+        ("parquet", parts_of(log_dir)),
+    ):
+        for thread, last in acknowledged.items():
+            got = numbers[thread]
+            assert last <= len(got) <= last + in_flight, f"{where}: {last} acknowledged, {len(got)} there"
+            if got != list(range(1, len(got) + 1)):
+                wrong = next(i for i, number in enumerate(got) if number != i + 1)
+                raise AssertionError(f"{where}, thread {thread}: {got[max(wrong - 2, 0) : wrong + 3]} at {wrong}")
+        assert set(numbers) <= set(acknowledged), f"{where}: records of threads {sorted(numbers)}"
+
+
+def unexplained(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in findings if not finding.explained]
+
+
+def check_readable(log_dir: Path) -> None:
+    """A plain reader of Parquet can read the folders as they are."""
+    for stream in ("metrics", "system"):
+        for part in sorted(log_dir.glob(f"run_{stream}.parquet/*/*")):
+            pq.read_table(part, partitioning=None)
+
+
+def lines_of(path: Path, pattern: bytes) -> dict[int, list[int]]:
+    """Each thread's numbers in the files of a rotated series, in order."""
+    numbers: defaultdict[int, list[int]] = defaultdict(list)
+    record = re.compile(pattern)
+    for file in (*generations(path), path):
+        if not file.exists():
+            continue
+        data = file.read_bytes()
+        assert not data or data.endswith(b"\n"), f"{file.name} ends inside a line"
+        for thread, number in record.findall(data):
+            numbers[int(thread)].append(int(number))
+    return numbers
+
+
+def parts_of(log_dir: Path) -> dict[int, list[int]]:
+    numbers: defaultdict[int, list[int]] = defaultdict(list)
+    for part in sorted(log_dir.glob("run_metrics.parquet/*/*.parquet")):
+        table = pq.read_table(part, columns=["epoch", "batch"], partitioning=None)
+        for thread, number in zip(table["epoch"].to_pylist(), table["batch"].to_pylist(), strict=True):
+            numbers[thread].append(number)
+    return numbers

@@ -1,0 +1,217 @@
+"""A process that has imported everything and forks a child for each task: a run to be killed costs milliseconds.
+
+It reads a JSON task a line on stdin, answers `{"pid": ...}` at once and `{"status": ...}` when the child has ended.
+The child's interpreter ends as any does: exit handlers run, and its own standard error goes to the task's file.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.compute
+import pyarrow.parquet  # noqa: F401 - imported here, so that no child has to
+
+import advlog_fast
+import advlog_fast.verification
+from advlog_fast import _failpoints, _ring, recovery
+from advlog_fast.recovery import recover
+
+SLOT = 64
+"""Bytes between two threads' words in the file of acknowledgements: a cache line each."""
+
+
+class Acknowledged:
+    """Numbers that a kill cannot take back: the parent's file, mapped. Word 0 says "ready"; thread t has word t."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "r+b") as file:
+            self._words = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+
+    def store(self, thread: int, number: int) -> None:
+        self._words[thread * SLOT // 8] = number
+
+
+def log_records(log: advlog_fast.AdvancedLogger, task: dict[str, Any], thread: int, store: Callable[..., None]) -> None:
+    """Numbers every record, and says so once its call has returned; every seventh takes two slots."""
+    extras = {f"extra_{i}": float(i) for i in range(6)}
+    rate = task.get("rate")
+    began = time.monotonic()
+    log_batch = log.log_batch_progress
+    last = task.get("records") or 1 << 62
+    for number in range(1, last + 1):
+        if number % 7 == 0:
+            log_batch(thread, number, None, number / 8, accuracy=0.5, **extras)
+        else:
+            log_batch(thread, number, None, number / 8)
+        store(thread, number)
+        if number % 500 == 0 and task.get("events"):
+            log.log_event("progress", number=number)
+        if rate and (ahead := number / rate - (time.monotonic() - began)) > 0:
+            time.sleep(ahead)
+
+
+def run_log(task: dict[str, Any]) -> None:
+    if "boot_id" in task:  # another machine, as far as a ring can tell
+        _ring.boot_id = recovery.boot_id = lambda: bytes.fromhex(task["boot_id"])
+    told = Acknowledged(task["acknowledged"])
+    log = advlog_fast.AdvancedLogger(
+        task["log_dir"], "run", console="off", memory_interval_s=0.05, overflow_timeout_s=None, **task.get("options", {})
+    )
+    told.store(0, 1)
+    threads = [
+        threading.Thread(target=log_records, args=(log, task, number, told.store), daemon=True)
+        for number in range(2, task.get("threads", 1) + 1)
+    ]
+    for thread in threads:
+        thread.start()
+    if task.get("exit_after_s"):
+        time.sleep(task["exit_after_s"])
+    else:
+        log_records(log, task, 1, told.store)
+        for thread in threads:
+            thread.join()
+    told.store(0, 2)
+    leave(task.get("ending", "close"), log)
+
+
+def leave(ending: str, log: advlog_fast.AdvancedLogger) -> None:
+    if ending == "close":
+        log.close()
+    elif ending == "exception":
+        raise RuntimeError("the end of the task")
+    elif ending == "sys.exit":
+        sys.exit(3)
+    elif ending == "os._exit":
+        os._exit(3)
+    elif ending == "SIGTERM":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    elif ending == "abort":
+        os.abort()
+    elif ending == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    # "return": the interpreter's own end
+
+
+def run_faulty(task: dict[str, Any]) -> None:
+    """Logs while the shim makes the disk fail; what the training saw goes into the task's report."""
+    told = Acknowledged(task["acknowledged"])
+    report: dict[str, Any] = {"raised": None, "slowest_s": 0.0, "slow": 0}
+    try:
+        log = advlog_fast.AdvancedLogger(
+            task["log_dir"], "run", console="off", memory_interval_s=0, **task.get("options", {})
+        )
+    except OSError as error:
+        mine = [t.name for t in threading.enumerate() if t.name.startswith("advlog")]
+        deadline = time.monotonic() + 10
+        while mine and time.monotonic() < deadline:
+            time.sleep(0.01)
+            mine = [t.name for t in threading.enumerate() if t.name.startswith("advlog")]
+        report |= {"construction": str(error), "threads": mine}
+        write_report(task, report)
+        return
+    told.store(0, 1)
+    patience_s = task.get("slow_s", 0.5)
+
+    def batches(first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            began = time.monotonic()
+            try:
+                log.log_batch_progress(1, number, None, number / 8)
+            except Exception as error:
+                report["raised"] = repr(error)
+            took = time.monotonic() - began
+            report["slowest_s"] = max(report["slowest_s"], took)
+            report["slow"] += took > patience_s
+            if number % 16 == 0:
+                time.sleep(0.001)
+
+    count = task["records"]
+    batches(1, count)
+    told.store(0, 2)  # the parent ends the fault now, if it lasts
+    deadline = time.monotonic() + 60
+    control = Shim(task["shim"]) if task.get("shim") else None
+    while control is not None and control.failing() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    report["resumed"] = False
+    number = count
+    while task.get("resume", True) and not report["resumed"] and time.monotonic() < deadline:
+        # A probe is the next record: a sink that was set aside comes back with one.
+        batches(number + 1, number + 20)
+        number += 20
+        time.sleep(0.05)
+        log.flush(5)
+        sinks = log.health().sinks.values()
+        report["resumed"] = not any(sink.set_aside for sink in sinks) and log.flush(5)
+    began = time.monotonic()
+    report["closed"] = log.close(task.get("close_timeout_s", 30))
+    report["close_s"] = time.monotonic() - began
+    health = log.health()
+    report["health"] = {"offered": health.offered, "accepted": health.accepted, "refused": dict(health.dropped_at_entry)}
+    report["sinks"] = {s.name: [s.accepted, s.written, s.dropped, s.expired, s.pending] for s in health.sinks.values()}
+    write_report(task, report)
+
+
+class Shim:
+    """The control block of io_shim.c: see there."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "r+b") as file:
+            self._words = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+
+    def failing(self) -> bool:
+        return self._words[0] != 0 and self._words[3] != 0
+
+
+def write_report(task: dict[str, Any], report: dict[str, Any]) -> None:
+    with open(task["report"], "w") as file:
+        json.dump(report, file)
+
+
+def run_recover(task: dict[str, Any]) -> None:
+    if "boot_id" in task:
+        _ring.boot_id = recovery.boot_id = lambda: bytes.fromhex(task["boot_id"])
+    write_report(task, {"found": [found.as_dict() for found in recover(task["log_dir"])]})
+
+
+RUNS = {"log": run_log, "recover": run_recover, "faulty": run_faulty}
+
+
+def in_child(task: dict[str, Any]) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    stderr = os.open(task["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(stderr, 2)
+    os.dup2(stderr, 1)
+    os.close(stderr)
+    setting = task.get("failpoint")
+    if setting:
+        os.environ[_failpoints.VARIABLE] = setting  # for C, which reads it at its first point
+        _failpoints.arm(setting)
+    RUNS[task["run"]](task)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    while line := sys.stdin.readline():
+        task = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            in_child(task)
+            return
+        answers.write(json.dumps({"pid": pid}) + "\n")
+        answers.flush()
+        _, status = os.waitpid(pid, 0)
+        answers.write(json.dumps({"status": os.waitstatus_to_exitcode(status)}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

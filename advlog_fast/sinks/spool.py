@@ -66,9 +66,7 @@ class SpoolSink(Sink):
         if retired.records:
             # Not `next_seq`: records dropped after its last one are in no spool.
             next_seq = retired.first_seq + retired.records
-            self._submit(
-                self.stream_name, retired.file.path, retired.file.generation, retired.first_seq, next_seq
-            )
+            self._submit(self.stream_name, retired.file.path, retired.file.generation, retired.first_seq, next_seq)
         else:
             os.unlink(retired.file.path)
         self.submitted = retired.file.generation

@@ -41,7 +41,7 @@ from .recovery import recover_rank
 from .sinks.base import Sink
 from .sinks.columns import STREAMS
 from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
-from .sinks.rotation import RotatedSink
+from .sinks.rotation import RotatedSink, join_left
 from .sinks.spool import SpoolSink
 from .sinks.text import TextSink
 from .snapshots import Health, Totals
@@ -88,6 +88,8 @@ class Session:
         undo.callback(self._rank_lock.release)
         failpoint("start_locked")
         recovered = recover_rank(paths)
+        for series in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl):
+            join_left(series, paths.temporary)
         failpoint("start_recovered")
         self.run = claim_attempt(paths, ranks)
         self._unsealed_before = any(paths.spools.glob(f"*-rank{ranks.rank:05d}-*.spool"))

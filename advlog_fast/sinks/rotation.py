@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,6 +39,7 @@ class RotatedSink(Sink):
         self._temporary = temporary
         self._may_expire = may_expire
         self._finished: dict[int, Retired] = {}
+        self._waiting: list[OpenFile] = []
 
     def limits(self) -> dict[str, int]:
         return {"max_bytes": self.max_bytes}
@@ -56,24 +58,20 @@ class RotatedSink(Sink):
             return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(1 << 20), b"")), None
 
     def begin(self, file: OpenFile) -> None:
-        if file.path.parent != self._temporary:
-            return  # adopted where it stands in the series
-        with contextlib.suppress(FileNotFoundError):
-            standing = os.lstat(self.path)
-            if not stat.S_ISREG(standing.st_mode):
-                raise OSError(errno.EINVAL, "expected a regular file", str(self.path))
-            if standing.st_size:
-                shift(self.path)
-            else:
-                os.unlink(self.path)
-        failpoint("rotate_before_rename")
-        os.rename(file.path, self.path)
-        failpoint("rotate_renamed")
+        if file.path.parent == self._temporary:  # else: adopted where it stands in the series
+            self._waiting.append(file)
+        self._join()
         self.trim()
 
+    def _join(self) -> None:
+        """Puts the files that wait for it into the series, in their order: one that the disk refused before, first."""
+        while self._waiting:
+            if is_file(self._waiting[0].path, self._waiting[0]):
+                join_series(self._waiting[0].path, self.path)
+            self._waiting.pop(0)
+
     def in_place(self, file: OpenFile) -> bool:
-        if not is_file(self.path, file) and is_file(file.path, file):
-            self.begin(file)  # the disk refused it before
+        self._join()
         return super().in_place(file)
 
     def place(self, file: OpenFile) -> Path:  # noqa: ARG002 - the latest file stands in one place
@@ -82,6 +80,7 @@ class RotatedSink(Sink):
     def settle(self, retired: Retired, last: bool) -> None:
         self._finished[retired.file.ino] = retired
         if last:
+            self._join()
             self.trim()
 
     def trim(self) -> None:
@@ -101,3 +100,39 @@ class RotatedSink(Sink):
             if gone is not None:
                 failpoint("rotate_trimmed")
                 self.expired += gone.records
+
+
+def join_series(file: Path, path: Path) -> None:
+    """Makes `file` the latest of the series of `path`; what stood there becomes generation 1.
+
+    :raises OSError: it could not be renamed, or something that is no regular file stands in its place.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        standing = os.lstat(path)
+        if not stat.S_ISREG(standing.st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file", str(path))
+        if standing.st_size:
+            shift(path)
+        else:
+            os.unlink(path)
+    failpoint("rotate_before_rename")
+    os.rename(file, path)
+    failpoint("rotate_renamed")
+
+
+def join_left(path: Path, temporary: Path) -> None:
+    """Puts files of the series that no sink could rename, and whose attempts have ended, into it; the empty ones,
+    opened ahead, go.
+
+    :raises OSError: one could not be renamed.
+    """
+    left = []
+    for file in temporary.glob(f"{path.name}.attempt*"):
+        number = re.fullmatch(re.escape(path.name) + r"\.attempt(\d+)-(\d+)", file.name)
+        if number:
+            left.append((int(number[1]), int(number[2]), file))
+    for _, _, file in sorted(left):
+        if file.stat().st_size:
+            join_series(file, path)
+        else:
+            file.unlink()

@@ -15,6 +15,10 @@ from .snapshots import Health
 _ACCOUNT = re.compile(r"attempt(\d+)-rank(\d+)\.json\Z")
 
 
+LOST = "lost"
+"""The status of an account that knows nothing: the ring that had the numbers was lost."""
+
+
 @dataclass(frozen=True)
 class SinkAccount:
     """Records of one destination: accepted = written + dropped + pending, and of those written, some expired

@@ -26,6 +26,8 @@ def lock_rank(paths: RunPaths) -> FileLock:
 
     :raises RunBusyError: another live process holds it.
     """
+    if FileLock.held_here(paths.lock):
+        raise RunBusyError(f"rank {paths.rank} of {paths.name!r} in {paths.log_dir} is being logged by this process")
     try:
         return FileLock(paths.lock)
     except LockedError as owner:
@@ -76,9 +78,10 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
 
 
 def _attempts(paths: RunPaths) -> list[int]:
-    """Those begun so far; the claims of their ranks lie beside them."""
-    files = paths.attempts.iterdir()
-    return [int(file.stem) for file in files if file.suffix == ".json" and file.stem.isdecimal()]
+    """The attempts that are claimed, and those whose parts stand: the claims may have been removed, or left behind."""
+    claimed = [int(entry.name[:-5]) for entry in paths.attempts.iterdir() if entry.name[:-5].isdigit()]
+    folders = [entry.name[8:] for stream in ("metrics", "system") for entry in paths.dataset(stream).glob("attempt=*")]
+    return claimed + [int(number) for number in folders if number.isdigit()]
 
 
 def _joins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:

@@ -8,12 +8,14 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._failpoints import failpoint
 from ._native import ffi, lib
 from ._ring import Ring
+from ._workers import Workers
 from .records import CORE_METRICS
 from .sinks.base import Cursor, OpenFile, Retired, Sink
 from .snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
@@ -21,9 +23,9 @@ from .snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, SinkHealt
 TICK_NS = 500_000_000
 """How often the drain's thread comes back to Python when nothing else asks for it."""
 
-DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
-"""Why a record never entered the ring, by the words of `Health.dropped_at_entry`."""
-
+_MOMENT_NS = 2_000_000
+_LOOK_NS = 50_000_000
+"""How often it looks for the rings of children, once there may be any."""
 _NANOSECONDS = 1_000_000_000
 _SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
 _BAD = {lib.ADVLOG_NAN: "nan", lib.ADVLOG_POSINF: "inf", lib.ADVLOG_NEGINF: "-inf"}
@@ -60,6 +62,11 @@ class Drain:
         """CPU seconds that the thread has used."""
         self._states: dict[int, int] = {}
         self._gone: set[tuple[int, int]] = set()
+        self._workers = Workers(ring, self._drain, on_fault)
+        self._looks = 0
+        self._look_due_ns = 0
+        self._look_every_ns = TICK_NS
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name="advlog-drain", daemon=True)
 
     # -- the drain's thread, or the closing one after it ---------------------------------------------------------
@@ -100,13 +107,19 @@ class Drain:
         return Cursor(c.position, c.next_seq, c.written, c.dropped, c.dev, c.ino, c.length, c.generation)
 
     def start(self) -> None:
+        self._workers.open()
+        _started.add(self)
         self._thread.start()
 
     def _run(self) -> None:
         why = 0
         due_ns = time.monotonic_ns() + TICK_NS
-        while not why & (lib.ADVLOG_DRAIN_STOPPED | lib.ADVLOG_DRAIN_DONE):
-            why = self._once(max(due_ns - time.monotonic_ns(), 0))
+        while not why & lib.ADVLOG_DRAIN_DONE and not self._ending:
+            why = self._once(max(min(due_ns, self._look_due_ns) - time.monotonic_ns(), 0))
+            if time.monotonic_ns() >= self._look_due_ns:
+                self._workers.look()
+                self._looks += 1
+                self._look_due_ns = time.monotonic_ns() + self._look_every_ns
             # By a clock of its own: files may ask for attention more often than the tick comes.
             if time.monotonic_ns() >= due_ns:
                 self._on_tick()
@@ -200,9 +213,36 @@ class Drain:
     # -- any thread ----------------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until what was accepted before is with the operating system, in every sink that works."""
-        position = lib.advlog_ring_write_pos(self.ring.handle)
-        return bool(lib.advlog_drain_wait(self._drain, position, _ns(timeout_s)) == lib.ADVLOG_OK)
+        """Waits until what was accepted before, of children too, is with the operating system, in every sink that
+        works."""
+        deadline = time.monotonic() + timeout_s
+        taken = self._take_over(deadline) if self._workers.any() else True
+        position, left_s = lib.advlog_ring_write_pos(self.ring.handle), deadline - time.monotonic()
+        return bool(lib.advlog_drain_wait(self._drain, position, _ns(left_s)) == lib.ADVLOG_OK) and taken
+
+    def expect_children(self) -> None:
+        """From here on there may be some that log."""
+        self._look_every_ns = _LOOK_NS
+        self._look_now()
+
+    def _look_now(self) -> None:
+        self._look_due_ns = 0
+        lib.advlog_drain_stop(self._drain)  # the run that goes on; the thread begins another
+
+    def _take_over(self, deadline: float) -> bool:
+        """Waits until what children were acknowledged is in the ring."""
+        if threading.current_thread() is self._thread or not self._thread.is_alive():
+            return False
+        seen = self._looks
+        self._look_now()
+        # The second look from here: the first may have begun before a child's ring was there.
+        while self._looks < seen + 2:
+            if time.monotonic() >= deadline or not self._thread.is_alive():
+                return False
+            if self._looks > seen:
+                self._look_now()
+            time.sleep(0.001)
+        return self._workers.wait(deadline)
 
     def rotate(self, sink: Sink, *, even_empty: bool = False) -> None:
         """Makes the sink end its file, if it has any records, or even if it has none."""
@@ -283,17 +323,26 @@ class Drain:
         False where the deadline (on `time.monotonic()`) came first; the files and the memory that a stuck drain may
         still use are then left open for good: a descriptor closed under it could become a user's checkpoint.
         """
-        lib.advlog_ring_close(self.ring.handle)
+        _started.discard(self)
+        self._ending = True
         lib.advlog_drain_stop(self._drain)
         if self._thread.ident is not None:
             self._thread.join(max(deadline - time.monotonic(), 0.0))
             if self._thread.is_alive():
+                lib.advlog_ring_close(self.ring.handle)
                 return False
+        family_done = self._workers.end(lambda: self._once(_MOMENT_NS), deadline)
+        lib.advlog_ring_close(self.ring.handle)
         done = False
         while not done and (left := deadline - time.monotonic()) > 0:
             done = bool(self._once(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
         self._settle_last()
-        return done
+        return done and family_done
+
+    @property
+    def lost_in_flight(self) -> int:
+        """Calls of children that the child's death cut short."""
+        return self._workers.lost_in_flight
 
     def _settle_last(self) -> None:
         """What the drain cannot write now stays in the ring; what it wrote is settled."""
@@ -306,8 +355,7 @@ class Drain:
                 if file.generation != info.cursor.generation:
                     sink.discard(file.fd)
                     continue
-                with contextlib.suppress(OSError):
-                    sink.close_file(file.fd)
+                sink.close_file(file.fd)
                 records = int(info.file_records)
                 with contextlib.suppress(OSError):
                     self._settle(sink, Retired(file, info.file_first_seq, info.cursor.next_seq, records), last=True)
@@ -323,6 +371,18 @@ class Drain:
         # The last reference went: no thread runs the drain or asks it anything, and after a drain that is stuck
         # its thread still holds one.
         lib.advlog_drain_free(self._drain)
+
+
+_started: weakref.WeakSet[Drain] = weakref.WeakSet()
+
+
+def expect_children() -> None:
+    """Tells every drain of this process that there may be children that log."""
+    for drain in list(_started):
+        drain.expect_children()
+
+
+os.register_at_fork(after_in_parent=expect_children)
 
 
 def _ns(seconds: float) -> int:

@@ -25,13 +25,15 @@ from typing import Any
 
 from ._accounts import Account, write_account
 from ._attempts import claim_attempt, lock_rank, restore_claims
-from ._drain import DROPS, Drain
+from ._drain import Drain
 from ._failpoints import failpoint
 from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
 from ._native import Producer, lib
+from ._overflow import Overflow
 from ._paths import RunPaths
-from ._ring import Ring, slots_for, slots_for_text
+from ._ring import DROPS, Ring, process_start, slots_for, slots_for_text
 from ._sealer import PartSchedule, Sealer
+from ._workers import Family, Worker, workers_folder
 from .config import LoggerConfig
 from .control.console import Console
 from .control.plane import ControlPlane
@@ -49,7 +51,6 @@ from .snapshots import Health, Totals
 SUMMARY_INTERVAL_S = 10.0
 SYNC_INTERVAL_S = 5.0
 _WATCH_S = 1.0
-_WAIT_SLICE_NS = 50_000_000
 
 
 class Session:
@@ -63,12 +64,18 @@ class Session:
         self.config = config
         self.pid = os.getpid()
         self._closing = threading.RLock()
+        self._closer = 0
+        self._ended = threading.Event()
+        self._complete = False
+        self.at_exit = False
+        """The interpreter's exit closes it."""
         self.closed = False
         """True from the first `close` on."""
         self.superseded_by: int | None = None
         """The attempt that another logger of this process began, and closed this one for."""
-        self._saturated = False
+        self._overflow = Overflow(config.overflow, config.overflow_timeout_s)
         self._drain: Drain | None = None
+        self._child: Worker | None = None
         self._last_totals = Totals()
         self._last_health: Health
         self._dropped_late = 0
@@ -97,6 +104,8 @@ class Session:
         ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir, options=options)
         undo.callback(ring.remove)
         failpoint("start_ring")
+        folder = workers_folder(ring.path) if ring.path else None
+        self.family = Family(config, paths, self.run, folder, process_start(self.run.pid))
 
         self.sealer: Sealer | None = None
         self._schedules: dict[SpoolSink, PartSchedule] = {}
@@ -194,27 +203,37 @@ class Session:
     def _wait_for_room(self, slots: int) -> bool:
         """Whether to try again. Never waits on a thread that the drain may wait for."""
         drain = self._drain
-        if drain is None or self.config.overflow == "drop_newest" or _on_thread("advlog-drain", "advlog-sealer"):
+        if drain is None or _on_thread("advlog-drain", "advlog-sealer"):
             return False
-        ring = drain.ring
-        if self._saturated:
-            # One wait has run out: do not wait again until half of the ring is free.
-            if ring.used() > ring.slots // 2:
-                return False
-            self._saturated = False
-        limit_s = self.config.overflow_timeout_s
-        deadline = None if limit_s is None else time.monotonic() + limit_s
-        while True:
-            left_ns = _WAIT_SLICE_NS if deadline is None else int((deadline - time.monotonic()) * 1e9)
-            if left_ns <= 0:
-                self._saturated = True
-                return False
-            # Back in Python after each slice, signals are handled.
-            if lib.advlog_wait_room(ring.handle, slots, min(left_ns, _WAIT_SLICE_NS)) != lib.ADVLOG_TIMEOUT:
-                return True
+        return self._overflow.wait(drain.ring, slots)
+
+    def admit(self, producer: Producer) -> tuple[str, str] | None:  # noqa: ARG002 - it is bound already
+        """Whether a record may be logged: None, else it is counted, and the kind and the text of a warning."""
+        if not self.closed:
+            return None
+        self.count_drop("closed")
+        return "closed", self.after_close()
+
+    def after_close(self) -> str:
+        """What is said to whoever logs after the end."""
+        by = self.superseded_by
+        why = "" if by is None else f", superseded by attempt {by} of a newer logger of the run"
+        reach = "what it is given after close() reaches no file, and its records are counted"
+        return f"this logger was closed{why}: {reach}"
+
+    def in_child(self) -> Worker:
+        """What stands for the session in a process that this one has forked."""
+        child = self._child
+        if child is None or child.pid != os.getpid():
+            refused = ("closed", self.after_close()) if self.closed else None
+            child = self._child = Worker(self.family, refused)
+        return child
 
     def line(self, level: int, text: str) -> None:
         """A line for the training log, in the order of the records."""
+        if os.getpid() != self.pid:
+            self.in_child().line(level, text)
+            return
         drain = self._drain
         if drain is None:
             self.count_drop("closed")
@@ -326,7 +345,10 @@ class Session:
             return
         if now >= self._watch_due:
             self._watch_due = now + _WATCH_S
-            self._watch(drain)
+            try:
+                self._watch(drain)
+            except OSError as error:  # such as a parent folder that may not be entered any more
+                self._fault(f"{error.filename}: {error.strerror}")
         for sink, schedule in self._schedules.items():
             generation, records = drain.file_state(sink)
             if schedule.due(now, generation, records):
@@ -432,13 +454,17 @@ class Session:
 
     def close(self, timeout_s: float, status: str | None = None) -> bool:
         """Ends the attempt: everything accepted is written and sealed, the summary too. True if all of it was, in
-        time. Never raises; a second call does nothing. Nothing at all in a forked child."""
+        time. Never raises; a second call waits for the first and says the same. Nothing at all in a forked child."""
         if os.getpid() != self.pid:
             return True
         with self._closing:
-            if self.closed:
-                return True
-            self.closed = True
+            first, self.closed = not self.closed, True
+            if first:
+                self._closer = threading.get_ident()
+        if not first:
+            if self._closer != threading.get_ident():  # else: called by a signal handler, inside the first
+                self._ended.wait(timeout_s)
+            return self._complete
         if _on_thread("advlog-"):
             # The collector runs anywhere: a thread of ours cannot wait for itself.
             threading.Thread(target=self._close, args=(timeout_s, status), name="closing", daemon=True).start()
@@ -446,6 +472,13 @@ class Session:
         return self._close(timeout_s, status)
 
     def _close(self, timeout_s: float, status: str | None) -> bool:
+        try:
+            self._complete = self._end(timeout_s, status)
+        finally:
+            self._ended.set()
+        return self._complete
+
+    def _end(self, timeout_s: float, status: str | None) -> bool:
         deadline = time.monotonic() + timeout_s
         drain = self._drain
         assert drain is not None
@@ -475,7 +508,9 @@ class Session:
                 bound._unbind()
         if done:
             with contextlib.suppress(OSError):
-                write_account(self.paths, self.run.attempt, Account.of_health(self._health(drain)))
+                account = Account.of_health(self._health(drain))
+                account = dataclasses.replace(account, lost_in_flight=drain.lost_in_flight)
+                write_account(self.paths, self.run.attempt, account)
         failpoint("close_accounted")
         self._last_totals, self._last_health = drain.totals(0.0), self._health(drain)
         if done:
@@ -489,6 +524,9 @@ def _on_thread(*prefixes: str) -> bool:
     return threading.current_thread().name.startswith(prefixes)
 
 
+_starting = threading.RLock()
+"""Two threads that make loggers of one run take turns: the second supersedes the first."""
+
 _sessions: dict[tuple[str, str, int], Session] = {}
 
 
@@ -498,6 +536,12 @@ def _key(paths: RunPaths) -> tuple[str, str, int]:
 
 def start(config: LoggerConfig, producer: Producer) -> Session:
     """Opens a session; one of the same run and rank that this process has open is closed first."""
+    with _starting:
+        return _start(config, producer)
+
+
+def _start(config: LoggerConfig, producer: Producer) -> Session:
+    _occupy_standard_streams()
     ranks = rank_identity(config.rank, config.world_size)
     key = _key(RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank))
     before = _sessions.get(key)
@@ -509,6 +553,24 @@ def start(config: LoggerConfig, producer: Producer) -> Session:
         before.superseded_by = session.run.attempt
     _sessions[key] = session
     return session
+
+
+def living(family: Family) -> Producer | None:
+    """The logger of a session that this very process has open."""
+    session = _sessions.get(_key(family.paths))
+    if session is None or session.pid != os.getpid() or session.run != family.run:
+        return None
+    return session._users()
+
+
+def _occupy_standard_streams() -> None:
+    """Where a program runs with its standard streams closed, whatever is opened next would get their numbers, and what
+    some library then writes to standard error would go into it: into a log, or the ring. So they are opened first."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
 
 
 @contextlib.contextmanager
@@ -534,5 +596,6 @@ def _exit_status() -> str | None:
 def _close_all() -> None:
     status = _exit_status()
     for session in list(_sessions.values()):
-        with contextlib.suppress(Exception):
+        session.at_exit = True
+        with contextlib.suppress(BaseException):  # a Ctrl-C here ends the wait for one, and not the end of the others
             session.close(session.config.close_timeout_s, status)

@@ -12,9 +12,9 @@ import errno
 import json
 import mmap
 import os
+import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from .records import MAX_METRIC_NAMES
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - our folder in it is checked to be ours alone
 _MIN_SLOTS = 256
 _NAMES_BYTES = 64 * 1024
+DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
+"""Why a record never entered the ring, by the words of `Health.dropped_at_entry`."""
+
 _RING_ERRORS = {
     lib.ADVLOG_RING_TOO_SMALL: "its memory is too small",
     lib.ADVLOG_RING_BAD_MAGIC: "its memory holds no ring",
@@ -64,6 +67,7 @@ class Ring:
 
     :ivar path: the ring's file, or None for memory that dies with the process.
     :ivar notes: what had to be done otherwise than asked, one sentence each.
+    :ivar aside: where a ring that cannot be used is kept; None where the run's folder is not known.
     """
 
     def __init__(
@@ -80,7 +84,8 @@ class Ring:
         self.notes: list[str] = []
         self._lock: FileLock | None = None
         paths = RunPaths(log_dir, run.name, run.rank)
-        self._note = paths.ring_note(run.attempt)
+        self._note: Path | None = paths.ring_note(run.attempt)
+        self.aside: Path | None = paths.private / "set-aside"
         slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, _MIN_SLOTS).bit_length() - 1
         self._map, self.slots = self._make(run, slots, ring_dir, paths.private)
         self._memory = ffi.from_buffer(self._map)
@@ -92,7 +97,7 @@ class Ring:
         first = self.slots if start is None else start
         failed = lib.advlog_ring_format(self._memory, len(self._map), self.slots, first, identity)
         try:
-            self.handle = _attached(self._memory, len(self._map), failed)
+            self.handle = attached(self._memory, len(self._map), failed)
             self._publish(run, options or {})
         except BaseException:
             self.remove()
@@ -106,18 +111,30 @@ class Ring:
         :raises OSError: the file cannot be opened or mapped.
         :raises AdvlogError: it is no ring of this version, or a damaged one.
         """
+        ring = cls.mapped(path)
+        ring._lock, ring._note = lock, note
+        ring.aside = note.parent.parent / "set-aside"
+        return ring
+
+    @classmethod
+    def mapped(cls, path: Path) -> Ring:
+        """A ring that another process made, and may still use.
+
+        :raises OSError: the file cannot be opened or mapped.
+        :raises AdvlogError: it is no ring of this version, or a damaged one.
+        """
         ring = cls.__new__(cls)
-        ring.path, ring.notes, ring._lock, ring._note = path, [], lock, note
+        ring.path, ring.notes, ring.aside, ring._lock, ring._note = path, [], None, None, None
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_size == 0:
+            if not stat.S_ISREG(found.st_mode) or os.getuid() not in (0, found.st_uid) or found.st_size == 0:
                 raise AdvlogError(f"{path}: expected a regular file of this user, with a ring in it")
             ring._map = mmap.mmap(fd, found.st_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         finally:
             os.close(fd)
         ring._memory = ffi.from_buffer(ring._map)
-        ring.handle = _attached(ring._memory, len(ring._map), 0)
+        ring.handle = attached(ring._memory, len(ring._map), 0)
         ring.slots = lib.advlog_ring_slots(ring.handle)
         return ring
 
@@ -200,10 +217,13 @@ class Ring:
             if lib.advlog_ring_bytes(slots) > affordable:
                 raise OSError(errno.ENOSPC, f"only {affordable * 16} bytes are free")
         size = lib.advlog_ring_bytes(slots)
-        fd, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
+        for stale in folder.glob(hidden_name(re.sub(r"attempt\d+", "attempt*", name))):
+            stale.unlink(missing_ok=True)  # of a start that was killed: this process holds the rank's lock
+        temporary = folder / hidden_name(name)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            self.path = Path(temporary)
-            _allocate(fd, size)
+            self.path = temporary
+            allocate(fd, size)
             failpoint("ring_allocated")
             mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             self._lock = FileLock(folder / f"{name}.lock")
@@ -222,6 +242,7 @@ class Ring:
 
         :raises OSError: it could not.
         """
+        assert self._note is not None
         self._note.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._note.with_name(f".{self._note.name}.{os.getpid()}")
         temporary.write_text(self._told)
@@ -234,6 +255,7 @@ class Ring:
             "host": run.host,
             "boot_id": boot_id().hex(),
             "pid": run.pid,
+            "run_id": run.run_id,
             "options": options,
         }
         self._told = json.dumps(note)
@@ -245,7 +267,7 @@ class Ring:
             failpoint("ring_published")
 
 
-def _attached(memory: Any, size: int, failed: int) -> Any:
+def attached(memory: Any, size: int, failed: int) -> Any:
     """The handle on a formatted ring, freed with its last reference.
 
     :raises AdvlogError: it cannot be used.
@@ -270,6 +292,11 @@ def set_aside(file: Path, folder: Path) -> Path:
     return target
 
 
+def hidden_name(name: str) -> str:
+    """What a ring's file is called until it is whole, and noted."""
+    return f".{name}.tmp"
+
+
 def slots_for(values: int) -> int:
     """Slots that are enough for a record of so many values, whichever they are."""
     return int(1 + -(-max(values - lib.ADVLOG_HEADER_EXTRAS, 0) // lib.ADVLOG_PART_EXTRAS))
@@ -280,7 +307,7 @@ def slots_for_text(size_bytes: int) -> int:
     return int(1 + -(-size_bytes // lib.ADVLOG_PART_TEXT))
 
 
-def _allocate(fd: int, size: int) -> None:
+def allocate(fd: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
     else:
@@ -331,8 +358,10 @@ def boot_id() -> bytes:
 
 
 def process_start(pid: int) -> int:
-    """When a process started, in clock ticks after the boot; with its pid this names one process. 0: not known."""
+    """When a process started, in clock ticks after the boot; with its pid this names one process. 0: it is dead, or it
+    cannot be told."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ Fsync = Literal["never", "interval", "always"]
 TextRanks = Literal["rank0", "all"]
 
 MIN_LOG_SIZE = 1024
+MAX_SECONDS = 10**6
 MIN_RING_BYTES = 64 * 1024
 MAX_RING_BYTES = 1 << 30
 
@@ -206,9 +206,9 @@ def _integer(name: str, value: object, low: int, high: int) -> None:
 def check_seconds(name: str, value: object, low: float) -> None:
     """
     :raises TypeError: `value` is no number.
-    :raises ValueError: it is less than `low`, or not finite.
+    :raises ValueError: it is less than `low`, or more than 10**6.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(expected(name, "seconds", value))
-    if not low <= value < math.inf:
-        raise ValueError(expected(name, f"finite seconds, at least {low}", value))
+    if not low <= value <= MAX_SECONDS:
+        raise ValueError(expected(name, f"seconds, from {low} to {MAX_SECONDS}", value))

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._native import Producer, lib
-from .config import LoggerConfig, checked_metric_name
+from .config import LoggerConfig, check_seconds, checked_metric_name
 from .control.checks import integer, metric_values, number, whole
 from .control.contexts import DisabledContext, TrainingContext
 from .exceptions import expected
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._lifecycle import Session
+    from ._workers import Family, Worker
     from .control.disabled import DisabledControl
     from .control.plane import ControlPlane
+    from .control.worker import WorkerControl
 
 _BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
 _REQUIRED = ("epoch", "batch", "total_batches", "loss")
@@ -54,6 +56,9 @@ class AdvancedLogger(Producer):
 
     Safe from any thread. `with AdvancedLogger(...) as log` closes at the end; so does the exit of the interpreter, and
     the collection of a logger that nobody refers to.
+
+    In a child process, forked or given the logger by pickling (the workers of a DataLoader), it logs into the same run:
+    records have `worker` set, everything else becomes a line of the training log.
     """
 
     def __init__(
@@ -92,21 +97,34 @@ class AdvancedLogger(Producer):
         self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
         self._warned: set[str] = set()
-        self._session: Session | None = None
-        self._control: ControlPlane | DisabledControl
+        self._engine: Session | Worker | None = None
+        self._finalizer: weakref.finalize[..., AdvancedLogger] | None = None
         if not self.enabled:
-            from .control.disabled import DisabledControl
-
-            self._control = DisabledControl(self.config.experiment_name)
             return
         # Not before: it brings in all that only a logger at work needs.
         from . import _lifecycle
 
-        session = self._session = _lifecycle.start(self.config, self)
-        self._control = session.control
+        session = self._engine = _lifecycle.start(self.config, self)
         # The session must not keep the logger alive, or it could never be dropped.
         self._finalizer = weakref.finalize(self, session.close, self.config.close_timeout_s)
         self._finalizer.atexit = False
+
+    @property
+    def _session(self) -> Session | Worker | None:
+        """The session; in a child process what stands for it there."""
+        engine = self._engine
+        if engine is not None and engine.pid != os.getpid():
+            engine = self._engine = engine.in_child()
+        return engine
+
+    @property
+    def _control(self) -> ControlPlane | WorkerControl | DisabledControl:
+        session = self._session
+        if session is not None:
+            return session.control
+        from .control.disabled import DisabledControl
+
+        return DisabledControl(self.config.experiment_name)
 
     # -- the guide's calls: everything that is no batch ----------------------------------------------------------
 
@@ -303,7 +321,7 @@ class AdvancedLogger(Producer):
         record = _converted(given)
         self._push(session, lambda: self._try_performance(**record), record)
 
-    def _push(self, session: Session, try_push: Callable[[], int], record: Mapping[str, Any]) -> None:
+    def _push(self, session: Session | Worker, try_push: Callable[[], int], record: Mapping[str, Any]) -> None:
         """Sees the record into the ring, or counted as dropped."""
         from ._ring import slots_for
 
@@ -317,7 +335,7 @@ class AdvancedLogger(Producer):
         if status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
             self._open_session()
 
-    def _learn_names(self, session: Session, record: Mapping[str, Any]) -> bool:
+    def _learn_names(self, session: Session | Worker, record: Mapping[str, Any]) -> bool:
         """False: the logger was closed meanwhile, and the record is counted."""
         # All or none: a record that is refused must not use up what the next one needs.
         names = [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
@@ -330,36 +348,31 @@ class AdvancedLogger(Producer):
                 raise ValueError(expected("metrics", wanted, name))
         return True
 
-    def _open_session(self) -> Session | None:
+    def _open_session(self) -> Session | Worker | None:
         """Where a record goes; None where it goes nowhere. Where that is a surprise it is said, once, and counted."""
         session = self._session
         if session is None:
             return None
-        if os.getpid() != session.pid:
-            self._warn(
-                "forked",
-                "this logger belongs to the process that forked this one: records are not logged here",
-            )
-            return None
-        if session.closed:
-            session.count_drop("closed")
-            self._warn("closed", _after_close(session))
-            return None
-        return session
+        refused = session.admit(self)
+        if refused is None:
+            return session
+        self._warn(*refused)
+        return None
 
     @property
-    def _plane(self) -> ControlPlane | DisabledControl:
+    def _plane(self) -> ControlPlane | WorkerControl | DisabledControl:
         """Where a call goes that is no record: after close() nowhere, which is said once."""
         session = self._session
         if session is None or not session.closed:
             return self._control
         from .control.disabled import DisabledControl
 
-        self._warn("closed", _after_close(session))
+        self._warn("closed", session.after_close())
         return DisabledControl(self.config.experiment_name)
 
     def _warn(self, kind: str, message: str) -> None:
-        if kind not in self._warned:
+        # While the interpreter ends, threads that log on are nobody's mistake.
+        if message and kind not in self._warned and not (self._session and self._session.at_exit):
             self._warned.add(kind)
             warnings.warn(message, RuntimeWarning, stacklevel=4)
 
@@ -368,47 +381,43 @@ class AdvancedLogger(Producer):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged before is with the operating system; whether it was in time.
 
-        :param timeout: seconds; None is the option `close_timeout_s`.
+        :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`.
+        :raises TypeError: it is no number.
+        :raises ValueError: it is out of range.
         """
         if self._session is None:
             return True
-        return self._session.flush(self.config.close_timeout_s if timeout is None else timeout)
+        return self._session.flush(self._seconds(timeout))
 
     def close(self, timeout: float | None = None) -> bool:
         """End the attempt: everything logged is written, sealed and summed up; whether it was in time.
 
-        A second call does nothing. Logging afterwards warns once and counts.
+        A second call waits for the first and says what it said. Logging afterwards warns once and counts.
 
-        :param timeout: seconds; None is the option `close_timeout_s`.
+        :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`.
+        :raises TypeError: it is no number.
+        :raises ValueError: it is out of range.
         """
         return self._close(timeout, None)
+
+    def _seconds(self, timeout: float | None) -> float:
+        if timeout is None:
+            return self.config.close_timeout_s
+        check_seconds("timeout", timeout, 0.0)
+        return timeout
 
     def _close(self, timeout: float | None, status: str | None) -> bool:
         if self._session is None:
             return True
-        self._finalizer.detach()
-        return self._session.close(self.config.close_timeout_s if timeout is None else timeout, status)
+        timeout_s = self._seconds(timeout)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        return self._session.close(timeout_s, status)
 
     def health(self) -> Health:
         """The logger's own account, frozen: offered, accepted, each sink's written, dropped and pending, its cost."""
         if self._session is None:
-            return Health(
-                offered=0,
-                accepted=0,
-                dropped_at_entry={},
-                pending=0,
-                ring_slots=0,
-                ring_used=0,
-                sinks={},
-                ring_path=None,
-                status=self._control.status,
-                drain_cpu_s=0.0,
-                parts=0,
-                seal_faults=0,
-                seal_error=None,
-                entries_lost={},
-                entries_error=None,
-            )
+            return Health.nothing(self._control.status)
         return self._session.health()
 
     @property
@@ -452,22 +461,39 @@ class AdvancedLogger(Producer):
         self._close(None, status)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process a logger is a disabled one of the same name."""
-        return _in_another_process, (str(self.config.log_dir), self.config.experiment_name)
+        """In another process a logger is a handle on this one: its records come into this run, marked by `worker`."""
+        session = self._session
+        if session is not None:
+            from ._drain import expect_children
+
+            expect_children()
+        family = None if session is None else session.family
+        return _in_another_process, (type(self), str(self.config.log_dir), self.config.experiment_name, family)
 
     def __repr__(self) -> str:
         state = "disabled" if self._session is None else "closed" if self._session.closed else f"attempt {self.attempt}"
         return f"<AdvancedLogger {self.config.experiment_name!r} in {str(self.config.log_dir)!r}: {state}>"
 
 
-def _after_close(session: Session) -> str:
-    by = session.superseded_by
-    why = "" if by is None else f", superseded by attempt {by} of a newer logger of the run"
-    return f"this logger was closed{why}: what it is given after close() reaches no file, and its records are counted"
+def _in_another_process(
+    kind: type[AdvancedLogger], log_dir: str, experiment_name: str, family: Family | None
+) -> AdvancedLogger:
+    """The logger of a session that this process has open, else a handle: its first record opens a ring of its own."""
+    if family is None or os.environ.get("ADVLOG_DISABLED", "0") not in ("", "0"):
+        return AdvancedLogger(log_dir, experiment_name, enabled=False)
+    if family.is_here():
+        from . import _lifecycle
 
+        here = _lifecycle.living(family)
+        if isinstance(here, AdvancedLogger):
+            return here
+    from ._workers import Worker
 
-def _in_another_process(log_dir: str, experiment_name: str) -> AdvancedLogger:
-    return AdvancedLogger(log_dir, experiment_name, enabled=False)
+    logger = kind.__new__(kind)
+    logger.config, logger.enabled, logger._warned, logger._finalizer = family.config, True, set(), None
+    logger._engine = Worker(family)
+    logger._unbind()  # from here on its calls come to _open_session
+    return logger
 
 
 def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

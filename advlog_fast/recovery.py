@@ -13,21 +13,23 @@ import dataclasses
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ._accounts import Account, SinkAccount, write_account
-from ._drain import DROPS, Drain
+from ._accounts import LOST, Account, SinkAccount, write_account
+from ._drain import Drain
 from ._failpoints import failpoint
 from ._killed import write_killed_summary
 from ._locks import FileLock, LockedError
 from ._native import ffi, lib
 from ._paths import RunPaths
-from ._ring import Ring, boot_id, set_aside
+from ._ring import DROPS, Ring, boot_id, hidden_name, process_start, set_aside
 from ._sealer import Sealer
+from ._workers import drop_workers, settle_workers
 from .config import LoggerConfig
 from .exceptions import AdvlogError
 from .sinks.base import Sink
@@ -38,6 +40,7 @@ from .sinks.text import TextSink
 
 _NOTE = re.compile(r"attempt(\d+)-rank(\d+)\.json\Z")
 _SPOOL = re.compile(r"(metrics|system)-attempt(\d+)-rank(\d+)-(\d+)\.spool\Z")
+_HALF_PART = re.compile(r"(?:metrics|system)[\w-]*-rank(\d{5})[\d-]*-\d+\.(?:parquet|json)\Z")
 _PATIENCE_S = 600.0
 
 
@@ -133,24 +136,7 @@ def _recover_noted(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
         found.outcome, found.detail = "lost", f"the note {note.name} cannot be read ({type(error).__name__})"
         return found
     if path is None or not path.exists():
-        if path is not None and here and paths.account(attempt).exists():
-            # It was drained to its end and accounted for; only the note had not gone yet.
-            found.detail = "it had ended"
-            if not dry_run:
-                path.with_name(path.name + ".lock").unlink(missing_ok=True)
-                note.unlink(missing_ok=True)
-            return found
-        if path is not None and not here:
-            found.detail = f"its ring lies on {told['host']}, or died with a boot of it: up to the drain's lag is lost"
-        elif path is None:
-            found.detail = "its ring lay in memory that died with the process: up to the drain's lag is lost"
-        else:
-            found.detail = f"its ring {path} was removed: up to the drain's lag is lost"
-        found.outcome = "lost"
-        if not dry_run and (here or path is None):
-            _close_account(paths, attempt, found)
-            note.unlink(missing_ok=True)
-        return found
+        return _without_ring(paths, found, path, here, told.get("host"), dry_run)
     lock_path = path.with_name(path.name + ".lock")
     if FileLock.held_here(lock_path):
         found.outcome, found.detail = "alive", "this process"
@@ -164,10 +150,16 @@ def _recover_noted(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
         ring = Ring.of_the_dead(path, note, lock)
     except (AdvlogError, OSError) as error:
         return _give_up(paths, found, path, str(error), lock, dry_run)
-    if ring.run_id != _run_id(paths):
+    maker = lib.advlog_ring_identity(ring.handle)
+    if maker.pid != os.getpid() and here and maker.process_start and process_start(maker.pid) == maker.process_start:
+        # It lives, and has lost its lock: it opened the lock's file itself, to copy it, say, and closed it again.
+        lock.release()
+        found.outcome, found.detail = "alive", f"pid {maker.pid}"
+        return found
+    if ring.run_id != told.get("run_id", ring.run_id):
         return _give_up(paths, found, path, "it belongs to another run", lock, dry_run)
-    repair = ffi.new("advlog_repair *")
-    if lib.advlog_ring_repair(ring.handle, dry_run, repair):
+    repair = _repaired(ring, dry_run)
+    if repair is None:
         return _give_up(paths, found, path, "it is damaged", lock, dry_run)
     found.lost_in_flight = repair.lost
     failpoint("recover_repaired")
@@ -178,6 +170,57 @@ def _recover_noted(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
     return _replay(paths, attempt, ring, lock, told.get("options") or {}, found)
 
 
+def _without_ring(
+    paths: RunPaths, found: Recovered, path: Path | None, here: bool, host: object, dry_run: bool
+) -> Recovered:
+    """An attempt whose ring is not where its note says, and why that may be.
+
+    :param here: the note was written in this boot of this machine.
+    """
+    left = [paths.ring_note(found.attempt)]
+    hidden = None if path is None else path.with_name(hidden_name(path.name))
+    if path is not None:
+        left.append(path.with_name(path.name + ".lock"))
+    if (here or path is None) and _ended(paths, found.attempt):
+        found.detail = "it had ended"  # drained to its end and accounted for; only the note had not gone yet
+    elif hidden is not None and hidden.exists():
+        found.detail = "it died while it started, before it could log anything"
+        left.append(hidden)
+    else:
+        found.outcome = "lost"
+        if path is None:
+            found.detail = "its ring lay in memory that died with the process: up to the drain's lag is lost"
+        elif here:
+            found.detail = f"its ring {path} was removed: up to the drain's lag is lost"
+        else:
+            found.detail = f"its ring lies on {host}, or died with a boot of it: up to the drain's lag is lost"
+            if host != socket.gethostname():
+                return found  # it may be there still
+    if dry_run:
+        return found
+    try:
+        if found.outcome == "lost":
+            drop_workers(path, paths.private / "set-aside")
+            _close_account(paths, found.attempt, found)
+        for file in reversed(left):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        found.detail += f"; to be said again ({error.filename}: {error.strerror})"
+    return found
+
+
+def _repaired(ring: Ring, dry_run: bool) -> Any:
+    """The ring made ready to be replayed, and what that found; None where it is damaged."""
+    # Before the repair, which takes what is reserved and not yet published for lost.
+    is_parent = not dry_run and settle_workers(ring)
+    repair = ffi.new("advlog_repair *")
+    if lib.advlog_ring_repair(ring.handle, dry_run, repair):
+        return None
+    if is_parent:
+        lib.advlog_ring_reopen(ring.handle)  # what its children left is still to come in
+    return repair
+
+
 def _give_up(paths: RunPaths, found: Recovered, ring: Path, why: str, lock: FileLock, dry_run: bool) -> Recovered:
     """Sets a ring aside that cannot be used: never a crash, never a silent deletion."""
     found.outcome = "set aside"
@@ -186,10 +229,11 @@ def _give_up(paths: RunPaths, found: Recovered, ring: Path, why: str, lock: File
         lock.release()
         return found
     try:
+        drop_workers(ring, paths.private / "set-aside")
         found.detail += f"; kept as {set_aside(ring, paths.private / 'set-aside')}"
+        _close_account(paths, found.attempt, found)
         paths.ring_note(found.attempt).unlink(missing_ok=True)
         lock.release(remove=True)
-        _close_account(paths, found.attempt, found)
     except OSError as error:
         found.outcome = "incomplete"
         found.detail += f"; it could not be moved ({error.strerror})"
@@ -220,6 +264,7 @@ def _replay(
         sealer.stop()
     failpoint("recover_sealed")
     found.parts = sealer.parts
+    found.lost_in_flight += drain.lost_in_flight
     cursors = [drain.cursor(index) for index in range(len(sinks))]
     found.records = {sink.name: c.next_seq - b for sink, c, b in zip(sinks, cursors, before, strict=True)}
     if not done:
@@ -335,20 +380,32 @@ def _append(found: Recovered, message: str) -> None:
 
 
 def _close_account(paths: RunPaths, attempt: int, found: Recovered) -> None:
-    """The summary of an attempt whose ring told nothing: killed, with what is unknown left unknown."""
+    """The account and summary of an attempt whose ring told nothing: what is unknown is left unknown.
+
+    :raises OSError: the account could not be written.
+    """
+    write_account(paths, attempt, Account(LOST, {}))
     write_killed_summary(paths, attempt, None, found.detail)
+
+
+def _ended(paths: RunPaths, attempt: int) -> bool:
+    """Whether the attempt was drained to its end, and accounted for."""
+    try:
+        return bool(json.loads(paths.account(attempt).read_text())["status"] != LOST)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _sweep(paths: RunPaths) -> None:
     """Removes what processes that died in the middle of sealing, or with a file opened ahead, left of this rank."""
-    own = re.compile(rf"(metrics|system)-attempt\d+-rank{paths.rank:05d}-\d+-\d+\.parquet\Z")
     ahead = re.compile(
         "|".join(re.escape(f.name) for f in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl))
     )
     for name in os.listdir(paths.temporary) if paths.temporary.is_dir() else ():
         file = paths.temporary / name
         with contextlib.suppress(OSError):
-            if own.match(name) or (ahead.match(name) and file.stat().st_size == 0):
+            half = _HALF_PART.match(name)
+            if (half and int(half[1]) == paths.rank) or (ahead.match(name) and file.stat().st_size == 0):
                 file.unlink()
 
 
@@ -373,13 +430,6 @@ def _config(options: dict[str, Any]) -> LoggerConfig:
         return LoggerConfig()
 
 
-def _run_id(paths: RunPaths) -> str:
-    try:
-        return str(json.loads((paths.private / "run.json").read_text())["run_id"])
-    except (OSError, ValueError, KeyError):
-        return ""
-
-
 def _folders(private: Path) -> Iterator[Path]:
     if private.is_dir():
         yield from (path for path in private.iterdir() if path.is_dir())
@@ -393,9 +443,13 @@ def _noted(paths: RunPaths) -> list[int]:
 
 
 def _ranks(paths: RunPaths) -> list[int]:
-    """Every rank that left a note or a spool."""
+    """Every rank that left a note, a spool or half a part."""
     ranks = set()
-    for folder, pattern, group in ((paths.rings, _NOTE, 2), (paths.spools, _SPOOL, 3)):
+    for folder, pattern, group in (
+        (paths.rings, _NOTE, 2),
+        (paths.spools, _SPOOL, 3),
+        (paths.temporary, _HALF_PART, 1),
+    ):
         for name in os.listdir(folder) if folder.is_dir() else ():
             match = pattern.match(name)
             if match:

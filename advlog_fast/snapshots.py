@@ -145,3 +145,24 @@ class Health:
     """Entries of the control plane that could not be written, by file name; under `console`, its lines."""
     entries_error: str | None
     """The last fault of one of those files, named; None while there was none."""
+
+    @classmethod
+    def nothing(cls, status: str) -> Health:
+        """The account of a logger that was given nothing."""
+        return cls(
+            offered=0,
+            accepted=0,
+            dropped_at_entry={},
+            pending=0,
+            ring_slots=0,
+            ring_used=0,
+            sinks={},
+            ring_path=None,
+            status=status,
+            drain_cpu_s=0.0,
+            parts=0,
+            seal_faults=0,
+            seal_error=None,
+            entries_lost={},
+            entries_error=None,
+        )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ._accounts import Account, SinkAccount, read_accounts
+from ._accounts import LOST, Account, SinkAccount, read_accounts
 from ._generations import generations
 from ._paths import RunPaths, run_names
 from .sinks.columns import STREAMS, scan_spool
@@ -176,7 +176,7 @@ class _Verification:
         self._read_text()
         self._look_at_what_was_kept()
         for key in sorted({*self.accounts, *self.noted, *(key for seqs in self.seqs.values() for key in seqs)}):
-            if key in self.accounts:
+            if key in self.accounts and self.accounts[key].status != LOST:
                 self._compare(key, self.accounts[key])
             else:
                 self._compare_without_account(key)

@@ -295,6 +295,8 @@ typedef struct {
  * with `dry` it only looks. May be stopped at any point and run again. 0, or
  * ADVLOG_RING_BAD_LAYOUT for a ring that no process of ours leaves behind. */
 int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out);
+/* Takes a close back, for whoever goes on with a dead process's ring. */
+void advlog_ring_reopen(advlog_ring *ring);
 /* What is known of a sink by its index: enum advlog_sink_kind (0: no such sink) and stream. */
 int advlog_ring_sink_kind(const advlog_ring *ring, int sink);
 int advlog_ring_sink_stream(const advlog_ring *ring, int sink);
@@ -303,8 +305,8 @@ uint64_t advlog_ring_expired(const advlog_ring *ring, int sink);
 void advlog_ring_add_expired(advlog_ring *ring, int sink, uint64_t records);
 const advlog_identity *advlog_ring_identity(const advlog_ring *ring);
 
-/* The id of a name, given one if it is new; -1: the table is full. Callers take
- * turns (the GIL, or a lock of theirs). */
+/* The id of a name, given one if it is new; -1: the table is full, or the process is
+ * a forked child. Any thread. */
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes);
 uint32_t advlog_name_count(const advlog_ring *ring);
 /* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. */
@@ -347,6 +349,29 @@ int advlog_drain_wait_totals(advlog_drain *drain, uint64_t position, int64_t tim
 /* Copies of the statistics. Any thread. */
 void advlog_drain_totals(advlog_drain *drain, advlog_totals *out);
 void advlog_drain_name_stats(advlog_drain *drain, int stream, uint32_t first, uint32_t count, advlog_stat *out);
+
+/* ---- the rings of child processes (takeover.c) ----
+ * A child that logs has a small ring of its own, a worker. The drain of its parent's ring
+ * copies the worker's records into that ring, each once whatever is killed when. */
+
+/* What became of a worker. */
+typedef struct {
+    uint64_t number;    /* as its records have it, 1..65535 */
+    uint64_t taken;     /* records, since it was added */
+    uint64_t dropped;   /* records that the parent's ring could not hold: no more names, too many metrics */
+    int32_t damaged;    /* it holds what no producer writes: nothing more is taken */
+} advlog_worker_info;
+/* From now on the drain takes over the worker's records, under the number that it has or
+ * is now given: 0, or -1 where memory is short. Like the next two, for the thread that
+ * runs the drain. */
+int advlog_drain_add_worker(advlog_drain *drain, advlog_ring *worker);
+/* No longer; what the worker itself dropped is counted as dropped in the drain's ring. */
+void advlog_drain_remove_worker(advlog_drain *drain, advlog_ring *worker);
+void advlog_drain_worker(const advlog_drain *drain, const advlog_ring *worker, advlog_worker_info *out);
+/* Finishes the copy of the one record that a dead parent's drain may have been at, so
+ * that the next one begins with the record after. Before advlog_ring_repair of that
+ * parent's ring. 0, or ADVLOG_RING_BAD_LAYOUT for a worker that is damaged. */
+int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker);
 
 /* ---- statistics (stats.c) ---- */
 

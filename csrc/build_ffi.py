@@ -21,6 +21,7 @@ SOURCES = (
     "scan.c",
     "sink.c",
     "stats.c",
+    "takeover.c",
     "totals.c",
 )
 HEADERS = [f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))]

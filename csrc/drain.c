@@ -44,6 +44,7 @@ advlog_drain *advlog_drain_new(advlog_ring *ring) {
 void advlog_drain_free(advlog_drain *d) {
     if (!d) return;
     for (int i = 0; i < d->count; i++) free(d->sink[i].buffer);
+    workers_free(d);
     totals_free(&d->totals);
     if (d->labels) labels_free(d->labels);
     free(d);
@@ -158,7 +159,8 @@ void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, in
 
 /* One pass over all sinks. True if anything moved. */
 static bool pass(advlog_drain *d) {
-    bool progress = follow(d);
+    bool progress = workers_advance(d);
+    progress |= follow(d);
     if (progress) FAILPOINT("drain_followed");
     uint64_t oldest = d->frontier;
     for (int i = 0; i < d->count; i++) {

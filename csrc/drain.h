@@ -65,6 +65,8 @@ struct advlog_drain {
     atomic_u32 hurry; /* someone waits: do not sleep long */
 
     drain_sink sink[ADVLOG_MAX_SINKS];
+    struct drain_worker **workers; /* an array */
+    unsigned worker_count;
 };
 
 void drain_lock(advlog_drain *drain);
@@ -73,5 +75,8 @@ void drain_unlock(advlog_drain *drain);
 /* Brings one sink as near to `end` as its file allows, and to `end` if it is set
  * aside; true if it moved. */
 bool sink_advance(advlog_drain *drain, int index, uint64_t end);
+/* Copies records of the workers into the ring; true if there were any. */
+bool workers_advance(advlog_drain *drain);
+void workers_free(advlog_drain *drain);
 /* The sink's file failed: errno. It will be tried again. */
 void sink_fault(advlog_drain *drain, drain_sink *sink, int error);

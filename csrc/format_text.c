@@ -82,8 +82,12 @@ static char *put_record(char *p, const advlog_view *view, const advlog_labels *l
 size_t format_text(char *out, const advlog_view *view, const advlog_labels *labels, advlog_second *cache) {
     const advlog_slot *header = view_slot(view, 0);
     char *p = out + format_time(out, header->time_ns, cache);
-    if (header->kind == ADVLOG_KIND_EVENT) p = put_text(put_level(p, header->level), view);
-    else p = put_record(p, view, labels);
+    if (header->kind == ADVLOG_KIND_EVENT) {
+        p = put_text(put_level(p, header->level), view);
+        if (header->worker != 0) p = put_int(PUT(p, " worker="), header->worker);
+    } else {
+        p = put_record(p, view, labels);
+    }
     *p++ = '\n';
     return (size_t)(p - out);
 }

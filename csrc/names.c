@@ -30,10 +30,10 @@ const char *names_get(const advlog_ring *ring, uint32_t id, uint32_t *bytes) {
     return is_text(name + 1, *bytes) ? (const char *)name + 1 : NULL;
 }
 
-int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
+/* With the turn. */
+static int intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     advlog_name_table *t = ring->names;
     uint32_t count = names_count(ring);
-    if (bytes == 0 || bytes > ADVLOG_MAX_NAME_BYTES || ring_is_child(ring)) return -1;
     for (uint32_t id = 0; id < count; id++) {
         uint32_t length;
         const char *name = names_get(ring, id, &length);
@@ -46,6 +46,15 @@ int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     t->used += bytes + 1;
     store_release(&t->count, count + 1); /* N, partner M */
     return (int)count;
+}
+
+int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
+    if (bytes == 0 || bytes > ADVLOG_MAX_NAME_BYTES || ring_is_child(ring)) return -1;
+    /* Whoever holds it waits for nothing, the GIL neither: it comes free soon. */
+    while (exchange32_acquire(&ring->naming, 1)) nanosleep(&(struct timespec){0, 20000}, NULL); /* V, partner Z */
+    int id = intern(ring, utf8, bytes);
+    store32_release(&ring->naming, 0); /* Z, partner V */
+    return id;
 }
 
 uint32_t advlog_name_count(const advlog_ring *ring) { return names_count(ring); }

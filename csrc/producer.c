@@ -43,7 +43,7 @@ typedef struct {
     PyObject *targets;   /* dict: name -> target */
     PyObject *dict;
     PyObject *weakrefs;
-    char silent;         /* never bound: calls do nothing */
+    char silent;         /* neither bound nor unbound so far: calls do nothing */
     unsigned next_plan;
     call_plan plan[PLANS];
 } producer;
@@ -344,6 +344,7 @@ static PyObject *producer_bind(PyObject *op, PyObject *args) {
 static PyObject *producer_unbind(PyObject *op, PyObject *Py_UNUSED(none)) {
     producer *self = (producer *)op;
     self->ring = NULL;
+    self->silent = 0;
     Py_CLEAR(self->owner);
     Py_RETURN_NONE;
 }

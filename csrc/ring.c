@@ -81,6 +81,7 @@ int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t st
     store_relaxed(&h->write_pos, start);
     store_relaxed(&h->cached_read_pos, start);
     store_relaxed(&h->read_pos, start);
+    store_relaxed(&h->takeover.until, start);
     for (int i = 0; i < ADVLOG_MAX_SINKS; i++) h->cursor[i].copy[0] = (advlog_cursor){.position = start, .next_seq = 1};
 
     /* Each slot gets the mark of the lap before the first: no mark is ever taken
@@ -266,6 +267,11 @@ uint64_t advlog_ring_close(advlog_ring *ring) {
         /* Relaxed: closing publishes nothing; it only makes later reservations fail. */
         if (cas_relaxed(&h->write_pos, &p, p ^ ADVLOG_CLOSED_BIT)) return p;
     }
+}
+
+void advlog_ring_reopen(advlog_ring *ring) {
+    /* Relaxed: whoever else had the ring is dead. */
+    if (advlog_ring_closed(ring)) store_relaxed(&ring->header->write_pos, advlog_ring_write_pos(ring));
 }
 
 /* ---- what others may ask ---- */

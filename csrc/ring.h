@@ -18,6 +18,8 @@
  *      implies M.
  *   C  drain selects a cursor copy    selected, release -> D  reader, acquire
  *      so a reader, recovery too, sees one whole copy.
+ *   Z  who adds a name lets go        naming, release   -> V  who adds the next, acquire
+ *      so that one at a time changes the table.
  *   A  the ring is laid out           magic, release    -> B  who attaches, acquire
  *      so that B sees a whole header.
  *   X  producer, at half full, looks for a sleeper after its last look at read_pos
@@ -41,15 +43,12 @@
 #define ADVLOG_SLAB_ENTRIES 4096
 #define ADVLOG_PAGE_BYTES 4096
 #define ADVLOG_HEADER_BYTES (2 * ADVLOG_PAGE_BYTES)
-#define ADVLOG_MAX_WORKERS 120
 
-/* A record taken over from a child's ring: written before the record is published at
- * `position` here, so that a recovery can tell whether it was: see takeover.c. */
+/* In the ring of a worker (a child process): how far its parent is with it. See takeover.c. */
 typedef struct {
-    uint64_t worker;     /* the child's number, from 1; 0: a free entry */
-    atomic_u64 taken;    /* position in the child's ring: everything below is here */
-    atomic_u64 next;     /* likewise, once what is at `position` is published */
-    atomic_u64 position; /* in this ring */
+    uint64_t number;     /* the worker's, from 1; 0: the parent has not met it */
+    atomic_u64 until;    /* where the record ends that is being copied; read_pos: none is */
+    atomic_u64 position; /* where it goes in the parent's ring */
 } advlog_takeover;
 
 /* The first pages of the memory. Groups are laid out by writer. */
@@ -90,8 +89,10 @@ typedef struct {
         advlog_cursor copy[2];
     } cursor[ADVLOG_MAX_SINKS];
 
-    /* The drain: how far it has taken over the records of each child's ring. */
-    advlog_takeover takeover[ADVLOG_MAX_WORKERS];
+    /* The drain: the numbers that it has given to workers so far. */
+    _Alignas(ADVLOG_LINE_BYTES) uint64_t workers;
+    /* The parent's drain. */
+    advlog_takeover takeover;
 } advlog_ring_header;
 
 _Static_assert(sizeof(advlog_ring_header) <= ADVLOG_HEADER_BYTES, "the header has two pages");
@@ -121,6 +122,7 @@ struct advlog_ring {
     advlog_slot *slots;
     uint64_t mask;
     uint64_t count;
+    atomic_u32 naming;     /* held while a name is looked for or added; dies with the process */
     atomic_u32 *canary;    /* holds canary_alive in the process that attached ... */
     uint32_t canary_alive; /* ... and something else in its forked children */
 };

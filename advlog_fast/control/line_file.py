@@ -52,6 +52,7 @@ class LineFile:
         self._key = (0, 0)
         self._looked_at = 0.0
         self._closed = False
+        self._pid = os.getpid()
         self._lost = 0
         # A thread that did not get the lock may only do what is atomic without it.
         self._gave_up: list[None] = []
@@ -81,6 +82,8 @@ class LineFile:
         A signal handler that logs while its thread is in here is told True: its entry follows the interrupted
         one.
         """
+        if os.getpid() != self._pid:
+            return False  # a forked child: neither the file nor the lock, which may be held for good, is its own
         data = entry.encode("utf-8", "backslashreplace") if isinstance(entry, str) else entry
         if not data.endswith(b"\n"):
             data += b"\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
 from .line_file import LineFile
-from .text import escape, time_text
+from .text import clipped, escape, time_text
 
 _ESCAPED = "advlog_escaped"
 
@@ -17,6 +18,7 @@ class MainLog:
 
     :param level: the lowest level that is written; of the run's own entries, until `logger.setLevel` says otherwise.
     :param capture: attach to the root logger too, until :meth:`close`.
+    :param in_child: told the level and the text of what a forked child logs, to which the file does not belong.
     :param on_error: told of each exception that an entry carries, with the entry's level, the function that logged it
         and its message. The line holds the message alone.
     """
@@ -28,12 +30,13 @@ class MainLog:
         level: int,
         capture: bool = False,
         on_error: Callable[[BaseException, int, str, str], object] = lambda *_: None,
+        in_child: Callable[[int, str], object] = lambda *_: None,
     ) -> None:
         # Not from getLogger: a name there is shared by the whole process, and outlives the run.
         self.logger = logging.Logger(f"advlog_fast.{name}", level)  # noqa: LOG001
-        self.logger.addHandler(_LineHandler(file, self.logger.name, logging.NOTSET, on_error))
+        self.logger.addHandler(_LineHandler(file, self.logger.name, logging.NOTSET, on_error, in_child))
         # The root logger's own level is the user's, so what it passes on is filtered here.
-        self._capturing = _LineHandler(file, self.logger.name, level, on_error) if capture else None
+        self._capturing = _LineHandler(file, self.logger.name, level, on_error, in_child) if capture else None
         if self._capturing is not None:
             logging.getLogger().addHandler(self._capturing)
 
@@ -58,8 +61,11 @@ class _LineHandler(logging.Handler):
         own_name: str,
         level: int,
         on_error: Callable[[BaseException, int, str, str], object],
+        in_child: Callable[[int, str], object],
     ) -> None:
         super().__init__(level)
+        self._pid = os.getpid()
+        self._in_child = in_child
         self._file = file
         self._own_name = own_name
         self._on_error = on_error
@@ -75,6 +81,9 @@ class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = _message(record)
+            if os.getpid() != self._pid:
+                self._in_child(record.levelno, clipped(escape(text)))
+                return
             self._file.write(self._line(record, text))
             if record.exc_info and record.exc_info[1] is not None:
                 self._on_error(record.exc_info[1], record.levelno, record.funcName or "", text)

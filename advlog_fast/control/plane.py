@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ class ControlPlane:
         self._paths = paths
         self._run = run
         self._link = link
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._files: list[LineFile] = []
         try:
@@ -67,7 +69,9 @@ class ControlPlane:
         except OSError:
             self._close_files()
             raise
-        self._main = MainLog(main, run.name, config.log_level, config.capture_logging, self._logged_exception)
+        self._main = MainLog(
+            main, run.name, config.log_level, config.capture_logging, self._logged_exception, link.line
+        )
         self._errors = ErrorRecorder(errors, run.attempt)
         self._events = EventLog(events, run.attempt, run.rank)
         self._contexts = ContextStats()
@@ -305,6 +309,8 @@ class ControlPlane:
 
     def context_started(self, path: tuple[str, ...]) -> int:
         """Called by a context on its way in."""
+        if os.getpid() != self._pid:
+            return 0
         self._contexts.started(path[-1])
         self._event("context_start", {"context": path[-1], "path": "/".join(path)})
         self._main.say(logging.INFO, f"context_start {fields_text({'context': '/'.join(path)})}")
@@ -314,6 +320,11 @@ class ControlPlane:
         self, path: tuple[str, ...], started: int, duration_s: float, error: BaseException | None
     ) -> None:
         """Called by a context on its way out."""
+        if os.getpid() != self._pid:
+            # A forked child leaves what its parent entered: no lock and no file here is its own.
+            fields = {"context": "/".join(path), "duration_s": round(duration_s, 6), "outcome": "left by a child"}
+            self._link.line(logging.INFO, clipped(f"context_end {fields_text(fields)}"))
+            return
         failed = isinstance(error, Exception)
         if isinstance(error, Exception):
             if not self._recorded.since(error, started):

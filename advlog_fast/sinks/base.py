@@ -185,16 +185,15 @@ class Sink(ABC):
 
     def close_file(self, fd: int) -> OpenFile:
         file = self._open.pop(fd)
-        os.close(fd)
+        with contextlib.suppress(OSError):  # Linux frees the descriptor even so; what it lost, a sync would have said
+            os.close(fd)
         return file
 
     def discard(self, fd: int) -> None:
         """Closes and removes a file that was opened ahead and never written."""
-        path = self._open[fd].path
+        file = self.close_file(fd)
         with contextlib.suppress(OSError):
-            self.close_file(fd)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+            os.unlink(file.path)
 
 
 def is_file(path: Path, file: OpenFile) -> bool:

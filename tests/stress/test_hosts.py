@@ -19,9 +19,7 @@ def hashes(log_dir: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def test_a_recovery_on_the_first_host_completes_its_attempt_and_leaves_the_second_alone(
-    zygote: Zygote, tmp_path: Path
-):
+def test_a_recovery_on_the_first_host_completes_its_attempt_and_leaves_the_second_alone(zygote: Zygote, tmp_path: Path):
     options = {"max_log_size": 20_000, "part_rows": 200}
     first = Trial(tmp_path / "a", records=RECORDS, ending="SIGKILL", boot_id=HOST_A, options=options)
     assert zygote.run(first.task) == -9, first.said()

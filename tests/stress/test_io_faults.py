@@ -131,9 +131,9 @@ def check_files(trial: Trial, report: dict[str, Any]) -> None:
 
 
 def steps(kind: str, counted: int, long: bool, chance: random.Random) -> list[int]:
-    """Which calls fail: all of them, or the first, and a few at random."""
+    """Which calls fail: all of them, or one."""
     numbers = range(1, counted + 1)
-    return list(numbers) if long else sorted({1, *chance.sample(numbers, min(2, counted))})
+    return list(numbers) if long else chance.sample(numbers, min(1, counted))
 
 
 @pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.stress)])
@@ -157,7 +157,7 @@ def test_a_fault_while_logging_harms_nothing_and_what_is_missing_is_counted(
     check_files(trial, trial.report())
     trial.clean()
     chance = random.Random(f"{kind}{lasting}")
-    errors = ERRORS[kind] if long else chance.sample(ERRORS[kind], min(2, len(ERRORS[kind])))
+    errors = ERRORS[kind] if long else chance.sample(ERRORS[kind], 1)
     for number in steps(kind, counted, long, chance):
         for error in errors:
             trial = faulty(tmp_path / "trial", shim, **options)
@@ -192,7 +192,7 @@ def test_a_fault_while_a_logger_is_made_raises_naming_log_dir_or_harms_nothing(
     trial.clean()
     raised = 0
     chance = random.Random(1)
-    for number in range(1, counted + 1) if long else sorted(chance.sample(range(1, counted + 1), 8)):
+    for number in range(1, counted + 1) if long else sorted(chance.sample(range(1, counted + 1), 5)):
         trial = faulty(tmp_path / "trial", shim)
         trial.task["options"]["ring_dir"] = str(trial.log_dir / "rings")
         try:
@@ -293,12 +293,18 @@ def test_a_small_disk_that_fills_up_is_survived(tmp_path: Path, ring_inside: boo
     disk = tmp_path / "disk"
     disk.mkdir()
     outside = {name: str(tmp_path / name) for name in ("acknowledged", "report")}
-    options = {**OPTIONS, "max_log_files": 1_000_000, "ring_dir": str(disk / "rings" if ring_inside else tmp_path / "r")}
+    options = {
+        **OPTIONS,
+        "max_log_files": 1_000_000,
+        "ring_dir": str(disk / "rings" if ring_inside else tmp_path / "r"),
+    }
     task = {**outside, "records": 6000, "slow_s": TIMEOUT_S * 0.75, "options": options}
     tests = Path(__file__).resolve().parents[1]
     saved = tmp_path / "saved"
     inside = [sys.executable, "-c", SMALL_DISK, str(disk), str(tests), json.dumps(task)]
-    command = f'mount -t tmpfs -o size=10m none "$1" && shift && "$@"; status=$?; cp -a "{disk}" "{saved}"; exit $status'
+    command = (
+        f'mount -t tmpfs -o size=10m none "$1" && shift && "$@"; status=$?; cp -a "{disk}" "{saved}"; exit $status'
+    )
     done = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", command, "sh", str(disk), *inside], capture_output=True, text=True, timeout=120
     )

@@ -32,7 +32,7 @@ def kill_at_random(zygote: Zygote, folder: Path, number: int, seed: int) -> None
         if chance.random() < 0.8:
             trial.wait_for()
         # From before the first record to well after the first part; a burst writes a few 100,000 records in that.
-        time.sleep(chance.random() ** 2 * 0.5)
+        time.sleep(chance.random() ** 2 * 0.3)
         os.kill(pid, signal.SIGKILL)
         assert zygote.wait() == -9, trial.said()
         if not trial.log_dir.exists():
@@ -46,7 +46,9 @@ def kill_at_random(zygote: Zygote, folder: Path, number: int, seed: int) -> None
         trial.clean()
 
 
-@pytest.mark.parametrize("kills", [pytest.param(20, id="short"), pytest.param(1000, id="long", marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(20, id="short"), pytest.param(1000, id="long", marks=pytest.mark.stress)]
+)
 def test_what_was_acknowledged_before_a_kill_is_there_once(zygote: Zygote, tmp_path: Path, kills: int):
     seed = int(os.environ.get("ADVLOG_TEST_SEED", "0")) or random.randrange(1 << 30)
     for number in range(kills):

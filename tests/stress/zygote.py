@@ -38,6 +38,9 @@ class Acknowledged:
     def store(self, thread: int, number: int) -> None:
         self._words[thread * SLOT // 8] = number
 
+    def load(self, thread: int) -> int:
+        return int(self._words[thread * SLOT // 8])
+
 
 def log_records(log: advlog_fast.AdvancedLogger, task: dict[str, Any], thread: int, store: Callable[..., None]) -> None:
     """Numbers every record, and says so once its call has returned; every seventh takes two slots."""
@@ -63,7 +66,12 @@ def run_log(task: dict[str, Any]) -> None:
         _ring.boot_id = recovery.boot_id = lambda: bytes.fromhex(task["boot_id"])
     told = Acknowledged(task["acknowledged"])
     log = advlog_fast.AdvancedLogger(
-        task["log_dir"], "run", console="off", memory_interval_s=0.05, overflow_timeout_s=None, **task.get("options", {})
+        task["log_dir"],
+        "run",
+        console="off",
+        memory_interval_s=0.05,
+        overflow_timeout_s=None,
+        **task.get("options", {}),
     )
     told.store(0, 1)
     threads = [
@@ -78,6 +86,8 @@ def run_log(task: dict[str, Any]) -> None:
         log_records(log, task, 1, told.store)
         for thread in threads:
             thread.join()
+    for number in range(1, task.get("threads", 1) + 1):
+        told.store(8 + number, told.load(number))  # what was acknowledged before the end began
     told.store(0, 2)
     leave(task.get("ending", "close"), log)
 
@@ -99,6 +109,48 @@ def leave(ending: str, log: advlog_fast.AdvancedLogger) -> None:
     elif ending == "SIGKILL":
         os.kill(os.getpid(), signal.SIGKILL)
     # "return": the interpreter's own end
+
+
+def log_in_child(log: advlog_fast.AdvancedLogger, task: dict[str, Any], number: int, told: Acknowledged) -> None:
+    """Until the ring takes no more, since the parent is gone: a record that is dropped is not acknowledged."""
+
+    def store(thread: int, record: int) -> None:
+        if any(log.health().dropped_at_entry.values()):
+            os._exit(0)
+        told.store(thread, record)
+
+    log_records(log, {**task, "records": task.get("child_records") or task.get("records")}, number, store)
+    os._exit(0)
+
+
+def run_family(task: dict[str, Any]) -> None:
+    """Threads 1 to `threads` of this process log, and one thread in each of its forked `children`, numbered on."""
+    told = Acknowledged(task["acknowledged"])
+    options = {"console": "off", "memory_interval_s": 0.05, "overflow_timeout_s": None, **task.get("options", {})}
+    log = advlog_fast.AdvancedLogger(task["log_dir"], "run", **options)
+    told.store(0, 1)
+    own = [
+        threading.Thread(target=log_records, args=(log, task, number, told.store), daemon=True)
+        for number in range(1, task["threads"] + 1)
+    ]
+    for thread in own:
+        thread.start()
+    children = []
+    for number in range(task["threads"] + 1, task["threads"] + task["children"] + 1):
+        pid = os.fork()
+        if pid == 0:
+            log_in_child(log, task, number, told)
+        children.append(pid)
+    if task.get("kill_children_after_s"):
+        time.sleep(task["kill_children_after_s"])
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+    for thread in own:
+        thread.join()
+    for pid in children:
+        assert os.waitpid(pid, 0)[1] in (0, signal.SIGKILL)
+    told.store(0, 2)
+    log.close()
 
 
 def run_faulty(task: dict[str, Any]) -> None:
@@ -155,7 +207,11 @@ def run_faulty(task: dict[str, Any]) -> None:
     report["closed"] = log.close(task.get("close_timeout_s", 30))
     report["close_s"] = time.monotonic() - began
     health = log.health()
-    report["health"] = {"offered": health.offered, "accepted": health.accepted, "refused": dict(health.dropped_at_entry)}
+    report["health"] = {
+        "offered": health.offered,
+        "accepted": health.accepted,
+        "refused": dict(health.dropped_at_entry),
+    }
     report["sinks"] = {s.name: [s.accepted, s.written, s.dropped, s.expired, s.pending] for s in health.sinks.values()}
     write_report(task, report)
 
@@ -182,7 +238,7 @@ def run_recover(task: dict[str, Any]) -> None:
     write_report(task, {"found": [found.as_dict() for found in recover(task["log_dir"])]})
 
 
-RUNS = {"log": run_log, "recover": run_recover, "faulty": run_faulty}
+RUNS = {"log": run_log, "family": run_family, "recover": run_recover, "faulty": run_faulty}
 
 
 def in_child(task: dict[str, Any]) -> None:

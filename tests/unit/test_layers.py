@@ -31,6 +31,8 @@ LAYERS = {
     "memory_sampler": 2,
     "ranks": 2,
     "reader": 2,
+    "_overflow": 3,
+    "_workers": 3,
     "_drain": 3,
     "_sealer": 3,
     "recovery": 3,

@@ -305,8 +305,8 @@ def test_a_trend_of_one_sample_or_none_claims_no_growth():
     ("interval", "receiver", "error", "message"),
     [
         ("5", print, TypeError, "interval_s: expected seconds"),
-        (-1, print, ValueError, "interval_s: expected finite seconds"),
-        (math.nan, print, ValueError, "interval_s: expected finite seconds"),
+        (-1, print, ValueError, "interval_s: expected seconds, from 0"),
+        (math.nan, print, ValueError, "interval_s: expected seconds, from 0"),
         (5, None, TypeError, "on_sample: expected a function"),
     ],
 )

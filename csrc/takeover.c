@@ -1,0 +1,217 @@
+/* Take-over: the records of child processes, copied into their parent's ring.
+ *
+ * A worker is the ring of a child. Its producers are the child's threads; its one
+ * consumer is the parent's drain, which is at the same time a producer of its own
+ * ring, one that never waits. For each record of the worker, lying from `from` to
+ * `next` there, the drain does in this order:
+ *
+ *   1  reserves positions from `to` on in its own ring
+ *   2  stores takeover.position = to, then takeover.until = next, in the worker
+ *   3  publishes the copy, its header last
+ *   4  stores the worker's read_pos = next, which frees the slots there
+ *
+ * Between 2 and 4 `until` is ahead of read_pos, and the drain does nothing else:
+ * neither its own ring's read_pos nor a sink's cursor moves. So whoever finds the
+ * two rings after a SIGKILL at any point knows what is where: while `until` is not ahead,
+ * the record at read_pos is in the worker alone; else the mark at `position` tells
+ * whether it is in the ring too, and if not, the positions are reserved for it. Killed
+ * between 1 and 2, a hole is left that counts as lost in flight, though its record is
+ * still in the worker and comes later: no record is lost or doubled by it.
+ *
+ * Neither ring need be sound: a worker is checked before it is believed, so that
+ * what a child's stray store did stays with the child. */
+#include "drain.h"
+
+#include <stdlib.h>
+
+/* Slots taken from one worker in one pass, so that none waits for another long. */
+#define TURN_SLOTS 512
+#define NO_ID UINT16_MAX
+
+typedef struct drain_worker {
+    advlog_ring *ring;
+    advlog_worker_info info;
+    uint16_t id_of[ADVLOG_MAX_NAMES]; /* name id of the worker: that of the drain's ring, or NO_ID */
+} drain_worker;
+
+static void worker_init(drain_worker *w, advlog_ring *ring) {
+    w->ring = ring;
+    w->info = (advlog_worker_info){.number = ring->header->takeover.number};
+    memset(w->id_of, 0xff, sizeof w->id_of);
+}
+
+/* ---- one record ---- */
+
+/* The slots of the next record; 0: there is none yet, or what is there is damage. */
+static unsigned next_record(drain_worker *w, uint64_t from) {
+    const advlog_ring *ring = w->ring;
+    const advlog_slot *header = ring_slot(ring, from);
+    if (load_acquire(&header->mark) != from + 1) return 0; /* R, partner W */
+    if (header->kind == ADVLOG_KIND_LOST && header->part) return header->part;
+    unsigned slots = header->kind == ADVLOG_KIND_NAME ? 0 : record_slots(header);
+    for (unsigned part = 1; part < slots; part++) {
+        const advlog_slot *slot = ring_slot(ring, from + part);
+        /* Relaxed: the header came last, and its mark was acquired. */
+        if (load_relaxed(&slot->mark) != from + part + 1 || !record_continues(header, part, slot)) slots = 0;
+    }
+    if (slots == 0) w->info.damaged = 1;
+    return slots;
+}
+
+/* An id of the worker's as one of `ring`'s. False: it has no more room for names, or the
+ * worker has no such name. */
+static bool learn_id(advlog_ring *ring, drain_worker *w, uint16_t id) {
+    if (w->id_of[id] != NO_ID) return true;
+    uint32_t bytes;
+    const char *name = names_get(w->ring, id, &bytes); /* M: the record that uses it was acquired */
+    int found = name ? advlog_name_intern(ring, name, bytes) : -1;
+    if (found < 0) return false;
+    w->id_of[id] = (uint16_t)found;
+    return true;
+}
+
+static bool learn_ids(advlog_ring *ring, drain_worker *w, uint64_t from, unsigned slots) {
+    const advlog_view view = {w->ring->slots, w->ring->mask, from};
+    if (!kind_has_values(view_slot(&view, 0)->kind)) return true;
+    for (unsigned part = 0; part < slots; part++) {
+        record_extras extras = record_extras_of(&view, part);
+        for (unsigned i = 0; i < extras.count; i++)
+            if (extras.id[i] >= ADVLOG_MAX_NAMES || !learn_id(ring, w, extras.id[i])) return false;
+    }
+    return true;
+}
+
+static void translate(const drain_worker *w, uint16_t *id, unsigned count) {
+    for (unsigned i = 0; i < count; i++) id[i] = id[i] < ADVLOG_MAX_NAMES ? w->id_of[id[i]] : 0;
+}
+
+/* Step 3. */
+static void copy_record(advlog_ring *ring, uint64_t to, const drain_worker *w, uint64_t from, unsigned slots) {
+    const size_t mark = offsetof(advlog_slot, kind); /* a slot without it: that is each ring's own */
+    bool values = kind_has_values(ring_slot(w->ring, from)->kind);
+    for (unsigned part = slots; part-- > 0;) {
+        advlog_slot *s = ring_slot(ring, to + part);
+        memcpy((char *)s + mark, (const char *)ring_slot(w->ring, from + part) + mark, sizeof *s - mark);
+        if (part == 0) {
+            s->worker = (uint16_t)w->info.number;
+            if (values) translate(w, s->extra_id, s->count < ADVLOG_HEADER_EXTRAS ? s->count : ADVLOG_HEADER_EXTRAS);
+        } else if (values) {
+            translate(w, s->more.id, s->count < ADVLOG_PART_EXTRAS ? s->count : ADVLOG_PART_EXTRAS);
+        }
+        ring_publish(s, to + part);
+        FAILPOINT("takeover_slot");
+    }
+}
+
+static void set_taken(advlog_ring *worker, uint64_t position) {
+    store_release(&worker->header->read_pos, position); /* F, partner G in the child */
+}
+
+/* True: the record is dealt with, here or for good. */
+static bool take_record(advlog_ring *ring, drain_worker *w, uint64_t from, unsigned slots) {
+    advlog_takeover *taking = &w->ring->header->takeover;
+    const advlog_slot *header = ring_slot(w->ring, from);
+    if (header->kind == ADVLOG_KIND_LOST) return true;
+    if (slots > ring_record_limit(ring) || !learn_ids(ring, w, from, slots)) {
+        advlog_ring_count_drop(ring, ADVLOG_DROP_FULL);
+        w->info.dropped++;
+        return true;
+    }
+    uint64_t to;
+    if (ring_try_reserve(ring, slots, &to) != ADVLOG_OK) return false;
+    FAILPOINT("takeover_reserved");
+    store_release(&taking->position, to);
+    store_release(&taking->until, from + slots); /* released: a SIGKILL must not find it without its position */
+    FAILPOINT("takeover_noted");
+    copy_record(ring, to, w, from, slots);
+    add_relaxed(&ring->header->accepted_push[kind_stream(header->kind)], 1); /* relaxed: a count */
+    w->info.taken++;
+    return true;
+}
+
+static bool worker_advance(advlog_ring *ring, drain_worker *w) {
+    uint64_t start = load_relaxed(&w->ring->header->read_pos), from = start; /* relaxed: stored by this thread alone */
+    while (!w->info.damaged && from - start < TURN_SLOTS) {
+        unsigned slots = next_record(w, from);
+        if (slots == 0 || !take_record(ring, w, from, slots)) break;
+        from += slots;
+        set_taken(w->ring, from);
+        FAILPOINT("takeover_taken");
+    }
+    return from != start;
+}
+
+bool workers_advance(advlog_drain *d) {
+    bool progress = false;
+    for (unsigned i = 0; i < d->worker_count; i++) progress |= worker_advance(d->ring, d->workers[i]);
+    return progress;
+}
+
+/* ---- which workers there are ---- */
+
+static drain_worker **find(const advlog_drain *d, const advlog_ring *worker) {
+    for (unsigned i = 0; i < d->worker_count; i++)
+        if (d->workers[i]->ring == worker) return &d->workers[i];
+    return NULL;
+}
+
+static uint64_t next_number(advlog_ring_header *header) {
+    return header->workers++ % (UINT16_MAX) + 1; /* after 65,535 children the first number again */
+}
+
+int advlog_drain_add_worker(advlog_drain *d, advlog_ring *worker) {
+    drain_worker **workers = realloc(d->workers, (d->worker_count + 1) * sizeof *workers);
+    if (workers) d->workers = workers;
+    drain_worker *w = workers ? malloc(sizeof *w) : NULL;
+    if (!w) return -1;
+    if (!worker->header->takeover.number) worker->header->takeover.number = next_number(d->ring->header);
+    worker_init(w, worker);
+    d->workers[d->worker_count++] = w;
+    return 0;
+}
+
+void advlog_drain_remove_worker(advlog_drain *d, advlog_ring *worker) {
+    drain_worker **at = find(d, worker);
+    if (!at) return;
+    for (int reason = 0; reason < ADVLOG_DROP_REASONS; reason++)
+        add_relaxed(&d->ring->header->dropped[reason], advlog_ring_dropped(worker, reason)); /* relaxed: a count */
+    free(*at);
+    *at = d->workers[--d->worker_count];
+}
+
+void advlog_drain_worker(const advlog_drain *d, const advlog_ring *worker, advlog_worker_info *out) {
+    drain_worker **at = find(d, worker);
+    *out = at ? (*at)->info : (advlog_worker_info){0};
+}
+
+void workers_free(advlog_drain *d) {
+    for (unsigned i = 0; i < d->worker_count; i++) free(d->workers[i]);
+    free(d->workers);
+}
+
+/* ---- after a SIGKILL ---- */
+
+int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker) {
+    advlog_takeover *taking = &worker->header->takeover;
+    /* Relaxed: the one who stored these is dead. */
+    uint64_t from = load_relaxed(&worker->header->read_pos);
+    uint64_t until = load_relaxed(&taking->until), to = load_relaxed(&taking->position);
+    if ((int64_t)(until - from) <= 0) return 0;
+    drain_worker w;
+    worker_init(&w, worker);
+    unsigned slots = next_record(&w, from);
+    uint64_t first = advlog_ring_read_pos(ring), reserved = advlog_ring_write_pos(ring) - first;
+    if (slots == 0 || until - from != slots || reserved > ring->count || to - first >= reserved ||
+        reserved - (to - first) < slots)
+        return ADVLOG_RING_BAD_LAYOUT;
+    const advlog_slot *there = ring_slot(ring, to);
+    if (load_relaxed(&there->mark) != to + 1) { /* relaxed: likewise */
+        if (!learn_ids(ring, &w, from, slots)) return ADVLOG_RING_BAD_LAYOUT;
+        copy_record(ring, to, &w, from, slots);
+    } else if (there->kind == ADVLOG_KIND_LOST) {
+        until = from; /* given up before; it is still to come */
+    }
+    store_relaxed(&taking->until, until); /* relaxed: no thread shares it */
+    set_taken(worker, until);
+    return 0;
+}

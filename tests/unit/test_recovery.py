@@ -1,0 +1,203 @@
+"""What dead processes left behind, and what a recovery makes of it. The kills at every step are in tests/stress."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from advlog_fast import AdvancedLogger, read_jsonl, read_run
+from advlog_fast._paths import RunPaths
+from advlog_fast.cli import main
+from advlog_fast.recovery import recover
+from advlog_fast.verification import verify
+
+DIES = """
+import os, sys
+from advlog_fast import AdvancedLogger
+log = AdvancedLogger(sys.argv[1], "run", console="off", memory_interval_s=0, ring_dir=sys.argv[2],
+                     max_log_size=20_000, part_rows=300)
+log.start_training({"seed": 1})
+for batch in range(1, 501):
+    log.log_batch_progress(1, batch, 500, 1.0 / batch)
+    if batch == 400:
+        log.flush()
+log.log_error(ValueError("before the end"), operation="test")
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Path:
+    """The folder of a run whose process was killed; its ring lies in `rings` beside it."""
+    command = [sys.executable, "-c", DIES, str(tmp_path / "logs"), str(tmp_path / "rings")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9, done.stderr
+    return tmp_path / "logs"
+
+
+def ring_of(dead: Path) -> Path:
+    (ring,) = (dead.parent / "rings").glob("*.ring")
+    return ring
+
+
+def whole(dead: Path) -> bool:
+    """Every record is there, once."""
+    return (
+        [row["batch"] for row in read_jsonl(dead / "run_metrics.jsonl")] == list(range(1, 501))
+        and read_run(dead, "run").metrics["batch"].to_pylist() == list(range(1, 501))
+        and not any(not finding.explained for finding in verify(dead))
+    )
+
+
+def test_every_record_is_in_the_files_and_the_ring_is_gone(dead: Path):
+    (found,) = recover(dead)
+    assert (found.name, found.attempt, found.rank, found.outcome) == ("run", 1, 0, "recovered")
+    assert found.lost_in_flight == 0
+    assert whole(dead)
+    assert list((dead.parent / "rings").iterdir()) == []
+    summary = json.loads((dead / "run_summary.json").read_text())
+    assert (summary["status"], summary["total_metrics"], summary["total_errors"]) == ("killed", 500, 1)
+    assert "before the end" in (dead / "run_errors.log").read_text()
+    assert recover(dead) == []
+
+
+def test_a_dry_run_changes_nothing(dead: Path):
+    def state() -> dict[Path, bytes]:
+        files = (path for folder in (dead, dead.parent / "rings") for path in folder.rglob("*"))
+        # A lock's file says who holds it.
+        return {path: path.read_bytes() for path in files if path.is_file() and path.suffix != ".lock"}
+
+    before = state()
+    (found,) = recover(dead, dry_run=True)
+    assert found.outcome == "recovered"
+    assert "records in the ring" in found.detail
+    assert state() == before
+    assert main(["recover", str(dead), "--dry-run"]) == 0
+    assert recover(dead)[0].outcome == "recovered"
+    assert whole(dead)
+
+
+def test_the_next_start_recovers_and_begins_an_attempt_of_its_own(dead: Path):
+    with AdvancedLogger(dead, "run", console="off", memory_interval_s=0) as log:
+        assert log.attempt == 2
+        log.log_batch_progress(1, 1, 1, 0.5)
+    rows = read_jsonl(dead / "run_metrics.jsonl")
+    assert [(row["attempt"], row["seq"]) for row in rows] == [*((1, seq) for seq in range(1, 501)), (2, 1)]
+    assert [event["outcome"] for event in read_run(dead, "run").events if event["event"] == "recovered"] in (
+        ["recovered"],
+        [],
+    )
+    assert [f for f in verify(dead) if not f.explained] == []
+
+
+@pytest.mark.parametrize("offset", [0, 8, 16, 24, 40, 256])
+def test_a_damaged_ring_is_set_aside_and_said(dead: Path, offset: int):
+    with ring_of(dead).open("r+b") as ring:
+        ring.seek(offset)
+        ring.write(b"\xa5" * 8)
+    found = recover(dead)
+    assert found[0].outcome == "set aside"
+    assert list((dead / ".advlog/run/set-aside").glob("*.ring.*"))
+    assert "set aside" in [finding.kind for finding in verify(dead)]
+    # What had been spooled is sealed all the same; nothing is left for another time.
+    assert recover(dead) == []
+    assert main(["recover", str(dead)]) == 0
+
+
+def test_a_ring_that_is_cut_short_is_set_aside(dead: Path):
+    os.truncate(ring_of(dead), 5000)
+    assert recover(dead)[0].outcome == "set aside"
+    assert recover(dead) == []
+
+
+def test_a_ring_of_another_run_is_set_aside(dead: Path):
+    note = RunPaths(dead, "run").ring_note(1)
+    note.write_text(json.dumps({**json.loads(note.read_text()), "run_id": "f" * 32}))
+    found = recover(dead)[0]
+    assert (found.outcome, "another run" in found.detail) == ("set aside", True)
+
+
+def test_a_ring_is_recovered_although_the_file_with_the_runs_id_was_removed(dead: Path):
+    (dead / ".advlog/run/run.json").unlink()
+    assert recover(dead)[0].outcome == "recovered"
+
+
+def test_a_ring_that_is_gone_is_said_and_what_was_spooled_is_sealed(dead: Path):
+    ring_of(dead).unlink()
+    first, *more = recover(dead)
+    assert len(more) == 1
+    assert (first.outcome, "was removed" in first.detail) == ("lost", True)
+    assert all(found.outcome == "recovered" for found in more)
+    assert json.loads((dead / "run_summary.json").read_text())["status"] == "killed"
+    assert recover(dead) == []
+    assert not list(RunPaths(dead, "run").spools.glob("*.spool"))
+    assert "unaccounted" in [finding.kind for finding in verify(dead)]
+
+
+def test_a_run_that_had_ended_but_for_its_note_is_not_called_lost(dead: Path):
+    assert recover(dead)[0].outcome == "recovered"
+    paths = RunPaths(dead, "run")
+    note = {"path": str(dead.parent / "rings" / "x.ring"), "host": "here", "boot_id": boot(), "options": {}}
+    paths.ring_note(1).write_text(json.dumps(note))
+    before = (dead / "run_summary.json").read_bytes()
+    (found,) = recover(dead)
+    assert (found.outcome, found.detail) == ("recovered", "it had ended")
+    assert (dead / "run_summary.json").read_bytes() == before
+    assert recover(dead) == []
+
+
+def test_a_ring_on_another_machine_is_left_for_its_own(dead: Path):
+    note = RunPaths(dead, "run").ring_note(1)
+    told = json.loads(note.read_text())
+    hidden = ring_of(dead).rename(dead.parent / "rings" / "hidden")
+    note.write_text(json.dumps({**told, "boot_id": "aa" * 16, "host": "elsewhere"}))
+    for _ in range(2):
+        (found,) = recover(dead)
+        assert (found.outcome, "elsewhere" in found.detail) == ("lost", True)
+    hidden.rename(told["path"])
+    assert recover(dead)[0].outcome == "recovered"
+    assert whole(dead)
+
+
+def test_a_live_run_is_left_alone(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+        (found,) = recover(tmp_path)
+        assert (found.outcome, found.detail) == ("alive", "logged by this process")
+        command = [sys.executable, "-m", "advlog_fast", "recover", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, f"pid {os.getpid()}" in done.stdout) == (0, True)
+    assert len(read_jsonl(tmp_path / "run_metrics.jsonl")) == 1
+
+
+def test_a_torn_last_line_of_the_control_plane_is_cut(dead: Path):
+    for name in ("run_main.log", "run_errors.log", "run_events.jsonl"):
+        with (dead / name).open("ab") as file:
+            file.write(b"half a li")
+    recover(dead)
+    for name in ("run_main.log", "run_errors.log", "run_events.jsonl"):
+        content = (dead / name).read_bytes()
+        assert content.endswith(b"\n")
+        assert b"half a li" not in content
+
+
+def test_what_dead_processes_left_in_the_temporary_folder_goes(dead: Path):
+    temporary = RunPaths(dead, "run").temporary
+    (temporary / "metrics-attempt1-rank00000-000001-4711.parquet").write_bytes(b"half a part")
+    recover(dead)
+    assert list(temporary.iterdir()) == []
+
+
+def test_no_directory_is_status_2(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="log_dir: expected a directory"):
+        recover(tmp_path / "nowhere")
+    assert main(["recover", str(tmp_path / "nowhere")]) == 2
+
+
+def boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")

@@ -475,6 +475,8 @@ class Session:
         try:
             self._complete = self._end(timeout_s, status)
         finally:
+            if _sessions.get(_key(self.paths)) is self:
+                del _sessions[_key(self.paths)]
             self._ended.set()
         return self._complete
 
@@ -482,7 +484,6 @@ class Session:
         deadline = time.monotonic() + timeout_s
         drain = self._drain
         assert drain is not None
-        _sessions.pop(_key(self.paths), None)
         unwatch_exceptions(self._uncaught)
         self.sampler.stop(min(timeout_s, 0.5))
         self._tasks.put(None)
@@ -545,9 +546,10 @@ def _start(config: LoggerConfig, producer: Producer) -> Session:
     ranks = rank_identity(config.rank, config.world_size)
     key = _key(RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank))
     before = _sessions.get(key)
-    superseded = before is not None and before.pid == os.getpid() and not before.closed
-    if before is not None and superseded:
-        before.close(before.config.close_timeout_s, "interrupted")
+    superseded = False
+    if before is not None and before.pid == os.getpid():
+        superseded = not before.closed
+        before.close(before.config.close_timeout_s, "interrupted")  # or waits for who is closing it
     session = Session(config, producer)
     if before is not None and superseded:
         before.superseded_by = session.run.attempt

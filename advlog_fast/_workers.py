@@ -277,7 +277,8 @@ class Workers:
                 self._meet(path)
         if time.monotonic() < self._visit_due:
             return
-        for path, ring in list(self._met.items()):
+        for path in list(self._met):
+            ring = self._met[path]
             if self._damaged(ring):
                 self._set_aside(path, "it is damaged")
             elif self._is_dead(path, ring) and _empty(ring):

@@ -87,7 +87,8 @@ def test_forks_while_four_threads_log(tmp_path: Path, forks: int):
         log = AdvancedLogger("logs", "run", console="off", overflow_timeout_s=None, max_log_files=1000)
         log.log_batch_progress(9999, 1, 1, 0.5)
         assert log.flush()
-        before = len(os.listdir("/proc/self/fd")), threading.active_count()
+        held = lambda: (len(os.listdir("/proc/self/fd")), threading.active_count())
+        before = held()
         stop, counts = threading.Event(), [0] * 4
 
         def train(number):
@@ -112,11 +113,10 @@ def test_forks_while_four_threads_log(tmp_path: Path, forks: int):
         assert log.flush()
         folder = log.health().ring_path + ".workers"
         deadline = time.monotonic() + 30
-        while os.listdir(folder) and time.monotonic() < deadline:
+        while (os.listdir(folder) or held() != before) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert os.listdir(folder) == [], "a child's ring outlived it"
-        after = len(os.listdir("/proc/self/fd")), threading.active_count()
-        assert after == before, (before, after)
+        assert held() == before, (before, held())
         log.close()
         assert not os.path.exists(folder)
         health = log.health()

@@ -252,6 +252,7 @@ class TestFacts:
         assert strict_json(unescape(given[len(start) :])[1:-1]) == {odd: [odd]}
         assert json_lines(run.paths.events_jsonl)[-1]["hyperparameters"] == {odd: odd, "deep": {odd: [odd]}}
 
+    @pytest.mark.torch
     def test_a_model_is_described(self, run, plane):
         import torch
 

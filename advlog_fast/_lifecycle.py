@@ -3,6 +3,9 @@
 Threads, all of them daemons (a thread that is no daemon is joined before the exit handlers run, and would hang the
 exit): the drain; the sealer; the memory sampler; the keeper, which writes the summary from time to time and tells the
 control plane what the drain found, since that may wait and the drain may not.
+
+Above 500 lines because start, account and end of a session are one state, and each step of the end undoes one of the
+start.
 """
 
 from __future__ import annotations
@@ -477,6 +480,7 @@ class Session:
         finally:
             if _sessions.get(_key(self.paths)) is self:
                 del _sessions[_key(self.paths)]
+            self._rank_lock.release()
             self._ended.set()
         return self._complete
 
@@ -517,7 +521,6 @@ class Session:
         if done:
             drain.ring.remove()
             self._drain = None
-        self._rank_lock.release()
         return done
 
 
@@ -527,6 +530,15 @@ def _on_thread(*prefixes: str) -> bool:
 
 _starting = threading.RLock()
 """Two threads that make loggers of one run take turns: the second supersedes the first."""
+
+
+def _free_in_child() -> None:
+    """A thread that the child does not have may have held it."""
+    global _starting
+    _starting = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_free_in_child)
 
 _sessions: dict[tuple[str, str, int], Session] = {}
 

@@ -1,7 +1,7 @@
 """The control plane: all of a run that is no batch. It writes events, errors and the main log at once, sends
 lines to the training log through the ring, and keeps what the summary says.
 
-Above 300 lines because each call of the guide is one method here, and they share one state.
+Above 500 lines because each call of the guide is one method here, and they share one state.
 """
 
 from __future__ import annotations

@@ -124,3 +124,36 @@ def test_an_attempt_is_numbered_after_those_whose_parts_stand_although_the_claim
         assert log.attempt == 3
     assert [row["attempt"] for row in read_jsonl(tmp_path / "run_metrics.jsonl")] == [1, 2, 3]
     assert recover(tmp_path) == []
+
+
+def test_a_child_forked_while_a_thread_makes_loggers_can_make_its_own(tmp_path: Path):
+    done = run_script(
+        """
+        import threading
+        # First, since an import that a fork interrupts hangs the child in the interpreter itself.
+        AdvancedLogger(LOG_DIR, "first", console="off", parquet=False).close()
+        stop = threading.Event()
+        def make():
+            number = 0
+            while not stop.is_set():
+                number += 1
+                AdvancedLogger(LOG_DIR, f"mine{number}", console="off", parquet=False).close()
+        thread = threading.Thread(target=make)
+        thread.start()
+        failed = 0
+        for number in range(20):
+            child = os.fork()
+            if child == 0:
+                import faulthandler
+                faulthandler.dump_traceback_later(20, exit=True)
+                log = AdvancedLogger(LOG_DIR, f"child{number}", console="off", parquet=False)
+                log.log_batch_progress(1, 1, 1, 0.5)
+                os._exit(0 if log.close() else 1)
+            failed += os.waitpid(child, 0)[1] != 0
+        stop.set()
+        thread.join()
+        print(failed)
+        """,
+        tmp_path,
+    )
+    assert done.stdout == "0\n", done.stderr

@@ -6,8 +6,8 @@ exceptions, records, snapshots            what things are called
 _native, _paths, _generations, config     the compiled core, the files, the options
 sinks/, control/, memory_sampler, ranks,  the parts: where records go, what is no record, memory,
 _ring, _attempts, reader                  who logs, where the ring lies, reading it all back
-_drain, _sealer                           the threads
-_lifecycle                                a session: start, flush, stop, exit, fork
+_drain, _sealer, _keeper                  the threads
+_lifecycle, _sessions                     a session: start, flush, end; all of a process: exit
 logger, progress                          what you call
 cli/                                      what you type
 """

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import sys
 import threading
 import time
 import weakref
@@ -30,6 +31,7 @@ _NANOSECONDS = 1_000_000_000
 _SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
 _BAD = {lib.ADVLOG_NAN: "nan", lib.ADVLOG_POSINF: "inf", lib.ADVLOG_NEGINF: "-inf"}
 _FOREVER_NS = 1 << 62
+_LEAVE_S = 0.05
 
 
 class Drain:
@@ -68,6 +70,8 @@ class Drain:
         self._look_every_ns = TICK_NS
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="advlog-drain", daemon=True)
+        self._refused = False
+        self._helping = threading.RLock()
 
     # -- the drain's thread, or the closing one after it ---------------------------------------------------------
 
@@ -88,6 +92,7 @@ class Drain:
         for index, sink in enumerate(self.sinks):
             cursor = self.cursor(index)
             sink.expired = lib.advlog_ring_expired(self.ring.handle, index)
+            sink.vanished = lib.advlog_ring_vanished(self.ring.handle, index)
             adopted = sink.adopt(cursor)
             if adopted is None:
                 lib.advlog_sink_resume(self._drain, index, -1, 0, cursor.next_seq)
@@ -109,7 +114,17 @@ class Drain:
     def start(self) -> None:
         self._workers.open()
         _started.add(self)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._refused = True  # no more threads here: whoever waits for the drain runs it
+
+    def help(self) -> bool:
+        """Drains in the calling thread, where there is no other to do it; False where there is."""
+        if self._refused:
+            with self._helping:
+                self._once(_MOMENT_NS)
+        return self._refused
 
     def _run(self) -> None:
         why = 0
@@ -163,7 +178,7 @@ class Drain:
         for current in sink.open_files():
             if current.generation == info.cursor.generation:
                 sink.begin(current)
-        self._count_expired(index, sink)
+        self._count_gone(index, sink)
 
     @staticmethod
     def _settle(sink: Sink, retired: Retired, *, last: bool) -> None:
@@ -172,10 +187,9 @@ class Drain:
         else:
             sink.lost(retired)
 
-    def _count_expired(self, index: int, sink: Sink) -> None:
+    def _count_gone(self, index: int, sink: Sink) -> None:
         """Into the ring, where a recovery finds it."""
-        known = lib.advlog_ring_expired(self.ring.handle, index)
-        lib.advlog_ring_add_expired(self.ring.handle, index, sink.expired - known)
+        lib.advlog_ring_set_gone(self.ring.handle, index, sink.expired, sink.vanished)
 
     def _tell_faults(self) -> None:
         for index, sink in enumerate(self.sinks):
@@ -217,8 +231,14 @@ class Drain:
         works."""
         deadline = time.monotonic() + timeout_s
         taken = self._take_over(deadline) if self._workers.any() else True
-        position, left_s = lib.advlog_ring_write_pos(self.ring.handle), deadline - time.monotonic()
-        return bool(lib.advlog_drain_wait(self._drain, position, _ns(left_s)) == lib.ADVLOG_OK) and taken
+        return self._wait(lib.advlog_drain_wait, deadline - time.monotonic()) and taken
+
+    def _wait(self, wait: Callable[[Any, int, int], int], timeout_s: float) -> bool:
+        """Waits for what was accepted before."""
+        position, deadline = lib.advlog_ring_write_pos(self.ring.handle), time.monotonic() + timeout_s
+        while wait(self._drain, position, 0) != lib.ADVLOG_OK and time.monotonic() < deadline and self.help():
+            pass
+        return bool(wait(self._drain, position, _ns(deadline - time.monotonic())) == lib.ADVLOG_OK)
 
     def expect_children(self) -> None:
         """From here on there may be some that log."""
@@ -275,9 +295,8 @@ class Drain:
 
     def totals(self, timeout_s: float) -> Totals:
         """What was counted, of every record accepted before this call if the drain gets there in time."""
-        position = lib.advlog_ring_write_pos(self.ring.handle)
         if threading.current_thread() is not self._thread:
-            lib.advlog_drain_wait_totals(self._drain, position, _ns(timeout_s))
+            self._wait(lib.advlog_drain_wait_totals, timeout_s)
         c = ffi.new("advlog_totals *")
         lib.advlog_drain_totals(self._drain, c)
         names = self.ring.names()[: c.names]
@@ -336,30 +355,37 @@ class Drain:
         done = False
         while not done and (left := deadline - time.monotonic()) > 0:
             done = bool(self._once(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
-        self._settle_last()
-        return done and family_done
+        return self._settle_last() and done and family_done
 
     @property
     def lost_in_flight(self) -> int:
         """Calls of children that the child's death cut short."""
         return self._workers.lost_in_flight
 
-    def _settle_last(self) -> None:
-        """What the drain cannot write now stays in the ring; what it wrote is settled."""
-        for index, sink in enumerate(self.sinks):
-            info = self._info(index)
+    def _settle_last(self) -> bool:
+        """What the drain cannot write now stays in the ring; what it wrote is settled. False where a file holds more
+        than that and cannot be cut: it is left as it is, for a recovery."""
+        whole = [self._settle_current(index, sink) for index, sink in enumerate(self.sinks)]
+        return all(whole)
+
+    def _settle_current(self, index: int, sink: Sink) -> bool:
+        info = self._info(index)
+        whole = True
+        with contextlib.suppress(OSError):
+            if info.retired_fd >= 0:
+                self._retire(index, sink, info)
+        for file in sink.open_files():
+            if file.generation != info.cursor.generation:
+                sink.discard(file.fd)
+                continue
+            whole = not info.torn or _cut(file.fd, info.cursor.length)
+            sink.close_file(file.fd)
+            retired = Retired(file, info.file_first_seq, info.cursor.next_seq, int(info.file_records))
             with contextlib.suppress(OSError):
-                if info.retired_fd >= 0:
-                    self._retire(index, sink, info)
-            for file in sink.open_files():
-                if file.generation != info.cursor.generation:
-                    sink.discard(file.fd)
-                    continue
-                sink.close_file(file.fd)
-                records = int(info.file_records)
-                with contextlib.suppress(OSError):
-                    self._settle(sink, Retired(file, info.file_first_seq, info.cursor.next_seq, records), last=True)
-            self._count_expired(index, sink)
+                if whole:
+                    self._settle(sink, retired, last=True)
+        self._count_gone(index, sink)
+        return whole
 
     def discard_files(self) -> None:
         """Closes and removes what `open_files` opened, before anything was written."""
@@ -367,10 +393,19 @@ class Drain:
             for file in sink.open_files():
                 sink.discard(file.fd)
 
+    def leave(self, timeout_s: float) -> bool:
+        """What can be done for an end once the interpreter has stopped its threads, none knows where: waits until what
+        was accepted is written, if it can be, and leaves the rest in the ring; whether nothing is left."""
+        done = self.flush(timeout_s)
+        lib.advlog_drain_stop(self._drain)
+        time.sleep(_LEAVE_S)  # the thread may still be in C, and the ring goes with its last reference
+        return done
+
     def __del__(self) -> None:
         # The last reference went: no thread runs the drain or asks it anything, and after a drain that is stuck
-        # its thread still holds one.
-        lib.advlog_drain_free(self._drain)
+        # its thread still holds one; unless the interpreter has taken it from a thread that is in C still.
+        if not sys.is_finalizing():
+            lib.advlog_drain_free(self._drain)
 
 
 _started: weakref.WeakSet[Drain] = weakref.WeakSet()
@@ -383,6 +418,15 @@ def expect_children() -> None:
 
 
 os.register_at_fork(after_in_parent=expect_children)
+
+
+def _cut(fd: int, length: int) -> bool:
+    """Whether the file is no longer than that now."""
+    try:
+        os.ftruncate(fd, length)
+    except OSError:
+        return False
+    return True
 
 
 def _ns(seconds: float) -> int:

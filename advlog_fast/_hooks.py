@@ -1,16 +1,17 @@
-"""What the process tells us of its own end: uncaught exceptions, and SIGTERM where that was asked for.
+"""What the process tells us of itself: uncaught exceptions, its exit, SIGTERM where that was asked for, and its forks.
 
 Every hook is chained: what was there before runs as it did.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -18,6 +19,11 @@ Notice = Callable[[BaseException, str], None]
 
 _notices: list[Notice] = []
 _before: dict[str, Any] = {}
+_exit_tasks: list[Callable[[], None]] = []
+
+_LONGEST_IMPORT_S = 10.0
+_importing = threading.RLock()
+_forking = threading.local()
 
 
 def watch_exceptions(notice: Notice) -> None:
@@ -76,3 +82,43 @@ def on_sigterm(close: Callable[[], object]) -> None:
             os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, handle)
+
+
+def at_exit(task: Callable[[], None]) -> None:
+    """Calls it at the exit of the interpreter: before the handlers of whoever registered theirs before the package was
+    imported, and not just before its first use."""
+    _exit_tasks.append(task)
+
+
+@atexit.register
+def _exit() -> None:
+    for task in _exit_tasks:
+        task()
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """For an import inside a function: forks wait for its end. A child that is forked in the middle of an import of
+    another thread can never import that module itself: the interpreter's lock on it is held, by nobody."""
+    with _importing:
+        yield
+
+
+def _before_fork() -> None:
+    # Not forever: the import may be waiting for one that this very thread is in.
+    _forking.waited = _importing.acquire(timeout=_LONGEST_IMPORT_S)
+
+
+def _after_fork() -> None:
+    if _forking.waited:
+        _importing.release()
+
+
+def _free_in_child() -> None:
+    """A thread that the child does not have may hold it."""
+    global _importing
+    _after_fork()
+    _importing = threading.RLock()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_free_in_child)

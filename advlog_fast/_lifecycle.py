@@ -2,21 +2,17 @@
 
 Threads, all of them daemons (a thread that is no daemon is joined before the exit handlers run, and would hang the
 exit): the drain; the sealer; the memory sampler; the keeper, which writes the summary from time to time and tells the
-control plane what the drain found, since that may wait and the drain may not.
-
-Above 500 lines because start, account and end of a session are one state, and each step of the end undoes one of the
-start.
+control plane what the drain found, since that may wait and the drain may not. Where the interpreter gives no thread any
+more, as some do in its exit handlers, whoever waits for the work of one does it.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import errno
 import json
 import os
-import queue
 import sys
 import threading
 import time
@@ -28,43 +24,47 @@ from typing import Any
 
 from ._accounts import Account, write_account
 from ._attempts import claim_attempt, lock_rank, restore_claims
+from ._child import Family, Worker
 from ._drain import Drain
 from ._failpoints import failpoint
 from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
+from ._keeper import Keeper, sync_sinks
 from ._native import Producer, lib
+from ._outputs import make_sinks
 from ._overflow import Overflow
 from ._paths import RunPaths
-from ._ring import DROPS, Ring, process_start, slots_for, slots_for_text
+from ._processes import process_start
+from ._ring import DROPS, Ring, slots_for, slots_for_text
 from ._sealer import PartSchedule, Sealer
-from ._workers import Family, Worker, workers_folder
+from ._workers import workers_folder
 from .config import LoggerConfig
 from .control.console import Console
 from .control.plane import ControlPlane
 from .memory_sampler import MemorySample, MemorySampler
 from .ranks import RankIdentity, rank_identity
 from .recovery import recover_rank
-from .sinks.base import Sink
-from .sinks.columns import STREAMS
-from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
 from .sinks.rotation import RotatedSink, join_left
 from .sinks.spool import SpoolSink
-from .sinks.text import TextSink
 from .snapshots import Health, Totals
 
 SUMMARY_INTERVAL_S = 10.0
 SYNC_INTERVAL_S = 5.0
 _WATCH_S = 1.0
+_LEAVE_S = 1.0
 
 
 class Session:
     """Everything that one logger has open; to its control plane, the `RingLink`.
 
+    :param producer: the user's logger.
+    :param on_end: told once the attempt has ended.
     :raises OSError: `log_dir` cannot be made or written; the message names it.
     :raises RunBusyError: another live process logs this rank of this run.
     """
 
-    def __init__(self, config: LoggerConfig, producer: Producer) -> None:
+    def __init__(self, config: LoggerConfig, producer: Producer, on_end: Callable[[Session], None]) -> None:
         self.config = config
+        self._on_end = on_end
         self.pid = os.getpid()
         self._closing = threading.RLock()
         self._closer = 0
@@ -102,7 +102,6 @@ class Session:
             join_left(series, paths.temporary)
         failpoint("start_recovered")
         self.run = claim_attempt(paths, ranks)
-        self._unsealed_before = any(paths.spools.glob(f"*-rank{ranks.rank:05d}-*.spool"))
         options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
         ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir, options=options)
         undo.callback(ring.remove)
@@ -111,16 +110,17 @@ class Session:
         self.family = Family(config, paths, self.run, folder, process_start(self.run.pid))
 
         self.sealer: Sealer | None = None
-        self._schedules: dict[SpoolSink, PartSchedule] = {}
         if config.parquet:
             self.sealer = Sealer(paths, config.metrics, on_fault=self._fault)
             undo.callback(self.sealer.stop)
+        sinks = make_sinks(config, paths, self.run, self.sealer)
+        self._schedules = {sink: PartSchedule(config.part_interval_s) for sink in sinks if isinstance(sink, SpoolSink)}
         drain = Drain(
             ring,
-            self._sinks(),
+            sinks,
             on_tick=self._tick,
             on_fault=self._fault,
-            on_nonfinite=lambda: self._keep(self._tell_nonfinite),
+            on_nonfinite=lambda: self._keeper.do(self._tell_nonfinite),
         )
         undo.callback(drain.discard_files)
         drain.open_files()
@@ -132,14 +132,16 @@ class Session:
 
         # The session pushes through a producer of its own: it must not keep the user's logger alive.
         self._producer = Producer()
-        self._users = weakref.ref(producer)
+        self._user = weakref.ref(producer)
         for bound in (self._producer, producer):
             bound._bind(ring.address, ring)
             for name in config.metrics:
                 bound._learn(name)
         self._told_nonfinite: set[str] = set()
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._keeper = threading.Thread(target=self._keep_on, name="advlog-keeper", daemon=True)
+        duties: dict[Callable[[], object], float] = {self.control.write_summary: SUMMARY_INTERVAL_S}
+        if config.fsync == "interval":
+            duties[self._sync] = SYNC_INTERVAL_S
+        self._keeper = Keeper(duties)
         drain.start()
         self._keeper.start()
         self.sampler.start()
@@ -150,37 +152,6 @@ class Session:
             self.control.logger.warning(note)
         for found in recovered:
             self.control.recovered(found.as_dict(), str(found))
-
-    def _sinks(self) -> list[Sink]:
-        config, paths = self.config, self.paths
-        sizes = (paths.temporary, self.run.attempt, config.max_log_size, config.max_log_files)
-        sinks: list[Sink] = []
-        if config.text and (self.run.rank == 0 or config.text_ranks == "all"):
-            level, every = config.log_level, config.training_log_every
-            sinks.append(TextSink(paths.training_log, *sizes, level=level, every=every))
-        if config.jsonl:
-            sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes, self._may_expire("metrics")))
-            sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes, self._may_expire("system")))
-        if self.sealer is not None:
-            for stream in STREAMS:
-                sink = SpoolSink(stream, paths, self.run.attempt, config.part_rows, self.sealer.submit)
-                self._schedules[sink] = PartSchedule(config.part_interval_s)
-                sinks.append(sink)
-        for each in sinks:
-            each.sync = config.fsync == "always"
-        return sinks
-
-    def _may_expire(self, stream: str) -> Callable[[int | None], bool]:
-        """Whether a rotated file may go: where Parquet is on, only once its records are in parts."""
-
-        def sealed(next_seq: int | None) -> bool:
-            if self.sealer is None:
-                return True
-            if next_seq is None:
-                return not self._unsealed_before
-            return self.sealer.sealed_seq(stream) >= next_seq
-
-        return sealed
 
     # -- the hot call's slow half --------------------------------------------------------------------------------
     # Each of these takes the drain into a variable of its own: close() drops it, and what a call still uses lives
@@ -208,11 +179,16 @@ class Session:
         drain = self._drain
         if drain is None or _on_thread("advlog-drain", "advlog-sealer"):
             return False
+        if drain.help() and drain.ring.used() + slots <= drain.ring.slots:
+            return True
         return self._overflow.wait(drain.ring, slots)
 
     def admit(self, producer: Producer) -> tuple[str, str] | None:  # noqa: ARG002 - it is bound already
         """Whether a record may be logged: None, else it is counted, and the kind and the text of a warning."""
-        if not self.closed:
+        # The end of the ring decides, not the beginning of close(): what other calls still push until then would come
+        # after a record that was refused.
+        drain = self._drain
+        if not self.closed or (drain is not None and not lib.advlog_ring_closed(drain.ring.handle)):
             return None
         self.count_drop("closed")
         return "closed", self.after_close()
@@ -223,6 +199,11 @@ class Session:
         why = "" if by is None else f", superseded by attempt {by} of a newer logger of the run"
         reach = "what it is given after close() reaches no file, and its records are counted"
         return f"this logger was closed{why}: {reach}"
+
+    @property
+    def user(self) -> Producer | None:
+        """The logger, while anybody refers to it."""
+        return self._user()
 
     def in_child(self) -> Worker:
         """What stands for the session in a process that this one has forked."""
@@ -286,7 +267,8 @@ class Session:
         while any(sink.submitted < generation for sink, generation in waiting.items()):
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(0.001)
+            if not drain.help():
+                time.sleep(0.001)
         return sealer.seal_all(deadline) and done
 
     def seq(self) -> int:
@@ -370,49 +352,13 @@ class Session:
             self._fault(f"the ring {drain.ring.path} was removed: a SIGKILL would now lose what is in it")
 
     def _fault(self, message: str) -> None:
-        self._keep(lambda: self._tell_fault(message))
+        self._keeper.do(lambda: self._tell_fault(message))
 
-    # -- the keeper ----------------------------------------------------------------------------------------------
-
-    def _keep(self, task: Callable[[], None]) -> None:
-        self._tasks.put(task)
-
-    def _keep_on(self) -> None:
-        duties: dict[Callable[[], object], float] = {self.control.write_summary: SUMMARY_INTERVAL_S}
-        if self.config.fsync == "interval":
-            duties[self._sync] = SYNC_INTERVAL_S
-        due = {duty: time.monotonic() + interval for duty, interval in duties.items()}
-        while True:
-            first = min(due, key=lambda duty: due[duty])
-            task: Callable[[], object] | None
-            try:
-                task = self._tasks.get(timeout=max(due[first] - time.monotonic(), 0.0))
-            except queue.Empty:
-                task = first
-                due[first] = time.monotonic() + duties[first]
-            if task is None:
-                return
-            with contextlib.suppress(Exception):  # nothing that it tells is worth the training
-                task()
+    # -- the keeper's thread -------------------------------------------------------------------------------------
 
     def _sync(self) -> None:
-        """Brings what the sinks have written to the disk. A file whose fsync failed is left for a new one: the kernel
-        may have dropped its pages and called them clean, so that a second fsync would succeed and mean nothing."""
-        drain = self._drain
-        if drain is None:
-            return
-        for sink in drain.sinks:
-            for file in sink.open_files():
-                try:
-                    fd = os.dup(file.fd)  # the drain's thread may close its own meanwhile
-                    try:
-                        os.fsync(fd)
-                    finally:
-                        os.close(fd)
-                except OSError as error:
-                    if error.errno != errno.EBADF:
-                        self._tell_fault(f"{sink.name} could not be synced ({error.strerror}): a new file is begun")
-                        drain.rotate(sink, even_empty=True)
+        if self._drain is not None:
+            sync_sinks(self._drain, self._tell_fault)
 
     def _tell_fault(self, message: str) -> None:
         self.control.logger.warning(message)
@@ -460,6 +406,14 @@ class Session:
         time. Never raises; a second call waits for the first and says the same. Nothing at all in a forked child."""
         if os.getpid() != self.pid:
             return True
+        if sys.is_finalizing():
+            return self._leave(timeout_s)
+        if _on_thread("advlog-"):
+            # The collector runs anywhere: a thread of ours cannot wait for itself.
+            closing = threading.Thread(target=self.close, args=(timeout_s, status), name="closing", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no more threads here: the exit closes it
+                closing.start()
+            return False
         with self._closing:
             first, self.closed = not self.closed, True
             if first:
@@ -468,20 +422,21 @@ class Session:
             if self._closer != threading.get_ident():  # else: called by a signal handler, inside the first
                 self._ended.wait(timeout_s)
             return self._complete
-        if _on_thread("advlog-"):
-            # The collector runs anywhere: a thread of ours cannot wait for itself.
-            threading.Thread(target=self._close, args=(timeout_s, status), name="closing", daemon=True).start()
-            return False
-        return self._close(timeout_s, status)
-
-    def _close(self, timeout_s: float, status: str | None) -> bool:
         try:
             self._complete = self._end(timeout_s, status)
         finally:
-            if _sessions.get(_key(self.paths)) is self:
-                del _sessions[_key(self.paths)]
+            self._on_end(self)
             self._rank_lock.release()
             self._ended.set()
+        return self._complete
+
+    def _leave(self, timeout_s: float) -> bool:
+        """The end of a session that no exit handler closed, since it began after ours had run: its threads are gone
+        and nothing can be imported. What was accepted is written, and the next start finds the rest as after a kill."""
+        drain = self._drain
+        if not self.closed and drain is not None:
+            self.closed = True
+            drain.leave(min(timeout_s, _LEAVE_S))
         return self._complete
 
     def _end(self, timeout_s: float, status: str | None) -> bool:
@@ -490,8 +445,7 @@ class Session:
         assert drain is not None
         unwatch_exceptions(self._uncaught)
         self.sampler.stop(min(timeout_s, 0.5))
-        self._tasks.put(None)
-        self._keeper.join(min(timeout_s, 1.0))
+        self._keeper.stop(min(timeout_s, 1.0))
         failpoint("close_begun")
         done = drain.finish(deadline)
         failpoint("close_drained")
@@ -508,7 +462,7 @@ class Session:
         self.control.close(status or "completed")
         failpoint("close_summarized")
         self.console.close()
-        for bound in (self._producer, self._users()):
+        for bound in (self._producer, self.user):
             if bound is not None:
                 bound._unbind()
         if done:
@@ -528,65 +482,6 @@ def _on_thread(*prefixes: str) -> bool:
     return threading.current_thread().name.startswith(prefixes)
 
 
-_starting = threading.RLock()
-"""Two threads that make loggers of one run take turns: the second supersedes the first."""
-
-
-def _free_in_child() -> None:
-    """A thread that the child does not have may have held it."""
-    global _starting
-    _starting = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_free_in_child)
-
-_sessions: dict[tuple[str, str, int], Session] = {}
-
-
-def _key(paths: RunPaths) -> tuple[str, str, int]:
-    return os.path.realpath(paths.log_dir), paths.name, paths.rank
-
-
-def start(config: LoggerConfig, producer: Producer) -> Session:
-    """Opens a session; one of the same run and rank that this process has open is closed first."""
-    with _starting:
-        return _start(config, producer)
-
-
-def _start(config: LoggerConfig, producer: Producer) -> Session:
-    _occupy_standard_streams()
-    ranks = rank_identity(config.rank, config.world_size)
-    key = _key(RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank))
-    before = _sessions.get(key)
-    superseded = False
-    if before is not None and before.pid == os.getpid():
-        superseded = not before.closed
-        before.close(before.config.close_timeout_s, "interrupted")  # or waits for who is closing it
-    session = Session(config, producer)
-    if before is not None and superseded:
-        before.superseded_by = session.run.attempt
-    _sessions[key] = session
-    return session
-
-
-def living(family: Family) -> Producer | None:
-    """The logger of a session that this very process has open."""
-    session = _sessions.get(_key(family.paths))
-    if session is None or session.pid != os.getpid() or session.run != family.run:
-        return None
-    return session._users()
-
-
-def _occupy_standard_streams() -> None:
-    """Where a program runs with its standard streams closed, whatever is opened next would get their numbers, and what
-    some library then writes to standard error would go into it: into a log, or the ring. So they are opened first."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > 2:
-            os.close(fd)
-            return
-
-
 @contextlib.contextmanager
 def _naming_log_dir(log_dir: Path) -> Iterator[None]:
     """What the disk refuses while a session opens is said of the argument that led there."""
@@ -596,20 +491,3 @@ def _naming_log_dir(log_dir: Path) -> Iterator[None]:
         reason = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         message = f"log_dir: expected a directory that can be written, got {str(log_dir)!r} ({reason})"
         raise OSError(error.errno or errno.EIO, message) from error
-
-
-def _exit_status() -> str | None:
-    """How the interpreter ends, as far as it can be told: the last uncaught exception."""
-    last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if last is None:
-        return None
-    return "interrupted" if isinstance(last, KeyboardInterrupt) else "failed"
-
-
-@atexit.register
-def _close_all() -> None:
-    status = _exit_status()
-    for session in list(_sessions.values()):
-        session.at_exit = True
-        with contextlib.suppress(BaseException):  # a Ctrl-C here ends the wait for one, and not the end of the others
-            session.close(session.config.close_timeout_s, status)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ._hooks import importing
 from ._paths import RunPaths
 from .sinks.columns import STREAMS
 from .sinks.parquet import ROW_GROUP_ROWS, SealedPart, seal_spool
@@ -31,12 +32,21 @@ class _Queue:
     """One stream's closed spools, sealed in order."""
 
     spools: deque[_Spool] = field(default_factory=deque)
-    sealed_seq: int = 0
-    complete: bool = True
-    """No record was lost to damage so far."""
+    sealed: list[tuple[int, int]] = field(default_factory=list)
+    """The seqs that are in parts: ranges, each with its end, that do not touch. Between them lies what a fault lost."""
     retry_s: float = 0.0
     """What to wait after the next fault; 0 while the last attempt succeeded."""
     not_before: float = 0.0
+
+    def next_spool(self) -> None:
+        """Nothing more is to be done about the first."""
+        self.spools.popleft()
+        self.retry_s = 0.0
+
+    def add_sealed(self, first_seq: int, next_seq: int) -> None:
+        if self.sealed and self.sealed[-1][1] == first_seq:
+            first_seq = self.sealed.pop()[0]
+        self.sealed.append((first_seq, next_seq))
 
 
 class Sealer:
@@ -58,8 +68,9 @@ class Sealer:
         row_group_rows: int = ROW_GROUP_ROWS,
     ) -> None:
         # Here, where the run starts: at the exit of an interpreter, imports and new threads may fail.
-        import pyarrow.compute
-        import pyarrow.parquet  # noqa: F401
+        with importing():
+            import pyarrow.compute
+            import pyarrow.parquet  # noqa: F401
 
         self._paths = paths
         self._declared = declared
@@ -91,9 +102,10 @@ class Sealer:
             self._queues[stream].spools.append(_Spool(spool, part, first_seq, next_seq))
             self._changed.notify_all()
 
-    def sealed_seq(self, stream: str) -> int:
-        """Every record of the stream with a lower seq is in a part, or was dropped and counted before it could be."""
-        return self._queues[stream].sealed_seq
+    def has_sealed(self, stream: str, first_seq: int, next_seq: int) -> bool:
+        """Whether every record of the stream from `first_seq` up to but not `next_seq` is in a part."""
+        with self._changed:
+            return any(first <= first_seq and next_seq <= end for first, end in self._queues[stream].sealed)
 
     @property
     def pending(self) -> int:
@@ -184,7 +196,7 @@ class Sealer:
     def _failed(self, queue: _Queue, spool: _Spool, error: Exception) -> None:
         if isinstance(error, FileNotFoundError) and not spool.path.exists():
             with self._changed:
-                self._leave_behind(queue)
+                queue.next_spool()
             self._report(f"{spool.path}: gone, with records {spool.first_seq} to {spool.next_seq - 1}")
             return
         with self._changed:
@@ -200,26 +212,19 @@ class Sealer:
             if sealed is not None and sealed.path is not None:
                 self.parts += 1
                 self.rows += sealed.rows
-            if queue.complete:
-                queue.sealed_seq = next_seq
-            if next_seq < spool.next_seq:
-                self._leave_behind(queue)
-            else:
-                queue.spools.popleft()
-                queue.retry_s = 0.0
+                queue.add_sealed(sealed.first_seq, sealed.next_seq)
+            queue.next_spool()
         trouble = []
         if next_seq < spool.next_seq:
             trouble.append(f"records {next_seq} to {spool.next_seq - 1} cannot be read")
         if sealed is not None and sealed.set_aside is not None:
             trouble.append(f"{sealed.damaged_bytes} bytes are damaged; kept as {sealed.set_aside.name}")
+        if sealed is not None and sealed.damaged_schema is not None:
+            trouble.append(
+                f"the run's schema could not be read and was made again; kept as {sealed.damaged_schema.name}"
+            )
         if trouble:
             self._report(f"{spool.path}: {'; '.join(trouble)}")
-
-    def _leave_behind(self, queue: _Queue) -> None:
-        """Goes on without records that no part will have; `sealed_seq` stays below them for good."""
-        queue.spools.popleft()
-        queue.retry_s = 0.0
-        queue.complete = False
 
     def _report(self, message: str, *, aloud: bool = True) -> None:
         with self._changed:

@@ -49,7 +49,7 @@ class LoggerConfig:
     an option is said when the logger is made; its message names the option, what was expected and what came.
 
     :param log_dir: where every file of the run goes; made if it is missing. A folder that cannot be made or written
-        raises OSError.
+        raises OSError, one whose path is not valid UTF-8 ValueError.
     :param experiment_name: the run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`,
         the first a letter or digit, and not a device name of Windows. A second start with the same name is a new
         attempt of the same run and writes into no file of the ones before; if the run is being logged by another live
@@ -139,7 +139,7 @@ class LoggerConfig:
         set_ = object.__setattr__
         if not isinstance(self.log_dir, (str, os.PathLike)):
             raise TypeError(expected("log_dir", "a path", self.log_dir))
-        set_(self, "log_dir", Path(self.log_dir))
+        set_(self, "log_dir", _unicode_path(Path(self.log_dir)))
         checked_name(self.experiment_name)
         set_(self, "log_level", _level(self.log_level))
         if self.ring_dir is not None:
@@ -173,6 +173,16 @@ class LoggerConfig:
         check_seconds("close_timeout_s", self.close_timeout_s, 0.0)
         if self.overflow_timeout_s is not None:
             check_seconds("overflow_timeout_s", self.overflow_timeout_s, 0.0)
+
+
+def _unicode_path(log_dir: Path) -> Path:
+    # From the root, since the folder that a relative one begins in may be the one.
+    try:
+        os.path.abspath(log_dir).encode()
+    except UnicodeEncodeError:
+        wanted = "a path that is valid UTF-8, as Parquet's writer and readers need it"
+        raise ValueError(expected("log_dir", wanted, os.path.abspath(log_dir))) from None
+    return log_dir
 
 
 def _level(level: object) -> int:

@@ -17,7 +17,10 @@ class RunNotFoundError(AdvlogError, FileNotFoundError):
 
 def expected(argument: str, wanted: str, got: object) -> str:
     """The one wording of a misuse: which argument, what was expected, what came."""
-    shown = repr(got)
+    try:
+        shown = repr(got)
+    except Exception as error:  # noqa: BLE001 - such as one nested too deep for it
+        shown = f"(repr: {type(error).__name__})"
     if len(shown) > 80:
         shown = shown[:77] + "..."
     return f"{argument}: expected {wanted}, got {type(got).__name__} {shown}"

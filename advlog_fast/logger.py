@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ._hooks import importing
 from ._native import Producer, lib
 from .config import LoggerConfig, check_seconds, checked_metric_name
 from .control.checks import integer, metric_values, number, whole
 from .control.contexts import DisabledContext, TrainingContext
+from .control.disabled import DisabledControl
 from .exceptions import expected
 from .memory_sampler import MemorySample
 from .records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, ErrorLog, TrainingMetrics
@@ -27,9 +31,8 @@ from .snapshots import Health
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ._child import Family, Worker
     from ._lifecycle import Session
-    from ._workers import Family, Worker
-    from .control.disabled import DisabledControl
     from .control.plane import ControlPlane
     from .control.worker import WorkerControl
 
@@ -38,6 +41,9 @@ _REQUIRED = ("epoch", "batch", "total_batches", "loss")
 _PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
 _INT64_MAX = (1 << 63) - 1
 _END_SECONDS = 10.0
+_YEARS = range(1678, 2262)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class AdvancedLogger(Producer):
@@ -104,10 +110,10 @@ class AdvancedLogger(Producer):
         self._finalizer: weakref.finalize[..., AdvancedLogger] | None = None
         if not self.enabled:
             return
-        # Not before: it brings in all that only a logger at work needs.
-        from . import _lifecycle
+        with importing():
+            from . import _sessions  # not before: it brings in all that only a logger at work needs
 
-        session = self._engine = _lifecycle.start(self.config, self)
+        session = self._engine = _sessions.start(self.config, self)
         # The session must not keep the logger alive, or it could never be dropped.
         self._finalizer = weakref.finalize(self, session.close, self.config.close_timeout_s)
         self._finalizer.atexit = False
@@ -125,8 +131,6 @@ class AdvancedLogger(Producer):
         session = self._session
         if session is not None:
             return session.control
-        from .control.disabled import DisabledControl
-
         return DisabledControl(self.config.experiment_name)
 
     # -- the guide's calls: everything that is no batch ----------------------------------------------------------
@@ -255,14 +259,14 @@ class AdvancedLogger(Producer):
         :param metrics: names to scalars, float64; nested mappings are flattened with `/`; `epoch`, `batch`,
             `total_batches` and `step` are the integers of that name. Or a :class:`TrainingMetrics`.
         :param step: the optimizer step, an int64; wins over the mapping's.
-        :raises TypeError: a value is no number, or a name no string.
-        :raises ValueError: there is no value at all, a number is out of its column's range, or a name cannot be a
-            metric's or comes twice once flattened.
+        :raises TypeError: a value is no number, a name no string, or `timestamp` no datetime.
+        :raises ValueError: there is no value at all, a number is out of its column's range, a name cannot be a
+            metric's or comes twice once flattened, or `timestamp` lies outside the years 1678 to 2261.
         """
         time_ns = 0
         if isinstance(metrics, TrainingMetrics):
             if metrics.timestamp is not None:
-                time_ns = int(metrics.timestamp.timestamp() * 1_000_000) * 1000
+                time_ns = _nanoseconds(metrics.timestamp)
             metrics = {name: value for name, value in vars(metrics).items() if name != "timestamp"}
         elif not isinstance(metrics, Mapping):
             raise TypeError(expected("metrics", "a mapping or a TrainingMetrics", metrics))
@@ -368,14 +372,13 @@ class AdvancedLogger(Producer):
         session = self._session
         if session is None or not session.closed:
             return self._control
-        from .control.disabled import DisabledControl
-
         self._warn("closed", session.after_close())
         return DisabledControl(self.config.experiment_name)
 
     def _warn(self, kind: str, message: str) -> None:
-        # While the interpreter ends, threads that log on are nobody's mistake.
-        if message and kind not in self._warned and not (self._session and self._session.at_exit):
+        # While the interpreter ends, threads and destructors that log on are nobody's mistake.
+        ending = sys.is_finalizing() or (self._session is not None and self._session.at_exit)
+        if message and kind not in self._warned and not ending:
             self._warned.add(kind)
             warnings.warn(message, RuntimeWarning, stacklevel=4)
 
@@ -485,12 +488,12 @@ def _in_another_process(
     if family is None or os.environ.get("ADVLOG_DISABLED", "0") not in ("", "0"):
         return AdvancedLogger(log_dir, experiment_name, enabled=False)
     if family.is_here():
-        from . import _lifecycle
+        from . import _sessions
 
-        here = _lifecycle.living(family)
+        here = _sessions.living(family)
         if isinstance(here, AdvancedLogger):
             return here
-    from ._workers import Worker
+    from ._child import Worker
 
     logger = kind.__new__(kind)
     logger.config, logger.enabled, logger._warned, logger._finalizer = family.config, True, set(), None
@@ -509,6 +512,20 @@ def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dic
             raise TypeError(f"{name}: expected one value, got another by keyword in {call}(...)")
         given[name] = value
     return given
+
+
+def _nanoseconds(timestamp: Any) -> int:
+    """Since 1970; a naive time is local.
+
+    :raises TypeError: it is no datetime.
+    :raises ValueError: it is too far from today for 64 bits.
+    """
+    if not isinstance(timestamp, datetime):
+        raise TypeError(expected("timestamp", "a datetime", timestamp))
+    if timestamp.year in _YEARS:
+        with contextlib.suppress(OverflowError, OSError, ValueError):
+            return (timestamp.astimezone(timezone.utc) - _EPOCH) // _MICROSECOND * 1000
+    raise ValueError(expected("timestamp", f"a time in the years {_YEARS[0]} to {_YEARS[-1]}", timestamp))
 
 
 def _converted(values: Mapping[str, Any]) -> dict[str, Any]:

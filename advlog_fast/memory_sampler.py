@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ._hooks import importing
 from .config import check_seconds
 from .exceptions import expected
 
@@ -205,7 +206,8 @@ class MemorySampler:
 
     def _own_process(self) -> Any:
         if self._process is None or self._process.pid != os.getpid():
-            import psutil
+            with importing():
+                import psutil
 
             self._process = psutil.Process()
         return self._process

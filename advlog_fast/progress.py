@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from .control.checks import whole, whole_or_none
-from .control.milestones import Milestone, Milestones
+from .control.milestones import Milestone, Milestones, Progress
 from .control.position import Position
 from .exceptions import expected
 
-if TYPE_CHECKING:
-    from .control.console import Console
+
+class _Console(Protocol):
+    def follow(self, position: Position) -> None: ...
 
 
 class _ControlPlane(Protocol):
     @property
-    def console(self) -> Console: ...
+    def console(self) -> _Console: ...
 
-    def milestone(
-        self,
-        scope: str,
-        percent: int,
-        epoch: int,
-        batch: int,
-        total_batches: int | None,
-        rate: float | None,
-        eta_s: float | None,
-    ) -> None: ...
+    def milestone(self, passed: Progress) -> None: ...
 
 
 class _Logger(Protocol):
@@ -111,12 +103,8 @@ class TrainingProgressTracker:
     def _log(self, milestone: Milestone) -> None:
         position = self._position
         eta_s = position.epoch_eta_s() if milestone.scope == "epoch" else position.run_eta_s()
+        total = position.total_batches
+        batch = position.batch if total is None else min(position.batch, total)
         self._logger._plane.milestone(
-            milestone.scope,
-            milestone.percent,
-            position.epoch,
-            position.batch if position.total_batches is None else min(position.batch, position.total_batches),
-            position.total_batches,
-            position.rate(),
-            eta_s,
+            Progress(milestone.scope, milestone.percent, position.epoch, batch, total, position.rate(), eta_s)
         )

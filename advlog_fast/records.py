@@ -44,7 +44,7 @@ class TrainingMetrics:
     """One batch's metrics, for :meth:`AdvancedLogger.log_metrics`.
 
     Times are seconds; `memory_usage` is flattened to metrics named `memory_usage/<key>`;
-    `timestamp` is the time of the call where it is None, and a naive one is local time.
+    `timestamp` is the time of the call where it is None, a naive one is local time, and the years are 1678 to 2261.
     """
 
     epoch: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,3 +97,14 @@ def summary_of(log_dir: Path, name: str) -> dict[str, Any]:
 
 def events_of(log_dir: Path, name: str, event: str) -> list[dict[str, Any]]:
     return [row for row in json_lines(log_dir / f"{name}_events.jsonl") if row["event"] == event]
+
+
+def descriptors() -> set[str]:
+    """What this process has open."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            continue
+    return found

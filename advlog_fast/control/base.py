@@ -1,8 +1,9 @@
-"""What the control plane asks of its session."""
+"""What the control plane asks of its session, and what stands for it answers where there is nothing to ask."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import Any, Protocol
 
 from ..snapshots import Health, Totals
 
@@ -25,3 +26,16 @@ class RingLink(Protocol):
 
     def memory(self) -> dict[str, object]:
         """How memory developed, as :meth:`MemorySampler.trend` gives it."""
+
+
+def empty_summary(status: str) -> dict[str, Any]:
+    """The guide's keys of a summary, with nothing counted."""
+    nothing = dict.fromkeys(("min", "max", "mean", "std"), math.nan)
+    return {
+        "total_metrics": 0,
+        "total_errors": 0,
+        "training_duration": "0:00:00",
+        "loss_stats": dict(nothing),
+        "accuracy_stats": dict(nothing),
+        "status": status,
+    }

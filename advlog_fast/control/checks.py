@@ -80,6 +80,19 @@ def error(value: Any) -> BaseException | str:
     return value
 
 
+def report(of: Any, operation: Any, context: Any, given: Any) -> str:
+    """The arguments of `log_error`; the severity `given`, in capitals.
+
+    :raises TypeError: one has the wrong type.
+    :raises ValueError: the severity is none.
+    """
+    error(of)
+    text("operation", operation, or_empty=True)
+    if context is not None:
+        mapping("context", context)
+    return severity(given)
+
+
 def flag(argument: str, value: Any) -> bool:
     """The value as a bool: True, False, or a 0-dimensional array of one (`accuracy > best` often is).
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from ..records import ErrorLog
-from .console import Console
+from .base import empty_summary
 from .contexts import DisabledContext
+from .milestones import Progress
+from .position import Position
+
+
+class _NoConsole:
+    def follow(self, position: Position) -> None: ...
 
 
 class DisabledControl:
@@ -21,7 +26,7 @@ class DisabledControl:
     def __init__(self, name: str) -> None:
         self.logger = logging.Logger(f"advlog_fast.{name}")  # noqa: LOG001 - one a run, not one a process
         self.logger.addHandler(logging.NullHandler())
-        self.console = Console("off", 0, logging.CRITICAL)
+        self.console = _NoConsole()
 
     def start_training(self, config: object = None) -> None: ...
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None: ...
@@ -33,7 +38,7 @@ class DisabledControl:
     def log_recovery(self, operation: str, action: str, success: bool = True) -> None: ...
     def log_event(self, name: str, /, **fields: Any) -> None: ...
     def log_leaving(self, error: BaseException, operation: str) -> None: ...
-    def milestone(self, *args: Any, **kwargs: Any) -> None: ...
+    def milestone(self, passed: Progress) -> None: ...
     def write_summary(self) -> None: ...
 
     def log_error(
@@ -51,13 +56,4 @@ class DisabledControl:
         return DisabledContext()
 
     def summary(self) -> dict[str, Any]:
-        """The guide's keys, with nothing counted."""
-        nothing = dict.fromkeys(("min", "max", "mean", "std"), math.nan)
-        return {
-            "total_metrics": 0,
-            "total_errors": 0,
-            "training_duration": "0:00:00",
-            "loss_stats": dict(nothing),
-            "accuracy_stats": dict(nothing),
-            "status": self.status,
-        }
+        return empty_summary(self.status)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 from .line_file import LineFile
-from .text import clipped, escape, time_text
+from .text import clipped, escape, time_text, value_text
 
 _ESCAPED = "advlog_escaped"
 
@@ -80,7 +81,7 @@ class _LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            text = _message(record)
+            text = message_of_record(record)
             if os.getpid() != self._pid:
                 self._in_child(record.levelno, clipped(escape(text)))
                 return
@@ -88,7 +89,7 @@ class _LineHandler(logging.Handler):
             if record.exc_info and record.exc_info[1] is not None:
                 self._on_error(record.exc_info[1], record.levelno, record.funcName or "", text)
         except Exception as error:  # noqa: BLE001
-            self._file.write(f"{time_text(0)} ERROR unreadable log record: {type(error).__name__}\n")
+            self._file.write(f"{time_text(time.time_ns())} ERROR unreadable log record: {type(error).__name__}\n")
 
     def _line(self, record: logging.LogRecord, text: str) -> str:
         if record.name != self._own_name:
@@ -101,8 +102,11 @@ class _LineHandler(logging.Handler):
         return f"{when} {escape(record.levelname)} {text if hasattr(record, _ESCAPED) else escape(text)}\n"
 
 
-def _message(record: logging.LogRecord) -> str:
+def message_of_record(record: logging.LogRecord) -> str:
+    """What the entry says, with what it was given put in; one that cannot be is said as it is."""
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001
-        return f"{record.msg!r} (not formatted: {type(error).__name__}: {error})"
+        # A value may be nested too deep for its repr.
+        shown = repr(record.msg) if isinstance(record.msg, str) else value_text(record.msg)
+        return f"{shown} (not formatted: {type(error).__name__}: {error})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 PERCENTS = (25, 50, 75, 90)
 
@@ -16,6 +16,32 @@ class Milestone:
 
     scope: Scope
     percent: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A mark as it is logged: where the training was when it was passed."""
+
+    scope: Scope
+    percent: int
+    epoch: int
+    batch: int | None = None
+    total_batches: int | None = None
+    rate: float | None = None
+    """Batches a second."""
+    eta_s: float | None = None
+    """Seconds left of the scope."""
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "scope": self.scope,
+            "percent": self.percent,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "total_batches": self.total_batches,
+            "batches_per_s": None if self.rate is None else float(f"{self.rate:.4g}"),
+            "eta_s": None if self.eta_s is None else round(self.eta_s, 1),
+        }
 
 
 class Milestones:

@@ -1,7 +1,5 @@
 """The control plane: all of a run that is no batch. It writes events, errors and the main log at once, sends
 lines to the training log through the ring, and keeps what the summary says.
-
-Above 500 lines because each call of the guide is one method here, and they share one state.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from .line_file import LineFile
 from .locks import Deadline
 from .main_log import MainLog
 from .masking import masked
+from .milestones import Progress
 from .readable import readable
 from .recorded_errors import RecordedErrors
 from .summaries import RunState, build_summary, first_nonfinite, write_summary
@@ -182,37 +181,17 @@ class ControlPlane:
         self._tell(logging.INFO, "validation", shown)
         self._say("validation", shown)
 
-    def milestone(
-        self,
-        scope: str,
-        percent: int,
-        epoch: int,
-        batch: int | None = None,
-        total_batches: int | None = None,
-        rate: float | None = None,
-        eta_s: float | None = None,
-    ) -> None:
-        """Notes that `percent` of the epoch (`scope` "epoch") or of the whole ("overall") is done; `rate` is
-        batches a second, `eta_s` the seconds left of that scope."""
-        if scope not in ("epoch", "overall"):
-            raise ValueError(expected("scope", "'epoch' or 'overall'", scope))
-        fields: dict[str, Any] = {
-            "scope": scope,
-            "percent": checks.whole("percent", percent, 0),
-            "epoch": checks.whole("epoch", epoch),
-            "batch": checks.whole_or_none("batch", batch),
-            "total_batches": checks.whole_or_none("total_batches", total_batches),
-            "batches_per_s": None if rate is None else float(f"{rate:.4g}"),
-            "eta_s": None if eta_s is None else round(eta_s, 1),
-        }
+    def milestone(self, passed: Progress) -> None:
+        """Notes a mark of an epoch or of the whole."""
+        fields = passed.fields()
         with Deadline(self._lock):
             self._milestones += 1
-            if scope == "overall":
-                self._overall_milestones[str(fields["percent"])] = time_text(time.time_ns())
+            if passed.scope == "overall":
+                self._overall_milestones[str(passed.percent)] = time_text(time.time_ns())
             else:
-                if self._epoch_milestones["epoch"] != fields["epoch"]:
-                    self._epoch_milestones = {"epoch": fields["epoch"], "percents": []}
-                self._epoch_milestones["percents"].append(fields["percent"])
+                if self._epoch_milestones["epoch"] != passed.epoch:
+                    self._epoch_milestones = {"epoch": passed.epoch, "percents": []}
+                self._epoch_milestones["percents"].append(passed.percent)
         self._event("milestone", fields)
         self._tell(logging.INFO, "milestone", fields)
 
@@ -270,11 +249,7 @@ class ControlPlane:
     ) -> ErrorLog:
         """Writes the error to errors.log now. An exception that a context has recorded on its way here counts
         no second time: what is known here is added to it."""
-        severity = checks.severity(severity)
-        checks.error(error)
-        checks.text("operation", operation, or_empty=True)
-        if context is not None:
-            checks.mapping("context", context)
+        severity = checks.report(error, operation, context, severity)
         before = self._recorded.take(error)
         if before is None:
             recorded = self._errors.record(error, operation, context, severity)

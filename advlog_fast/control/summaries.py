@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
     made: dict[str, Any] = {
         "total_metrics": totals.metric_records,
         "total_errors": state.errors["total"],
-        "training_duration": str(timedelta(seconds=int(state.duration_s))),
+        "training_duration": _duration_text(int(state.duration_s)),
         "loss_stats": _four(totals.metrics.get("loss")),
         "accuracy_stats": _four(totals.metrics.get("accuracy")),
         "experiment": state.run.name,
@@ -94,6 +93,13 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
         "pending": totals.pending,
     }
     return copy.deepcopy(made)
+
+
+def _duration_text(seconds: int) -> str:
+    # As str() of a timedelta; making one crashes some 3.13 in the last destructors.
+    days, rest = divmod(seconds, 86_400)
+    day = "" if days == 0 else "1 day, " if days == 1 else f"{days} days, "
+    return f"{day}{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
 
 
 def performance(totals: Totals, epochs: Epochs) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from .readable import readable, strict_json
@@ -13,7 +13,6 @@ from .readable import readable, strict_json
 MAX_LINE_BYTES = 4096
 """Of a line that goes through the ring."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI}]")
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -79,8 +78,11 @@ def clipped(text: str, max_bytes: int = MAX_LINE_BYTES) -> str:
 
 def time_text(time_ns: int) -> str:
     """Nanoseconds since 1970 as `2026-11-22T19:31:04.123456Z`, UTC."""
-    moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime, which imports, nor a timedelta, which crashes some 3.13: the last destructors may log.
+    microseconds = time_ns // 1000
+    moment = datetime.fromtimestamp(microseconds // 1_000_000, timezone.utc)
+    whole = moment.replace(microsecond=microseconds % 1_000_000, tzinfo=None)
+    return whole.isoformat(timespec="microseconds") + "Z"
 
 
 def dumps(value: object) -> str:

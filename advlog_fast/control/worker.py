@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -11,10 +10,13 @@ from typing import Any
 
 from ..records import ErrorLog
 from . import checks
+from .base import empty_summary
 from .console import Console
 from .contexts import TrainingContext
 from .error_text import category_of, message_of, traceback_text, type_of
+from .main_log import message_of_record
 from .masking import masked
+from .milestones import Progress
 from .text import clipped, escape, fields_text
 
 _MAX_BYTES = 4000
@@ -80,18 +82,8 @@ class WorkerControl:
     def log_event(self, name: str, /, **fields: Any) -> None:
         self._tell(logging.INFO, escape(checks.text("name", name)), masked(fields))
 
-    def milestone(
-        self,
-        scope: str,
-        percent: int,
-        epoch: int,
-        batch: int | None = None,
-        total_batches: int | None = None,
-        rate: float | None = None,
-        eta_s: float | None = None,
-    ) -> None:
-        place = {"scope": scope, "percent": percent, "epoch": epoch, "batch": batch, "total_batches": total_batches}
-        self._tell(logging.INFO, "milestone", {**place, "batches_per_s": rate, "eta_s": eta_s})
+    def milestone(self, passed: Progress) -> None:
+        self._tell(logging.INFO, "milestone", passed.fields())
 
     def log_error(
         self,
@@ -101,10 +93,8 @@ class WorkerControl:
         severity: str = "ERROR",
     ) -> ErrorLog:
         """An error is the last thing to lose: where no line can tell of it, it is said on stderr."""
-        severity = checks.severity(severity)
-        checks.error(error)
-        checks.text("operation", operation, or_empty=True)
-        given = masked(checks.mapping("context", context)) if context is not None else {}
+        severity = checks.report(error, operation, context, severity)
+        given = masked(context or {})
         fields = {
             "category": category_of(error),
             "operation": operation,
@@ -144,15 +134,7 @@ class WorkerControl:
 
     def summary(self) -> dict[str, Any]:
         """The guide's keys, with nothing counted: the numbers are the parent's."""
-        nothing = dict.fromkeys(("min", "max", "mean", "std"), math.nan)
-        return {
-            "total_metrics": 0,
-            "total_errors": 0,
-            "training_duration": "0:00:00",
-            "loss_stats": dict(nothing),
-            "accuracy_stats": dict(nothing),
-            "status": self.status,
-        }
+        return empty_summary(self.status)
 
     def write_summary(self, _timeout_s: float = 0.0, *, sync: bool = False) -> bool:  # noqa: ARG002
         return True
@@ -167,10 +149,7 @@ class _RingHandler(logging.Handler):
         self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = record.getMessage()
-        except Exception as error:  # noqa: BLE001 - a wrong format string is no reason to end the training
-            text = f"{record.msg!r} (not formatted: {type(error).__name__})"
+        text = message_of_record(record)
         if record.exc_info and record.exc_info[1] is not None:
             text += f" {record.exc_info[1]!r}"
         self._line(record.levelno, clipped(escape(text), _MAX_BYTES))

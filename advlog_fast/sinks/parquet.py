@@ -45,6 +45,8 @@ class SealedPart:
     set_aside: Path | None = None
     """Where the damaged spool lies: `rows` records were whole before the damage."""
     damaged_bytes: int = 0
+    damaged_schema: Path | None = None
+    """Where the run's frozen schema lies that could not be read any more, and was made again."""
 
     @property
     def next_seq(self) -> int:
@@ -73,12 +75,13 @@ def seal_spool(
         if info.records == 0 and not info.damaged:
             spool.unlink()
             return None
-        target = None
+        target = damaged_schema = None
         if info.records > 0:
             paths = replace(paths, rank=info.rank)
             target = paths.part(info.stream, info.attempt, part)
             if not _stands(target, info):
                 first = declared if info.stream == "metrics" else ()
+                damaged_schema = _set_aside_damaged(paths.schema(info.stream))
                 names = frozen_columns(paths, info.stream, (*first, *info.metric_names()))
                 temporary = paths.temporary / f"{spool.stem}-{os.getpid()}.parquet"
                 _make_folder(paths.temporary)
@@ -110,11 +113,12 @@ def seal_spool(
         first_seq=info.first_seq,
         set_aside=set_aside,
         damaged_bytes=info.total_bytes - info.whole_bytes if info.damaged else 0,
+        damaged_schema=damaged_schema,
     )
 
 
 def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The run's metric columns: those frozen before, else `names`, which are then frozen.
+    """The run's metric columns: those frozen before, else those of its parts, else `names`, which are then frozen.
 
     Ranks may come at the same time: one of them wins, and all get what it froze.
 
@@ -124,7 +128,9 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
     with contextlib.suppress(FileNotFoundError):
         return read_frozen_columns(path)
     core = core_columns(stream)
-    columns = [name for name in dict.fromkeys(names) if name not in core]
+    columns = _columns_of_parts(paths, stream)
+    if columns is None:
+        columns = [name for name in dict.fromkeys(names) if name not in core]
     temporary = paths.temporary / f"{path.stem}-rank{paths.rank:05d}-{os.getpid()}.json"
     _make_folder(paths.temporary)
     temporary.write_text(json.dumps(columns, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -160,8 +166,39 @@ def read_frozen_columns(path: Path) -> tuple[str, ...]:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise OSError(f"{path}: expected a JSON list of metric names, got {text[:80]!r}")
+        raise _DamagedSchemaError(f"{path}: expected a JSON list of metric names, got {text[:80]!r}")
     return tuple(names)
+
+
+class _DamagedSchemaError(OSError):
+    pass
+
+
+def _set_aside_damaged(schema: Path) -> Path | None:
+    """Renames a frozen schema that says nothing any more; where it lies then."""
+    try:
+        read_frozen_columns(schema)
+    except FileNotFoundError:
+        pass
+    except _DamagedSchemaError:
+        damaged = schema.with_name(schema.name + ".damaged")
+        schema.rename(damaged)
+        return damaged
+    return None
+
+
+def _columns_of_parts(paths: RunPaths, stream: str) -> list[str] | None:
+    """The metric columns that the run's parts have, of which the first that can be read tells; None: there is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    core = core_columns(stream)
+    for _, part in sorted(paths.parts_of_all_ranks(stream).items()):
+        with contextlib.suppress(OSError, pa.ArrowInvalid):
+            return [
+                field.name for field in pq.read_schema(part) if field.type == pa.float64() and field.name not in core
+            ]
+    return None
 
 
 def sync_path(path: Path) -> None:

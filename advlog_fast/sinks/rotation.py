@@ -18,8 +18,8 @@ from .base import OpenFile, Retired, Sink, is_file
 class RotatedSink(Sink):
     """Writes to `path`. What stood there before is rotated away, so nothing is appended to or overwritten.
 
-    :param may_expire: asked before a file goes, with the seq after its last record, or None for a file of an earlier
-        attempt; None: every file may.
+    :param may_expire: asked before a file goes, with what is known of it, None for a file of an earlier attempt;
+        None: every file may.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class RotatedSink(Sink):
         attempt: int,
         max_bytes: int,
         max_files: int,
-        may_expire: Callable[[int | None], bool] | None = None,
+        may_expire: Callable[[Retired | None], bool] | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -92,8 +92,7 @@ class RotatedSink(Sink):
                 inodes[path] = os.stat(path).st_ino
             except OSError:
                 return True
-            known = self._finished.get(inodes[path])
-            return self._may_expire is None or self._may_expire(known.next_seq if known else None)
+            return self._may_expire is None or self._may_expire(self._finished.get(inodes[path]))
 
         for path in trim(self.path, self.max_files, may_remove):
             gone = self._finished.pop(inodes.get(path, -1), None)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from run_files import descriptors
 
 from advlog_fast import AdvancedLogger, RunBusyError, TrainingProgressTracker, read_jsonl
 
@@ -218,15 +219,6 @@ def test_a_logger_that_nobody_refers_to_closes_itself(tmp_path: Path):
 
 
 def test_closing_leaves_no_thread_no_descriptor_and_no_ring(tmp_path: Path):
-    def descriptors() -> set[str]:
-        found = set()
-        for fd in os.listdir("/proc/self/fd"):
-            try:
-                found.add(os.readlink(f"/proc/self/fd/{fd}"))
-            except FileNotFoundError:
-                continue
-        return found
-
     with AdvancedLogger(tmp_path, "life", console="off"):
         pass  # what the first run loads for good, stays open for good
     before = descriptors()

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advlog_fast import AdvancedLogger, read_jsonl
+from advlog_fast import AdvancedLogger, TrainingMetrics, read_jsonl
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[AdvancedLogger]:
     with AdvancedLogger(tmp_path, "misused", console="off", parquet=False) as logger:
         yield logger
+
+
+TIMESTAMP = r"^timestamp: expected a time in the years 1678 to 2261, got datetime datetime\.datetime\("
+
+
+def at(time: Any) -> TrainingMetrics:
+    return TrainingMetrics(1, 1, 2, 0.5, timestamp=time)
+
+
+def nested(kind: type[dict[str, Any] | list[Any]]) -> Any:
+    """A value nested so deep that its own repr fails."""
+    value: Any = 1.0
+    for _ in range(50_000):
+        value = {"a": value} if kind is dict else [value]
+    return value
 
 
 CALLS: dict[str, tuple[Callable[[AdvancedLogger], Any], type[Exception], str]] = {
@@ -85,6 +102,29 @@ CALLS: dict[str, tuple[Callable[[AdvancedLogger], Any], type[Exception], str]] =
         AttributeError,
         r"log_level",
     ),
+    "mappings nested 50,000 deep": (
+        lambda log: log.log_metrics({"deep": nested(dict)}),
+        ValueError,
+        r"^metrics\['deep/a/a/.*'\]: expected at most 20 nested mappings, got dict ",
+    ),
+    "lists nested 50,000 deep": (
+        lambda log: log.log_batch_progress(1, 1, 2, 0.5, deep=nested(list)),
+        TypeError,
+        r"^metrics\['deep'\]: expected a number, got list ",
+    ),
+    "a time before all others": (lambda log: log.log_metrics(at(datetime.min)), ValueError, TIMESTAMP),
+    "a time after all others": (lambda log: log.log_metrics(at(datetime.max)), ValueError, TIMESTAMP),
+    "a time that UTC does not have": (
+        lambda log: log.log_metrics(at(datetime.min.replace(tzinfo=timezone(timedelta(hours=1))))),
+        ValueError,
+        TIMESTAMP,
+    ),
+    "a time beyond 64 bits of nanoseconds": (
+        lambda log: log.log_metrics(at(datetime(2262, 5, 1, tzinfo=timezone.utc))),
+        ValueError,
+        TIMESTAMP,
+    ),
+    "no time": (lambda log: log.log_metrics(at("now")), TypeError, r"^timestamp: expected a datetime, got str 'now'$"),
     "no batch_time": (
         lambda log: log.log_performance_metrics(),  # type: ignore[call-arg]
         TypeError,
@@ -142,6 +182,40 @@ def test_an_option_misused_raises_and_makes_no_file(tmp_path: Path, case: str):
     with pytest.raises(error, match=message):
         AdvancedLogger(tmp_path / "logs", **options)
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_directory_that_is_no_utf_8_is_refused_naming_log_dir_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    if relative:
+        os.mkdir(odd)
+        monkeypatch.chdir(odd)
+    with pytest.raises(ValueError, match=r"^log_dir: expected a path that is valid UTF-8, .*, got str '.*\\udcff"):
+        AdvancedLogger("logs" if relative else odd, console="off")
+    assert os.listdir(tmp_path) == ([os.path.basename(odd)] if relative else [])
+
+
+def test_a_value_nested_too_deep_is_shortened_where_any_value_may_stand_and_loses_nothing(
+    log: AdvancedLogger, tmp_path: Path
+):
+    deep = nested(dict)
+    log.start_training({"deep": deep})
+    log.log_hyperparameters({"deep": nested(list)})
+    log.log_event("deep", deep=deep)
+    log.log_error(ValueError(deep), "deep", context={"deep": deep})
+    log.logger.info(deep)
+    log.logger.info("%s", deep)
+    with log.training_context("deep"):
+        pass
+    log.end_training({"deep": deep})
+    log.close()
+    assert not any(log.health().entries_lost.values())
+    main = log.paths["main_log"].read_text()
+    assert main.count("<dict: too deep>") == 4
+    assert "unreadable log record" not in main
+    assert '"deep":{"a":' in log.paths["errors_log"].read_text()
 
 
 def test_a_directory_that_cannot_be_made_raises_naming_log_dir(tmp_path: Path):

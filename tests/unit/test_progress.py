@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import time
@@ -10,6 +11,7 @@ import timeit
 import pytest
 
 from advlog_fast.control.console import Console
+from advlog_fast.control.milestones import Progress
 from advlog_fast.progress import TrainingProgressTracker
 
 
@@ -25,8 +27,8 @@ class Logger:
     def _plane(self) -> Logger:
         return self
 
-    def milestone(self, scope, percent, epoch, batch, total_batches, rate, eta_s) -> None:
-        self.told.append((scope, percent, epoch, batch, total_batches, rate, eta_s))
+    def milestone(self, passed: Progress) -> None:
+        self.told.append(dataclasses.astuple(passed))
 
     def marks(self, scope: str) -> list[tuple[int, int, int]]:
         return [(percent, epoch, batch) for s, percent, epoch, batch, *_ in self.told if s == scope]

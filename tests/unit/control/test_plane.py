@@ -20,6 +20,7 @@ from run_files import error_entries, json_lines, physical_lines, strict_json, te
 from advlog_fast._paths import RunPaths
 from advlog_fast.config import LoggerConfig
 from advlog_fast.control.console import Console
+from advlog_fast.control.milestones import Progress
 from advlog_fast.control.plane import ControlPlane
 from advlog_fast.ranks import RunIdentity
 from advlog_fast.snapshots import EpochTotals, Health, MetricStats, NonFinite, SinkHealth, Totals
@@ -200,8 +201,8 @@ class TestEpochs:
         assert run.summary()["final_metrics"]["loss"] == loss
 
     def test_a_milestone_is_a_line_an_event_and_counted(self, run, plane):
-        plane.milestone("epoch", 25, 1, 3, 12, 4.56789, 2.0)
-        plane.milestone("overall", 50, 2)
+        plane.milestone(Progress("epoch", 25, 1, 3, 12, 4.56789, 2.0))
+        plane.milestone(Progress("overall", 50, 2))
         assert run.texts()[0] == (
             "milestone scope=epoch percent=25 epoch=1 batch=3 total_batches=12 batches_per_s=4.568 eta_s=2.0"
         )

@@ -397,10 +397,33 @@ def test_all_ranks_that_freeze_at_once_get_the_same_columns(paths):
     assert got[0] in names
 
 
-def test_a_frozen_schema_that_is_no_list_is_an_error_that_keeps_the_spool(paths):
+@pytest.mark.parametrize("text", ['["a", 3]', '["a", "b', "", "\0\0\0\0", "{}", None])
+def test_a_damaged_frozen_schema_is_kept_aside_and_made_again_as_the_parts_have_it(paths, text):
+    ids = {}
+    assert seal(paths, Spool(ids=ids).add({"loss": 1.0, "b": 2.0, "a": 3.0})).damaged_schema is None
+    schema = paths.schema("metrics")
+    before = schema.read_text()
+    schema.unlink() if text is None else schema.write_text(text)
+    part = seal(paths, Spool(first_seq=1, ids=ids).add({"loss": 1.0, "c": 2.0, "a": 3.0}), 2, declared=("d",))
+    if text is not None:
+        assert part.damaged_schema == schema.with_name("metrics_schema.json.damaged")
+        assert part.damaged_schema.read_text() == text
+    assert schema.read_text() == before
+    assert pq.read_schema(part.path).equals(pq.read_schema(paths.part("metrics", 1, 1)))
+    assert rows_of(part.path)[0]["extra"] == [("c", 2.0)]
+    assert seal(paths, Spool(first_seq=2, ids=ids).add({"loss": 1.0}), 3).damaged_schema is None
+
+
+def test_a_damaged_frozen_schema_of_a_run_without_parts_is_made_again_of_the_declared_and_the_first_names(paths):
     paths.private.mkdir(parents=True)
-    paths.schema("metrics").write_text('["a", 3]')
-    with pytest.raises(OSError, match=r"metrics_schema\.json: expected a JSON list of metric names, got"):
+    paths.schema("metrics").write_text("[")
+    seal(paths, Spool().add({"loss": 1.0, "b": 2.0}), declared=("d",))
+    assert json.loads(paths.schema("metrics").read_text()) == ["d", "b"]
+
+
+def test_a_frozen_schema_that_cannot_be_read_raises_and_keeps_the_spool(paths):
+    paths.schema("metrics").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"metrics_schema\.json"):
         seal(paths, Spool().add({"loss": 1.0}))
     assert paths.spool("metrics", 1, 1).exists()
 

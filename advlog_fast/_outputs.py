@@ -1,0 +1,49 @@
+"""The sinks of a session, as the options ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ._paths import RunPaths
+from ._sealer import Sealer
+from .config import LoggerConfig
+from .ranks import RunIdentity
+from .sinks.base import Retired, Sink
+from .sinks.columns import STREAMS
+from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
+from .sinks.spool import SpoolSink
+from .sinks.text import TextSink
+
+
+def make_sinks(config: LoggerConfig, paths: RunPaths, run: RunIdentity, sealer: Sealer | None) -> list[Sink]:
+    """The sinks that the options ask for, without files yet.
+
+    :param sealer: takes the closed spools; None where there are none.
+    """
+    sizes = (paths.temporary, run.attempt, config.max_log_size, config.max_log_files)
+    sinks: list[Sink] = []
+    if config.text and (run.rank == 0 or config.text_ranks == "all"):
+        level, every = config.log_level, config.training_log_every
+        sinks.append(TextSink(paths.training_log, *sizes, level=level, every=every))
+    if config.jsonl:
+        sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes, _may_expire("metrics", paths, sealer)))
+        sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes, _may_expire("system", paths, sealer)))
+    if sealer is not None:
+        sinks += [SpoolSink(stream, paths, run.attempt, config.part_rows, sealer.submit) for stream in STREAMS]
+    for sink in sinks:
+        sink.sync = config.fsync == "always"
+    return sinks
+
+
+def _may_expire(stream: str, paths: RunPaths, sealer: Sealer | None) -> Callable[[Retired | None], bool]:
+    """Whether a rotated file may go: where Parquet is on, only if its records are in parts."""
+    unsealed_before = any(paths.spools.glob(f"*-rank{paths.rank:05d}-*.spool"))
+
+    def sealed(retired: Retired | None) -> bool:
+        if sealer is None:
+            return True
+        if retired is None:
+            return not unsealed_before
+        return sealer.has_sealed(stream, retired.first_seq, retired.next_seq)
+
+    return sealed

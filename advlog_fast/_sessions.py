@@ -1,0 +1,104 @@
+"""The sessions of this process: at most one for a run and rank, begun here, and ended here at the exit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from pathlib import Path
+
+from ._child import Family
+from ._hooks import at_exit
+from ._lifecycle import Session
+from ._native import Producer
+from ._paths import RunPaths
+from .config import LoggerConfig
+from .ranks import rank_identity
+
+_starting = threading.RLock()
+"""Two threads that make loggers of one run take turns: the second supersedes the first."""
+
+
+def _free_in_child() -> None:
+    """A thread that the child does not have may have held it."""
+    global _starting
+    _starting = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_free_in_child)
+
+_sessions: dict[tuple[str, str, int], Session] = {}
+
+
+def _key(paths: RunPaths) -> tuple[str, str, int]:
+    return os.path.realpath(paths.log_dir), paths.name, paths.rank
+
+
+def start(config: LoggerConfig, producer: Producer) -> Session:
+    """Opens a session; one of the same run and rank that this process has open is closed first.
+
+    :raises OSError: as :class:`Session` does.
+    :raises RunBusyError: likewise.
+    """
+    with _starting:
+        return _start(config, producer)
+
+
+def _start(config: LoggerConfig, producer: Producer) -> Session:
+    _occupy_standard_streams()
+    ranks = rank_identity(config.rank, config.world_size)
+    key = _key(RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank))
+    before = _sessions.get(key)
+    superseded = False
+    if before is not None and before.pid == os.getpid():
+        superseded = not before.closed
+        before.close(before.config.close_timeout_s, "interrupted")  # or waits for who is closing it
+    session = Session(config, producer, _forget)
+    if before is not None and superseded:
+        before.superseded_by = session.run.attempt
+    _sessions[key] = session
+    return session
+
+
+def _forget(session: Session) -> None:
+    key = _key(session.paths)
+    if _sessions.get(key) is session:
+        del _sessions[key]
+
+
+def living(family: Family) -> Producer | None:
+    """The logger of a session that this very process has open."""
+    session = _sessions.get(_key(family.paths))
+    if session is None or session.pid != os.getpid() or session.run != family.run:
+        return None
+    return session.user
+
+
+def _occupy_standard_streams() -> None:
+    """Where a program runs with its standard streams closed, whatever is opened next would get their numbers, and what
+    some library then writes to standard error would go into it: into a log, or the ring. So they are opened first."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
+
+
+def _exit_status() -> str | None:
+    """How the interpreter ends, as far as it can be told: the last uncaught exception."""
+    last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if last is None:
+        return None
+    return "interrupted" if isinstance(last, KeyboardInterrupt) else "failed"
+
+
+def _close_all() -> None:
+    status = _exit_status()
+    for session in list(_sessions.values()):
+        session.at_exit = True
+        with contextlib.suppress(BaseException):  # a Ctrl-C here ends the wait for one, and not the end of the others
+            session.close(session.config.close_timeout_s, status)
+
+
+at_exit(_close_all)

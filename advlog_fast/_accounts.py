@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ._failpoints import failpoint
 from ._paths import RunPaths
 from .snapshots import Health
-
-_ACCOUNT = re.compile(r"attempt(\d+)-rank(\d+)\.json\Z")
-
 
 LOST = "lost"
 """The status of an account that knows nothing: the ring that had the numbers was lost."""
@@ -43,7 +40,7 @@ class Account:
     sinks: dict[str, SinkAccount]
     dropped_at_entry: dict[str, int] = field(default_factory=dict)
     lost_in_flight: int = 0
-    """Calls that the process's death cut short: they had not returned."""
+    """Runs of ring slots that were reserved and never published, by calls that had not returned."""
 
     @classmethod
     def of_health(cls, health: Health) -> Account:
@@ -75,15 +72,19 @@ def read_accounts(paths: RunPaths) -> dict[tuple[int, int], Account]:
     :raises OSError: one could not be read.
     :raises ValueError: one is damaged; the message names it.
     """
-    accounts = {}
-    for name in os.listdir(paths.accounts) if paths.accounts.is_dir() else ():
-        match = _ACCOUNT.match(name)
-        if not match:
-            continue
-        try:
-            told = json.loads((paths.accounts / name).read_text())
-            told["sinks"] = {sink: SinkAccount(**numbers) for sink, numbers in told["sinks"].items()}
-            accounts[int(match[1]), int(match[2])] = Account(**told)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{paths.accounts / name}: expected an account, got {type(error).__name__}") from error
-    return accounts
+    return {key: read_account(path) for key, path in paths.accounts_of_all_ranks().items()}
+
+
+def read_account(file: Path) -> Account:
+    """One account.
+
+    :raises OSError: it could not be read.
+    :raises ValueError: it is damaged; the message names it.
+    """
+    text = file.read_text()
+    try:
+        told = json.loads(text)
+        told["sinks"] = {sink: SinkAccount(**numbers) for sink, numbers in told["sinks"].items()}
+        return Account(**told)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file}: expected an account, got {type(error).__name__}") from error

@@ -22,6 +22,7 @@ _RUN_FILE = (
 _ATTEMPT = r"attempt=(?P<attempt>\d+)\Z"
 _PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
 _SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
+_OF_A_RANK = r"attempt(?P<attempt>\d+)-rank(?P<rank>\d+)\.json\Z"
 _PRIVATE = ".advlog"
 _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
 
@@ -153,10 +154,23 @@ class RunPaths:
     def ring_note(self, attempt: int) -> Path:
         return self.rings / f"attempt{attempt}-rank{self.rank:05d}.json"
 
+    def ring_notes_of_all_ranks(self) -> dict[tuple[int, int], Path]:
+        """The notes that there are, by attempt and rank."""
+        return _by_attempt_and_rank(self.rings)
+
+    @property
+    def set_aside(self) -> Path:
+        """What nobody can use, kept for a look at it."""
+        return self.private / "set-aside"
+
     @property
     def accounts(self) -> Path:
         """What became of the records of each ended attempt."""
         return self.private / "accounts"
+
+    def accounts_of_all_ranks(self) -> dict[tuple[int, int], Path]:
+        """The accounts that there are, by attempt and rank."""
+        return _by_attempt_and_rank(self.accounts)
 
     def account(self, attempt: int) -> Path:
         return self.accounts / f"attempt{attempt}-rank{self.rank:05d}.json"
@@ -182,6 +196,16 @@ class RunPaths:
                 found[int(match["attempt"]), int(match["rank"]), int(match["part"])] = path
         return found
 
+    def spools_of_attempt(self, stream: str, attempt: int) -> list[tuple[int, Path]]:
+        """This rank's spools of `stream`, each with its part, in their order."""
+        found = sorted(self.spools_of_all_ranks(stream).items())
+        return [(part, path) for (of, rank, part), path in found if (of, rank) == (attempt, self.rank)]
+
     def schema(self, stream: str) -> Path:
         """The metric columns of `stream`, frozen at the run's first part: a JSON list of names."""
         return self.private / f"{stream}_schema.json"
+
+
+def _by_attempt_and_rank(folder: Path) -> dict[tuple[int, int], Path]:
+    found = {path: re.match(_OF_A_RANK, path.name) for path in folder.glob("*.json")}
+    return {(int(match["attempt"]), int(match["rank"])): path for path, match in found.items() if match}

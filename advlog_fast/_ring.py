@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import mmap
 import os
 import re
@@ -23,6 +22,8 @@ from ._failpoints import failpoint
 from ._locks import FileLock, LockedError
 from ._native import ffi, lib
 from ._paths import RunPaths
+from ._processes import boot_id, process_start
+from ._ring_note import RingNote
 from .exceptions import AdvlogError
 from .ranks import RunIdentity
 from .records import MAX_METRIC_NAMES
@@ -62,8 +63,8 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 class Ring:
     """A ring, mapped; its memory lives as long as anything refers to this object.
 
-    Its owner holds the lock of `<path>.lock` from before the ring comes into sight until it goes. A note in the run's
-    folder says on which host, and in which boot of it, the ring lies, and what a recovery must know of the options.
+    Its owner holds the lock of `<path>.lock` from before the ring comes into sight until it goes. A :class:`RingNote`
+    in the run's folder says where it lies.
 
     :ivar path: the ring's file, or None for memory that dies with the process.
     :ivar notes: what had to be done otherwise than asked, one sentence each.
@@ -85,7 +86,7 @@ class Ring:
         self._lock: FileLock | None = None
         paths = RunPaths(log_dir, run.name, run.rank)
         self._note: Path | None = paths.ring_note(run.attempt)
-        self.aside: Path | None = paths.private / "set-aside"
+        self.aside: Path | None = paths.set_aside
         slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, _MIN_SLOTS).bit_length() - 1
         self._map, self.slots = self._make(run, slots, ring_dir, paths.private)
         self._memory = ffi.from_buffer(self._map)
@@ -184,13 +185,6 @@ class Ring:
             with contextlib.suppress(OSError):
                 self._lock.release(remove=True)
 
-    def set_aside(self, folder: Path) -> Path:
-        """Moves a ring that cannot be recovered out of the way, beside the run's files; where it lies then."""
-        assert self.path is not None
-        target = set_aside(self.path, folder)
-        self.remove()
-        return target
-
     def _make(self, run: RunIdentity, slots: int, ring_dir: Path | None, fallback: Path) -> tuple[mmap.mmap, int]:
         """The memory, and how many slots it is for: fewer than asked where shared memory is short."""
         name = f"{run.run_id}-attempt{run.attempt}-rank{run.rank:05d}.ring"
@@ -243,22 +237,12 @@ class Ring:
         :raises OSError: it could not.
         """
         assert self._note is not None
-        self._note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._note.with_name(f".{self._note.name}.{os.getpid()}")
-        temporary.write_text(self._told)
-        os.rename(temporary, self._note)
+        self._told.write(self._note)
 
     def _publish(self, run: RunIdentity, options: dict[str, Any]) -> None:
         """Into sight only now, the note first: a ring that can be found is whole, and one that is there is found."""
-        note = {
-            "path": str(self._final) if self.path else None,
-            "host": run.host,
-            "boot_id": boot_id().hex(),
-            "pid": run.pid,
-            "run_id": run.run_id,
-            "options": options,
-        }
-        self._told = json.dumps(note)
+        place = str(self._final) if self.path else None
+        self._told = RingNote(place, run.host, boot_id().hex(), run.run_id, options)
         self.write_note()
         failpoint("ring_noted")
         if self.path is not None:
@@ -347,21 +331,3 @@ def file_system(path: Path) -> str:
                 if fields[2] == wanted and len(fields[4]) >= len(best):
                     best, kind = fields[4], fields[dash + 1]
     return kind
-
-
-def boot_id() -> bytes:
-    """16 bytes that name this boot of this machine; zeros where it cannot be told."""
-    try:
-        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
-    except (OSError, ValueError):
-        return bytes(16)
-
-
-def process_start(pid: int) -> int:
-    """When a process started, in clock ticks after the boot; with its pid this names one process. 0: it is dead, or it
-    cannot be told."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return 0 if fields[0] in "ZX" else int(fields[19])
-    except (OSError, ValueError, IndexError):
-        return 0

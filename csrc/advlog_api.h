@@ -153,6 +153,7 @@ typedef struct {
     int64_t failing_since_ns; /* monotonic; 0 while it works */
     int32_t error;           /* errno of the last fault; 0 if there was none */
     int32_t set_aside;       /* its records are being dropped */
+    int32_t torn;            /* its file goes on beyond cursor.length, and could not be cut yet */
     int32_t needs_file;      /* it has no file opened ahead */
     int32_t retired_fd;      /* the file it rotated away from; -1 if none waits */
     int64_t retired_first_seq;
@@ -300,9 +301,11 @@ void advlog_ring_reopen(advlog_ring *ring);
 /* What is known of a sink by its index: enum advlog_sink_kind (0: no such sink) and stream. */
 int advlog_ring_sink_kind(const advlog_ring *ring, int sink);
 int advlog_ring_sink_stream(const advlog_ring *ring, int sink);
-/* Records of the sink in files that rotation has removed. */
+/* Records of the sink in files that are gone: `expired` by rotation, `vanished` by
+ * somebody else's hand. Set by the thread that runs the drain. */
 uint64_t advlog_ring_expired(const advlog_ring *ring, int sink);
-void advlog_ring_add_expired(advlog_ring *ring, int sink, uint64_t records);
+uint64_t advlog_ring_vanished(const advlog_ring *ring, int sink);
+void advlog_ring_set_gone(advlog_ring *ring, int sink, uint64_t expired, uint64_t vanished);
 const advlog_identity *advlog_ring_identity(const advlog_ring *ring);
 
 /* The id of a name, given one if it is new; -1: the table is full, or the process is

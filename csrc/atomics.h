@@ -32,6 +32,7 @@ static inline void store32_release(atomic_u32 *p, uint32_t v) { atomic_store_exp
 static inline uint32_t exchange32_acquire(atomic_u32 *p, uint32_t v) { return atomic_exchange_explicit(p, v, memory_order_acquire); }
 static inline uint32_t add32_relaxed(atomic_u32 *p, uint32_t n) { return atomic_fetch_add_explicit(p, n, memory_order_relaxed); }
 
-/* The only full fence: between "I am about to sleep" and the last look for
- * work on one side, "here is work" and the look for a sleeper on the other. */
+/* Everything before it comes before everything after it, to whoever passes such a
+ * fence too. For what acquire and release do not order: a store before a load of
+ * something else, and two stores of which a SIGKILL may not leave the later alone. */
 static inline void fence_full(void) { atomic_thread_fence(memory_order_seq_cst); }

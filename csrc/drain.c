@@ -73,6 +73,7 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
 static void publish(advlog_drain *d, int index) {
     drain_sink *s = &d->sink[index];
     s->info.cursor = s->cursor;
+    s->info.torn = s->torn || s->sent > 0;
     drain_lock(d);
     d->published[index] = s->info;
     drain_unlock(d);

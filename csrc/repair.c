@@ -72,7 +72,7 @@ static bool cursors_fit(const advlog_ring *ring, uint64_t start, uint64_t end) {
     return true;
 }
 
-/* Whether some sink's cursor lies at `position`; bits are those still to be met. */
+/* The sinks whose cursors lie at `position`, a bit each. */
 static uint32_t cursors_at(const advlog_ring *ring, uint64_t position) {
     uint32_t found = 0;
     for (int i = 0; i < ADVLOG_MAX_SINKS; i++) {
@@ -98,24 +98,21 @@ int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out) {
     bool damaged = published(&dead, dead.end), in_hole = false;
     for (uint64_t p = start; p != dead.end;) {
         met |= cursors_at(ring, p);
+        uint64_t first = p;
         unsigned slots = whole_record(&dead, p, &damaged);
+        int stream = slots ? kind_stream(ring_slot(ring, p)->kind) : -1;
+        p += slots;
+        while (!slots && p != dead.end && !whole_record(&dead, p, &damaged) && !damaged) p++;
         if (damaged) return ADVLOG_RING_BAD_LAYOUT;
-        if (slots) {
-            int stream = kind_stream(ring_slot(ring, p)->kind);
-            if (stream >= 0) out->records[stream]++;
-            else out->lost_slots += slots;
-            out->lost += stream < 0 && !in_hole;
-            in_hole = stream < 0;
-            p += slots;
+        if (stream >= 0) {
+            out->records[stream]++;
+            in_hole = false;
             continue;
         }
-        uint64_t hole = p;
-        while (p != dead.end && !whole_record(&dead, p, &damaged) && !damaged) p++;
-        if (damaged) return ADVLOG_RING_BAD_LAYOUT;
-        out->lost += !in_hole; /* what an earlier repair began to mark is the same run */
+        out->lost += !in_hole; /* what an earlier repair had marked when it died is the same run */
         in_hole = true;
-        out->lost_slots += p - hole;
-        if (!dry) mark_lost(&dead, hole, p - hole);
+        out->lost_slots += p - first;
+        if (!slots && !dry) mark_lost(&dead, first, p - first);
     }
     met |= cursors_at(ring, dead.end);
     FAILPOINT("repair_done");
@@ -127,7 +124,11 @@ int advlog_ring_sink_stream(const advlog_ring *ring, int sink) { return ring->he
 uint64_t advlog_ring_expired(const advlog_ring *ring, int sink) {
     return load_relaxed(&ring->header->cursor[sink].expired); /* relaxed: a count */
 }
-void advlog_ring_add_expired(advlog_ring *ring, int sink, uint64_t records) {
-    add_relaxed(&ring->header->cursor[sink].expired, records); /* relaxed: a count */
+uint64_t advlog_ring_vanished(const advlog_ring *ring, int sink) {
+    return load_relaxed(&ring->header->cursor[sink].vanished); /* relaxed: a count */
+}
+void advlog_ring_set_gone(advlog_ring *ring, int sink, uint64_t expired, uint64_t vanished) {
+    store_relaxed(&ring->header->cursor[sink].expired, expired); /* relaxed: counts */
+    store_relaxed(&ring->header->cursor[sink].vanished, vanished);
 }
 const advlog_identity *advlog_ring_identity(const advlog_ring *ring) { return &ring->header->identity; }

@@ -84,8 +84,9 @@ typedef struct {
         _Alignas(ADVLOG_LINE_BYTES) atomic_u64 selected;
         int32_t kind; /* enum advlog_sink_kind; 0: there is no such sink */
         int32_t stream;
-        atomic_u64 expired; /* records of files that rotation has removed */
-        uint64_t unused[5];
+        atomic_u64 expired;  /* records of files that rotation has removed, ... */
+        atomic_u64 vanished; /* ... and of files that somebody else has */
+        uint64_t unused[4];
         advlog_cursor copy[2];
     } cursor[ADVLOG_MAX_SINKS];
 

@@ -51,10 +51,10 @@ static void recovered(advlog_drain *d, drain_sink *s) {
     d->reasons |= ADVLOG_DRAIN_FAULT;
 }
 
-/* Takes out of the file what is no whole record. False where it could not. */
+/* Takes out of the file what was discarded after it was written. False where it could not. */
 static bool cut(drain_sink *s) {
-    /* EINVAL: no regular file, so it has no length. */
-    if (ftruncate(s->fd, (off_t)s->cursor.length) != 0 && errno != EINVAL) return false;
+    /* EINVAL: no regular file, so it has no length. ESTALE: the file is gone. */
+    if (ftruncate(s->fd, (off_t)s->cursor.length) != 0 && errno != EINVAL && errno != ESTALE) return false;
     s->torn = false;
     return true;
 }
@@ -99,10 +99,6 @@ static bool out_of_patience(const advlog_drain *d, const drain_sink *s, int64_t 
 
 /* True: all is in the file. False: a fault. */
 static bool write_buffer(advlog_drain *d, drain_sink *s) {
-    if (s->torn && !cut(s)) {
-        sink_fault(d, s, errno);
-        return false;
-    }
     while (s->sent < s->used) {
         ssize_t n = write(s->fd, s->buffer + s->sent, s->used - s->sent);
         if (n < 0 && errno == EINTR) continue;
@@ -283,7 +279,6 @@ static bool switch_file(advlog_drain *d, int index) {
         s->info.retired_first_seq = s->info.file_first_seq;
         s->info.retired_next_seq = s->cursor.next_seq;
         s->info.retired_records = s->info.file_records;
-        if (s->torn) cut(s);
     }
     s->fd = s->next_fd;
     s->next_fd = -1;
@@ -294,7 +289,7 @@ static bool switch_file(advlog_drain *d, int index) {
     s->next_file_records = 0;
     s->info.file_first_seq = s->next.next_seq;
     s->info.needs_file = 0;
-    s->begun = s->torn = false;
+    s->begun = false;
     s->names_written = 0;
     FAILPOINT("switch_before_commit");
     commit(d, index);
@@ -318,6 +313,11 @@ static void look_ahead(advlog_drain *d, drain_sink *s) {
 /* Writes records below `end` until a fault, or the want of a next file, ends it. */
 static void write_until(advlog_drain *d, int index, uint64_t end) {
     drain_sink *s = &d->sink[index];
+    /* First of all: what is discarded stays in no file that is written on, or left. */
+    if (s->torn && !cut(s)) {
+        sink_fault(d, s, errno);
+        return;
+    }
     if (s->fd < 0 && !switch_file(d, index)) return;
     /* Relaxed: a wish, acted on at this pass or the next. */
     uint32_t wish = load32_relaxed(&s->rotate);

@@ -15,8 +15,8 @@
  * two rings after a SIGKILL at any point knows what is where: while `until` is not ahead,
  * the record at read_pos is in the worker alone; else the mark at `position` tells
  * whether it is in the ring too, and if not, the positions are reserved for it. Killed
- * between 1 and 2, a hole is left that counts as lost in flight, though its record is
- * still in the worker and comes later: no record is lost or doubled by it.
+ * between 1 and 2, a hole is left, which a repair counts as any other (lost in flight);
+ * the record is still in the worker and comes later, neither lost nor doubled.
  *
  * Neither ring need be sound: a worker is checked before it is believed, so that
  * what a child's stray store did stays with the child. */
@@ -87,11 +87,11 @@ static void translate(const drain_worker *w, uint16_t *id, unsigned count) {
 
 /* Step 3. */
 static void copy_record(advlog_ring *ring, uint64_t to, const drain_worker *w, uint64_t from, unsigned slots) {
-    const size_t mark = offsetof(advlog_slot, kind); /* a slot without it: that is each ring's own */
+    const size_t rest = offsetof(advlog_slot, kind); /* all but the mark, which is each ring's own */
     bool values = kind_has_values(ring_slot(w->ring, from)->kind);
     for (unsigned part = slots; part-- > 0;) {
         advlog_slot *s = ring_slot(ring, to + part);
-        memcpy((char *)s + mark, (const char *)ring_slot(w->ring, from + part) + mark, sizeof *s - mark);
+        memcpy((char *)s + rest, (const char *)ring_slot(w->ring, from + part) + rest, sizeof *s - rest);
         if (part == 0) {
             s->worker = (uint16_t)w->info.number;
             if (values) translate(w, s->extra_id, s->count < ADVLOG_HEADER_EXTRAS ? s->count : ADVLOG_HEADER_EXTRAS);
@@ -156,7 +156,7 @@ static drain_worker **find(const advlog_drain *d, const advlog_ring *worker) {
 }
 
 static uint64_t next_number(advlog_ring_header *header) {
-    return header->workers++ % (UINT16_MAX) + 1; /* after 65,535 children the first number again */
+    return header->workers++ % UINT16_MAX + 1; /* after 65,535 children the first number again */
 }
 
 int advlog_drain_add_worker(advlog_drain *d, advlog_ring *worker) {

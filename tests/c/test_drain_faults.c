@@ -1,6 +1,7 @@
 /* A sink that cannot write holds its records in the ring for a while, then drops them one by one and counted, and
  * goes on when it can; the other sinks feel nothing, and no file ever holds half a record. */
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "build_drain.h"
@@ -128,6 +129,52 @@ static void a_spool_begins_anew_after_a_gap(void) {
     rig_free(&r);
 }
 
+/* The fault lasts, so the sink is set aside, and what a write had left of its records in
+ * the file is dropped: it must be out of the file before the sink turns to the next. */
+static void a_file_is_not_left_before_what_was_dropped_is_cut_off(void) {
+    rig r = rig_new(64, 64);
+    int spool = rig_add(&r, ADVLOG_SINK_SPOOL, ADVLOG_STREAM_METRICS, NO_LIMIT, 0);
+    int fd = memfd_create("uncuttable", MFD_ALLOW_SEALING);
+    CHECK(fd >= 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0);
+    rig_give(&r, spool, fd);
+    push_and_drain(&r, 0, 5, 0);
+    rig_settle(&r);
+    uint64_t whole = rig_info(&r, spool).cursor.length;
+    CHECK_INT(0, rig_info(&r, spool).torn);
+    limit_files_to(whole + 300); /* two records, and a part of one */
+    push_and_drain(&r, 5, 200, 0);
+    rig_settle(&r);
+    limit_files_to(RLIM_INFINITY);
+    check_account(&r, spool, true, true);
+    CHECK_INT(200, rig_info(&r, spool).cursor.dropped);
+    CHECK_INT(1, rig_info(&r, spool).torn);
+    int64_t n = 205;
+    for (int tries = 0; tries < 2; tries++) { /* probes: there is a next file, and room */
+        run_for(&r, 11 * SECOND / 10);
+        push_and_drain(&r, n++, 1, 0);
+        rig_settle(&r);
+        CHECK_INT(fd, r.drain->sink[spool].fd);
+        CHECK_INT(EPERM, rig_info(&r, spool).error);
+    }
+    /* The same file, where it can be cut. */
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    content torn = content_of(path);
+    CHECK_INT(whole + 300, torn.length);
+    int disk = open(rig_path(&r, spool, 1), O_RDWR | O_CREAT | O_APPEND, 0600);
+    CHECK(disk >= 0 && write(disk, torn.bytes, torn.length) == (ssize_t)torn.length && dup2(disk, fd) == fd);
+    close(disk);
+    free(torn.bytes);
+    run_for(&r, 11 * SECOND / 10);
+    push_and_drain(&r, n, 10, 0);
+    rig_settle(&r);
+    check_account(&r, spool, false, false);
+    CHECK_INT(0, rig_info(&r, spool).torn);
+    CHECK_INT(5, spool_records(rig_path(&r, spool, 1), 1, 0));
+    CHECK_INT(10, spool_records(rig_path(&r, spool, 2), n + 1, 0));
+    rig_free(&r);
+}
+
 static void a_gap_before_the_first_record_costs_no_file(void) {
     rig r = rig_new(64, 64);
     int spool = rig_add(&r, ADVLOG_SINK_SPOOL, ADVLOG_STREAM_METRICS, NO_LIMIT, 0);
@@ -240,6 +287,7 @@ int main(void) {
     a_full_disk_loses_nothing_where_room_comes_in_time();
     a_sink_that_fills_the_ring_is_set_aside_and_comes_back();
     a_spool_begins_anew_after_a_gap();
+    a_file_is_not_left_before_what_was_dropped_is_cut_off();
     a_gap_before_the_first_record_costs_no_file();
     a_sink_without_a_next_file_is_set_aside_while_the_ring_goes_round();
     a_pipe_that_is_full_gets_the_rest_when_it_is_read();

@@ -11,12 +11,14 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
+from advlog_fast._paths import RunPaths
 
 
 def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
@@ -88,6 +90,33 @@ def test_a_log_directory_that_is_removed_is_made_again_and_what_follows_is_kept(
     assert health.sinks["metrics_jsonl"].vanished == 10
     assert health.sinks["metrics_parquet"].vanished == 10
     assert json.loads((log_dir / "run_summary.json").read_text())["status"] == "completed"
+
+
+def test_rotation_keeps_the_only_copy_of_what_parquet_has_dropped(tmp_path: Path):
+    options = {"ring_bytes": 64 * 1024, "max_log_size": 20_000, "max_log_files": 2, "part_rows": 100}
+    with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0, **options) as log:  # type: ignore[arg-type]
+
+        def dropping() -> bool:
+            return log.health().sinks["metrics_parquet"].set_aside
+
+        log_batches(log, 1, 120)
+        third = RunPaths(tmp_path, "run").spool("metrics", log.attempt, 3)
+        third.write_text("in the way of the spool after the current one")
+        last = 120
+        while not dropping() or last < 1000:
+            last += 1
+            log.log_batch_progress(1, last, None, last / 8)
+        third.unlink()
+        while dropping():
+            last += 1
+            log_batches(log, last, last)
+        log_batches(log, last + 1, last + 1500)
+        last += 1500
+    assert log.health().sinks["metrics_parquet"].dropped > 0
+    assert log.health().sinks["metrics_jsonl"].expired > 0
+    lines = set(batches(tmp_path / "run_metrics.jsonl"))
+    rows = set(read_run(tmp_path, "run").metrics["batch"].to_pylist())
+    assert lines | rows == set(range(1, last + 1))
 
 
 def test_a_ring_that_is_removed_is_said_once_and_logging_goes_on(tmp_path: Path):
@@ -210,6 +239,31 @@ def test_a_signal_handler_may_log_in_the_middle_of_every_call(tmp_path: Path):
     assert [row["batch"] for row in rows if row["epoch"] == 1] == list(range(1, 301))
     assert [row["batch"] for row in rows if row["epoch"] == 2] == list(range(1, handled + 1))
     assert handled > 0
+
+
+def test_of_a_thread_that_logs_while_another_closes_no_record_is_taken_after_one_was_refused(tmp_path: Path):
+    log = AdvancedLogger(tmp_path, "run", console="off", overflow_timeout_s=None)
+    begun = threading.Event()
+
+    def produce() -> None:
+        for batch in range(1, 1 << 31):
+            if batch % 2:
+                log.log_batch_progress(1, batch, None, 0.5)
+            else:
+                log.log_batch_progress(1, batch, None, 0.5, by_way_of_python={"value": 0.5})
+            begun.set()
+            if log.health().dropped_at_entry["closed"] > 100:
+                return
+
+    thread = threading.Thread(target=produce)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "this logger was closed", RuntimeWarning)
+        thread.start()
+        assert begun.wait(20)
+        assert log.close()
+        thread.join()
+    taken = batches(tmp_path / "run_metrics.jsonl")
+    assert taken == list(range(1, len(taken) + 1))
 
 
 def test_closing_while_other_threads_log_loses_nothing_that_was_accepted(tmp_path: Path):

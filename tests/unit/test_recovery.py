@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
+from advlog_fast._accounts import read_accounts
 from advlog_fast._paths import RunPaths
+from advlog_fast._processes import boot_id
+from advlog_fast._ring_note import RingNote
 from advlog_fast.cli import main
 from advlog_fast.recovery import recover
 from advlog_fast.verification import verify
@@ -34,10 +38,14 @@ os.kill(os.getpid(), 9)
 @pytest.fixture
 def dead(tmp_path: Path) -> Path:
     """The folder of a run whose process was killed; its ring lies in `rings` beside it."""
-    command = [sys.executable, "-c", DIES, str(tmp_path / "logs"), str(tmp_path / "rings")]
+    run_until_killed(DIES, tmp_path)
+    return tmp_path / "logs"
+
+
+def run_until_killed(code: str, folder: Path) -> None:
+    command = [sys.executable, "-c", code, str(folder / "logs"), str(folder / "rings")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == -9, done.stderr
-    return tmp_path / "logs"
 
 
 def ring_of(dead: Path) -> Path:
@@ -116,8 +124,8 @@ def test_a_ring_that_is_cut_short_is_set_aside(dead: Path):
 
 
 def test_a_ring_of_another_run_is_set_aside(dead: Path):
-    note = RunPaths(dead, "run").ring_note(1)
-    note.write_text(json.dumps({**json.loads(note.read_text()), "run_id": "f" * 32}))
+    file = RunPaths(dead, "run").ring_note(1)
+    dataclasses.replace(RingNote.read(file), run_id="f" * 32).write(file)
     found = recover(dead)[0]
     assert (found.outcome, "another run" in found.detail) == ("set aside", True)
 
@@ -142,8 +150,7 @@ def test_a_ring_that_is_gone_is_said_and_what_was_spooled_is_sealed(dead: Path):
 def test_a_run_that_had_ended_but_for_its_note_is_not_called_lost(dead: Path):
     assert recover(dead)[0].outcome == "recovered"
     paths = RunPaths(dead, "run")
-    note = {"path": str(dead.parent / "rings" / "x.ring"), "host": "here", "boot_id": boot(), "options": {}}
-    paths.ring_note(1).write_text(json.dumps(note))
+    RingNote(str(dead.parent / "rings" / "x.ring"), "here", boot_id().hex(), "0" * 32, {}).write(paths.ring_note(1))
     before = (dead / "run_summary.json").read_bytes()
     (found,) = recover(dead)
     assert (found.outcome, found.detail) == ("recovered", "it had ended")
@@ -152,15 +159,75 @@ def test_a_run_that_had_ended_but_for_its_note_is_not_called_lost(dead: Path):
 
 
 def test_a_ring_on_another_machine_is_left_for_its_own(dead: Path):
-    note = RunPaths(dead, "run").ring_note(1)
-    told = json.loads(note.read_text())
+    file = RunPaths(dead, "run").ring_note(1)
+    note = RingNote.read(file)
+    assert note.path is not None
     hidden = ring_of(dead).rename(dead.parent / "rings" / "hidden")
-    note.write_text(json.dumps({**told, "boot_id": "aa" * 16, "host": "elsewhere"}))
+    dataclasses.replace(note, boot_id="aa" * 16, host="elsewhere").write(file)
     for _ in range(2):
         (found,) = recover(dead)
-        assert (found.outcome, "elsewhere" in found.detail) == ("lost", True)
-    hidden.rename(told["path"])
+        assert (found.outcome, "lies on elsewhere" in found.detail) == ("lost", True)
+    hidden.rename(note.path)
     assert recover(dead)[0].outcome == "recovered"
+    assert whole(dead)
+
+
+def test_a_ring_that_went_with_a_reboot_is_said_once(dead: Path):
+    file = RunPaths(dead, "run").ring_note(1)
+    ring_of(dead).unlink()
+    dataclasses.replace(RingNote.read(file), boot_id="aa" * 16).write(file)
+    first = recover(dead)[0]
+    assert (first.outcome, "was booted again" in first.detail) == ("lost", True)
+    assert not file.exists()
+    assert recover(dead) == []
+    kinds = {finding.kind for finding in verify(dead) if not finding.explained}
+    assert "unaccounted" in kinds <= {"unaccounted", "missing"}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"path": 7}', '{"path": null}', "\udcff"])
+def test_a_damaged_note_is_set_aside_and_what_was_spooled_is_sealed(dead: Path, content: str):
+    paths = RunPaths(dead, "run")
+    paths.ring_note(1).write_bytes(content.encode("utf-8", "surrogateescape"))
+    first, *more = recover(dead)
+    assert (first.outcome, [found.outcome for found in more]) == ("set aside", ["recovered"])
+    assert [path.name for path in paths.set_aside.iterdir()] == ["attempt1-rank00000.json.1"]
+    assert recover(dead) == []
+
+
+def test_records_of_a_file_that_somebody_removed_are_known_to_have_vanished_after_a_kill(tmp_path: Path):
+    code = """
+import os, sys, time
+from pathlib import Path
+from advlog_fast import AdvancedLogger
+log = AdvancedLogger(sys.argv[1], "run", console="off", memory_interval_s=0, ring_dir=sys.argv[2])
+for batch in range(1, 101):
+    log.log_batch_progress(1, batch, None, 0.5)
+log.flush()
+(Path(sys.argv[1]) / "run_metrics.jsonl").unlink()
+while log.health().sinks["metrics_jsonl"].vanished == 0:
+    time.sleep(0.01)
+log.log_batch_progress(1, 101, None, 0.5)
+os.kill(os.getpid(), 9)
+"""
+    run_until_killed(code, tmp_path)
+    assert [found.outcome for found in recover(tmp_path / "logs")] == ["recovered"]
+    account = read_accounts(RunPaths(tmp_path / "logs", "run"))[1, 0].sinks["metrics_jsonl"]
+    assert (account.accepted, account.written, account.vanished) == (101, 101, 100)
+    assert [(f.kind, f.where, f.count) for f in verify(tmp_path / "logs")] == [("vanished", "metrics_jsonl", 100)]
+
+
+def test_an_incomplete_recovery_says_what_could_not_be_sealed_and_the_next_one_completes_it(dead: Path):
+    parts = dead / "run_metrics.parquet"
+    away = parts.rename(dead / "away") if parts.exists() else None
+    parts.write_text("in the way")
+    (found,) = recover(dead)
+    assert found.outcome == "incomplete"
+    assert "could not be sealed: " in found.detail
+    assert "too slow" not in found.detail
+    parts.unlink()
+    if away is not None:
+        away.rename(parts)
+    assert [found.outcome for found in recover(dead)] == ["recovered"]
     assert whole(dead)
 
 
@@ -197,7 +264,3 @@ def test_no_directory_is_status_2(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="log_dir: expected a directory"):
         recover(tmp_path / "nowhere")
     assert main(["recover", str(tmp_path / "nowhere")]) == 2
-
-
-def boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from advlog_fast._native import ffi, lib
-from advlog_fast._ring import SHARED_MEMORY, Ring, boot_id, file_system, process_start
+from advlog_fast._processes import boot_id, process_start
+from advlog_fast._ring import SHARED_MEMORY, Ring, file_system
 from advlog_fast.ranks import RunIdentity
 
 RUN = RunIdentity("0123456789abcdef" * 2, "run", 3, 2, 4, "host", os.getpid())

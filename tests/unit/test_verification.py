@@ -13,8 +13,9 @@ import pytest
 from advlog_fast import AdvancedLogger
 from advlog_fast._accounts import SinkAccount, read_accounts, write_account
 from advlog_fast._paths import RunPaths
+from advlog_fast._seqs import Seqs
 from advlog_fast.cli import main
-from advlog_fast.verification import Finding, _Seqs, verify
+from advlog_fast.verification import Finding, verify
 
 RECORDS = 1000
 
@@ -191,7 +192,7 @@ def test_what_was_set_aside_is_said(run: Path):
 
 
 def test_ranges_say_what_was_met_once_and_twice():
-    seqs = _Seqs()
+    seqs = Seqs()
     for first, last in ((5, 9), (10, 12), (20, 30), (1, 4), (13, 13), (8, 10), (40, 40)):
         seqs.add(first, last)
     assert seqs.ranges == [(1, 13), (20, 30), (40, 40)]

@@ -1,0 +1,198 @@
+"""What a run's outputs hold: each read once, as a stream, and of its records only the ranges of their seqs kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ._findings import Findings
+from ._generations import generations
+from ._paths import PartKey, RunPaths
+from ._seqs import Key, SeqRuns, Seqs
+from .sinks.columns import STREAMS, SpoolInfo, scan_spool
+
+_RANK = re.compile(r"\.rank(\d{5})\.")
+_TEXT_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) .*\n\Z")
+
+SinkSeqs = defaultdict[Key, Seqs]
+"""Of one sink, by attempt and rank."""
+
+
+class Contents:
+    """Reads the outputs of a run, of all its ranks and attempts.
+
+    :param live: attempts whose last records are in a ring, so that their files may end torn.
+    :param findings: told what cannot be read.
+    :ivar seqs: what was read, by sink.
+    """
+
+    def __init__(self, paths: RunPaths, live: set[Key], findings: Findings) -> None:
+        self._paths = paths
+        self._live = live
+        self._findings = findings
+        self.seqs: dict[str, SinkSeqs] = {}
+        for stream in STREAMS:
+            self.seqs[f"{stream}_jsonl"] = self._read_jsonl(stream)
+            self.seqs[f"{stream}_parquet"] = self._read_parquet(stream)
+        # Lines without a seq: only whether each is whole.
+        self._read_series("training", ".log", _check_text)
+        self._read_series("events", ".jsonl", _json)
+
+    def keys(self) -> set[Key]:
+        """Every attempt and rank that left a record."""
+        return {key for seqs in self.seqs.values() for key in seqs}
+
+    def _read_jsonl(self, stream: str) -> SinkSeqs:
+        seqs: SinkSeqs = defaultdict(Seqs)
+        runs = SeqRuns(seqs)
+        self._read_series(stream, ".jsonl", lambda line: runs.add(*_numbers(line)))
+        runs.flush()
+        return seqs
+
+    def _read_series(self, what: str, suffix: str, take: Callable[[bytes], object]) -> None:
+        """Every line of a rotated series, of all ranks.
+
+        :param take: raises ValueError for a line that is none of its kind.
+        """
+        stem = f"{self._paths.name}_{what}"
+        # By what is there of each rank: its current file may be away between two renames.
+        names = (path.name for path in self._paths.log_dir.glob(f"{stem}.rank*{suffix}*"))
+        ranks = {0} | {int(match[1]) for match in map(_RANK.search, names) if match}
+        for rank in sorted(ranks):
+            whose = f".rank{rank:05d}" if rank else ""
+            for file, lines in _files(self._paths.log_dir / f"{stem}{whose}{suffix}"):
+                self._read_lines(file, lines, rank, take)
+
+    def _read_lines(self, file: Path, lines: IO[bytes], rank: int, take: Callable[[bytes], object]) -> None:
+        bad = 0
+        first = ""
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                # The last: being written, or to be cut by a recovery.
+                live = any(r == rank for _, r in self._live)
+                tell = self._findings.explained if live else self._findings.wrong
+                tell("pending" if live else "torn", file.name, 1, detail=f"line {number}")
+                break
+            try:
+                take(line)
+            except ValueError as error:
+                bad += 1
+                first = first or f"first in line {number}: {error}"
+        if bad:
+            self._findings.wrong("unparsable", file.name, bad, detail=first)
+
+    def _read_parquet(self, stream: str) -> SinkSeqs:
+        seqs: SinkSeqs = defaultdict(Seqs)
+        # Spools first: one that is sealed meanwhile is then found twice, and not missed.
+        spools = self._scan_spools(stream)
+        parts = self._paths.parts_of_all_ranks(stream)
+        for part_key, path in sorted(parts.items()):
+            self._read_part(part_key[:2], path, seqs)
+        for part_key, info in spools.items():
+            if part_key not in parts:
+                self._take_spool(stream, part_key, info, seqs)
+        return seqs
+
+    def _scan_spools(self, stream: str) -> dict[PartKey, SpoolInfo]:
+        found = {}
+        for part_key, path in sorted(self._paths.spools_of_all_ranks(stream).items()):
+            try:
+                with path.open("rb", buffering=0) as file:
+                    found[part_key] = scan_spool(file)
+            except FileNotFoundError:
+                continue
+        return found
+
+    def _take_spool(self, stream: str, part_key: PartKey, info: SpoolInfo, seqs: SinkSeqs) -> None:
+        key, name = part_key[:2], f"{stream} spool {part_key[2]}"
+        if info.damaged:
+            self._findings.wrong("damaged", name, key=key, detail=f"after {info.records} whole records")
+        elif info.total_bytes > info.whole_bytes and key not in self._live:
+            self._findings.wrong("torn", name, 1, key, f"after {info.records} whole records")
+        if info.records:
+            seqs[key].add(info.first_seq, info.first_seq + info.records - 1)
+
+    def _read_part(self, key: Key, path: Path, seqs: SinkSeqs) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as part:
+                # All columns, so that all checksums are looked at.
+                for batch in part.iter_batches(batch_size=65_536):
+                    ranks = batch.column("rank").unique().to_pylist()
+                    if ranks not in ([], [key[1]]):
+                        detail = f"it holds records of ranks {ranks}"
+                        self._findings.wrong("unreadable", path.name, key=key, detail=detail)
+                    _add_column(batch.column("seq"), key, seqs)
+        except (OSError, pa.ArrowException, KeyError) as error:
+            self._findings.wrong("unreadable", f"{path.parent.name}/{path.name}", 1, key, str(error))
+
+
+def _files(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A series' files, newest first, each once: one that is rotated meanwhile is known by its inode."""
+    seen: set[tuple[int, int]] = set()
+    fresh = True
+    while fresh:
+        fresh = False
+        for file in (path, *reversed(generations(path))):
+            try:
+                lines = file.open("rb")
+            except FileNotFoundError:
+                continue
+            with lines:
+                found = os.fstat(lines.fileno())
+                if (found.st_dev, found.st_ino) in seen:
+                    continue
+                seen.add((found.st_dev, found.st_ino))
+                fresh = True
+                yield file, lines
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _json(line: bytes) -> dict[str, Any]:
+    """:raises ValueError: the line is no strict JSON object."""
+    row = json.loads(line.decode(), parse_constant=_refuse)
+    if not isinstance(row, dict):
+        raise ValueError("expected a JSON object")  # noqa: TRY004 - what is wrong is the line
+    return row
+
+
+def _numbers(line: bytes) -> tuple[Key, int]:
+    """:raises ValueError: the line is no record."""
+    row = _json(line)
+    attempt, rank, seq = row.get("attempt"), row.get("rank"), row.get("seq")
+    if not isinstance(attempt, int) or not isinstance(rank, int) or not isinstance(seq, int):
+        raise ValueError("expected attempt, rank and seq")  # noqa: TRY004 - likewise
+    return (attempt, rank), seq
+
+
+def _check_text(line: bytes) -> None:
+    """:raises ValueError: the line does not begin as the lines of a text log do."""
+    if not _TEXT_LINE.match(line):
+        raise ValueError("expected a timestamp and a level")
+
+
+def _add_column(column: Any, key: Key, seqs: SinkSeqs) -> None:
+    """A column of seqs: as one range where it is one, else one by one."""
+    import pyarrow.compute as pc
+
+    if not len(column):
+        return
+    first, last = column[0].as_py(), column[-1].as_py()
+    rising = len(column) == 1 or pc.all(pc.greater(column.slice(1), column.slice(0, len(column) - 1))).as_py()
+    if rising and last - first == len(column) - 1:
+        seqs[key].add(first, last)
+        return
+    runs = SeqRuns(seqs)
+    for seq in column.to_pylist():
+        runs.add(key, seq)
+    runs.flush()

@@ -1,0 +1,71 @@
+"""What a verification has to say of a run's files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ._seqs import Key
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a run's files that is not as a complete, undisturbed run leaves them."""
+
+    kind: str
+    """Not explained: "missing", "doubled", "torn", "unparsable", "unreadable", "damaged", "set aside", "unbalanced"
+    (the account contradicts itself or the files), "unaccounted" (an attempt that left no account and no ring).
+    Explained: "expired", "dropped", "vanished", "pending", "lost in flight", "refused" (never entered the ring)."""
+    explained: bool
+    name: str
+    """Of the run."""
+    where: str
+    """The sink, such as `metrics_jsonl`, or the file."""
+    count: int = 0
+    """Records, lines or files, as the kind has it."""
+    attempt: int | None = None
+    rank: int | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        judgement = "explained" if self.explained else "WRONG"
+        whose = "" if self.attempt is None else f" attempt {self.attempt} rank {self.rank}"
+        count = f" {self.count}" if self.count else ""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{judgement}: {self.name}{whose} {self.where}:{count} {self.kind}{detail}"
+
+
+class Findings:
+    """Those of one run, in the order found.
+
+    :param name: of the run.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.all: list[Finding] = []
+
+    def wrong(self, kind: str, where: str, count: int = 0, key: Key | None = None, detail: str = "") -> None:
+        """One that nothing explains."""
+        self._add(kind, False, where, count, key, detail)
+
+    def explained(self, kind: str, where: str, count: int = 0, key: Key | None = None, detail: str = "") -> None:
+        """One that a counter, a live process or a ring explains."""
+        self._add(kind, True, where, count, key, detail)
+
+    def _add(self, kind: str, explained: bool, where: str, count: int, key: Key | None, detail: str) -> None:
+        attempt, rank = key if key is not None else (None, None)
+        self.all.append(Finding(kind, explained, self.name, where, count, attempt, rank, detail))
+
+
+def tally(findings: Iterable[Finding]) -> str:
+    """The findings' kinds, counted: the line that a report ends with."""
+    findings = list(findings)
+    if not findings:
+        return "every record is in its place, once"
+    wrong = Counter(finding.kind for finding in findings if not finding.explained)
+    explained = Counter(finding.kind for finding in findings if finding.explained)
+    told = [f"{count} {kind}" for kind, count in sorted(wrong.items())] or ["nothing unexplained"]
+    told += [f"{count} {kind} (explained)" for kind, count in sorted(explained.items())]
+    return "; ".join(told)

@@ -1,0 +1,144 @@
+"""What is in a dead process's ring, brought into the files by the same drain that a live run has.
+
+Every file is cut to the whole records that its sink's cursor tells of, and the ring is replayed from there; then the
+spools are sealed, and the account and the summary written. Cursors are committed as in a live run, so it may be killed
+at any point and run again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from typing import Any
+
+from ._accounts import Account, SinkAccount, write_account
+from ._drain import Drain
+from ._failpoints import failpoint
+from ._killed import write_killed_summary
+from ._native import lib
+from ._paths import RunPaths
+from ._recovered import Recovered
+from ._ring import DROPS, Ring
+from ._sealer import Sealer
+from .config import LoggerConfig
+from .sinks.base import Retired, Sink
+from .sinks.columns import STREAMS
+from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
+from .sinks.spool import SpoolSink
+from .sinks.text import TextSink
+
+PATIENCE_S = 600.0
+"""How long a recovery waits for the disk."""
+
+
+def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovered) -> bool:
+    """Brings a repaired ring into the files, and accounts for it; what was done is told to `found`. False where the
+    disk failed, so that it must be done again.
+
+    :param options: the dead process's, as its note has them.
+    """
+    config = _config(options)
+    sealer = Sealer(paths, config.metrics, on_fault=found.add)
+    sinks = _sinks_of(ring, paths, found.attempt, config, sealer)
+    troubles: list[str] = []
+    drain = Drain(ring, sinks, on_tick=lambda: None, on_fault=troubles.append, on_nonfinite=lambda: None)
+    before = [drain.cursor(index).next_seq for index in range(len(sinks))]
+    try:
+        _submit_closed(drain, paths, found.attempt, sealer)
+        done = _drained(drain, sealer, found)
+        if done:
+            _account_for(drain, paths, found)
+    except OSError as error:
+        troubles.append(f"{error.filename or paths.log_dir}: {error.strerror}")
+        done = False
+    finally:
+        sealer.stop()
+    found.parts = sealer.parts
+    for index, sink in enumerate(sinks):
+        found.records[sink.name] = drain.cursor(index).next_seq - before[index]
+        for file in sink.open_files():
+            sink.close_file(file.fd)
+    if not done:
+        found.outcome = "incomplete"
+        if not troubles and sealer.error is None:
+            troubles.append("the disk is too slow")
+        for trouble in troubles:
+            found.add(trouble)
+    return done
+
+
+def _drained(drain: Drain, sealer: Sealer, found: Recovered) -> bool:
+    """:raises OSError: a file could not be opened, cut or put into place."""
+    found.cut_bytes = drain.resume_files()
+    failpoint("recover_resumed")
+    done = drain.finish(time.monotonic() + PATIENCE_S)
+    failpoint("recover_replayed")
+    done = sealer.seal_all(time.monotonic() + PATIENCE_S) and done
+    failpoint("recover_sealed")
+    found.lost_in_flight += drain.lost_in_flight
+    return done
+
+
+def _account_for(drain: Drain, paths: RunPaths, found: Recovered) -> None:
+    """:raises OSError: the account or the summary could not be written."""
+    sinks = {}
+    for index, sink in enumerate(drain.sinks):
+        c = drain.cursor(index)
+        sinks[sink.name] = SinkAccount(c.next_seq - 1, c.written, c.dropped, sink.expired, sink.vanished)
+    dropped = {name: lib.advlog_ring_dropped(drain.ring.handle, reason) for name, reason in DROPS.items()}
+    account = Account("killed", sinks, dropped, found.lost_in_flight)
+    if not paths.account(found.attempt).exists():  # else all was accounted for, and the end came just after that
+        write_account(paths, found.attempt, account)
+    failpoint("recover_accounted")
+    write_killed_summary(paths, found.attempt, account)
+    failpoint("recover_summarized")
+
+
+def _sinks_of(ring: Ring, paths: RunPaths, attempt: int, config: LoggerConfig, sealer: Sealer) -> list[Sink]:
+    """The sinks that the ring's header tells of, in its order."""
+    sizes = (paths.temporary, attempt, config.max_log_size, config.max_log_files, _keep)
+    sinks: list[Sink] = []
+    for index in range(lib.ADVLOG_MAX_SINKS):
+        kind, stream = lib.advlog_ring_sink_kind(ring.handle, index), lib.advlog_ring_sink_stream(ring.handle, index)
+        if kind == 0:
+            break
+        if kind == lib.ADVLOG_SINK_TEXT:
+            every = config.training_log_every
+            sinks.append(TextSink(paths.training_log, *sizes, level=config.log_level, every=every))
+        elif kind == lib.ADVLOG_SINK_SPOOL:
+            sinks.append(SpoolSink(STREAMS[stream], paths, attempt, config.part_rows, sealer.submit))
+        elif stream == lib.ADVLOG_STREAM_SYSTEM:
+            sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes))
+        else:
+            sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes))
+    return sinks
+
+
+def _keep(_retired: Retired | None) -> bool:
+    """No file expires by a recovery: the next start trims."""
+    return False
+
+
+def _submit_closed(drain: Drain, paths: RunPaths, attempt: int, sealer: Sealer) -> None:
+    """Hands over the spools that the dead process had closed and not sealed; one opened ahead is empty, and goes.
+
+    :raises OSError: that one could not be removed.
+    """
+    for index, sink in enumerate(drain.sinks):
+        if not isinstance(sink, SpoolSink):
+            continue
+        current = drain.cursor(index).generation
+        for part, path in paths.spools_of_attempt(sink.stream_name, attempt):
+            if part < current:
+                sealer.submit(sink.stream_name, path, part, 0, 0)
+            elif part > current and path.stat().st_size == 0:
+                path.unlink()
+
+
+def _config(options: dict[str, Any]) -> LoggerConfig:
+    """The options as the dead process had them; what this version does not know, or refuses, is left at its default."""
+    known = {field.name for field in fields(LoggerConfig)}
+    try:
+        return LoggerConfig(**{name: value for name, value in options.items() if name in known})
+    except (TypeError, ValueError):
+        return LoggerConfig()

@@ -1,0 +1,64 @@
+"""The note in a run's folder that says where a ring lies, for whoever has to recover it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ._processes import boot_id
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "path": (str, type(None)),
+    "host": str,
+    "boot_id": str,
+    "run_id": str,
+    "options": dict,
+}
+
+
+@dataclass(frozen=True)
+class RingNote:
+    """Where a ring lies, and what a recovery must know that the ring does not hold."""
+
+    path: str | None
+    """None: in memory that dies with the process."""
+    host: str
+    boot_id: str
+    """Of the host, in hexadecimal digits."""
+    run_id: str
+    options: dict[str, Any]
+    """The logger's."""
+
+    @classmethod
+    def read(cls, file: Path) -> RingNote:
+        """:raises OSError: it could not be read.
+        :raises ValueError: it is damaged.
+        """
+        told = json.loads(file.read_text())
+        if not isinstance(told, dict) or not all(isinstance(told.get(name), kind) for name, kind in _FIELDS.items()):
+            raise ValueError(f"{file}: expected the note of a ring, got {told!r}")
+        return cls(**{name: told[name] for name in _FIELDS})
+
+    def write(self, file: Path) -> None:
+        """In one step.
+
+        :raises OSError: it could not be written.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(asdict(self)))
+        os.rename(temporary, file)
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        return self.boot_id == boot_id().hex()
+
+    @property
+    def is_of_another_host(self) -> bool:
+        """Whether the ring may lie in the memory of a machine that is not this one. A machine of the same name is taken
+        for this one before it was booted again."""
+        return not self.is_of_this_boot and self.host != socket.gethostname()

@@ -1,0 +1,92 @@
+"""Which seqs of an (attempt, rank) were met, kept as ranges: few where nothing is wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+_SHOWN = 3
+
+Key = tuple[int, int]
+"""Attempt and rank."""
+
+
+@dataclass
+class Seqs:
+    """Which seqs were met."""
+
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    """First and last of each, in order; no two touch."""
+    doubled: int = 0
+    """How often one was met that had been met before."""
+    first_doubled: int = 0
+
+    def add(self, first: int, last: int) -> None:
+        """Meets those from `first` to `last`."""
+        ranges = self.ranges
+        if not ranges or first > ranges[-1][1] + 1:
+            ranges.append((first, last))
+        elif first == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], last)
+        else:
+            self._merge(first, last)
+
+    def _merge(self, first: int, last: int) -> None:
+        """Seqs before the last range's end: of a file read out of turn, or met before."""
+        apart, low, high = [], first, last
+        for start, end in self.ranges:
+            if end + 1 < first or last + 1 < start:
+                apart.append((start, end))
+                continue
+            twice = min(end, last) - max(start, first) + 1
+            if twice > 0:
+                self.doubled += twice
+                self.first_doubled = self.first_doubled or max(start, first)
+            low, high = min(low, start), max(high, end)
+        self.ranges = sorted([*apart, (low, high)])
+
+    @property
+    def present(self) -> int:
+        """How many were met."""
+        return sum(end - start + 1 for start, end in self.ranges)
+
+    @property
+    def first(self) -> int:
+        return self.ranges[0][0] if self.ranges else 0
+
+    @property
+    def last(self) -> int:
+        return self.ranges[-1][1] if self.ranges else 0
+
+    def gaps(self, end: int | None = None) -> list[tuple[int, int]]:
+        """The ranges between those met, and up to `end`."""
+        inner = [(a[1] + 1, b[0] - 1) for a, b in zip(self.ranges, self.ranges[1:], strict=False)]
+        return inner + ([(self.last + 1, end)] if end is not None and end > self.last else [])
+
+
+class SeqRuns:
+    """Gathers single seqs into ranges before they are added: a file read out of turn costs as little as any."""
+
+    def __init__(self, into: defaultdict[Key, Seqs]) -> None:
+        self._into = into
+        self._key: Key = (0, 0)
+        self._first, self._last = 0, -1
+
+    def add(self, key: Key, seq: int) -> None:
+        if seq == self._last + 1 and key == self._key:
+            self._last = seq
+            return
+        self.flush()
+        self._key, self._first, self._last = key, seq, seq
+
+    def flush(self) -> None:
+        if self._last >= self._first:
+            self._into[self._key].add(self._first, self._last)
+        self._first, self._last = 0, -1
+
+
+def shown(ranges: list[tuple[int, int]]) -> str:
+    """The first few of the ranges, for people."""
+    words = [f"{a}" if a == b else f"{a}-{b}" for a, b in ranges[:_SHOWN]]
+    more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
+    return f"seq {', '.join(words)}{more}" if words else ""

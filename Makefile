@@ -29,8 +29,9 @@ run_pytest = cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 ../$(VENV)/bin
 pytest: $(VENV)/has-$(EXTRA)
 	$(run_pytest)
 
+# The limit that ends a test that hangs: the longest of these takes 20 minutes alone on two cores.
 stress: $(VENV)/has-$(EXTRA) ## The tests that take minutes
-	$(run_pytest) -m stress
+	$(run_pytest) -m stress -o faulthandler_timeout=5400
 
 test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.13 that is found
 	@versions=$$($(find_pythons) | cut -d ' ' -f 1); \

@@ -31,7 +31,8 @@ KEEP_ALL = {"max_log_files": 1_000_000}
 
 
 class Zygote:
-    """Forks a child for each task: see zygote.py."""
+    """Forks a child for each task, one at a time: see zygote.py. A child is waited for in :meth:`wait` and nowhere
+    else, so its pid cannot be another process's while it is here to be killed."""
 
     def __init__(self, folder: Path, package: Path | None = None, environ: dict[str, str] | None = None) -> None:
         env = {**os.environ, **(environ or {})}
@@ -48,36 +49,43 @@ class Zygote:
                 text=True,
                 bufsize=1,
             )
-        self.pid = 0
-        self._read = b""
+        self._pid: int | None = None
 
-    def start(self, task: dict[str, Any]) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(task) + "\n")
-        self._process.stdin.flush()
-        self.pid = self._answer("pid")
-        return self.pid
+    def start(self, task: dict[str, Any]) -> None:
+        if self._pid is not None:  # of a test that failed
+            self.kill()
+            self.wait()
+        self._tell(json.dumps(task))
+        self._pid = self._answer("pid")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        assert self._pid is not None, "no task runs"
+        os.kill(self._pid, number)
 
     def wait(self) -> int:
         """The exit status of the task's child; -9 for a SIGKILL."""
-        return self._answer("status")
+        self._tell("wait")
+        hangs = not select.select([self._process.stdout], [], [], PATIENCE_S)[0]
+        if hangs:
+            self.kill(signal.SIGABRT)
+        status = self._answer("status")
+        self._pid = None
+        assert not hangs, "a task hangs"
+        return status
 
     def run(self, task: dict[str, Any]) -> int:
         self.start(task)
         return self.wait()
 
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
     def _answer(self, name: str) -> int:
-        stdout = self._process.stdout
-        assert stdout is not None
-        # Two answers may come at once, and a buffer that held the second back would hide it from select.
-        while b"\n" not in self._read:
-            if not select.select([stdout], [], [], PATIENCE_S)[0]:
-                os.kill(self.pid, signal.SIGABRT)
-                raise AssertionError("a task hangs")
-            more = os.read(stdout.fileno(), 4096)
-            assert more, self._stderr.read_text()
-            self._read += more
-        line, _, self._read = self._read.partition(b"\n")
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, self._stderr.read_text()
         return int(json.loads(line)[name])
 
     def stop(self) -> None:
@@ -92,9 +100,9 @@ class Trial:
     """One run: its folders, its words of acknowledgement, and what is to be true of it in the end."""
 
     def __init__(self, folder: Path, **task: Any) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
         self.log_dir = folder / "logs"
         self.ring_dir = Path(_shared(folder))
+        self.clean()  # an earlier trial of this name may have been killed with its test
         folder.mkdir(parents=True)
         self.stderr = folder / "stderr"
         self.report_path = folder / "report.json"
@@ -189,10 +197,10 @@ def unexplained(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def check_readable(log_dir: Path) -> None:
-    """A plain reader of Parquet can read the folders as they are."""
+    """Whatever lies in the datasets' folders is a finished part: a footer comes last."""
     for stream in ("metrics", "system"):
         for part in sorted(log_dir.glob(f"run_{stream}.parquet/*/*")):
-            pq.read_table(part, partitioning=None)
+            pq.read_metadata(part)
 
 
 def lines_of(path: Path, pattern: bytes) -> dict[int, list[int]]:

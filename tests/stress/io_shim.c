@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum op { WRITE = 1, PWRITE = 2, SYNC = 4, RENAME = 8, OPEN = 16, ALLOCATE = 32, TRUNCATE = 64 };
-enum { SHORT = 10000 }; /* as an error: half of what was asked is written */
+enum { SHORT = 10000, TEAR = 10001 }; /* as an error: half of what was asked is written; of the first, then EIO */
 
 typedef struct {
     _Atomic uint64_t armed;
@@ -54,10 +54,11 @@ static int fault(enum op op, const char *path) {
     if (!path || !strstr(path, control->text)) return 0;
     uint64_t count = atomic_fetch_add(&control->count, 1) + 1;
     if (!control->n || (control->sticky ? count < control->n : count != control->n)) return 0;
-    atomic_fetch_add(&control->injected, 1);
+    uint64_t before = atomic_fetch_add(&control->injected, 1);
     while (control->hang && atomic_load(&control->armed)) nanosleep(&(struct timespec){0, 5000000}, NULL);
-    (void)op;
-    return control->hang ? 0 : (int)control->error;
+    if (control->hang) return 0;
+    if (control->error != TEAR) return (int)control->error;
+    return before || !(op & (WRITE | PWRITE)) ? EIO : SHORT;
 }
 
 static bool wanted(enum op op) { return control && atomic_load(&control->armed) && (control->ops & op); }

@@ -9,7 +9,7 @@ from stress.harness import Trial, Zygote, lines_of, parts_of, unexplained
 
 from advlog_fast.verification import verify
 
-HOST_A, HOST_B = "aa" * 16, "bb" * 16
+HOST_A, HOST_B = "aa", "bb"
 RECORDS = 500
 
 
@@ -21,13 +21,13 @@ def hashes(log_dir: Path) -> dict[Path, bytes]:
 
 def test_a_recovery_on_the_first_host_completes_its_attempt_and_leaves_the_second_alone(zygote: Zygote, tmp_path: Path):
     options = {"max_log_size": 20_000, "part_rows": 200}
-    first = Trial(tmp_path / "a", records=RECORDS, ending="SIGKILL", boot_id=HOST_A, options=options)
+    first = Trial(tmp_path / "a", records=RECORDS, ending="SIGKILL", machine=HOST_A, options=options)
     assert zygote.run(first.task) == -9, first.said()
     assert first.acknowledged() == RECORDS
     # The second host has the directory, and neither the memory nor the boot of the first.
     away = first.ring_dir.with_name(first.ring_dir.name + "-away")
     first.ring_dir.rename(away)
-    second = Trial(tmp_path / "b", records=RECORDS + 100, ending="close", boot_id=HOST_B, options=options)
+    second = Trial(tmp_path / "b", records=RECORDS + 100, ending="close", machine=HOST_B, options=options)
     second.task["log_dir"] = str(first.log_dir)
     try:
         assert zygote.run(second.task) == 0, second.said()

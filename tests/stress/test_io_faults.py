@@ -24,9 +24,12 @@ from advlog_fast.recovery import recover
 from advlog_fast.verification import verify
 
 WRITE, PWRITE, SYNC, RENAME, OPEN, ALLOCATE, TRUNCATE = (1 << bit for bit in range(7))
-SHORT = 10_000
+EVERY = (1 << 7) - 1
+SHORT, TEAR = 10_000, 10_001
 KINDS = {"write": WRITE | PWRITE, "sync": SYNC, "rename": RENAME, "open": OPEN, "allocate": ALLOCATE}
 KINDS["truncate"] = TRUNCATE
+# What was written cannot be cut off again.
+KINDS |= {"write and truncate": WRITE | TRUNCATE, "sync and truncate": SYNC | TRUNCATE}
 ERRORS = {
     "write": [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EINTR, SHORT],
     "sync": [errno.EIO, errno.EINTR],
@@ -34,6 +37,8 @@ ERRORS = {
     "open": [errno.ENOSPC, errno.EIO, errno.EROFS],
     "allocate": [errno.ENOSPC],
     "truncate": [errno.EIO],
+    "write and truncate": [TEAR],
+    "sync and truncate": [errno.EIO],
 }
 RECORDS = 1500
 TIMEOUT_S = 2.0
@@ -138,11 +143,13 @@ def steps(kind: str, counted: int, long: bool, chance: random.Random) -> list[in
 
 @pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.stress)])
 @pytest.mark.parametrize("lasting", [False, True])
-@pytest.mark.parametrize("kind", ["write", "sync", "rename", "open", "truncate"])
+@pytest.mark.parametrize(
+    "kind", ["write", "sync", "rename", "open", "truncate", "write and truncate", "sync and truncate"]
+)
 def test_a_fault_while_logging_harms_nothing_and_what_is_missing_is_counted(
     shim: Shim, shimmed: Zygote, tmp_path: Path, kind: str, lasting: bool, long: bool
 ):
-    options = {"fsync": "always"} if kind == "sync" else {}
+    options = {"fsync": "always"} if "sync" in kind else {}
     trial = faulty(tmp_path / "trial", shim, **options)
     # Counted from the start; a fault is ordered for a call after the construction, which has its own test.
     shim.order(str(trial.log_dir), KINDS[kind])
@@ -169,7 +176,7 @@ def test_a_fault_while_logging_harms_nothing_and_what_is_missing_is_counted(
                 check_training(report)
                 check_files(trial, report)
             except AssertionError as failed:
-                what = errno.errorcode.get(error, "a short write")
+                what = errno.errorcode.get(error, "a torn write" if error == TEAR else "a short write")
                 raise AssertionError(f"{kind} {number} of {counted}: {what}: {failed}") from failed
             finally:
                 shim.end()
@@ -182,7 +189,7 @@ def test_a_fault_while_a_logger_is_made_raises_naming_log_dir_or_harms_nothing(
     shim: Shim, shimmed: Zygote, tmp_path: Path, lasting: bool, long: bool
 ):
     trial = faulty(tmp_path / "trial", shim)
-    shim.order("/trial", sum(KINDS.values()))
+    shim.order("/trial", EVERY)
     trial.task["options"]["ring_dir"] = str(trial.log_dir / "rings")
     shimmed.start(trial.task)
     trial.wait_for()
@@ -196,7 +203,7 @@ def test_a_fault_while_a_logger_is_made_raises_naming_log_dir_or_harms_nothing(
         trial = faulty(tmp_path / "trial", shim)
         trial.task["options"]["ring_dir"] = str(trial.log_dir / "rings")
         try:
-            shim.order(str(trial.log_dir), sum(KINDS.values()), number, error=errno.EIO, sticky=lasting)
+            shim.order(str(trial.log_dir), EVERY, number, error=errno.EIO, sticky=lasting)
             shimmed.start(trial.task)
             if not lasting:
                 assert shimmed.wait() == 0, trial.said()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from pathlib import Path
 
@@ -14,26 +13,29 @@ from stress.harness import Trial, Zygote, check_readable
 BURST = None
 """As fast as it goes: the drain holds the producers back, so that the ring is always full."""
 
-# Rate a thread, threads, options. The last rotates and seals all the time; the others have large files.
+LARGE = {"max_log_size": 1 << 40}
+
+# Rate a thread, threads, seconds of it at most, options. A burst writes 100,000s of records a second, of which all are
+# read again. The last rotates and seals all the time; the others have large files.
 SHAPES = [
-    (BURST, 1, {"max_log_size": 1 << 40}),
-    (1000, 1, {"max_log_size": 1 << 40, "part_interval_s": 0.2}),
-    (BURST, 4, {"max_log_size": 1 << 40, "part_rows": 20_000}),
-    (1000, 4, {"max_log_size": 64 * 1024, "part_rows": 500, "ring_bytes": 256 * 1024}),
+    (BURST, 1, 0.08, {**LARGE, "ring_bytes": 1024 * 1024}),
+    (1000, 1, 0.3, {**LARGE, "part_interval_s": 0.2}),
+    (BURST, 4, 0.08, {**LARGE, "part_rows": 5000, "ring_bytes": 1024 * 1024}),
+    (1000, 4, 0.3, {"max_log_size": 64 * 1024, "part_rows": 500, "ring_bytes": 256 * 1024}),
 ]
 
 
 def kill_at_random(zygote: Zygote, folder: Path, number: int, seed: int) -> None:
     chance = random.Random(seed * 100_003 + number)
-    rate, threads, options = SHAPES[number % len(SHAPES)]
+    rate, threads, longest_s, options = SHAPES[number % len(SHAPES)]
     trial = Trial(folder, rate=rate, threads=threads, options=options, events=number % 2 == 0)
     try:
-        pid = zygote.start(trial.task)
+        zygote.start(trial.task)
         if chance.random() < 0.8:
             trial.wait_for()
-        # From before the first record to well after the first part; a burst writes a few 100,000 records in that.
-        time.sleep(chance.random() ** 2 * 0.3)
-        os.kill(pid, signal.SIGKILL)
+        # From before the first record to well after the first part.
+        time.sleep(chance.random() ** 2 * longest_s)
+        zygote.kill()
         assert zygote.wait() == -9, trial.said()
         if not trial.log_dir.exists():
             return

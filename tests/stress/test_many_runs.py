@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 import duckdb
 import pytest
+from run_files import descriptors
 
 from advlog_fast import AdvancedLogger
-
-
-def descriptors() -> set[str]:
-    found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            found.add(os.readlink(f"/proc/self/fd/{fd}"))
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def one_run(log_dir: Path, number: int, of: int) -> None:
@@ -32,7 +22,7 @@ def one_run(log_dir: Path, number: int, of: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "runs", [pytest.param(50, id="short"), pytest.param(1000, id="long", marks=pytest.mark.stress)]
+    "runs", [pytest.param(25, id="short"), pytest.param(1000, id="long", marks=pytest.mark.stress)]
 )
 def test_the_summaries_of_many_runs_are_a_leaderboard_and_nothing_is_left(tmp_path: Path, runs: int):
     one_run(tmp_path / "before", 0, 1)  # what the first run loads for good, stays open for good

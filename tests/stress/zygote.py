@@ -1,15 +1,21 @@
 """A process that has imported everything and forks a child for each task: a run to be killed costs milliseconds.
 
-It reads a JSON task a line on stdin, answers `{"pid": ...}` at once and `{"status": ...}` when the child has ended.
-The child's interpreter ends as any does: exit handlers run, and its own standard error goes to the task's file.
+It reads a JSON task a line on stdin and answers `{"pid": ...}` at once; then a line "wait", and answers
+`{"status": ...}` when the child has ended. Till then an ended child is a zombie: no other process can get the pid that
+a test may kill.
+The interpreter of a task that logs ends as any does: exit handlers run. Standard error goes to the task's file.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import mmap
 import os
+import pkgutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,8 +26,7 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401 - imported here, so that no child has to
 
 import advlog_fast
-import advlog_fast.verification
-from advlog_fast import _failpoints, _ring, recovery
+from advlog_fast import _failpoints, _ring, _ring_note
 from advlog_fast.recovery import recover
 
 SLOT = 64
@@ -61,9 +66,15 @@ def log_records(log: advlog_fast.AdvancedLogger, task: dict[str, Any], thread: i
             time.sleep(ahead)
 
 
+def be_on_machine(machine: str | None) -> None:
+    """Another machine, as far as a ring can tell, where two hexadecimal digits name one."""
+    if machine is not None:
+        socket.gethostname = lambda: machine
+        _ring.boot_id = _ring_note.boot_id = lambda: bytes.fromhex(machine * 16)
+
+
 def run_log(task: dict[str, Any]) -> None:
-    if "boot_id" in task:  # another machine, as far as a ring can tell
-        _ring.boot_id = recovery.boot_id = lambda: bytes.fromhex(task["boot_id"])
+    be_on_machine(task.get("machine"))
     told = Acknowledged(task["acknowledged"])
     log = advlog_fast.AdvancedLogger(
         task["log_dir"],
@@ -233,8 +244,7 @@ def write_report(task: dict[str, Any], report: dict[str, Any]) -> None:
 
 
 def run_recover(task: dict[str, Any]) -> None:
-    if "boot_id" in task:
-        _ring.boot_id = recovery.boot_id = lambda: bytes.fromhex(task["boot_id"])
+    be_on_machine(task.get("machine"))
     write_report(task, {"found": [found.as_dict() for found in recover(task["log_dir"])]})
 
 
@@ -252,21 +262,31 @@ def in_child(task: dict[str, Any]) -> None:
         os.environ[_failpoints.VARIABLE] = setting  # for C, which reads it at its first point
         _failpoints.arm(setting)
     RUNS[task["run"]](task)
+    if task["run"] != "log":
+        os._exit(0)  # the end of an interpreter takes longer than most of what it did
+
+
+def import_everything() -> None:
+    """What a logger imports when it is made or closed too, so that no child has to."""
+    for module in pkgutil.walk_packages(advlog_fast.__path__, "advlog_fast."):
+        if not module.name.startswith(("advlog_fast.cli", "advlog_fast.__main__")):
+            importlib.import_module(module.name)
+    gc.freeze()  # no child's collector looks at all that again
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
+    import_everything()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
     while line := sys.stdin.readline():
-        task = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            in_child(task)
+            in_child(json.loads(line))
             return
-        answers.write(json.dumps({"pid": pid}) + "\n")
-        answers.flush()
+        print(json.dumps({"pid": pid}), file=answers)
+        if not sys.stdin.readline():
+            os.kill(pid, signal.SIGKILL)  # the test is gone, and the task may have no end of its own
         _, status = os.waitpid(pid, 0)
-        answers.write(json.dumps({"status": os.waitstatus_to_exitcode(status)}) + "\n")
-        answers.flush()
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), file=answers)
 
 
 if __name__ == "__main__":

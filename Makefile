@@ -76,8 +76,8 @@ $(VENV)/made:
 		echo "$(PYTHON) is older than 3.10 or missing: name another with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
-	@command -v $(firstword $(CXX)) >/dev/null || { \
-		echo "there is no C++ compiler: install one (Debian: apt install g++)" >&2; exit 1; }
+	@command -v $(firstword $(CC)) >/dev/null || { \
+		echo "there is no C compiler: install one (Debian: apt install gcc)" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 

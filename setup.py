@@ -10,25 +10,9 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc"))
 import build_ffi
-
-
-class BuildExt(build_ext):
-    """Gives each language its standard: the C files are C11, number.cpp is C++17."""
-
-    def build_extensions(self) -> None:
-        compile_ = self.compiler._compile
-
-        def with_standard(obj, src, ext, cc_args, extra_postargs, pp_opts):
-            standard = "-std=c++17" if src.endswith(".cpp") else "-std=gnu11"
-            compile_(obj, src, ext, cc_args, [standard, *extra_postargs], pp_opts)
-
-        self.compiler._compile = with_standard
-        super().build_extensions()
-
 
 producer = Extension(
     "advlog_fast._producer",
@@ -40,8 +24,4 @@ producer = Extension(
     language="c",
 )
 
-setup(
-    cffi_modules=["csrc/build_ffi.py:ffi"],
-    ext_modules=[producer],
-    cmdclass={"build_ext": BuildExt},
-)
+setup(cffi_modules=["csrc/build_ffi.py:ffi"], ext_modules=[producer])

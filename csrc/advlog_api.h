@@ -244,10 +244,14 @@ typedef struct {
     advlog_sketch sketch[ADVLOG_SKETCHES]; /* by enum advlog_sketch_of */
 } advlog_totals;
 
-/* ---- numbers (number.cpp). Each returns the bytes written; no NUL. ---- */
+/* ---- numbers (number.c). Each returns the bytes written; no NUL. What follows
+ * them is overwritten: both need room for ADVLOG_NUMBER_BYTES. ---- */
 
-/* The shortest text that reads back as the same double, always with '.' or an
- * exponent ("1.0", "-0.0", "5e-324"); "nan", "inf", "-inf". At most 26 bytes. */
+#define ADVLOG_NUMBER_BYTES 32
+
+/* What Python's repr says of a float: the fewest digits that read back as the same
+ * double, with '.' or an exponent ("1.0", "-0.0", "5e-324"); "nan", "inf", "-inf". At
+ * most 24 bytes. */
 size_t advlog_number_double(char *out, double value);
 /* At most 20 bytes. */
 size_t advlog_number_int(char *out, int64_t value);

@@ -15,7 +15,7 @@ SOURCES = (
     "format_jsonl.c",
     "format_text.c",
     "names.c",
-    "number.cpp",
+    "number.c",
     "repair.c",
     "ring.c",
     "scan.c",
@@ -30,7 +30,7 @@ HEADERS = [f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))]
 _SANITIZERS = os.environ.get("ADVLOG_SANITIZE", "")
 _DEBUG = bool(os.environ.get("ADVLOG_DEBUG"))
 
-COMPILE_ARGS = ["-Wall", "-Wextra", "-fvisibility=hidden", "-fno-math-errno"]
+COMPILE_ARGS = ["-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-math-errno"]
 LINK_ARGS: list[str] = []
 COMPILE_ARGS += ["-O0", "-g3"] if _DEBUG else ["-O3", "-g1"]
 if _SANITIZERS:

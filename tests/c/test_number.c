@@ -1,10 +1,10 @@
-/* Numbers become the shortest text that reads back as the same double, and never look like an int. */
+/* Numbers become the shortest text that reads back as the same double, in the notation of Python's repr. */
 #include "build_slots.h"
 
 #include <math.h>
 
 static void check_written(const char *expected, double value) {
-    char out[32];
+    char out[ADVLOG_NUMBER_BYTES];
     CHECK_TEXT(expected, out, advlog_number_double(out, value));
 }
 
@@ -15,26 +15,33 @@ static void special_values(void) {
     check_written("-7.0", -7.0);
     check_written("0.8312", 0.8312);
     check_written("0.001", 1e-3);
+    check_written("0.0001", 1e-4);
+    check_written("1e-05", 1e-5);
+    check_written("1.5e-05", 1.5e-5);
     check_written("0.1", 0.1);
     check_written("1e+22", 1e22);
+    check_written("12345678.5", 12345678.5);
+    check_written("1234567890123456.8", 1234567890123456.8);
+    check_written("1e+16", 1e16);
+    check_written("12300000000000.0", 123e11);
     check_written("5e-324", 5e-324);
     check_written("1.7976931348623157e+308", 1.7976931348623157e308);
     check_written("2.2250738585072014e-308", 2.2250738585072014e-308);
     check_written("9007199254740992.0", 9007199254740992.0);
-    check_written("9223372036854775808.0", 9223372036854775808.0);
+    check_written("9.223372036854776e+18", 9223372036854775808.0);
     check_written("nan", NAN);
     check_written("nan", -NAN);
     check_written("inf", INFINITY);
     check_written("-inf", -INFINITY);
 }
 
-/* Any finite double: read back to the bit, at most 26 bytes, '.' or exponent in it. */
+/* Any finite double: read back to the bit, at most 24 bytes, '.' or exponent in it. */
 static void check_round_trip(double value) {
     char out[64];
     memset(out, '#', sizeof out);
     size_t length = advlog_number_double(out, value);
-    CHECK(length <= 26);
-    for (size_t i = 26; i < sizeof out; i++) CHECK_INT('#', out[i]);
+    CHECK(length <= 24);
+    for (size_t i = ADVLOG_NUMBER_BYTES; i < sizeof out; i++) CHECK_INT('#', out[i]);
     out[length] = '\0';
     char *end;
     double back = strtod(out, &end);

@@ -59,11 +59,10 @@ def build_with_failpoints(folder: Path) -> None:
     ):
         objects = []
         for source in sources:
-            compiler, standard = ("g++", "-std=c++17") if source.endswith("pp") else ("gcc", "-std=gnu11")
             target = f"{module}-{source}.o"
-            compile_([compiler, standard, "-c", f"csrc/{source}", "-o", target, *flags], folder)
+            compile_(["gcc", "-std=gnu11", "-c", f"csrc/{source}", "-o", target, *flags], folder)
             objects.append(target)
-        compile_(["g++", "-shared", "-o", f"advlog_fast/{module}{suffix}", *objects], folder)
+        compile_(["gcc", "-shared", "-o", f"advlog_fast/{module}{suffix}", *objects], folder)
 
 
 def compile_(command: list[str], folder: Path) -> None:

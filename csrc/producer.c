@@ -36,6 +36,10 @@ typedef struct {
     uint16_t target[PLAN_NAMES];
 } call_plan;
 
+/* One call in so many slots of the ring is timed, and the latest times are kept. */
+#define SAMPLE_SLOTS 1024
+#define SAMPLES 256
+
 typedef struct {
     PyObject_HEAD
     advlog_ring *ring;   /* NULL: not bound */
@@ -46,6 +50,8 @@ typedef struct {
     char silent;         /* neither bound nor unbound so far: calls do nothing */
     unsigned next_plan;
     call_plan plan[PLANS];
+    uint64_t sampled;
+    uint32_t sample_ns[SAMPLES]; /* sample n at n % SAMPLES */
 } producer;
 
 /* A record under construction. `given` has a bit for each fixed target that came, None included. */
@@ -166,6 +172,13 @@ static bool stage_call(producer *self, staging *s, const uint16_t *order, Py_ssi
     return true;
 }
 
+/* Notes how long a call took that began at time_ns. A wall clock that was set back meanwhile, or on, is no measure. */
+static ADVLOG_COLD void sample(producer *self, int64_t time_ns) {
+    int64_t took = advlog_wall_ns() - time_ns;
+    if (took < 0 || took > UINT32_MAX) return;
+    self->sample_ns[self->sampled++ % SAMPLES] = (uint32_t)took;
+}
+
 /* Publishes a staged record; an advlog_status. */
 static int push(producer *self, staging *s, int64_t time_ns) {
     advlog_ring *ring = self->ring;
@@ -186,6 +199,7 @@ static int push(producer *self, staging *s, int64_t time_ns) {
     /* Relaxed: the holder of the GIL is the only writer, and readers want a count. */
     atomic_u64 *accepted = &ring->header->accepted_call[kind_stream(r->kind)];
     store_relaxed(accepted, load_relaxed(accepted) + 1);
+    if (ADVLOG_UNLIKELY((position & (SAMPLE_SLOTS - 1)) < slots && r->kind == ADVLOG_KIND_BATCH)) sample(self, time_ns);
     return ADVLOG_OK;
 }
 
@@ -374,6 +388,20 @@ static PyObject *producer_learn(PyObject *op, PyObject *name) {
     return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
+/* _samples(): the ns of the latest calls of log_batch_progress that were timed, from the clock read to the record's
+ * publication; one in SAMPLE_SLOTS. */
+static PyObject *producer_samples(PyObject *op, PyObject *Py_UNUSED(none)) {
+    producer *self = (producer *)op;
+    Py_ssize_t count = self->sampled < SAMPLES ? (Py_ssize_t)self->sampled : SAMPLES;
+    PyObject *samples = PyList_New(count);
+    for (Py_ssize_t i = 0; samples && i < count; i++) {
+        PyObject *ns = PyLong_FromUnsignedLong(self->sample_ns[i]);
+        if (!ns) Py_CLEAR(samples);
+        else PyList_SET_ITEM(samples, i, ns);
+    }
+    return samples;
+}
+
 static PyObject *producer_self(PyObject *op, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(op); }
 
 static PyMethodDef producer_methods[] = {
@@ -385,6 +413,7 @@ static PyMethodDef producer_methods[] = {
     {"_bind", producer_bind, METH_VARARGS, NULL},
     {"_unbind", producer_unbind, METH_NOARGS, NULL},
     {"_learn", producer_learn, METH_O, NULL},
+    {"_samples", producer_samples, METH_NOARGS, NULL},
     {"__copy__", producer_self, METH_NOARGS, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {NULL, NULL, 0, NULL}};

@@ -1,0 +1,92 @@
+"""How much of their CPU time the drain's and the sealer's threads hold the GIL: what is not spent in calls that let go
+of it: those of the C core, Arrow's, and system calls.
+
+    gil_share.py DIRECTORY STEPS
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.parquet as pq
+from workload import Metrics, log_steps, report
+
+import advlog_fast
+from advlog_fast import _drain, _sealer
+from advlog_fast.sinks import columns
+
+SYSTEM_CALLS = ("open", "close", "stat", "lstat", "fstat", "link", "rename", "replace", "unlink", "mkdir", "fsync")
+SYSTEM_CALLS += ("ftruncate", "listdir", "scandir", "write", "read")
+
+spent_s: defaultdict[str, float] = defaultdict(float)
+"""CPU time by name of the thread: all of it, and under `NAME without`, what it spent without the GIL."""
+_inside = threading.local()
+
+
+def counted(function: Callable[..., Any], suffix: str = " without") -> Callable[..., Any]:
+    """The function, with the CPU time of its calls counted for the thread that makes them."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        depth = getattr(_inside, suffix, 0)
+        setattr(_inside, suffix, depth + 1)
+        began = time.thread_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            setattr(_inside, suffix, depth)
+            if depth == 0:
+                spent_s[threading.current_thread().name + suffix] += time.thread_time() - began
+
+    return call
+
+
+class CountedLib:
+    """The C core as a module sees it, some of its functions counted."""
+
+    def __init__(self, lib: Any, *functions: str) -> None:
+        self._lib = lib
+        for function in functions:
+            setattr(self, function, counted(getattr(lib, function)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lib, name)
+
+
+def main(directory: str, steps: int) -> None:
+    _drain.lib = CountedLib(_drain.lib, "advlog_drain_run")
+    columns.lib = CountedLib(columns.lib, "advlog_scan_feed", "advlog_columns_feed", "advlog_columns_reset")
+    columns._fill = counted(columns._fill)  # reads 4 MiB at a time
+    _sealer.seal_spool = counted(_sealer.seal_spool, " whole")
+    for method in ("write_batch", "close"):
+        setattr(pq.ParquetWriter, method, counted(getattr(pq.ParquetWriter, method)))
+    for name in SYSTEM_CALLS:
+        setattr(os, name, counted(getattr(os, name)))
+    metrics = Metrics()
+    log = advlog_fast.AdvancedLogger(directory, "run", console="off")
+    log_steps(log, metrics, steps)
+    log.flush()
+    spent = dict(spent_s)
+    drain_s = log.health().drain_cpu_s
+    log.close()
+    drain_with_s = drain_s - spent["advlog-drain without"]
+    sealer_s = spent_s["advlog-sealer whole"]
+    sealer_with_s = sealer_s - spent_s["advlog-sealer without"]
+    report(
+        drain_cpu_s=drain_s,
+        drain_share=drain_with_s / drain_s,
+        sealer_cpu_s=sealer_s,
+        sealer_share=sealer_with_s / sealer_s,
+        share=(drain_with_s + sealer_with_s) / (drain_s + sealer_s),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,227 @@
+"""The results of a run of the benchmarks, for people: pytest-benchmark's JSON into a smaller one and a page.
+
+    report.py RAW.json results/NAME
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Figures = dict[str, dict[str, Any]]
+"""By benchmark, such as `bench_call[3.12]`."""
+
+CAVEATS = """\
+- One run of one machine, which may have done other things: ratios within the run can be trusted, single figures less so.
+- Every run of a program is a process of its own. Figures are medians over the runs; what is compared ran in turn.
+- "CPU a record" is what the whole process took, all threads, Python's loop over the values included, less a process that
+  only imports the package and makes the values. At full speed the ring is always full and the call waits for the drain.
+- Values are random float64 with all their digits, the slowest to format and to compress."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A line of the table of goals."""
+
+    what: str
+    value: Callable[[Figures], float]
+    bar: float
+    moonshot: float
+    unit: str = ""
+    at_least: bool = False
+
+    def row(self, figures: Figures) -> str:
+        try:
+            value = self.value(figures)
+        except KeyError as missing:
+            return f"| {self.what} | not measured ({missing.args[0]}) | | | |"
+        sign = "≥" if self.at_least else "≤"
+
+        def holds(limit: float) -> bool:
+            return value >= limit if self.at_least else value <= limit
+
+        verdict = "moonshot" if holds(self.moonshot) else "met" if holds(self.bar) else "**missed**"
+        cells = (self.what, f"{value:.4g}{self.unit}", f"{sign} {self.bar:g}", f"{sign} {self.moonshot:g}", verdict)
+        return row(cells)
+
+
+def row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    names = list(head)
+    return "\n".join([row(names), row("---" for _ in names), *(row(cells) for cells in rows)])
+
+
+def goals(figures: Figures) -> list[Goal]:
+    found = []
+    for version in calls(figures):
+        bar, moonshot = (1.15, 1.0) if version in ("3.10", "3.11") else (1.35, 1.1)
+        found.append(
+            Goal(f"the call over an empty Python method, CPython {version}", _of(f"bench_call[{version}]", "ratio"), bar, moonshot)
+        )
+    for version in calls(figures):
+        found.append(
+            Goal(f"the same with 3 more metrics, {version}", _of(f"bench_call[{version}]", "ratio_with_extras"), 1.7, 1.3)
+        )
+    for version in calls(figures):
+        name = f"bench_call[{version}]"
+        found += [
+            Goal(f"p99.9 of the call, another thread busy, {version}", _of(name, "contended", "log", "p99.9_ns", scale=1e-3), 2, 1, " µs"),
+            Goal(
+                f"calls over 1 ms there, beyond the empty method's, a million, {version}",
+                lambda f, name=name: _excess(f[name]["contended"]),
+                10,
+                0,
+            ),
+        ]
+    return [
+        *found,
+        Goal("user CPU a record, text + JSONL + Parquet", _of("bench_record", "user_us"), 0.8, 0.5, " µs"),
+        Goal("CPU a record, system time too", _of("bench_record", "cpu_us"), 1.2, 0.7, " µs"),
+        Goal("million records a second, sustained", _of("bench_record", "million_records_a_second"), 1.0, 2.0, at_least=True),
+        Goal("GIL-held share of the background's CPU time", _of("bench_gil", "share", scale=100), 3, 0.5, " %"),
+        Goal("a loop of 1 ms steps, logged, over the same without", _of("bench_slowdown[1-100]", "ratio"), 1.002, 1.0005),
+        Goal("Parquet bytes a row", _of("bench_record", "bytes_a_record", "parquet"), 44, 38),
+        Goal("`import advlog_fast`", _of("bench_import", "import_ms"), 40, 20, " ms"),
+        Goal("a push from C, clock included", _of("bench_ring[push]", "ns"), 40, 25, " ns"),
+        Goal("resident memory, records 99-100 million over 1-2 million", _of("bench_memory", "growth_bytes", scale=1e-6), 8, 0, " MB"),
+    ]
+
+
+def _of(name: str, *path: str, scale: float = 1.0) -> Callable[[Figures], float]:
+    def value(figures: Figures) -> float:
+        found: Any = figures[name]
+        for each in path:
+            found = found[each]
+        return float(found) * scale
+
+    return value
+
+
+def _excess(contended: dict[str, Any]) -> float:
+    log, empty = contended["log"], contended["empty"]
+    return float(log["over_1_ms"] / log["calls"] - empty["over_1_ms"] / empty["calls"]) * 1e6
+
+
+def calls(figures: Figures) -> list[str]:
+    """The versions of Python that the call was measured on."""
+    found = [name.removeprefix("bench_call[").removesuffix("]") for name in figures if name.startswith("bench_call[")]
+    return sorted(found, key=lambda version: [int(part) for part in version.split(".")])
+
+
+def page(machine: dict[str, Any], date: str, figures: Figures) -> str:
+    parts = [
+        "# Benchmark results",
+        f"{date}: " + ", ".join(f"{name} {value}" for name, value in machine.items()),
+        CAVEATS,
+        "## Goals",
+        table(["what", "seen", "bar", "moonshot", ""], []),
+    ]
+    parts[-1] += "".join("\n" + goal.row(figures) for goal in goals(figures))
+    parts += list(_calls(figures)) + list(_core(figures)) + list(_sinks(figures)) + list(_steps(figures)) + list(_peers(figures))
+    return "\n\n".join(parts) + "\n"
+
+
+def _calls(figures: Figures) -> Iterable[str]:
+    versions = calls(figures)
+    if not versions:
+        return
+    yield "## The call, ns"
+    rows: list[list[object]] = []
+    for version in versions:
+        found = figures[f"bench_call[{version}]"]
+        for who in ("empty", "log", "cffi"):
+            alone, contended = found["alone"][who], found["contended"][who]
+            quantiles = [f"{of[q]:.0f}" for of in (alone, contended) for q in ("p50_ns", "p99_ns", "p99.9_ns", "max_ns")]
+            rows.append([version, who, f"{found['call_ns'][who]:.1f}", *quantiles])
+    names = ["p50", "p99", "p99.9", "max"]
+    yield table(["Python", "method", "in a burst", *names, *(f"{name}, busy" for name in names)], rows)
+    clock = figures[f"bench_call[{versions[0]}]"]["clock_ns"]
+    yield (
+        f"In a burst: a call of many timed as one, the loop taken off. The others: each call between two reads of a clock, "
+        f"which take {clock:.0f} ns of it; busy: while another Python thread never rests. cffi: the same record pushed "
+        "through cffi, which lets go of the GIL in each call."
+    )
+
+
+def _core(figures: Figures) -> Iterable[str]:
+    names = [name for name in figures if name.startswith(("bench_ring[", "bench_formatter[", "bench_python["))]
+    if names:
+        yield "## The C core"
+        yield table(
+            ["what", "ns", "instructions"],
+            (
+                [name.split("[")[1].rstrip("]"), f"{figures[name]['ns']:.1f}", f"{figures[name].get('instructions', 0):.0f}" if "instructions" in figures[name] else ""]
+                for name in names
+            ),
+        )
+
+
+def _sinks(figures: Figures) -> Iterable[str]:
+    names = [name for name in ("bench_record", *figures) if name.startswith(("bench_sink[", "bench_record")) and name in figures]
+    if names:
+        yield "## Sinks, µs of CPU a record"
+        yield table(
+            ["sinks", "user", "system", "all", "million records/s", "bytes a record", "peak MiB"],
+            (
+                [
+                    "all" if name == "bench_record" else name.split("[")[1].rstrip("]"),
+                    *(f"{figures[name][key]:.2f}" for key in ("user_us", "system_us", "cpu_us", "million_records_a_second")),
+                    ", ".join(f"{sink} {size:.1f}" for sink, size in figures[name]["bytes_a_record"].items()),
+                    f"{figures[name]['peak_mib']:.0f}",
+                ]
+                for name in dict.fromkeys(names)
+            ),
+        )
+
+
+def _steps(figures: Figures) -> Iterable[str]:
+    names = [name for name in figures if name.startswith("bench_slowdown[")]
+    if names:
+        yield "## A training loop, logged every step, over the same without"
+        yield table(
+            ["step, ms", "median of the pairs' ratios", "ratio of the medians", "ratio of the fastest"],
+            (
+                [f"{figures[name]['step_ms']:.2f}", *(f"{figures[name][key]:.4f}" for key in ("ratio", "ratio_of_medians", "ratio_of_fastest"))]
+                for name in names
+            ),
+        )
+
+
+def _peers(figures: Figures) -> Iterable[str]:
+    peers: dict[str, dict[str, Any]] = figures.get("bench_peers", {}).get("peers", {})
+    if peers:
+        yield "## Peers, µs a step"
+        keys = ("call_p50_us", "call_p99_us", "call_p99.9_us", "call_mean_us", "cpu_us", "bytes_a_step")
+        yield table(
+            ["peer", "version", "steps", "call p50", "p99", "p99.9", "mean", "CPU", "bytes"],
+            (
+                [name, found.get("version", ""), found.get("steps", ""), *(f"{found[key]:.3g}" for key in keys)]
+                if "cpu_us" in found
+                else [name, found.get("version", ""), found.get("skipped", "not measured"), *[""] * len(keys)]
+                for name, found in peers.items()
+            ),
+        )
+
+
+def main(raw: Path, target: Path) -> None:
+    results = json.loads(raw.read_text())
+    figures = {
+        bench["name"]: bench["extra_info"]["figures"] for bench in results["benchmarks"] if "figures" in bench["extra_info"]
+    }
+    machine, date = results["machine_info"], results["datetime"][:10]
+    kept = {"date": date, "machine": machine, "figures": figures}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_suffix(".json").write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    target.with_suffix(".md").write_text(page(machine, date, figures))
+    sys.stdout.write(target.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -410,6 +410,7 @@ typedef struct {
     uint64_t records; /* whole records of the stream */
     uint64_t slots;   /* whole slots consumed: what follows them is torn */
     uint32_t names;   /* one more than the largest id named */
+    uint32_t ids;     /* one more than the largest id that a whole record has a value under */
     int32_t damaged;  /* a slot that no drain writes, or another layout version: the
                        * scan stopped before the record that it is in */
 } advlog_spool_info;

@@ -61,7 +61,10 @@ static void finish_record(advlog_scan *scan) {
         scan->name_bytes[id] = (uint8_t)header->count;
         if (scan->info.names <= id) scan->info.names = id + 1;
     } else {
-        for (unsigned i = 0; i < scan->ids; i++) scan->used[scan->id[i]] = true;
+        for (unsigned i = 0; i < scan->ids; i++) {
+            scan->used[scan->id[i]] = true;
+            if (scan->info.ids <= scan->id[i]) scan->info.ids = scan->id[i] + 1u;
+        }
         scan->info.records++;
     }
     scan->info.slots += scan->parts_read;

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import demo, recover, verify
+from . import bench, demo, recover, verify
 
 
 class Command(Protocol):
@@ -24,7 +24,7 @@ class Command(Protocol):
         """The exit status: 0 for done, 1 for what the user must look at."""
 
 
-_COMMANDS: dict[str, Command] = {"demo": demo, "recover": recover, "verify": verify}
+_COMMANDS: dict[str, Command] = {"bench": bench, "demo": demo, "recover": recover, "verify": verify}
 
 _INTERRUPTED = 130
 

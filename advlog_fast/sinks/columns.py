@@ -19,7 +19,7 @@ STREAMS = ("metrics", "system")
 """The streams that have spools, by their number in the C API."""
 
 _SLOT_BYTES = int(lib.ADVLOG_SLOT_BYTES)
-_READ_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
 _GROUP_BYTES = 64 << 20
 """What the columns of one batch may take: wide runs get fewer rows a batch, not more memory."""
 
@@ -42,8 +42,9 @@ class SpoolInfo:
     first_seq: int
     records: int
     names: tuple[str | None, ...]
-    """By metric id; None for an id that no whole record of this spool has a value under: a spool begins with every
-    name that the ring knows, those of the other stream among them."""
+    """By metric id, up to the last that has values here; None for an id that no whole record of this spool has a value
+    under (a spool begins with every name that the ring knows, those of the other stream among them), or whose name is
+    damaged."""
     whole_bytes: int
     """The whole records, from the start; what follows them is torn, or damaged."""
     total_bytes: int
@@ -112,7 +113,7 @@ def scan_spool(file: io.FileIO) -> SpoolInfo:
             run_id=bytes(info.run_id).hex(),
             first_seq=info.first_seq,
             records=info.records,
-            names=tuple(_name(scan, metric_id) for metric_id in range(info.names)),
+            names=tuple(_name(scan, metric_id) for metric_id in range(info.ids)),
             whole_bytes=info.slots * _SLOT_BYTES,
             total_bytes=total,
             damaged=bool(info.damaged),
@@ -186,9 +187,7 @@ class _Decoder:
         self._info = info
         self._metrics = metrics
         self._schema = columns_schema(info.stream, metrics)
-        names = [f"metric_{metric_id}" for metric_id in range(lib.ADVLOG_MAX_NAMES)]
-        for metric_id, name in enumerate(info.names):
-            names[metric_id] = names[metric_id] if name is None else name
+        names = [f"metric_{metric_id}" if name is None else name for metric_id, name in enumerate(info.names)]
         column = {name: index for index, name in enumerate(metrics)}
         self._names = _strings(names)
         # Metric id m is at m + 6 here, core metric i (in C: -1 - i) at 5 - i.

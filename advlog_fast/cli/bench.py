@@ -1,0 +1,140 @@
+"""`advlog bench`: what logging costs on this machine and this disk."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ..logger import AdvancedLogger
+
+HELP = "measure on this machine and this disk what a call costs, and what a record costs"
+
+_BURST = 8192
+"""Calls measured as one; fewer than a ring holds, so that none of them waits."""
+_VALUES = 4096
+_CHUNK = 50_000
+"""Calls between two looks at the clock."""
+
+
+class _Nothing:
+    """An empty method with the signature of the call: what Python itself takes for it."""
+
+    def log_batch_progress(
+        self,
+        epoch: int,
+        batch: int,
+        total_batches: int,
+        loss: float,
+        accuracy: float | None = None,
+        learning_rate: float | None = None,
+        gradient_norm: float | None = None,
+        batch_time: float | None = None,
+        data_time: float | None = None,
+        step: int | None = None,
+        **metrics: float,
+    ) -> None:
+        pass
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log-dir", type=Path, default=Path(), help="where the logs go, and are removed again; default: here"
+    )
+    parser.add_argument("--seconds", type=_positive, default=10.0, metavar="S", help="how long to measure; default: 10")
+    parser.add_argument(
+        "--step-ms", type=_positive, default=50.0, metavar="MS", help="how long a step of yours takes; default: 50"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    args.log_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="advlog-bench-", dir=args.log_dir) as folder:
+        with AdvancedLogger(folder, "calls", console="off") as log:
+            call_ns, empty_ns = _call_ns(log, args.seconds / 3)
+        records, seconds, cpu_s, dropped = _at_full_speed(folder, args.seconds * 2 / 3)
+    record_us = cpu_s / records * 1e6
+    print(f"log_batch_progress, 7 values        {call_ns:8.0f} ns a call ({empty_ns:.0f} ns an empty Python method)")
+    print(f"text + JSONL + Parquet              {record_us:8.2f} µs of CPU a record, in all threads, this loop too")
+    print(f"sustained                           {records / seconds / 1e6:8.2f} million records/s, {dropped} dropped")
+    step_ns = args.step_ms * 1e6
+    print(
+        f"a step of {args.step_ms:g} ms, logged each time: your loop waits {100 * call_ns / step_ns:.5f} % of it, "
+        f"and a core works {100 * record_us * 1000 / step_ns:.4f} % of it in the background"
+    )
+    return 0
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _call_ns(log: AdvancedLogger, seconds: float) -> tuple[float, float]:
+    """The median over bursts of what a call takes: the logger's, an empty method's."""
+    empty = _Nothing()
+    logged: list[float] = []
+    called: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        log.flush()
+        logged.append(_burst_ns(log.log_batch_progress))
+        called.append(_burst_ns(empty.log_batch_progress))
+    return statistics.median(logged), statistics.median(called)
+
+
+def _burst_ns(log_batch_progress: Any) -> float:
+    began = time.perf_counter_ns()
+    for batch in range(_BURST):
+        log_batch_progress(
+            epoch=1,
+            batch=batch,
+            total_batches=_BURST,
+            loss=0.6931471805599453,
+            accuracy=0.25,
+            learning_rate=1e-3,
+            gradient_norm=2.5,
+        )
+    called = time.perf_counter_ns()
+    for _ in range(_BURST):
+        pass
+    looped = time.perf_counter_ns()
+    return (2 * called - began - looped) / _BURST
+
+
+def _at_full_speed(folder: str, seconds: float) -> tuple[int, float, float, int]:
+    """Records, and the seconds and the CPU seconds from the first call until all are in closed files; dropped ones."""
+    chance = random.Random(1)  # noqa: S311 - values to log
+    values = [chance.random() for _ in range(_VALUES)]
+    cpu_before, began = _cpu_s(), time.perf_counter()
+    log = AdvancedLogger(folder, "records", console="off")
+    records = 0
+    while time.perf_counter() < began + seconds:
+        for batch in range(records, records + _CHUNK):
+            value = values[batch % _VALUES]
+            log.log_batch_progress(
+                epoch=1,
+                batch=batch,
+                total_batches=1_000_000_000,
+                loss=value,
+                accuracy=value / 3,
+                learning_rate=value / 5,
+                gradient_norm=value / 7,
+            )
+        records += _CHUNK
+    log.close()
+    took, cpu_s, health = time.perf_counter() - began, _cpu_s() - cpu_before, log.health()
+    dropped = sum(health.dropped_at_entry.values()) + sum(sink.dropped for sink in health.sinks.values())
+    return records, took, cpu_s, dropped
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -69,7 +69,7 @@ def bench_gil(rounds: Callable[..., list[Any]], record: Callable[..., None], tmp
 
     def run() -> dict[str, Any]:
         shutil.rmtree(tmp_path / "logs", ignore_errors=True)
-        return run_program("gil_share.py", tmp_path / "logs", STEPS).figures
+        return run_program("gil_share.py", tmp_path / "logs", 3 * STEPS).figures
 
     record(**median_of(rounds(run, 3)))
 

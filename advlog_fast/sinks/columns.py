@@ -273,29 +273,32 @@ class _Decoder:
         import pyarrow as pa
 
         held = self._held
+        type_ = self._schema.field("extra").type
         entries = held.extra_offsets[self.rows]
+        if entries == 0:
+            return pa.nulls(self.rows, type_)
         keys = self._names.take(_over(pa.int32(), entries, held.extra_ids))
         values = _over(pa.float64(), entries, held.extra_values, held.extra_valid, held.extra_nulls)
-        return self._map(self._schema.field("extra").type, held.extra_offsets, keys, values)
+        return self._map(type_, held.extra_offsets, keys, values)
 
     def _unresolved(self) -> pa.Array:
         import pyarrow as pa
         import pyarrow.compute as pc
 
         held = self._held
+        type_ = self._schema.field("unresolved").type
         entries = held.unresolved_offsets[self.rows]
+        if entries == 0:
+            return pa.nulls(self.rows, type_)
         ids = _over(pa.int32(), entries, held.unresolved_ids)
         index = pc.add(ids, _constant(len(CORE_METRICS), entries))
         reasons = _strings(_REASONS).take(_over(pa.int32(), entries, held.unresolved_reasons))
-        type_ = self._schema.field("unresolved").type
         return self._map(type_, held.unresolved_offsets, self._all_names.take(index), reasons)
 
     def _map(self, type_: pa.MapType, offsets: Any, keys: pa.Array, values: pa.Array) -> pa.Array:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        if len(keys) == 0:
-            return pa.nulls(self.rows, type_)
         ends = _over(pa.int32(), self.rows + 1, offsets)
         has_any = pc.not_equal(ends.slice(1), ends.slice(0, self.rows))
         entries = pa.StructArray.from_arrays([keys, values], fields=[type_.key_field, type_.item_field])

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .._failpoints import failpoint
@@ -50,8 +50,10 @@ class RotatedSink(Sink):
     def _ahead(self, generation: int) -> str:
         return f"{self.path.name}.attempt{self.attempt}-{generation}"
 
-    def candidates(self, generation: int) -> Iterable[Path]:
-        return (self.path, *generations(self.path), self._temporary / self._ahead(generation))
+    def candidates(self, generation: int) -> Iterator[Path]:
+        yield self.path
+        yield from generations(self.path)
+        yield self._temporary / self._ahead(generation)
 
     def contents(self, file: OpenFile) -> tuple[int, int | None]:
         with open(file.path, "rb") as content:

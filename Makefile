@@ -10,7 +10,7 @@ WERROR ?=
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all pytest pytest-asan stress lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -51,6 +51,19 @@ pytest-asan: ## All Python tests but torch's, on a core built with AddressSaniti
 		ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=halt_on_error=1 \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
 		../.venv-asan/bin/pytest $(PYTEST_ARGS)
+
+# The peers are measured where they are installed: `make bench BENCH_EXTRA=bench-peers`. So are the environments that
+# `make test-all` has made.
+BENCH_EXTRA ?= bench
+RESULTS ?= local
+
+bench: $(VENV)/has-$(BENCH_EXTRA) ## Measure everything, into benchmarks/results/: 20 minutes of a machine that does nothing else
+	mkdir -p build
+	cd benchmarks && ../$(VENV)/bin/pytest --benchmark-json=../build/bench.json $(PYTEST_ARGS)
+	$(VENV)/bin/python benchmarks/report.py build/bench.json benchmarks/results/$(RESULTS)
+
+bench-gate: $(VENV)/has-bench ## What no change may make dearer: instructions, and ratios within one run
+	cd benchmarks && ../$(VENV)/bin/pytest gate.py
 
 lint: $(VENV)/has-dev ## ruff, its formatter, mypy
 	$(VENV)/bin/ruff check .

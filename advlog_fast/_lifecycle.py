@@ -45,7 +45,7 @@ from .ranks import RankIdentity, rank_identity
 from .recovery import recover_rank
 from .sinks.rotation import RotatedSink, join_left
 from .sinks.spool import SpoolSink
-from .snapshots import Health, Totals
+from .snapshots import CallCost, Health, Totals
 
 SUMMARY_INTERVAL_S = 10.0
 SYNC_INTERVAL_S = 5.0
@@ -314,13 +314,20 @@ class Session:
             sinks=MappingProxyType(sinks),
             ring_path=str(ring.path) if ring.path else None,
             status=self.control.status,
+            call=self._call_cost(),
             drain_cpu_s=drain.cpu_s,
+            sealer_cpu_s=self.sealer.cpu_s if self.sealer else 0.0,
             parts=self.sealer.parts if self.sealer else 0,
             seal_faults=self.sealer.faults if self.sealer else 0,
             seal_error=self.sealer.error if self.sealer else None,
             entries_lost=MappingProxyType({**self.control.lost(), "console": self.console.dropped}),
             entries_error=self.control.fault(),
         )
+
+    def _call_cost(self) -> CallCost:
+        user = self._user()
+        overflow = self._overflow
+        return CallCost.of(user._samples() if user is not None else [], overflow.stalls, overflow.stalled_s)
 
     # -- the drain's thread --------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,11 @@ class Overflow:
         self._waits = policy != "drop_newest"
         self._timeout_s = timeout_s
         self._saturated = False
+        self._counting = threading.Lock()
+        self.stalls = 0
+        """Waits so far, however they ended."""
+        self.stalled_s = 0.0
+        """Their length together."""
 
     def wait(self, ring: Ring, slots: int, hopeful: Callable[[], bool] | None = None) -> bool:
         """Whether to try again.
@@ -34,7 +40,15 @@ class Overflow:
             if ring.used() > ring.slots // 2:
                 return False
             self._saturated = False
-        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        began = time.monotonic()
+        try:
+            return self._wait(ring, slots, None if self._timeout_s is None else began + self._timeout_s, hopeful)
+        finally:
+            with self._counting:
+                self.stalls += 1
+                self.stalled_s += time.monotonic() - began
+
+    def _wait(self, ring: Ring, slots: int, deadline: float | None, hopeful: Callable[[], bool] | None) -> bool:
         while True:
             left_ns = _SLICE_NS if deadline is None else int((deadline - time.monotonic()) * 1e9)
             if left_ns <= 0 or (hopeful is not None and not hopeful()):

@@ -87,6 +87,8 @@ class Sealer:
         """Records in them."""
         self.faults = 0
         """Attempts to seal that failed, and spools found damaged."""
+        self.cpu_s = 0.0
+        """CPU time that sealing took, in seconds."""
         self.error: str | None = None
         """What the last fault was; None while there was none."""
         self._thread = threading.Thread(target=self._run, name="advlog-sealer", daemon=True)
@@ -174,6 +176,7 @@ class Sealer:
                 return False
             self._busy = True
             spool = queue.spools[0]
+        began_s = time.thread_time()
         try:
             try:
                 sealed = seal_spool(
@@ -189,6 +192,7 @@ class Sealer:
                 self._succeeded(queue, spool, sealed)
         finally:
             with self._changed:
+                self.cpu_s += time.thread_time() - began_s
                 self._busy = False
                 self._changed.notify_all()
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -118,6 +118,35 @@ class SinkHealth:
 
 
 @dataclass(frozen=True)
+class CallCost:
+    """What the calls of `log_batch_progress` took of the training loop. One in about a thousand is timed, from its
+    first instruction in C to the record's publication, and the latest few hundred are kept. In seconds; NaN while
+    there is none."""
+
+    timed: int = 0
+    mean_s: float = math.nan
+    p50_s: float = math.nan
+    p99_s: float = math.nan
+    max_s: float = math.nan
+    stalls: int = 0
+    """How often a full ring made a call wait, as the option `overflow` says."""
+    stalled_s: float = 0.0
+    """How long these waits were together."""
+
+    @classmethod
+    def of(cls, timed_ns: Sequence[int], stalls: int, stalled_s: float) -> CallCost:
+        """Of the nanoseconds that each of some calls took."""
+        if not timed_ns:
+            return cls(stalls=stalls, stalled_s=stalled_s)
+        ordered = [ns / 1e9 for ns in sorted(timed_ns)]
+        last = len(ordered) - 1
+        mean_s = math.fsum(ordered) / len(ordered)
+        return cls(
+            len(ordered), mean_s, ordered[last // 2], ordered[last * 99 // 100], ordered[last], stalls, stalled_s
+        )
+
+
+@dataclass(frozen=True)
 class Health:
     """The logger's own state: offered = accepted + dropped_at_entry."""
 
@@ -133,8 +162,11 @@ class Health:
     ring_path: str | None
     """Where the ring lies; None for memory that dies with the process."""
     status: str
+    call: CallCost
     drain_cpu_s: float
     """CPU time that the drain thread has used, in seconds."""
+    sealer_cpu_s: float
+    """CPU time that sealing into Parquet has used, in seconds."""
     parts: int
     """Parquet parts sealed in this attempt."""
     seal_faults: int
@@ -159,7 +191,9 @@ class Health:
             sinks={},
             ring_path=None,
             status=status,
+            call=CallCost(),
             drain_cpu_s=0.0,
+            sealer_cpu_s=0.0,
             parts=0,
             seal_faults=0,
             seal_error=None,

@@ -37,8 +37,6 @@ def bench_formatter(rounds: Callable[..., list[Any]], record: Callable[..., None
 @pytest.mark.parametrize(
     "function", [lambda: repr(NUMBER), lambda: json.dumps(LINE)], ids=["python-repr", "python-json.dumps"]
 )
-def bench_python(
-    rounds: Callable[..., list[Any]], record: Callable[..., None], function: Callable[[], str]
-) -> None:
+def bench_python(rounds: Callable[..., list[Any]], record: Callable[..., None], function: Callable[[], str]) -> None:
     times = rounds(lambda: timeit.timeit(function, number=CALLS) / CALLS * 1e9, 7)
     record(ns=statistics.median(times), fastest_ns=min(times))

@@ -58,4 +58,3 @@ def _instructions(operation: str, count: int) -> int:
     found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
     assert found is not None, done.stderr
     return int(found[1])
-

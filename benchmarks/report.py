@@ -1,11 +1,12 @@
 """The results of a run of the benchmarks, for people: pytest-benchmark's JSON into a smaller one and a page.
 
-    report.py RAW.json results/NAME
+report.py RAW.json results/NAME
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ Figures = dict[str, dict[str, Any]]
 """By benchmark, such as `bench_call[3.12]`."""
 
 CAVEATS = """\
-- One run of one machine, which may have done other things: ratios within the run can be trusted, single figures less so.
+- One run of one machine, which may have done other things: trust ratios within the run, and single figures less.
 - Every run of a program is a process of its own. Figures are medians over the runs; what is compared ran in turn.
-- "CPU a record" is what the whole process took, all threads, Python's loop over the values included, less a process that
-  only imports the package and makes the values. At full speed the ring is always full and the call waits for the drain.
+- "CPU a record" is what the whole process took, all threads, Python's loop over the values included, less a process
+  that only imports the package and makes the values. At full speed the ring is always full, and the call waits.
 - Values are random float64 with all their digits, the slowest to format and to compress."""
 
 
@@ -58,39 +59,34 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join([row(names), row("---" for _ in names), *(row(cells) for cells in rows)])
 
 
-def goals(figures: Figures) -> list[Goal]:
-    found = []
-    for version in calls(figures):
-        bar, moonshot = (1.15, 1.0) if version in ("3.10", "3.11") else (1.35, 1.1)
-        found.append(
-            Goal(f"the call over an empty Python method, CPython {version}", _of(f"bench_call[{version}]", "ratio"), bar, moonshot)
-        )
-    for version in calls(figures):
-        found.append(
-            Goal(f"the same with 3 more metrics, {version}", _of(f"bench_call[{version}]", "ratio_with_extras"), 1.7, 1.3)
-        )
-    for version in calls(figures):
-        name = f"bench_call[{version}]"
-        found += [
-            Goal(f"p99.9 of the call, another thread busy, {version}", _of(name, "contended", "log", "p99.9_ns", scale=1e-3), 2, 1, " µs"),
-            Goal(
-                f"calls over 1 ms there, beyond the empty method's, a million, {version}",
-                lambda f, name=name: _excess(f[name]["contended"]),
-                10,
-                0,
-            ),
-        ]
+def call_goals(version: str) -> list[Goal]:
+    """Of the call, on one version of Python."""
+    name = f"bench_call[{version}]"
+    bar, moonshot = (1.15, 1.0) if version in ("3.10", "3.11") else (1.35, 1.1)
+    p999_us = _of(name, "contended", "log", "p99.9_ns", scale=1e-3)
     return [
-        *found,
+        Goal(f"{version}: the call over an empty Python method", _of(name, "ratio"), bar, moonshot),
+        Goal(f"{version}: the same with 3 more metrics", _of(name, "ratio_with_extras"), 1.7, 1.3),
+        Goal(f"{version}: p99.9 of the call, another thread busy", p999_us, 2, 1, " µs"),
+        Goal(f"{version}: of a million, calls over 1 ms beyond the empty method's", _excess(name), 10, 0),
+    ]
+
+
+def goals(figures: Figures) -> list[Goal]:
+    a_second = _of("bench_record", "million_records_a_second")
+    loop = _of("bench_slowdown[1-100]", "ratio")
+    memory_mb = _of("bench_memory", "growth_bytes", scale=1e-6)
+    return [
+        *(goal for version in calls(figures) for goal in call_goals(version)),
         Goal("user CPU a record, text + JSONL + Parquet", _of("bench_record", "user_us"), 0.8, 0.5, " µs"),
         Goal("CPU a record, system time too", _of("bench_record", "cpu_us"), 1.2, 0.7, " µs"),
-        Goal("million records a second, sustained", _of("bench_record", "million_records_a_second"), 1.0, 2.0, at_least=True),
+        Goal("million records a second, sustained", a_second, 1.0, 2.0, at_least=True),
         Goal("GIL-held share of the background's CPU time", _of("bench_gil", "share", scale=100), 3, 0.5, " %"),
-        Goal("a loop of 1 ms steps, logged, over the same without", _of("bench_slowdown[1-100]", "ratio"), 1.002, 1.0005),
+        Goal("a loop of 1 ms steps, logged, over the same without", loop, 1.002, 1.0005),
         Goal("Parquet bytes a row", _of("bench_record", "bytes_a_record", "parquet"), 44, 38),
         Goal("`import advlog_fast`", _of("bench_import", "import_ms"), 40, 20, " ms"),
         Goal("a push from C, clock included", _of("bench_ring[push]", "ns"), 40, 25, " ns"),
-        Goal("resident memory, records 99-100 million over 1-2 million", _of("bench_memory", "growth_bytes", scale=1e-6), 8, 0, " MB"),
+        Goal("resident memory, records 99-100 million over 1-2 million", memory_mb, 8, 0, " MB"),
     ]
 
 
@@ -104,9 +100,12 @@ def _of(name: str, *path: str, scale: float = 1.0) -> Callable[[Figures], float]
     return value
 
 
-def _excess(contended: dict[str, Any]) -> float:
-    log, empty = contended["log"], contended["empty"]
-    return float(log["over_1_ms"] / log["calls"] - empty["over_1_ms"] / empty["calls"]) * 1e6
+def _excess(name: str) -> Callable[[Figures], float]:
+    def value(figures: Figures) -> float:
+        log, empty = (figures[name]["contended"][who] for who in ("log", "empty"))
+        return float(log["over_1_ms"] / log["calls"] - empty["over_1_ms"] / empty["calls"]) * 1e6
+
+    return value
 
 
 def calls(figures: Figures) -> list[str]:
@@ -116,15 +115,15 @@ def calls(figures: Figures) -> list[str]:
 
 
 def page(machine: dict[str, Any], date: str, figures: Figures) -> str:
+    head = ["what", "seen", "bar", "moonshot", ""]
     parts = [
         "# Benchmark results",
         f"{date}: " + ", ".join(f"{name} {value}" for name, value in machine.items()),
         CAVEATS,
         "## Goals",
-        table(["what", "seen", "bar", "moonshot", ""], []),
+        "\n".join([table(head, []), *(goal.row(figures) for goal in goals(figures))]),
     ]
-    parts[-1] += "".join("\n" + goal.row(figures) for goal in goals(figures))
-    parts += list(_calls(figures)) + list(_core(figures)) + list(_sinks(figures)) + list(_steps(figures)) + list(_peers(figures))
+    parts += [part for section in (_calls, _core, _sinks, _steps, _peers) for part in section(figures)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -138,45 +137,53 @@ def _calls(figures: Figures) -> Iterable[str]:
         found = figures[f"bench_call[{version}]"]
         for who in ("empty", "log", "cffi"):
             alone, contended = found["alone"][who], found["contended"][who]
-            quantiles = [f"{of[q]:.0f}" for of in (alone, contended) for q in ("p50_ns", "p99_ns", "p99.9_ns", "max_ns")]
+            quantiles = [
+                f"{of[q]:.0f}" for of in (alone, contended) for q in ("p50_ns", "p99_ns", "p99.9_ns", "max_ns")
+            ]
             rows.append([version, who, f"{found['call_ns'][who]:.1f}", *quantiles])
     names = ["p50", "p99", "p99.9", "max"]
     yield table(["Python", "method", "in a burst", *names, *(f"{name}, busy" for name in names)], rows)
     clock = figures[f"bench_call[{versions[0]}]"]["clock_ns"]
     yield (
-        f"In a burst: a call of many timed as one, the loop taken off. The others: each call between two reads of a clock, "
-        f"which take {clock:.0f} ns of it; busy: while another Python thread never rests. cffi: the same record pushed "
-        "through cffi, which lets go of the GIL in each call."
+        "In a burst: a call of many timed as one, the loop taken off. The others: each call between two reads of a "
+        f"clock, which take {clock:.0f} ns of it; busy: while another Python thread never rests. cffi: the same record "
+        "pushed through cffi, which lets go of the GIL in each call."
     )
 
 
 def _core(figures: Figures) -> Iterable[str]:
     names = [name for name in figures if name.startswith(("bench_ring[", "bench_formatter[", "bench_python["))]
     if names:
-        yield "## The C core"
+        yield "## The C core, and Python's own"
         yield table(
             ["what", "ns", "instructions"],
             (
-                [name.split("[")[1].rstrip("]"), f"{figures[name]['ns']:.1f}", f"{figures[name].get('instructions', 0):.0f}" if "instructions" in figures[name] else ""]
+                [_case(name), f"{figures[name]['ns']:.1f}", f"{figures[name].get('instructions', math.nan):.0f}"]
                 for name in names
             ),
         )
 
 
+def _case(name: str) -> str:
+    """What stands in the brackets."""
+    return name.partition("[")[2].rstrip("]")
+
+
 def _sinks(figures: Figures) -> Iterable[str]:
-    names = [name for name in ("bench_record", *figures) if name.startswith(("bench_sink[", "bench_record")) and name in figures]
+    names = [name for name in figures if name == "bench_record" or name.startswith("bench_sink[")]
     if names:
+        keys = ("user_us", "system_us", "cpu_us", "million_records_a_second")
         yield "## Sinks, µs of CPU a record"
         yield table(
             ["sinks", "user", "system", "all", "million records/s", "bytes a record", "peak MiB"],
             (
                 [
-                    "all" if name == "bench_record" else name.split("[")[1].rstrip("]"),
-                    *(f"{figures[name][key]:.2f}" for key in ("user_us", "system_us", "cpu_us", "million_records_a_second")),
+                    _case(name) or "all",
+                    *(f"{figures[name][key]:.2f}" for key in keys),
                     ", ".join(f"{sink} {size:.1f}" for sink, size in figures[name]["bytes_a_record"].items()),
                     f"{figures[name]['peak_mib']:.0f}",
                 ]
-                for name in dict.fromkeys(names)
+                for name in names
             ),
         )
 
@@ -184,13 +191,11 @@ def _sinks(figures: Figures) -> Iterable[str]:
 def _steps(figures: Figures) -> Iterable[str]:
     names = [name for name in figures if name.startswith("bench_slowdown[")]
     if names:
+        keys = ("ratio", "ratio_of_medians", "ratio_of_fastest")
         yield "## A training loop, logged every step, over the same without"
         yield table(
             ["step, ms", "median of the pairs' ratios", "ratio of the medians", "ratio of the fastest"],
-            (
-                [f"{figures[name]['step_ms']:.2f}", *(f"{figures[name][key]:.4f}" for key in ("ratio", "ratio_of_medians", "ratio_of_fastest"))]
-                for name in names
-            ),
+            ([f"{figures[name]['step_ms']:.2f}", *(f"{figures[name][key]:.4f}" for key in keys)] for name in names),
         )
 
 
@@ -213,7 +218,9 @@ def _peers(figures: Figures) -> Iterable[str]:
 def main(raw: Path, target: Path) -> None:
     results = json.loads(raw.read_text())
     figures = {
-        bench["name"]: bench["extra_info"]["figures"] for bench in results["benchmarks"] if "figures" in bench["extra_info"]
+        bench["name"]: bench["extra_info"]["figures"]
+        for bench in results["benchmarks"]
+        if "figures" in bench["extra_info"]
     }
     machine, date = results["machine_info"], results["datetime"][:10]
     kept = {"date": date, "machine": machine, "figures": figures}

@@ -35,8 +35,10 @@ def scaled(k: int) -> int:
 
 
 def header() -> str:
-    mask = (1 << 64) - 1
-    rows = (f"    {{0x{g >> 64:016x}, 0x{g & mask:016x}}}, /* {k} */\n" for k in range(FIRST, LAST + 1) for g in [scaled(k)])
+    rows = []
+    for k in range(FIRST, LAST + 1):
+        high, low = divmod(scaled(k), 1 << 64)
+        rows.append(f"    {{0x{high:016x}, 0x{low:016x}}}, /* {k} */\n")
     return HEAD + "".join(rows) + "};\n"
 
 

@@ -351,6 +351,7 @@ static PyObject *producer_bind(PyObject *op, PyObject *args) {
     Py_SETREF(self->targets, targets);
     self->ring = ring;
     self->silent = 0;
+    self->sampled = 0;
     Py_XSETREF(self->owner, Py_NewRef(owner));
     Py_RETURN_NONE;
 }

@@ -32,7 +32,7 @@ from .masking import masked
 from .milestones import Progress
 from .readable import readable
 from .recorded_errors import RecordedErrors
-from .summaries import RunState, build_summary, first_nonfinite, write_summary
+from .summaries import RunState, build_summary, first_nonfinite, overhead, write_summary
 from .text import clipped, escape, fields_text, rounded, time_text
 
 FINAL_STATUSES = ("completed", "failed", "interrupted", "killed")
@@ -379,6 +379,10 @@ class ControlPlane:
         self._errors.close()
         fields = {"status": status, "duration_s": round(duration_s, 6)}
         self._event("attempt_end", {**fields, "errors": self._errors.total})
+        totals = self._link.totals(0.0)  # a drain that hangs has cost the caller enough
+        if totals.metric_records:
+            cost = overhead(totals, self._link.health(), duration_s)
+            self._main.say(logging.INFO, f"overhead {fields_text(cost)}")
         self._main.say(logging.INFO, f"attempt_end {fields_text(fields)}")
         if was_running:
             self._say(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)

@@ -89,6 +89,7 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
         "milestones": state.milestones,
         "memory": state.memory,
         "accounting": dataclasses.asdict(_plain_health(health)),
+        "overhead": overhead(totals, health, state.duration_s),
         "provenance": state.provenance,
         "pending": totals.pending,
     }
@@ -100,6 +101,21 @@ def _duration_text(seconds: int) -> str:
     days, rest = divmod(seconds, 86_400)
     day = "" if days == 0 else "1 day, " if days == 1 else f"{days} days, "
     return f"{day}{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
+
+
+def overhead(totals: Totals, health: Health, duration_s: float) -> dict[str, Any]:
+    """What the logging itself cost, in seconds: the calls' time, from those that were timed, with what they waited for
+    a full ring; its share of the run; and the CPU time of the threads in the background."""
+    calls_s = totals.metric_records * health.call.mean_s if health.call.timed else 0.0
+    loop_s = calls_s + health.call.stalled_s
+    return {
+        "call_s": health.call.mean_s,
+        "loop_s": loop_s,
+        "loop_share": loop_s / duration_s if duration_s > 0 else math.nan,
+        "stalls": health.call.stalls,
+        "stalled_s": health.call.stalled_s,
+        "background_cpu_s": health.drain_cpu_s + health.sealer_cpu_s,
+    }
 
 
 def performance(totals: Totals, epochs: Epochs) -> dict[str, Any]:

@@ -226,4 +226,8 @@ def main(directory: str, bursts: int, calls: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100, int(sys.argv[3]) if len(sys.argv) > 3 else 1_000_000)
+    main(
+        sys.argv[1],
+        int(sys.argv[2]) if len(sys.argv) > 2 else 100,
+        int(sys.argv[3]) if len(sys.argv) > 3 else 1_000_000,
+    )

@@ -1,6 +1,6 @@
 """Logs N steps through a logger and closes it; with 0, only imports. Its CPU time is taken by who started it.
 
-    log_steps.py DIRECTORY STEPS [SINK ...]        sinks: text jsonl parquet
+log_steps.py DIRECTORY STEPS [SINK ...]        sinks: text jsonl parquet
 """
 
 from __future__ import annotations

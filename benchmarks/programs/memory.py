@@ -1,6 +1,6 @@
 """Peak resident memory over the last million of N million records, over that between the first and the second.
 
-    memory.py DIRECTORY MILLIONS
+memory.py DIRECTORY MILLIONS
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from advlog_fast.control.console import Console
 from advlog_fast.control.milestones import Progress
 from advlog_fast.control.plane import ControlPlane
 from advlog_fast.ranks import RunIdentity
-from advlog_fast.snapshots import EpochTotals, Health, MetricStats, NonFinite, SinkHealth, Totals
+from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, NonFinite, SinkHealth, Totals
 
 FORGED = "a\r\nERROR forged\x1b[2J\x00"
 ESCAPED = r'a "b" c\\d\ne\x1b'
@@ -51,7 +51,9 @@ class RecordedLink:
 
     def health(self):
         sink = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
-        return Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": sink}, None, "running", 0.0, 0, 0, None, {}, None)
+        return Health(
+            5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": sink}, None, "running", CallCost(), 0.0, 0.0, 0, 0, None, {}, None
+        )
 
     def memory(self):
         return {"cpu_memory_gb": 1.5}

@@ -10,12 +10,15 @@ from run_files import strict_json
 from advlog_fast.control.epochs import Epochs
 from advlog_fast.control.summaries import RunState, build_summary, performance, write_summary
 from advlog_fast.ranks import RunIdentity
-from advlog_fast.snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
+from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
 
 RUN = RunIdentity("0" * 32, "run", 1, 0, 1, "host", 7)
 SINK = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
 LOST = MappingProxyType({"a": 3})
-HEALTH = Health(5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": SINK}, None, "running", 0.0, 0, 2, "full", LOST, "b")
+CALL = CallCost.of([200, 100], stalls=3, stalled_s=0.125)
+HEALTH = Health(
+    5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": SINK}, None, "running", CALL, 0.5, 0.25, 0, 2, "full", LOST, "b"
+)
 
 
 def built(totals=None, duration_s=930.7, **others):
@@ -78,6 +81,13 @@ class TestBuild:
         last = built(totals)["last"]
         assert (last["epoch"], last["batch"], last["total_batches"], last["step"]) == (3, 7, None, 97)
         assert (last["loss"], last["timestamp"]) == (0.5, "1970-01-01T00:00:01.000000Z")
+
+    def test_what_the_logging_cost_stands_in_it(self):
+        cost = built(Totals(metric_records=1000))["overhead"]
+        assert cost["call_s"] == pytest.approx(150e-9)
+        assert cost["loop_s"] == pytest.approx(1000 * 150e-9 + 0.125)
+        assert cost["loop_share"] == pytest.approx(cost["loop_s"] / built()["duration_s"])
+        assert (cost["stalls"], cost["stalled_s"], cost["background_cpu_s"]) == (3, 0.125, 0.75)
 
     def test_the_accounting_and_what_is_pending_stand_in_it(self):
         summary = built(Totals(pending=3))

@@ -14,13 +14,19 @@ cli/                                      what you type
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._hooks import importing
 from .config import LoggerConfig
 from .exceptions import AdvlogError, RunBusyError, RunNotFoundError
 from .logger import AdvancedLogger
-from .progress import TrainingProgressTracker
-from .reader import read_jsonl, read_run
 from .records import ErrorLog, TrainingMetrics
-from .snapshots import Health
+
+if TYPE_CHECKING:
+    from .progress import TrainingProgressTracker
+    from .reader import read_jsonl, read_run
+    from .snapshots import Health
 
 __all__ = [
     "AdvancedLogger",
@@ -38,3 +44,24 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# What a training that only logs never uses is imported when it is asked for.
+_LATER = {
+    "Health": ".snapshots",
+    "TrainingProgressTracker": ".progress",
+    "read_jsonl": ".reader",
+    "read_run": ".reader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with importing():
+        value = getattr(importlib.import_module(_LATER[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -21,20 +21,20 @@ from ._hooks import importing
 from ._native import Producer, lib
 from .config import LoggerConfig, check_seconds, checked_metric_name
 from .control.checks import integer, metric_values, number, whole
-from .control.contexts import DisabledContext, TrainingContext
-from .control.disabled import DisabledControl
 from .exceptions import expected
-from .memory_sampler import MemorySample
 from .records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, ErrorLog, TrainingMetrics
-from .snapshots import Health
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._child import Family, Worker
     from ._lifecycle import Session
+    from .control.contexts import DisabledContext, TrainingContext
+    from .control.disabled import DisabledControl
     from .control.plane import ControlPlane
     from .control.worker import WorkerControl
+    from .memory_sampler import MemorySample
+    from .snapshots import Health
 
 _BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
 _REQUIRED = ("epoch", "batch", "total_batches", "loss")
@@ -108,10 +108,14 @@ class AdvancedLogger(Producer):
         self._warned: set[str] = set()
         self._engine: Session | Worker | None = None
         self._finalizer: weakref.finalize[..., AdvancedLogger] | None = None
+        with importing():  # not before: it brings in what only a logger needs, and below all that one at work needs
+            from .control.disabled import DisabledControl
+        self._off = DisabledControl(self.config.experiment_name)
+        """What takes its calls where there is no session, or none any more."""
         if not self.enabled:
             return
         with importing():
-            from . import _sessions  # not before: it brings in all that only a logger at work needs
+            from . import _sessions
 
         session = self._engine = _sessions.start(self.config, self)
         # The session must not keep the logger alive, or it could never be dropped.
@@ -131,7 +135,7 @@ class AdvancedLogger(Producer):
         session = self._session
         if session is not None:
             return session.control
-        return DisabledControl(self.config.experiment_name)
+        return self._off
 
     # -- the guide's calls: everything that is no batch ----------------------------------------------------------
 
@@ -373,7 +377,7 @@ class AdvancedLogger(Producer):
         if session is None or not session.closed:
             return self._control
         self._warn("closed", session.after_close())
-        return DisabledControl(self.config.experiment_name)
+        return self._off
 
     def _warn(self, kind: str, message: str) -> None:
         # While the interpreter ends, threads and destructors that log on are nobody's mistake.
@@ -423,7 +427,9 @@ class AdvancedLogger(Producer):
     def health(self) -> Health:
         """The logger's own account, frozen: offered, accepted, each sink's written, dropped and pending, its cost."""
         if self._session is None:
-            return Health.nothing(self._control.status)
+            from .snapshots import Health
+
+            return Health.nothing(self._off.status)
         return self._session.health()
 
     @property
@@ -494,10 +500,12 @@ def _in_another_process(
         if isinstance(here, AdvancedLogger):
             return here
     from ._child import Worker
+    from .control.disabled import DisabledControl
 
     logger = kind.__new__(kind)
     logger.config, logger.enabled, logger._warned, logger._finalizer = family.config, True, set(), None
     logger._engine = Worker(family)
+    logger._off = DisabledControl(experiment_name)
     logger._unbind()  # from here on its calls come to _open_session
     return logger
 

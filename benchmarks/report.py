@@ -123,7 +123,7 @@ def page(machine: dict[str, Any], date: str, figures: Figures) -> str:
         "## Goals",
         "\n".join([table(head, []), *(goal.row(figures) for goal in goals(figures))]),
     ]
-    parts += [part for section in (_calls, _core, _sinks, _steps, _peers) for part in section(figures)]
+    parts += [part for section in (_calls, _core, _sinks, _steps, _hung_sink, _peers) for part in section(figures)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,6 +196,28 @@ def _steps(figures: Figures) -> Iterable[str]:
         yield table(
             ["step, ms", "median of the pairs' ratios", "ratio of the medians", "ratio of the fastest"],
             ([f"{figures[name]['step_ms']:.2f}", *(f"{figures[name][key]:.4f}" for key in keys)] for name in names),
+        )
+
+
+def _hung_sink(figures: Figures) -> Iterable[str]:
+    found = figures.get("bench_hung_sink")
+    if found:
+        yield "## A sink whose write hangs"
+        yield table(
+            ["the call, ns", "p50", "p99.9", "max"],
+            (
+                [name, *(f"{found[key][q]:.0f}" for q in ("p50_ns", "p99.9_ns", "max_ns"))]
+                for name, key in (
+                    ("before", "before"),
+                    ("it hangs, the ring has room", "with_room"),
+                    ("it hangs, the ring is full", "full"),
+                )
+            ),
+        )
+        yield (
+            f"It hung for {found['seconds']:.0f} s. {found['full_over_half_a_second']} call waited for room, as long as "
+            f"`overflow_timeout_s` says; {found['dropped']} were refused at once, and counted. `close(timeout=2)` came "
+            f"back after {found['close_s']:.2f} s, with {found['pending']} records pending, which a recovery writes."
         )
 
 

@@ -379,14 +379,15 @@ class ControlPlane:
         self._errors.close()
         fields = {"status": status, "duration_s": round(duration_s, 6)}
         self._event("attempt_end", {**fields, "errors": self._errors.total})
-        totals = self._link.totals(0.0)  # a drain that hangs has cost the caller enough
+        # Without waiting: all is counted, or the drain hangs and has cost the caller enough.
+        totals = self._link.totals(0.0)
         if totals.metric_records:
             cost = overhead(totals, self._link.health(), duration_s)
             self._main.say(logging.INFO, f"overhead {fields_text(cost)}")
         self._main.say(logging.INFO, f"attempt_end {fields_text(fields)}")
         if was_running:
             self._say(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)
-        self.write_summary(sync=True)
+        self.write_summary(0.0, sync=True)
         self._main.close()
         self._close_files()
         self._silent = True

@@ -216,8 +216,8 @@ def _hung_sink(figures: Figures) -> Iterable[str]:
         )
         yield (
             f"It hung for {found['seconds']:.0f} s. {found['full_over_half_a_second']} call waited for room, as long "
-            f"as `overflow_timeout_s` says; {found['dropped']} were refused at once, and counted. `close(timeout=2)` came "
-            f"back after {found['close_s']:.2f} s, with {found['pending']} records pending, which a recovery writes."
+            f"as `overflow_timeout_s` says; {found['dropped']} were refused at once, and counted. `close(timeout=2)` "
+            f"came back after {found['close_s']:.2f} s, {found['pending']} records pending: a recovery writes them."
         )
 
 

@@ -7,6 +7,7 @@ _native, _paths, _generations, config     the compiled core, the files, the opti
 sinks/, control/, memory_sampler, ranks,  the parts: where records go, what is no record, memory,
 _ring, _attempts, reader                  who logs, where the ring lies, reading it all back
 _drain, _sealer, _keeper                  the threads
+recovery/, verification/                  what the dead left; whether everything is there
 _lifecycle, _sessions                     a session: start, flush, end; all of a process: exit
 logger, progress                          what you call
 cli/                                      what you type

@@ -37,8 +37,11 @@ class Account:
     """What became of everything that an attempt of a rank was given."""
 
     status: str
+    """How it ended: `completed`, `failed`, `interrupted`, `killed` or `lost`."""
     sinks: dict[str, SinkAccount]
+    """By name."""
     dropped_at_entry: dict[str, int] = field(default_factory=dict)
+    """Records that never entered the ring, by reason: `full`, `closed`, `forked`."""
     lost_in_flight: int = 0
     """Runs of ring slots that were reserved and never published, by calls that had not returned."""
 

@@ -15,24 +15,34 @@ from pathlib import Path
 from typing import Any
 
 from ._failpoints import failpoint
-from ._locks import FileLock, LockedError
+from ._locks import RECOVERING, FileLock, LockedError
 from ._paths import RunPaths
 from .exceptions import RunBusyError
 from .ranks import RankIdentity, RunIdentity
 
+_RECOVERY_S = 60.0
+_PAUSE_S = 0.05
+
 
 def lock_rank(paths: RunPaths) -> FileLock:
-    """This process's claim on one rank of a run.
+    """This process's claim on one rank of a run. A recovery that another process is at is waited for, a minute at most.
 
     :raises RunBusyError: another live process holds it.
     """
     if FileLock.held_here(paths.lock):
         raise RunBusyError(f"rank {paths.rank} of {paths.name!r} in {paths.log_dir} is being logged by this process")
-    try:
-        return FileLock(paths.lock)
-    except LockedError as owner:
-        what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
-        raise RunBusyError(f"{what} is being logged by another live process: {owner}") from None
+    deadline = time.monotonic() + _RECOVERY_S
+    looks = 0
+    while True:
+        try:
+            return FileLock(paths.lock)
+        except LockedError as owner:
+            looks += 1
+            # Twice: whoever has just taken it may not have said yet who it is.
+            if time.monotonic() > deadline or (looks > 1 and not str(owner).endswith(RECOVERING)):
+                what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
+                raise RunBusyError(f"{what} is being logged by another live process: {owner}") from None
+        time.sleep(_PAUSE_S)
 
 
 def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:

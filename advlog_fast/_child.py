@@ -18,8 +18,8 @@ from ._locks import FileLock, LockedError
 from ._native import Producer, ffi, lib
 from ._overflow import Overflow
 from ._paths import RunPaths
-from ._processes import boot_id, process_start
-from ._ring import DROPS, Ring, allocate, attached, slots_for_text
+from ._processes import process_start
+from ._ring import DROPS, Ring, allocate, formatted, identity_of, line_bytes, slots_for_text
 from .config import LoggerConfig
 from .control.worker import WorkerControl
 from .exceptions import AdvlogError
@@ -63,20 +63,16 @@ class WorkerRing(Ring):
     def __init__(self, family: Family, folder: Path) -> None:
         name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.path, self.notes, self.slots = folder / f".{name}.tmp", [], WORKER_SLOTS
-        self.aside = self._note = self._lock = None
+        self.aside = self._note_file = self._lock = None
         size = lib.advlog_ring_bytes(WORKER_SLOTS)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             allocate(fd, size)
             self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             self._memory = ffi.from_buffer(self._map)
-            identity = ffi.new("advlog_identity *")
-            ffi.memmove(identity.run_id, bytes.fromhex(family.run.run_id), 16)
-            ffi.memmove(identity.boot_id, boot_id(), 16)
-            identity.pid, identity.process_start = os.getpid(), process_start(os.getpid())
-            identity.attempt, identity.rank, identity.worker = family.run.attempt, family.run.rank, 1
-            failed = lib.advlog_ring_format(self._memory, size, WORKER_SLOTS, WORKER_SLOTS, identity)
-            self.handle = attached(self._memory, size, failed)
+            identity = identity_of(family.run, os.getpid())
+            identity.worker = 1
+            self.handle = formatted(self._memory, WORKER_SLOTS, WORKER_SLOTS, identity)
             self._lock = FileLock(folder / f"{name}.lock")
             # Into sight only now: the parent may have ended its family meanwhile, and removed what was not in sight.
             os.rename(self.path, folder / f"{name}.ring")
@@ -106,7 +102,7 @@ class Worker:
         self.pid = os.getpid()
         self.paths, self.run = family.paths, family.run
         config = family.config
-        has_text = config.text and (family.run.rank == 0 or config.text_ranks == "all")
+        has_text = config.writes_text(family.run.rank)
         self.control = WorkerControl(family.run.name, config.log_level, self.line, has_text)
         self.sampler = MemorySampler(0.0, lambda _sample: None)
         self._refused = refused
@@ -171,9 +167,7 @@ class Worker:
         if ring is None:
             self._homeless += 1
             return False
-        data = text.encode("utf-8", "replace")
-        data = data[: lib.ADVLOG_MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()
-        time_ns, handle = time.time_ns(), ring.handle
+        data, time_ns, handle = line_bytes(text), time.time_ns(), ring.handle
         slots = slots_for_text(len(data))
         status = self.push(lambda: lib.advlog_push_text(handle, level, time_ns, data, len(data)), slots)
         if status == lib.ADVLOG_CLOSED:
@@ -183,7 +177,7 @@ class Worker:
     def count_drop(self, reason: str) -> None:
         """As a session's."""
         if self._ring is not None:
-            lib.advlog_ring_count_drop(self._ring.handle, DROPS[reason])
+            self._ring.count_drop(reason)
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until the parent has taken over what was accepted here before; whether it was in time."""
@@ -215,13 +209,13 @@ class Worker:
     def health(self) -> Health:
         """The account of this process: accepted is what its parent has taken over or will."""
         ring = self._ring
-        dropped = {name: int(lib.advlog_ring_dropped(ring.handle, r)) if ring else 0 for name, r in DROPS.items()}
+        dropped = ring.dropped() if ring else dict.fromkeys(DROPS, 0)
         dropped["forked"] += self._homeless
-        accepted = [lib.advlog_ring_accepted(ring.handle, s) for s in range(lib.ADVLOG_STREAMS)] if ring else []
+        accepted = sum(map(ring.accepted, range(lib.ADVLOG_STREAMS))) if ring else 0
         return dataclasses.replace(
             Health.nothing(self.control.status),
-            offered=sum(accepted) + sum(dropped.values()),
-            accepted=sum(accepted),
+            offered=accepted + sum(dropped.values()),
+            accepted=accepted,
             dropped_at_entry=dropped,
             pending=ring.used() if ring else 0,
             ring_slots=ring.slots if ring else 0,

@@ -1,4 +1,4 @@
-"""The drain's thread, and what Python does for it: files opened ahead, numbers copied out, the end."""
+"""The drain's thread, and what Python does for it: files opened ahead, faults told, the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any
 from ._failpoints import failpoint
 from ._native import ffi, lib
 from ._ring import Ring
+from ._totals import read_totals
 from ._workers import Workers
-from .records import CORE_METRICS
-from .sinks.base import Cursor, OpenFile, Retired, Sink
-from .snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
+from .sinks.base import Cursor, OpenFile, Retired, Sink, is_open
+from .snapshots import SinkHealth, Totals
 
 TICK_NS = 500_000_000
 """How often the drain's thread comes back to Python when nothing else asks for it."""
@@ -28,18 +28,20 @@ _MOMENT_NS = 2_000_000
 _LOOK_NS = 50_000_000
 """How often it looks for the rings of children, once there may be any."""
 _NANOSECONDS = 1_000_000_000
-_SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
-_BAD = {lib.ADVLOG_NAN: "nan", lib.ADVLOG_POSINF: "inf", lib.ADVLOG_NEGINF: "-inf"}
 _FOREVER_NS = 1 << 62
 _LEAVE_S = 0.05
+_RETRY_S = 0.11
+"""A little longer than C leaves a failing sink alone: see RETRY_NS in sink.c."""
 
 
 class Drain:
     """Owns the C drain of one ring, its sinks, and the daemon thread that runs it.
 
     :param on_tick: called on the drain's thread twice a second; it must not wait.
-    :param on_fault: likewise, with a sentence, when a sink begins or ceases to fail.
+    :param on_fault: likewise, with a sentence, when a sink begins or ceases to fail; by `sync`, on its caller's thread.
     :param on_nonfinite: likewise, when some metric's first value came that is not finite.
+    :param patience_s: how long a sink may fail before `finish` gives up, with its records still in the ring; None: it
+        is set aside as C has it, and its records are dropped, so that the others and the producers go on.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Drain:
         on_tick: Callable[[], None],
         on_fault: Callable[[str], None],
         on_nonfinite: Callable[[], None],
+        patience_s: float | None = None,
     ) -> None:
         self.ring = ring
+        self._patience_s = patience_s
         self.sinks = tuple(sinks)
         self._on_tick, self._on_fault, self._on_nonfinite = on_tick, on_fault, on_nonfinite
         self._drain = lib.advlog_drain_new(ring.handle)
@@ -215,14 +219,18 @@ class Drain:
                 if file.generation != info.cursor.generation or (index, file.generation) in self._gone:
                     continue
                 try:
-                    there = sink.in_place(file)
+                    if not is_open(file):
+                        what = "was closed by another part of the program"
+                    elif not sink.in_place(file):
+                        what = "was removed or replaced"
+                    else:
+                        continue
                 except OSError as error:
                     self._on_fault(f"{sink.name}: {error.filename}: {error.strerror}")
                     continue
-                if not there:
-                    self._gone.add((index, file.generation))
-                    self._on_fault(f"{sink.name}: {sink.place(file).name} was removed or replaced; a new file is begun")
-                    self.rotate(sink, even_empty=True)
+                self._gone.add((index, file.generation))
+                self._on_fault(f"{sink.name}: {sink.place(file).name} {what}; a new file is begun")
+                self.rotate(sink, even_empty=True)
 
     # -- any thread ----------------------------------------------------------------------------------------------
 
@@ -230,7 +238,7 @@ class Drain:
         """Waits until what was accepted before, of children too, is with the operating system, in every sink that
         works."""
         deadline = time.monotonic() + timeout_s
-        taken = self._take_over(deadline) if self._workers.any() else True
+        taken = self._take_over(deadline) if self._workers.has_any() else True
         return self._wait(lib.advlog_drain_wait, deadline - time.monotonic()) and taken
 
     def _wait(self, wait: Callable[[Any, int, int], int], timeout_s: float) -> bool:
@@ -268,16 +276,36 @@ class Drain:
         """Makes the sink end its file, if it has any records, or even if it has none."""
         lib.advlog_sink_rotate(self._drain, self.sinks.index(sink), even_empty)
 
+    def sync(self) -> None:
+        """Brings what the sinks have written to the disk; waits for it, so not on the drain's thread.
+
+        A file whose fsync failed is left for a new one: the kernel may have dropped its pages and called them clean, so
+        that a second fsync would succeed and mean nothing.
+        """
+        for sink in self.sinks:
+            for file in sink.open_files():
+                try:
+                    fd = os.dup(file.fd)  # the drain's thread may close its own meanwhile
+                    try:
+                        os.fsync(fd)
+                    finally:
+                        os.close(fd)
+                except OSError as error:
+                    if error.errno != errno.EBADF:
+                        self._on_fault(f"{sink.name} could not be synced ({error.strerror}): a new file is begun")
+                        self.rotate(sink, even_empty=True)
+
     def file_state(self, sink: Sink) -> tuple[int, int]:
         """The generation of the sink's current file, and the records in it."""
         info = self._info(self.sinks.index(sink))
         return int(info.cursor.generation), int(info.file_records)
 
     def sink_health(self, sink: Sink) -> SinkHealth:
+        """The account of one sink."""
         info = self._info(self.sinks.index(sink))
-        accepted = self.accepted(sink.stream)
+        accepted = self.ring.accepted(sink.stream)
         if sink.kind == lib.ADVLOG_SINK_TEXT:
-            accepted += self.accepted(lib.ADVLOG_STREAM_EVENTS)
+            accepted += self.ring.accepted(lib.ADVLOG_STREAM_EVENTS)
         written, dropped = int(info.cursor.written), int(info.cursor.dropped)
         return SinkHealth(
             name=sink.name,
@@ -297,37 +325,7 @@ class Drain:
         """What was counted, of every record accepted before this call if the drain gets there in time."""
         if threading.current_thread() is not self._thread:
             self._wait(lib.advlog_drain_wait_totals, timeout_s)
-        c = ffi.new("advlog_totals *")
-        lib.advlog_drain_totals(self._drain, c)
-        names = self.ring.names()[: c.names]
-        return Totals(
-            pending=max(sum(map(self.accepted, range(lib.ADVLOG_STREAMS))) - sum(c.records), 0),
-            metric_records=c.records[lib.ADVLOG_STREAM_METRICS],
-            system_records=c.records[lib.ADVLOG_STREAM_SYSTEM],
-            event_records=c.records[lib.ADVLOG_STREAM_EVENTS],
-            last_epoch=c.last_epoch if c.last_present & lib.ADVLOG_HAS_EPOCH else None,
-            last_batch=c.last_batch if c.last_present & lib.ADVLOG_HAS_BATCH else None,
-            last_total_batches=c.last_total if c.last_present & lib.ADVLOG_HAS_TOTAL else None,
-            last_step=c.last_step if c.last_present & lib.ADVLOG_HAS_STEP else None,
-            last_time_ns=c.last_ns,
-            metrics=self._named_stats(c.core, lib.ADVLOG_STREAM_METRICS, names),
-            system=self._named_stats(c.system_core, lib.ADVLOG_STREAM_SYSTEM, names),
-            step_interval=_stats(c.step_interval),
-            epoch=_epoch(c.epoch) if c.epoch.seen else None,
-            quantiles={name: _quantiles(c.sketch[i]) for i, name in enumerate(_SKETCHES)},
-        )
-
-    def accepted(self, stream: int) -> int:
-        """Records of the stream that have entered the ring."""
-        return int(lib.advlog_ring_accepted(self.ring.handle, stream))
-
-    def _named_stats(self, core: Any, stream: int, names: list[str]) -> dict[str, MetricStats]:
-        stats = {name: _stats(core[i]) for i, name in enumerate(CORE_METRICS) if _seen(core[i])}
-        if names:
-            c = ffi.new("advlog_stat[]", len(names))
-            lib.advlog_drain_name_stats(self._drain, stream, 0, len(names), c)
-            stats.update((name, _stats(c[i])) for i, name in enumerate(names) if _seen(c[i]))
-        return stats
+        return read_totals(self._drain, self.ring)
 
     def _info(self, index: int) -> Any:
         info = ffi.new("advlog_sink_info *")
@@ -350,16 +348,31 @@ class Drain:
             if self._thread.is_alive():
                 lib.advlog_ring_close(self.ring.handle)
                 return False
-        family_done = self._workers.end(lambda: self._once(_MOMENT_NS), deadline)
+        family_done = self._workers.end(lambda: self._advance(_MOMENT_NS), deadline)
         lib.advlog_ring_close(self.ring.handle)
         done = False
         while not done and (left := deadline - time.monotonic()) > 0:
-            done = bool(self._once(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
+            done = bool(self._advance(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
         return self._settle_last() and done and family_done
+
+    def _advance(self, timeout_ns: int) -> int:
+        """:raises OSError: a sink fails and has failed for as long as there is patience."""
+        if self._patience_s is None:
+            return self._once(timeout_ns)
+        for index, sink in enumerate(self.sinks):
+            info = self._info(index)
+            if info.failing_since_ns == 0:
+                continue
+            if time.monotonic_ns() - info.failing_since_ns > _ns(self._patience_s):
+                raise OSError(info.error, os.strerror(info.error), sink.name)
+            # C may set a failing sink aside when it passes it before the next attempt is due: each pass is one.
+            time.sleep(_RETRY_S)
+            timeout_ns = 0
+        return self._once(timeout_ns)
 
     @property
     def lost_in_flight(self) -> int:
-        """Calls of children that the child's death cut short."""
+        """Runs of slots that children reserved and never published."""
         return self._workers.lost_in_flight
 
     def _settle_last(self) -> bool:
@@ -431,54 +444,3 @@ def _cut(fd: int, length: int) -> bool:
 
 def _ns(seconds: float) -> int:
     return min(int(seconds * _NANOSECONDS), _FOREVER_NS) if seconds < math.inf else _FOREVER_NS
-
-
-def _seen(stat: Any) -> bool:
-    return bool(stat.count or stat.nan or stat.posinf or stat.neginf)
-
-
-def _stats(stat: Any) -> MetricStats:
-    if not _seen(stat):
-        return MetricStats()
-    return MetricStats(
-        count=stat.count,
-        mean=stat.mean if stat.count else math.nan,
-        std=math.sqrt(stat.m2 / stat.count) if stat.count else math.nan,
-        min=stat.min,
-        max=stat.max,
-        last=stat.last,
-        nan=stat.nan,
-        posinf=stat.posinf,
-        neginf=stat.neginf,
-        first_nonfinite=_nonfinite(stat) if stat.bad_class else None,
-    )
-
-
-def _nonfinite(stat: Any) -> NonFinite:
-    present = stat.bad_present
-    return NonFinite(
-        value=_BAD[stat.bad_class],
-        seq=stat.bad_seq,
-        step=stat.bad_step if present & lib.ADVLOG_HAS_STEP else None,
-        epoch=stat.bad_epoch if present & lib.ADVLOG_HAS_EPOCH else None,
-        batch=stat.bad_batch if present & lib.ADVLOG_HAS_BATCH else None,
-        time_ns=stat.bad_time_ns,
-    )
-
-
-def _epoch(epoch: Any) -> EpochTotals:
-    return EpochTotals(
-        epoch=epoch.epoch,
-        batches=epoch.batches,
-        first_ns=epoch.first_ns,
-        last_ns=epoch.last_ns,
-        samples=epoch.samples,
-        tokens=epoch.tokens,
-        loss=_stats(epoch.loss),
-        accuracy=_stats(epoch.accuracy),
-    )
-
-
-def _quantiles(sketch: Any) -> Quantiles:
-    p50, p90, p99 = (lib.advlog_sketch_quantile(ffi.addressof(sketch), q) for q in (0.5, 0.9, 0.99))
-    return Quantiles(p50, p90, p99)

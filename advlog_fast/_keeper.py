@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 
-from ._drain import Drain
-
 Task = Callable[[], object]
 
 
 class Keeper:
-    """Runs the tasks that it is given, in their order, and each duty at its interval. What one raises is nothing that
-    is worth the training.
+    """Runs the tasks that it is given, in their order, and each duty at its interval. What one of them raises is
+    passed over: it is not worth the training.
 
     :param duties: at least one; what is to be run every so many seconds.
     """
@@ -65,20 +61,3 @@ def _run(task: Task | None) -> None:
     if task is not None:
         with contextlib.suppress(Exception):
             task()
-
-
-def sync_sinks(drain: Drain, on_fault: Callable[[str], None]) -> None:
-    """Brings what the sinks have written to the disk. A file whose fsync failed is left for a new one: the kernel may
-    have dropped its pages and called them clean, so that a second fsync would succeed and mean nothing."""
-    for sink in drain.sinks:
-        for file in sink.open_files():
-            try:
-                fd = os.dup(file.fd)  # the drain's thread may close its own meanwhile
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                if error.errno != errno.EBADF:
-                    on_fault(f"{sink.name} could not be synced ({error.strerror}): a new file is begun")
-                    drain.rotate(sink, even_empty=True)

@@ -28,13 +28,13 @@ from ._child import Family, Worker
 from ._drain import Drain
 from ._failpoints import failpoint
 from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
-from ._keeper import Keeper, sync_sinks
+from ._keeper import Keeper
 from ._native import Producer, lib
 from ._outputs import make_sinks
 from ._overflow import Overflow
 from ._paths import RunPaths
 from ._processes import process_start
-from ._ring import DROPS, Ring, slots_for, slots_for_text
+from ._ring import Ring, line_bytes, slots_for, slots_for_text
 from ._sealer import PartSchedule, Sealer
 from ._workers import workers_folder
 from .config import LoggerConfig
@@ -103,11 +103,11 @@ class Session:
         failpoint("start_recovered")
         self.run = claim_attempt(paths, ranks)
         options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        options["log_dir"] = str(paths.log_dir)  # absolute: a recovery tells a copy from the original by it
         ring = Ring(self.run, config.ring_bytes, config.ring_dir, paths.log_dir, options=options)
         undo.callback(ring.remove)
         failpoint("start_ring")
-        folder = workers_folder(ring.path) if ring.path else None
-        self.family = Family(config, paths, self.run, folder, process_start(self.run.pid))
+        self.family = Family(config, paths, self.run, workers_folder(ring.path), process_start(self.run.pid))
 
         self.sealer: Sealer | None = None
         if config.parquet:
@@ -222,11 +222,7 @@ class Session:
         if drain is None:
             self.count_drop("closed")
             return
-        data = text.encode("utf-8", "replace")
-        if len(data) > lib.ADVLOG_MAX_TEXT_BYTES:
-            data = data[: lib.ADVLOG_MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()  # no character is split
-        time_ns = time.time_ns()
-        ring = drain.ring.handle
+        data, time_ns, ring = line_bytes(text), time.time_ns(), drain.ring.handle
         status = self.push(
             lambda: lib.advlog_push_text(ring, level, time_ns, data, len(data)), slots_for_text(len(data))
         )
@@ -237,7 +233,7 @@ class Session:
         """Counts a record that never entered the ring: `full`, `closed` or `forked`."""
         drain = self._drain
         if drain is not None:
-            lib.advlog_ring_count_drop(drain.ring.handle, DROPS[reason])
+            drain.ring.count_drop(reason)
         else:
             self._dropped_late += 1
 
@@ -274,7 +270,7 @@ class Session:
     def seq(self) -> int:
         """The seq of the last metrics record accepted; 0 while there is none."""
         drain = self._drain
-        return self._last_totals.metric_records if drain is None else drain.accepted(lib.ADVLOG_STREAM_METRICS)
+        return self._last_totals.metric_records if drain is None else drain.ring.accepted(lib.ADVLOG_STREAM_METRICS)
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
         """What was counted, covering every call that returned before; waits so long for it at most."""
@@ -301,8 +297,8 @@ class Session:
 
     def _health(self, drain: Drain) -> Health:
         ring = drain.ring
-        dropped = {name: int(lib.advlog_ring_dropped(ring.handle, reason)) for name, reason in DROPS.items()}
-        accepted = sum(drain.accepted(stream) for stream in range(lib.ADVLOG_STREAMS))
+        dropped = ring.dropped()
+        accepted = sum(map(ring.accepted, range(lib.ADVLOG_STREAMS)))
         sinks = {sink.name: drain.sink_health(sink) for sink in drain.sinks}
         return Health(
             offered=accepted + sum(dropped.values()),
@@ -348,7 +344,8 @@ class Session:
 
     def _watch(self, drain: Drain) -> None:
         """Looks for what others may have done to the files."""
-        if not self.paths.private.is_dir():
+        # By its note, not by the folder: a rotation meanwhile makes that again, and nothing in it.
+        if not drain.ring.is_noted():
             self._fault(f"{self.paths.private} was removed: it is made again, and what stood in it is lost")
             with contextlib.suppress(OSError):
                 restore_claims(self.paths, self.run)
@@ -365,7 +362,7 @@ class Session:
 
     def _sync(self) -> None:
         if self._drain is not None:
-            sync_sinks(self._drain, self._tell_fault)
+            self._drain.sync()
 
     def _tell_fault(self, message: str) -> None:
         self.control.logger.warning(message)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
+
+RECOVERING = ", which recovers it"
+"""What the owner's name ends with where it is a recovery, which is not long about it."""
 
 
 class LockedError(Exception):
@@ -18,13 +22,14 @@ class FileLock:
     descriptor of the file, and would grant this process a second lock on it: so a process opens such a file once, and
     never asks for a lock that it holds (see :meth:`held_here`).
 
+    :param doing: said of this process to whoever finds the lock held.
     :raises LockedError: another live process holds it.
     :raises OSError: the file cannot be opened.
     """
 
     _held: dict[str, int] = {}  # noqa: RUF012 - one table a process: path to the pid that holds it
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, doing: str = "") -> None:
         self.path = os.path.realpath(path)
         self._pid = os.getpid()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -36,8 +41,10 @@ class FileLock:
             raise LockedError(owner) from None
         except OSError:
             pass  # a file system without locks: claims still keep the files of two attempts apart
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"pid {self._pid} on {os.uname().nodename}\n".encode(), 0)
+        name = f"pid {self._pid} on {os.uname().nodename}{doing}\n".encode()
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, only nobody is told whose it is
+            os.pwrite(self._fd, name, 0)
+            os.ftruncate(self._fd, len(name))
         self._held[self.path] = self._pid
 
     @classmethod

@@ -1,10 +1,12 @@
-"""The sinks of a session, as the options ask for them."""
+"""Which sinks there are: those that the options ask for, or those that a dead process had."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from ._native import lib
 from ._paths import RunPaths
+from ._ring import Ring
 from ._sealer import Sealer
 from .config import LoggerConfig
 from .ranks import RunIdentity
@@ -22,7 +24,7 @@ def make_sinks(config: LoggerConfig, paths: RunPaths, run: RunIdentity, sealer: 
     """
     sizes = (paths.temporary, run.attempt, config.max_log_size, config.max_log_files)
     sinks: list[Sink] = []
-    if config.text and (run.rank == 0 or config.text_ranks == "all"):
+    if config.writes_text(run.rank):
         level, every = config.log_level, config.training_log_every
         sinks.append(TextSink(paths.training_log, *sizes, level=level, every=every))
     if config.jsonl:
@@ -47,3 +49,31 @@ def _may_expire(stream: str, paths: RunPaths, sealer: Sealer | None) -> Callable
         return sealer.has_sealed(stream, retired.first_seq, retired.next_seq)
 
     return sealed
+
+
+def sinks_of_ring(ring: Ring, config: LoggerConfig, paths: RunPaths, attempt: int, sealer: Sealer) -> list[Sink]:
+    """The sinks that the header of a dead process's ring tells of, in its order, without files yet.
+
+    :param config: the options as that process had them.
+    """
+    sizes = (paths.temporary, attempt, config.max_log_size, config.max_log_files, _keep)
+    sinks: list[Sink] = []
+    for index in range(lib.ADVLOG_MAX_SINKS):
+        kind, stream = lib.advlog_ring_sink_kind(ring.handle, index), lib.advlog_ring_sink_stream(ring.handle, index)
+        if kind == 0:
+            break
+        if kind == lib.ADVLOG_SINK_TEXT:
+            every = config.training_log_every
+            sinks.append(TextSink(paths.training_log, *sizes, level=config.log_level, every=every))
+        elif kind == lib.ADVLOG_SINK_SPOOL:
+            sinks.append(SpoolSink(STREAMS[stream], paths, attempt, config.part_rows, sealer.submit))
+        elif stream == lib.ADVLOG_STREAM_SYSTEM:
+            sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes))
+        else:
+            sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes))
+    return sinks
+
+
+def _keep(_retired: Retired | None) -> bool:
+    """No file expires by a recovery: the next start trims."""
+    return False

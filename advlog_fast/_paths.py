@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .exceptions import expected
+from .exceptions import RunNotFoundError, expected
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _DEVICE_NAMES = frozenset(
@@ -39,6 +39,27 @@ def run_names(log_dir: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(found)
+
+
+def check_run(log_dir: Path, name: str | None) -> None:
+    """That the folder has a run of that name, or any.
+
+    :raises RunNotFoundError: there is no such directory, or no such run in it; the message names those that there are.
+    :raises ValueError: no run can have that name.
+    """
+    if name is not None:
+        checked_name(name)
+    names = run_names(log_dir)
+    if names and (name is None or name in names):
+        return
+    if not log_dir.is_dir():
+        reason = "is no directory" if log_dir.exists() else "does not exist"
+        raise RunNotFoundError(f"log_dir: expected a directory of runs, got {str(log_dir)!r}, which {reason}")
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    there = f"the runs there are {listed}" if names else "there are no runs"
+    if name is None:
+        raise RunNotFoundError(f"log_dir: expected a directory of runs, got {str(log_dir)!r}, which has none")
+    raise RunNotFoundError(f"name: expected a run in {str(log_dir)!r}, got {name!r}; {there}")
 
 
 def checked_name(name: object) -> str:
@@ -157,6 +178,10 @@ class RunPaths:
     def ring_notes_of_all_ranks(self) -> dict[tuple[int, int], Path]:
         """The notes that there are, by attempt and rank."""
         return _by_attempt_and_rank(self.rings)
+
+    def noted_attempts(self) -> list[int]:
+        """The attempts of this rank whose rings are noted."""
+        return sorted(attempt for attempt, rank in self.ring_notes_of_all_ranks() if rank == self.rank)
 
     @property
     def set_aside(self) -> Path:

@@ -85,20 +85,14 @@ class Ring:
         self.notes: list[str] = []
         self._lock: FileLock | None = None
         paths = RunPaths(log_dir, run.name, run.rank)
-        self._note: Path | None = paths.ring_note(run.attempt)
+        self._note_file: Path | None = paths.ring_note(run.attempt)
         self.aside: Path | None = paths.set_aside
         slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, _MIN_SLOTS).bit_length() - 1
         self._map, self.slots = self._make(run, slots, ring_dir, paths.private)
         self._memory = ffi.from_buffer(self._map)
-        identity = ffi.new("advlog_identity *")
-        ffi.memmove(identity.run_id, bytes.fromhex(run.run_id), 16)
-        ffi.memmove(identity.boot_id, boot_id(), 16)
-        identity.pid, identity.process_start = run.pid, process_start(run.pid)
-        identity.attempt, identity.rank = run.attempt, run.rank
         first = self.slots if start is None else start
-        failed = lib.advlog_ring_format(self._memory, len(self._map), self.slots, first, identity)
         try:
-            self.handle = attached(self._memory, len(self._map), failed)
+            self.handle = formatted(self._memory, self.slots, first, identity_of(run, run.pid))
             self._publish(run, options or {})
         except BaseException:
             self.remove()
@@ -113,7 +107,7 @@ class Ring:
         :raises AdvlogError: it is no ring of this version, or a damaged one.
         """
         ring = cls.mapped(path)
-        ring._lock, ring._note = lock, note
+        ring._lock, ring._note_file = lock, note
         ring.aside = note.parent.parent / "set-aside"
         return ring
 
@@ -125,7 +119,7 @@ class Ring:
         :raises AdvlogError: it is no ring of this version, or a damaged one.
         """
         ring = cls.__new__(cls)
-        ring.path, ring.notes, ring.aside, ring._lock, ring._note = path, [], None, None, None
+        ring.path, ring.notes, ring.aside, ring._lock, ring._note_file = path, [], None, None, None
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             found = os.fstat(fd)
@@ -135,7 +129,7 @@ class Ring:
         finally:
             os.close(fd)
         ring._memory = ffi.from_buffer(ring._map)
-        ring.handle = attached(ring._memory, len(ring._map), 0)
+        ring.handle = _attached(ring._memory)
         ring.slots = lib.advlog_ring_slots(ring.handle)
         return ring
 
@@ -154,6 +148,18 @@ class Ring:
         used = lib.advlog_ring_write_pos(self.handle) - lib.advlog_ring_read_pos(self.handle)
         return int(used % (1 << 64))  # positions wrap
 
+    def accepted(self, stream: int) -> int:
+        """Records of the stream that have entered the ring."""
+        return int(lib.advlog_ring_accepted(self.handle, stream))
+
+    def dropped(self) -> dict[str, int]:
+        """Records that never entered the ring, by reason."""
+        return {name: int(lib.advlog_ring_dropped(self.handle, reason)) for name, reason in DROPS.items()}
+
+    def count_drop(self, reason: str) -> None:
+        """Counts a record that never entered the ring: `full`, `closed` or `forked`."""
+        lib.advlog_ring_count_drop(self.handle, DROPS[reason])
+
     def names(self) -> list[str]:
         """Every metric name, by its id."""
         buffer = ffi.new("char[]", lib.ADVLOG_MAX_NAME_BYTES)
@@ -170,13 +176,20 @@ class Ring:
         taken = sum(1 + len(name.encode()) for name in (*known, *new))
         return len(known) + len(new) <= MAX_METRIC_NAMES and taken <= _NAMES_BYTES
 
+    def is_noted(self) -> bool:
+        """Whether the note that leads a recovery here is still there.
+
+        :raises OSError: it cannot be told.
+        """
+        return self._note_file is not None and self._note_file.exists()
+
     def vanished(self) -> bool:
         """Whether somebody removed the file: a SIGKILL would now lose what is in it."""
         return self.path is not None and not self.path.exists()
 
     def remove(self) -> None:
         """Removes the file, its note and its lock; the memory stays mapped for whoever still holds it."""
-        for file in (self.path, self._note):
+        for file in (self.path, self._note_file):
             if file is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(file)
@@ -220,8 +233,8 @@ class Ring:
             allocate(fd, size)
             failpoint("ring_allocated")
             mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-            self._lock = FileLock(folder / f"{name}.lock")
             self._final = folder / name
+            self._lock = FileLock(lock_file(self._final))
             return mapped, slots
         except BaseException:
             with contextlib.suppress(OSError):
@@ -236,13 +249,13 @@ class Ring:
 
         :raises OSError: it could not.
         """
-        assert self._note is not None
-        self._told.write(self._note)
+        assert self._note_file is not None
+        self._note.write(self._note_file)
 
     def _publish(self, run: RunIdentity, options: dict[str, Any]) -> None:
         """Into sight only now, the note first: a ring that can be found is whole, and one that is there is found."""
         place = str(self._final) if self.path else None
-        self._told = RingNote(place, run.host, boot_id().hex(), run.run_id, options)
+        self._note = RingNote(place, run.host, boot_id().hex(), run.run_id, options)
         self.write_note()
         failpoint("ring_noted")
         if self.path is not None:
@@ -251,16 +264,42 @@ class Ring:
             failpoint("ring_published")
 
 
-def attached(memory: Any, size: int, failed: int) -> Any:
-    """The handle on a formatted ring, freed with its last reference.
+def identity_of(run: RunIdentity, pid: int) -> Any:
+    """What the header of a ring says of its maker: an `advlog_identity` of the process `pid` of this boot."""
+    identity = ffi.new("advlog_identity *")
+    ffi.memmove(identity.run_id, bytes.fromhex(run.run_id), 16)
+    ffi.memmove(identity.boot_id, boot_id(), 16)
+    identity.pid, identity.process_start = pid, process_start(pid)
+    identity.attempt, identity.rank = run.attempt, run.rank
+    return identity
+
+
+def formatted(memory: Any, slots: int, first: int, identity: Any) -> Any:
+    """Lays a new ring out in `memory`; the handle on it, freed with its last reference.
+
+    :param first: the position that it begins at.
+    :raises AdvlogError: it cannot be used.
+    """
+    error = lib.advlog_ring_format(memory, len(memory), slots, first, identity)
+    if error:
+        raise _unusable(memory, error)
+    return _attached(memory)
+
+
+def _attached(memory: Any) -> Any:
+    """The handle on the ring that `memory` holds, freed with its last reference.
 
     :raises AdvlogError: it cannot be used.
     """
     error = ffi.new("int *")
-    handle = ffi.NULL if failed else lib.advlog_ring_attach(memory, size, error)
+    handle = lib.advlog_ring_attach(memory, len(memory), error)
     if handle == ffi.NULL:
-        raise AdvlogError(f"a ring in {size} bytes cannot be used: {_RING_ERRORS[failed or error[0]]}")
+        raise _unusable(memory, error[0])
     return ffi.gc(handle, lib.advlog_ring_detach)
+
+
+def _unusable(memory: Any, error: int) -> AdvlogError:
+    return AdvlogError(f"a ring in {len(memory)} bytes cannot be used: {_RING_ERRORS[error]}")
 
 
 def set_aside(file: Path, folder: Path) -> Path:
@@ -276,6 +315,11 @@ def set_aside(file: Path, folder: Path) -> Path:
     return target
 
 
+def lock_file(ring: Path) -> Path:
+    """Of the lock that the ring's owner holds."""
+    return ring.with_name(f"{ring.name}.lock")
+
+
 def hidden_name(name: str) -> str:
     """What a ring's file is called until it is whole, and noted."""
     return f".{name}.tmp"
@@ -284,6 +328,14 @@ def hidden_name(name: str) -> str:
 def slots_for(values: int) -> int:
     """Slots that are enough for a record of so many values, whichever they are."""
     return int(1 + -(-max(values - lib.ADVLOG_HEADER_EXTRAS, 0) // lib.ADVLOG_PART_EXTRAS))
+
+
+def line_bytes(text: str) -> bytes:
+    """A line of text as the ring takes it: UTF-8, cut to what a record can hold, with no character split."""
+    data = text.encode("utf-8", "replace")
+    if len(data) > lib.ADVLOG_MAX_TEXT_BYTES:
+        data = data[: lib.ADVLOG_MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()
+    return data
 
 
 def slots_for_text(size_bytes: int) -> int:

@@ -68,7 +68,7 @@ def _forget(session: Session) -> None:
 
 
 def living(family: Family) -> Producer | None:
-    """The logger of a session that this very process has open."""
+    """The logger of the parent's session, if this very process is the parent and has it open."""
     session = _sessions.get(_key(family.paths))
     if session is None or session.pid != os.getpid() or session.run != family.run:
         return None

@@ -29,20 +29,20 @@ _POLL_S = 0.001
 _DAMAGED = "it is damaged"
 
 
-def workers_folder(ring: Path) -> Path:
-    """Where the rings of the children lie whose parent's ring is at `ring`."""
-    return ring.with_name(ring.name + ".workers")
+def workers_folder(ring: Path | None) -> Path | None:
+    """Where the rings of the children lie whose parent's ring is at `ring`; None: it has no file, and can have none."""
+    return ring.with_name(f"{ring.name}.workers") if ring is not None else None
 
 
 class Workers:
-    """The rings of a session's children. For the thread that runs the drain, but for `any` and `wait`.
+    """The rings of a session's children. For the thread that runs the drain, but for `has_any` and `wait`.
 
     :param drain: the C drain of `ring`.
     :param on_fault: told, in a sentence, what was lost of a child.
     """
 
     def __init__(self, ring: Ring, drain: Any, on_fault: Callable[[str], None]) -> None:
-        self.folder = workers_folder(ring.path) if ring.path else None
+        self.folder = workers_folder(ring.path)
         self.lost_in_flight = 0
         """Runs of slots that children reserved and never published."""
         self._ring, self._drain, self._on_fault = ring, drain, on_fault
@@ -59,7 +59,7 @@ class Workers:
             with contextlib.suppress(OSError):
                 self.folder.mkdir(mode=0o700, exist_ok=True)
 
-    def any(self) -> bool:
+    def has_any(self) -> bool:
         """Whether there is a child that logs, or one whose records are not all here. Any thread."""
         return bool(_rings_in(self.folder))
 
@@ -206,23 +206,24 @@ def settle_workers(ring: Ring) -> bool:
     that lives can still come, as long as there is the folder.
 
     :param ring: the dead parent's, before it is repaired.
+    :raises OSError: one could not be opened. Without it nothing may be taken: its last record may be there already.
     """
-    folder = workers_folder(ring.path) if ring.path else None
+    folder = workers_folder(ring.path)
     for path in _rings_in(folder):
         try:
             worker = Ring.mapped(path)
             if lib.advlog_takeover_settle(ring.handle, worker.handle) and ring.aside is not None:
                 set_aside(path, ring.aside)
-        except (OSError, AdvlogError):
+        except (FileNotFoundError, AdvlogError):
             continue  # told when its records are to be taken
     return folder is not None and folder.exists()
 
 
 def drop_workers(ring: Path | None, aside: Path) -> None:
     """Sets the rings of children aside whose parent's ring is lost."""
-    if ring is None:
-        return
     folder = workers_folder(ring)
+    if folder is None:
+        return
     for path in _rings_in(folder):
         with contextlib.suppress(OSError):
             set_aside(path, aside)

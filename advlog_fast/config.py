@@ -135,6 +135,10 @@ class LoggerConfig:
     capture_logging: bool = False
     enabled: bool = True
 
+    def writes_text(self, rank: int) -> bool:
+        """Whether that rank writes a training log."""
+        return self.text and (rank == 0 or self.text_ranks == "all")
+
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         if not isinstance(self.log_dir, (str, os.PathLike)):

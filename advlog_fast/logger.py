@@ -313,10 +313,13 @@ class AdvancedLogger(Producer):
         for name in ("epoch", "batch"):
             if given[name] is None:
                 raise TypeError(expected(name, "an integer", None))
-        required = {name: given.pop(name) for name in _REQUIRED}
+        required = {name: given[name] for name in _REQUIRED}
         record = _converted({**required, **given})
         arguments = {**dict.fromkeys(_REQUIRED), **record}
         self._push(session, lambda: self._try_batch(**arguments), record)
+        for kind in map(type, given.values()):
+            if hasattr(kind, "item") and hasattr(kind, "shape"):
+                self._learn_scalar(kind)  # the next call with such a value need not come here
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
         """Likewise of log_performance_metrics."""
@@ -444,7 +447,7 @@ class AdvancedLogger(Producer):
         if self._session is None:
             return {}
         config, paths = self.config, self._session.paths
-        text = config.text and (paths.rank == 0 or config.text_ranks == "all")
+        text = config.writes_text(paths.rank)
         names = {
             "main_log": True,
             "training_log": text,

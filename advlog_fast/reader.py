@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._generations import generations
-from ._paths import PartKey, RunPaths, checked_name, run_names
-from .exceptions import RunNotFoundError, expected
+from ._paths import PartKey, RunPaths, check_run
+from .exceptions import expected
 from .records import RESERVED_NAMES
 
 if TYPE_CHECKING:
@@ -53,14 +53,7 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment") -> Run:
     :raises ValueError: no run can have that name.
     """
     directory = Path(log_dir)
-    names = run_names(directory)
-    if checked_name(name) not in names:
-        if not directory.is_dir():
-            reason = "is no directory" if directory.exists() else "does not exist"
-            raise RunNotFoundError(f"log_dir: expected a directory of runs, got {str(directory)!r}, which {reason}")
-        listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        there = f"the runs there are {listed}" if names else "there are no runs"
-        raise RunNotFoundError(f"name: expected a run in {str(directory)!r}, got {name!r}; {there}")
+    check_run(directory, name)
     return Run(directory, name)
 
 

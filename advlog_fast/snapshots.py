@@ -120,8 +120,8 @@ class SinkHealth:
 @dataclass(frozen=True)
 class CallCost:
     """What the calls of `log_batch_progress` took of the training loop. One in about a thousand is timed, from its
-    first instruction in C to the record's publication, and the latest few hundred are kept. In seconds; NaN while
-    there is none."""
+    first instruction to its last, waits for a full ring excepted, and the latest few hundred are kept. In seconds; NaN
+    while there is none."""
 
     timed: int = 0
     mean_s: float = math.nan

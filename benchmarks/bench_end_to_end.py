@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from conftest import Run, median_of, run_program
+from runs import Record, Rounds, Run, median_of, run_program
 
 STEPS = 2_000_000
 SINKS = ("text", "jsonl", "parquet")
@@ -58,13 +57,13 @@ def cost(run: Run, only_import: Run, bytes_a_record: dict[str, float], steps: in
     }
 
 
-def bench_record(rounds: Callable[..., list[Any]], record: Callable[..., None], tmp_path: Path) -> None:
+def bench_record(rounds: Rounds, record: Record, tmp_path: Path) -> None:
     """All sinks on, at full speed: the ring is always full, and the call waits for the drain."""
     runs = rounds(lambda: cost(*log_and_count(tmp_path / "logs", STEPS, SINKS), STEPS), 7)
     record(records=STEPS, **median_of(runs))
 
 
-def bench_gil(rounds: Callable[..., list[Any]], record: Callable[..., None], tmp_path: Path) -> None:
+def bench_gil(rounds: Rounds, record: Record, tmp_path: Path) -> None:
     """How much of its CPU time the background holds the GIL."""
 
     def run() -> dict[str, Any]:
@@ -74,7 +73,7 @@ def bench_gil(rounds: Callable[..., list[Any]], record: Callable[..., None], tmp
     record(**median_of(rounds(run, 3)))
 
 
-def bench_memory(rounds: Callable[..., list[Any]], record: Callable[..., None], tmp_path: Path) -> None:
+def bench_memory(rounds: Rounds, record: Record, tmp_path: Path) -> None:
     """Resident memory, late in a long run and early in it."""
     (run,) = rounds(lambda: run_program("memory.py", tmp_path / "logs", 100), 1)
     assert run.figures["dropped"] == 0

@@ -6,10 +6,10 @@ import json
 import statistics
 import timeit
 from collections.abc import Callable
-from typing import Any
 
 import core
 import pytest
+from runs import Record, Rounds
 
 CALLS = 200_000
 NUMBER = 0.6931471805599453
@@ -30,13 +30,13 @@ LINE = {
 
 
 @pytest.mark.parametrize("operation", ["double", "int", "text", "jsonl"])
-def bench_formatter(rounds: Callable[..., list[Any]], record: Callable[..., None], operation: str) -> None:
+def bench_formatter(rounds: Rounds, record: Record, operation: str) -> None:
     core.measure(rounds, record, operation)
 
 
 @pytest.mark.parametrize(
     "function", [lambda: repr(NUMBER), lambda: json.dumps(LINE)], ids=["python-repr", "python-json.dumps"]
 )
-def bench_python(rounds: Callable[..., list[Any]], record: Callable[..., None], function: Callable[[], str]) -> None:
+def bench_python(rounds: Rounds, record: Record, function: Callable[[], str]) -> None:
     times = rounds(lambda: timeit.timeit(function, number=CALLS) / CALLS * 1e9, 7)
     record(ns=statistics.median(times), fastest_ns=min(times))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, run_program
+from runs import ROOT, Record, Rounds, run_program
 
 
-def bench_hung_sink(
-    rounds: Callable[..., list[Any]], record: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def bench_hung_sink(rounds: Rounds, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library, control = tmp_path / "io_shim.so", tmp_path / "control"
     source = ROOT / "tests" / "stress" / "io_shim.c"
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)

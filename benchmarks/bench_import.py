@@ -6,10 +6,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
-from conftest import HERE
+from runs import HERE, Record, Rounds
 
 
 def start_ms(code: str) -> float:
@@ -18,7 +16,7 @@ def start_ms(code: str) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def bench_import(rounds: Callable[..., list[Any]], record: Callable[..., None]) -> None:
+def bench_import(rounds: Rounds, record: Record) -> None:
     # In turn, so that a slow moment of the machine hits both.
     pairs = rounds(lambda: (start_ms("pass"), start_ms("import advlog_fast")), 30)
     record(

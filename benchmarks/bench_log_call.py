@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from conftest import median_of, run_program
+from runs import Record, Rounds, median_of, run_program
 
 
-def bench_call(rounds: Callable[..., list[Any]], record: Callable[..., None], tmp_path: Path, python: str) -> None:
+def bench_call(rounds: Rounds, record: Record, tmp_path: Path, python: str) -> None:
     runs = rounds(lambda: run_program("log_call.py", tmp_path, python=python), 3)
     assert all(run.figures["dropped"] == 0 for run in runs)
     record(**median_of([run.figures for run in runs]))

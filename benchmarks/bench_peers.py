@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import Run, median_of, run_program
+from runs import Record, Rounds, Run, median_of, run_program
 
 ROUNDS = 3
 
@@ -39,7 +38,7 @@ def cost(peer: str, directory: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def bench_peers(rounds: Callable[..., list[Any]], record: Callable[..., None], tmp_path: Path) -> None:
+def bench_peers(rounds: Rounds, record: Record, tmp_path: Path) -> None:
     """In another order each round. One that fails, or whose files are short of steps, has the reason for figures."""
     peers: dict[str, dict[str, Any]] = run_program("peer.py").figures
     skipped = {peer: "not installed" for peer, of in peers.items() if not of["version"]}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import core
 import pytest
+from runs import Record, Rounds
 
 
 @pytest.mark.parametrize("operation", ["push", "clock"])
-def bench_ring(rounds: Callable[..., list[Any]], record: Callable[..., None], operation: str) -> None:
+def bench_ring(rounds: Rounds, record: Record, operation: str) -> None:
     core.measure(rounds, record, operation)

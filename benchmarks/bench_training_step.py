@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import median_of, run_program
+from runs import Record, Rounds, median_of, run_program
 
 
 @pytest.mark.parametrize(("step_ms", "pairs"), [(1, 100), (5, 40), (20, 20)])
-def bench_slowdown(
-    rounds: Callable[..., list[Any]], record: Callable[..., None], tmp_path: Path, step_ms: int, pairs: int
-) -> None:
+def bench_slowdown(rounds: Rounds, record: Record, tmp_path: Path, step_ms: int, pairs: int) -> None:
     runs = rounds(lambda: run_program("training_step.py", tmp_path, step_ms, pairs), 3)
     figures = [{k: v for k, v in run.figures.items() if k != "quartiles"} for run in runs]
     record(**median_of(figures), quartiles=[run.figures["quartiles"] for run in runs])

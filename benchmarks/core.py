@@ -8,17 +8,15 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from conftest import PROGRAMS, ROOT
+from runs import PROGRAMS, ROOT, Record, Rounds
 
 COUNT = 5_000_000
 FEW, MANY = 1000, 11_000
 
 
-def measure(rounds: Callable[..., list[Any]], record: Callable[..., None], operation: str) -> None:
+def measure(rounds: Rounds, record: Record, operation: str) -> None:
     """For the benchmark of one operation."""
     program()
     times = rounds(lambda: nanoseconds(operation, COUNT), 7)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import core
 import pytest
-from conftest import run_program
+from runs import run_program
 
 INSTRUCTIONS = {"push": 230, "double": 340, "int": 65, "text": 1750, "jsonl": 1900}
 CALL_RATIO = 1.5

@@ -102,7 +102,7 @@ void advlog_sink_retired(advlog_drain *d, int index) {
 }
 
 void advlog_sink_rotate(advlog_drain *d, int index, bool even_empty) {
-    store32_relaxed(&d->sink[index].rotate, even_empty ? ROTATE_EVEN_EMPTY : ROTATE); /* relaxed: a wish */
+    or32_relaxed(&d->sink[index].rotate, even_empty ? ROTATE_EVEN_EMPTY : ROTATE); /* relaxed: a wish */
     ring_wake(d->ring);
 }
 

@@ -12,7 +12,7 @@
 #include "format.h"
 #include "totals.h"
 
-/* What a thread may wish of a sink. */
+/* What threads may wish of a sink: bits, since none takes back what another wished. */
 enum { ROTATE = 1, ROTATE_EVEN_EMPTY = 2 };
 
 /* One destination. The drain formats records into `buffer` and writes it; only

@@ -1,4 +1,4 @@
-"""Writes powers_of_ten.h: the powers of ten that shortest.c multiplies with, from Python's exact integers."""
+"""Writes powers_of_ten.h: the powers of ten that number.c multiplies with, from Python's exact integers."""
 
 from __future__ import annotations
 

@@ -4,8 +4,10 @@
  * cffi releases the GIL around every call, and with another Python thread waiting
  * for it that costs up to the 5 ms switch interval. So this type reads the clock
  * and pushes without leaving the interpreter. It takes exact floats and ints (and
- * None for "absent"); everything else, a full ring and a new name among it, goes to
- * a method in Python, `_log_batch_slowly`, which converts and comes back, or raises.
+ * None for "absent"). Scalars of types that it has learned, numpy's and torch's, are
+ * asked for their item() first. Everything else, a full ring and a new name among it,
+ * goes to a method in Python, `_log_batch_slowly`, which converts and comes back, or
+ * raises.
  *
  * Every argument is converted before a position is reserved: between reservation
  * and publication runs no Python API. The GIL makes what is stored in `self`, and
@@ -30,6 +32,11 @@ static const uint16_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TA
  * is a constant of its code, so its address stands for its names while it lives. */
 #define PLAN_NAMES 27
 #define PLANS 8
+
+/* A call with more arguments converts them slowly. */
+#define MOST_ITEMS 64
+static PyObject *item_name; /* "item", for the life of the process */
+
 typedef struct {
     PyObject *names; /* strong */
     uint16_t recent; /* used since plan_learn last passed by */
@@ -39,6 +46,7 @@ typedef struct {
 /* One call in so many slots of the ring is timed, and the latest times are kept. */
 #define SAMPLE_SLOTS 1024
 #define SAMPLES 256
+#define SCALAR_TYPES 8
 
 typedef struct {
     PyObject_HEAD
@@ -50,6 +58,9 @@ typedef struct {
     char silent;         /* neither bound nor unbound so far: calls do nothing */
     unsigned next_plan;
     call_plan plan[PLANS];
+    PyObject *scalar_type[SCALAR_TYPES]; /* strong; their item() is a value's number */
+    unsigned next_scalar_type;
+    bool due; /* the call that is at its end is one to be timed */
     uint64_t sampled;
     uint32_t sample_ns[SAMPLES]; /* sample n at n % SAMPLES */
 } producer;
@@ -72,13 +83,17 @@ static void staging_begin(staging *s, int kind) {
     memset(s->record.core, 0, sizeof s->record.core);
 }
 
-/* float64 as it is; an int if float64 can hold it: its value, and true. */
+/* float64 as it is, numpy's too, which is a float; an int if float64 can hold it: its value, and true. */
 static inline bool exact_double(PyObject *o, double *value) {
     if (ADVLOG_LIKELY(PyFloat_CheckExact(o))) {
         *value = PyFloat_AS_DOUBLE(o);
         return true;
     }
-    if (!PyLong_CheckExact(o)) return false;
+    if (!PyLong_CheckExact(o)) {
+        if (!PyFloat_Check(o)) return false;
+        *value = PyFloat_AS_DOUBLE(o);
+        return true;
+    }
     int overflow;
     long long n = PyLong_AsLongLongAndOverflow(o, &overflow);
     if (overflow || n > (1LL << 53) || n < -(1LL << 53)) return false;
@@ -163,17 +178,22 @@ static bool stage_call(producer *self, staging *s, const uint16_t *order, Py_ssi
         return true;
     }
     uint16_t learned[PLAN_NAMES];
+    bool plain = true;
     for (Py_ssize_t i = 0; i < count; i++) {
-        int target = target_of(self, PyTuple_GET_ITEM(names, i));
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        int target = target_of(self, name);
         if (target < 0 || !stage(s, (unsigned)target, args[nargs + i])) return false;
         if (i < PLAN_NAMES) learned[i] = (uint16_t)target;
+        plain &= PyUnicode_CheckExact(name);
     }
-    if (count <= PLAN_NAMES) plan_learn(self, names, learned);
+    /* A name of a subclass would run its own code, a close() even, in whatever call forgets the plan. */
+    if (plain && count <= PLAN_NAMES) plan_learn(self, names, learned);
     return true;
 }
 
 /* Notes how long a call took that began at time_ns. A wall clock that was set back meanwhile, or on, is no measure. */
 static ADVLOG_COLD void sample(producer *self, int64_t time_ns) {
+    self->due = false;
     int64_t took = advlog_wall_ns() - time_ns;
     if (took < 0 || took > UINT32_MAX) return;
     self->sample_ns[self->sampled++ % SAMPLES] = (uint32_t)took;
@@ -199,7 +219,7 @@ static int push(producer *self, staging *s, int64_t time_ns) {
     /* Relaxed: the holder of the GIL is the only writer, and readers want a count. */
     atomic_u64 *accepted = &ring->header->accepted_call[kind_stream(r->kind)];
     store_relaxed(accepted, load_relaxed(accepted) + 1);
-    if (ADVLOG_UNLIKELY((position & (SAMPLE_SLOTS - 1)) < slots && r->kind == ADVLOG_KIND_BATCH)) sample(self, time_ns);
+    if (ADVLOG_UNLIKELY((position & (SAMPLE_SLOTS - 1)) < slots && r->kind == ADVLOG_KIND_BATCH)) self->due = true;
     return ADVLOG_OK;
 }
 
@@ -213,9 +233,7 @@ static void derive_step(staging *s) {
 
 #define REQUIRED_BATCH ((1u << TARGET_EPOCH) | (1u << TARGET_BATCH) | (1u << TARGET_TOTAL) | (1u << TARGET_CORE))
 
-static int try_batch(producer *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    if (ADVLOG_UNLIKELY(!self->ring)) return ADVLOG_OFF;
-    int64_t time_ns = advlog_wall_ns();
+static int try_batch(producer *self, int64_t time_ns, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     staging s;
     staging_begin(&s, ADVLOG_KIND_BATCH);
     if (!stage_call(self, &s, BATCH_ORDER, Py_ARRAY_LENGTH(BATCH_ORDER), args, nargs, names)) return ADVLOG_SLOW;
@@ -234,6 +252,38 @@ static int try_performance(producer *self, PyObject *const *args, Py_ssize_t nar
     if (!stage_call(self, &s, PERFORMANCE_ORDER, Py_ARRAY_LENGTH(PERFORMANCE_ORDER), args, nargs, names)) return ADVLOG_SLOW;
     if ((s.given & ~allowed) || s.record.extras || !(s.record.present & (1u << ADVLOG_BATCH_TIME))) return ADVLOG_SLOW;
     return push(self, &s, time_ns);
+}
+
+static bool is_learned_scalar(const producer *self, PyObject *o) {
+    for (unsigned i = 0; i < SCALAR_TYPES; i++)
+        if (self->scalar_type[i] == (PyObject *)Py_TYPE(o)) return true;
+    return false;
+}
+
+/* The same with item() called on the scalars among the arguments; ADVLOG_SLOW where there are none, or too many
+ * arguments, -1 with an error set that is no Exception. Whatever item() does, let go of the GIL among it, comes before
+ * anything of the call is staged. */
+static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    PyObject *items[MOST_ITEMS];
+    Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0), count = 0;
+    int status = ADVLOG_SLOW;
+    bool any = false;
+    if (all > MOST_ITEMS) return ADVLOG_SLOW;
+    for (; count < all; count++) {
+        PyObject *item = NULL;
+        if (is_learned_scalar(self, args[count])) {
+            item = PyObject_CallMethodNoArgs(args[count], item_name);
+            if (item) any = true;
+            else if (PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear(); /* said by who converts slowly */
+            else goto done;
+        }
+        items[count] = item ? item : Py_NewRef(args[count]);
+    }
+    /* The logger may have been closed meanwhile. */
+    if (any && self->ring) status = try_batch(self, time_ns, items, nargs, names);
+done:
+    while (count > 0) Py_DECREF(items[--count]);
+    return PyErr_Occurred() ? -1 : status;
 }
 
 /* ---- methods ---- */
@@ -269,8 +319,20 @@ PyDoc_STRVAR(log_batch_progress_doc,
 "A full ring waits or drops as the options `overflow` and `overflow_timeout_s` say. Safe from any thread.");
 
 static PyObject *log_batch_progress(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    if (ADVLOG_LIKELY(try_batch((producer *)op, args, nargs, names) == ADVLOG_OK)) Py_RETURN_NONE;
-    return call_slowly((producer *)op, "_log_batch_slowly", args, nargs, names);
+    producer *self = (producer *)op;
+    if (ADVLOG_UNLIKELY(!self->ring)) return call_slowly(self, "_log_batch_slowly", args, nargs, names);
+    int64_t time_ns = advlog_wall_ns();
+    int status = try_batch(self, time_ns, args, nargs, names);
+    if (ADVLOG_UNLIKELY(status == ADVLOG_SLOW)) status = try_batch_of_items(self, time_ns, args, nargs, names);
+    if (ADVLOG_UNLIKELY(status != ADVLOG_OK)) {
+        if (status < 0) return NULL;
+        PyObject *result = call_slowly(self, "_log_batch_slowly", args, nargs, names);
+        if (!result) return NULL;
+        Py_DECREF(result);
+        if (status == ADVLOG_FULL) self->due = false; /* its wait is counted elsewhere */
+    }
+    if (ADVLOG_UNLIKELY(self->due)) sample(self, time_ns);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(log_performance_metrics_doc,
@@ -288,7 +350,8 @@ static PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py
 }
 
 static PyObject *producer_try_batch(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return PyLong_FromLong(try_batch((producer *)op, args, nargs, names));
+    producer *self = (producer *)op;
+    return PyLong_FromLong(self->ring ? try_batch(self, advlog_wall_ns(), args, nargs, names) : ADVLOG_OFF);
 }
 static PyObject *producer_try_performance(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     return PyLong_FromLong(try_performance((producer *)op, args, nargs, names));
@@ -351,6 +414,7 @@ static PyObject *producer_bind(PyObject *op, PyObject *args) {
     Py_SETREF(self->targets, targets);
     self->ring = ring;
     self->silent = 0;
+    self->due = false;
     self->sampled = 0;
     Py_XSETREF(self->owner, Py_NewRef(owner));
     Py_RETURN_NONE;
@@ -389,8 +453,22 @@ static PyObject *producer_learn(PyObject *op, PyObject *name) {
     return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
-/* _samples(): the ns of the latest calls of log_batch_progress that were timed, from the clock read to the record's
- * publication; one in SAMPLE_SLOTS. */
+/* _learn_scalar(type): the item() of its values is the number that is to be logged. */
+static PyObject *producer_learn_scalar(PyObject *op, PyObject *type) {
+    producer *self = (producer *)op;
+    if (!PyType_Check(type)) {
+        PyErr_SetString(PyExc_TypeError, "_learn_scalar: expected a type");
+        return NULL;
+    }
+    for (unsigned i = 0; i < SCALAR_TYPES; i++)
+        if (self->scalar_type[i] == type) Py_RETURN_NONE;
+    PyObject *old = self->scalar_type[self->next_scalar_type % SCALAR_TYPES];
+    self->scalar_type[self->next_scalar_type++ % SCALAR_TYPES] = Py_NewRef(type);
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
+/* _samples(): the ns that the latest calls of log_batch_progress took that were timed; one in SAMPLE_SLOTS. */
 static PyObject *producer_samples(PyObject *op, PyObject *Py_UNUSED(none)) {
     producer *self = (producer *)op;
     Py_ssize_t count = self->sampled < SAMPLES ? (Py_ssize_t)self->sampled : SAMPLES;
@@ -414,6 +492,7 @@ static PyMethodDef producer_methods[] = {
     {"_bind", producer_bind, METH_VARARGS, NULL},
     {"_unbind", producer_unbind, METH_NOARGS, NULL},
     {"_learn", producer_learn, METH_O, NULL},
+    {"_learn_scalar", producer_learn_scalar, METH_O, NULL},
     {"_samples", producer_samples, METH_NOARGS, NULL},
     {"__copy__", producer_self, METH_NOARGS, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
@@ -445,6 +524,7 @@ static int producer_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->targets);
     Py_VISIT(self->dict);
     for (unsigned i = 0; i < PLANS; i++) Py_VISIT(self->plan[i].names);
+    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_VISIT(self->scalar_type[i]);
     return 0;
 }
 
@@ -454,6 +534,7 @@ static int producer_clear(PyObject *op) {
     Py_CLEAR(self->owner);
     Py_CLEAR(self->dict);
     forget_plans(self);
+    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_CLEAR(self->scalar_type[i]);
     return 0;
 }
 
@@ -494,6 +575,7 @@ static int module_exec(PyObject *module) {
         PyErr_SetString(PyExc_ImportError, "advlog_fast runs in the main interpreter only, not in subinterpreters");
         return -1;
     }
+    if (!item_name && !(item_name = PyUnicode_InternFromString("item"))) return -1;
     PyObject *type = PyType_FromModuleAndSpec(module, &producer_spec, NULL);
     if (!type) return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);

@@ -255,6 +255,7 @@ int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *
 
 int advlog_wait_room(advlog_ring *ring, uint64_t slots, int64_t timeout_ns) {
     int64_t deadline = advlog_monotonic_ns() + timeout_ns;
+    if (ring_is_child(ring)) return ADVLOG_FORKED;
     if (slots > ring->count) return ADVLOG_TIMEOUT;
     for (long sleep_ns = 20000;; sleep_ns = sleep_ns < 1000000 ? sleep_ns * 2 : sleep_ns) {
         int status = ring_look_again(ring, slots);

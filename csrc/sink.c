@@ -88,11 +88,11 @@ static void drop_until(advlog_drain *d, int index, uint64_t end) {
 
 /* A sink that fails may hold records back for a while, but not for long, nor
  * once the ring has no room left for the producers. */
-static bool out_of_patience(const advlog_drain *d, const drain_sink *s, int64_t now) {
+static bool out_of_patience(const advlog_drain *d, const drain_sink *s) {
     if (!s->info.failing_since_ns) return false;
     uint64_t held = advlog_ring_write_pos(d->ring) - s->cursor.position;
     if (held == 0) return false;
-    return now - s->info.failing_since_ns >= PATIENCE_NS || held > d->ring->count - d->ring->count / 8;
+    return advlog_monotonic_ns() - s->info.failing_since_ns >= PATIENCE_NS || held > d->ring->count - d->ring->count / 8;
 }
 
 /* ---- writing ---- */
@@ -116,7 +116,7 @@ static bool write_buffer(advlog_drain *d, drain_sink *s) {
          * this file. The records are formatted anew, for the next one. */
         sink_fault(d, s, errno);
         discard_buffer(s);
-        store32_relaxed(&s->rotate, ROTATE_EVEN_EMPTY); /* relaxed: a wish */
+        or32_relaxed(&s->rotate, ROTATE_EVEN_EMPTY); /* relaxed: a wish */
         return false;
     }
     s->used = s->sent = 0;
@@ -322,9 +322,10 @@ static void write_until(advlog_drain *d, int index, uint64_t end) {
     /* Relaxed: a wish, acted on at this pass or the next. */
     uint32_t wish = load32_relaxed(&s->rotate);
     if (wish && !s->used) {
-        bool nothing = s->cursor.length == 0 && wish != ROTATE_EVEN_EMPTY;
-        if (nothing || switch_file(d, index)) store32_relaxed(&s->rotate, 0);
-        else if (wish == ROTATE_EVEN_EMPTY) return; /* what goes into the old file now is lost */
+        bool even_empty = wish & ROTATE_EVEN_EMPTY;
+        bool nothing = s->cursor.length == 0 && !even_empty;
+        if (nothing || switch_file(d, index)) and32_relaxed(&s->rotate, ~wish); /* relaxed: one made meanwhile stays */
+        else if (even_empty) return; /* what goes into the old file now is lost */
     }
     while (s->cursor.position != end) {
         bool full = s->sent ? false : fill_buffer(d, s, end);
@@ -347,12 +348,11 @@ static void write_until(advlog_drain *d, int index, uint64_t end) {
 bool sink_advance(advlog_drain *d, int index, uint64_t end) {
     drain_sink *s = &d->sink[index];
     uint64_t from = s->cursor.position;
-    int64_t now = s->info.failing_since_ns ? advlog_monotonic_ns() : 0;
-    if (!s->info.failing_since_ns || now >= s->retry_ns) {
-        write_until(d, index, end);
-    } else if (!s->info.set_aside && out_of_patience(d, s, now)) {
+    if (!s->info.failing_since_ns || advlog_monotonic_ns() >= s->retry_ns) write_until(d, index, end);
+    /* After a try, too: where those of several sinks hang, one is due whenever its turn comes. */
+    if (!s->info.set_aside && out_of_patience(d, s)) {
         s->info.set_aside = 1;
-        s->retry_ns = now + PROBE_NS;
+        s->retry_ns = advlog_monotonic_ns() + PROBE_NS;
         d->reasons |= ADVLOG_DRAIN_FAULT;
         if (s->options.kind == ADVLOG_SINK_SPOOL) ask_for_file(d, s); /* to be there when it comes back: see gap */
     }

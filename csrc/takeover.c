@@ -191,6 +191,19 @@ void workers_free(advlog_drain *d) {
 
 /* ---- after a SIGKILL ---- */
 
+/* Whether a repair has given up what was reserved at `to`, alone or within a run of lost slots. */
+static bool given_up(const advlog_ring *ring, uint64_t to) {
+    uint64_t p = advlog_ring_read_pos(ring);
+    for (;;) {
+        const advlog_slot *slot = ring_slot(ring, p);
+        /* Relaxed: whoever wrote it is dead. */
+        bool lost = load_relaxed(&slot->mark) == p + 1 && slot->kind == ADVLOG_KIND_LOST;
+        uint64_t next = p + (lost && slot->part ? slot->part : 1);
+        if (next - p > to - p) return lost;
+        p = next;
+    }
+}
+
 int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker) {
     advlog_takeover *taking = &worker->header->takeover;
     /* Relaxed: the one who stored these is dead. */
@@ -204,12 +217,11 @@ int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker) {
     if (slots == 0 || until - from != slots || reserved > ring->count || to - first >= reserved ||
         reserved - (to - first) < slots)
         return ADVLOG_RING_BAD_LAYOUT;
-    const advlog_slot *there = ring_slot(ring, to);
-    if (load_relaxed(&there->mark) != to + 1) { /* relaxed: likewise */
+    if (given_up(ring, to)) {
+        until = from; /* it is still to come */
+    } else if (load_relaxed(&ring_slot(ring, to)->mark) != to + 1) { /* relaxed: likewise */
         if (!learn_ids(ring, &w, from, slots)) return ADVLOG_RING_BAD_LAYOUT;
         copy_record(ring, to, &w, from, slots);
-    } else if (there->kind == ADVLOG_KIND_LOST) {
-        until = from; /* given up before; it is still to come */
     }
     store_relaxed(&taking->until, until); /* relaxed: no thread shares it */
     set_taken(worker, until);

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from .._paths import check_run
 from ..recovery import recover
 
 HELP = "recover what killed processes left behind"
@@ -17,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all that can be recovered was; 1: something was lost or set aside, or is to be run again; 2: no directory."""
+    """0: all that can be recovered was; 1: something was lost or set aside, or is to be run again; 2: no such run."""
     try:
+        check_run(Path(args.log_dir), args.name)
         report = recover(args.log_dir, args.name, dry_run=args.dry_run)
     except FileNotFoundError as error:
         print(f"advlog recover: {error}", file=sys.stderr)

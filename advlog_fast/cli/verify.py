@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from .._paths import check_run
 from ..verification import tally, verify
 
 HELP = "find records that are missing or doubled, and damaged files"
@@ -16,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: everything is there, or a counter explains its absence; 1: something is not explained; 2: no directory."""
+    """0: everything is there, or a counter explains its absence; 1: something is not explained; 2: no such run."""
     try:
+        check_run(Path(args.log_dir), args.name)
         findings = verify(args.log_dir, args.name)
     except FileNotFoundError as error:
         print(f"advlog verify: {error}", file=sys.stderr)

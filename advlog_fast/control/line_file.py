@@ -147,6 +147,8 @@ class LineFile:
 
     def _ready(self, incoming: int) -> tuple[int, int]:
         """A descriptor with room for `incoming` bytes, and the size of its file now."""
+        if self._fd is not None and not self._is_ours(self._fd):
+            self._fd = self._unfinished = None
         self._mend()
         fd = self._fd
         if fd is not None:
@@ -170,6 +172,14 @@ class LineFile:
         self._drop_fd()
         trim(self.path, self._max_files)
         return self._open(), 0
+
+    def _is_ours(self, fd: int) -> bool:
+        """False where the program closed the descriptor: its number may be another file's by now."""
+        try:
+            found = os.fstat(fd)
+        except OSError as error:
+            return error.errno != errno.EBADF
+        return (found.st_dev, found.st_ino) == self._key
 
     def _is_still_there(self) -> bool:
         now = time.monotonic()
@@ -196,7 +206,7 @@ class LineFile:
 
     def _drop_fd(self) -> None:
         fd, self._fd, self._unfinished = self._fd, None, None
-        if fd is not None:
+        if fd is not None and self._is_ours(fd):
             try:
                 os.close(fd)
             except OSError as error:

@@ -30,6 +30,8 @@ from .locks import Deadline
 from .main_log import MainLog
 from .masking import masked
 from .milestones import Progress
+from .model_info import describe_model
+from .provenance import gather
 from .readable import readable
 from .recorded_errors import RecordedErrors
 from .summaries import RunState, build_summary, first_nonfinite, overhead, write_summary
@@ -112,8 +114,6 @@ class ControlPlane:
 
     def start_training(self, config: object = None) -> None:
         """Begins the training: notes its configuration, secrets masked, and where the run comes from."""
-        from .provenance import gather
-
         given = masked(checks.settings("config", config)) if config is not None else {}
         provenance = gather()
         with Deadline(self._lock):
@@ -207,8 +207,6 @@ class ControlPlane:
 
     def log_model_info(self, model: Any) -> None:
         """Notes what the model is made of: parameters, bytes, dtypes, devices, layers."""
-        from .model_info import describe_model
-
         found = masked(describe_model(model))
         with Deadline(self._lock):
             self._model = found
@@ -381,8 +379,8 @@ class ControlPlane:
         self._event("attempt_end", {**fields, "errors": self._errors.total})
         # Without waiting: all is counted, or the drain hangs and has cost the caller enough.
         totals = self._link.totals(0.0)
-        if totals.metric_records:
-            cost = overhead(totals, self._link.health(), duration_s)
+        cost = overhead(totals, self._link.health(), duration_s)
+        if cost["timed"]:
             self._main.say(logging.INFO, f"overhead {fields_text(cost)}")
         self._main.say(logging.INFO, f"attempt_end {fields_text(fields)}")
         if was_running:

@@ -57,7 +57,7 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
     made: dict[str, Any] = {
         "total_metrics": totals.metric_records,
         "total_errors": state.errors["total"],
-        "training_duration": _duration_text(int(state.duration_s)),
+        "training_duration": duration_text(int(state.duration_s)),
         "loss_stats": _four(totals.metrics.get("loss")),
         "accuracy_stats": _four(totals.metrics.get("accuracy")),
         "experiment": state.run.name,
@@ -96,7 +96,8 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
     return copy.deepcopy(made)
 
 
-def _duration_text(seconds: int) -> str:
+def duration_text(seconds: int) -> str:
+    """`1 day, 2:03:04`."""
     # As str() of a timedelta; making one crashes some 3.13 in the last destructors.
     days, rest = divmod(seconds, 86_400)
     day = "" if days == 0 else "1 day, " if days == 1 else f"{days} days, "
@@ -104,14 +105,15 @@ def _duration_text(seconds: int) -> str:
 
 
 def overhead(totals: Totals, health: Health, duration_s: float) -> dict[str, Any]:
-    """What the logging itself cost, in seconds: the calls' time, from those that were timed, with what they waited for
-    a full ring; its share of the run; and the CPU time of the threads in the background."""
-    calls_s = totals.metric_records * health.call.mean_s if health.call.timed else 0.0
-    loop_s = calls_s + health.call.stalled_s
+    """What logging the batches cost, in seconds: all calls of `log_batch_progress`, from the few that were timed, and
+    their waits for a full ring; their share of the run; and the CPU time of the threads in the background. NaN where
+    no call was timed yet. What writes at once, such as an event or an epoch's end, is not in it."""
+    calls_s = totals.metric_records * health.call.mean_s + health.call.stalled_s
     return {
+        "timed": health.call.timed,
         "call_s": health.call.mean_s,
-        "loop_s": loop_s,
-        "loop_share": loop_s / duration_s if duration_s > 0 else math.nan,
+        "calls_s": calls_s,
+        "calls_share": calls_s / duration_s if duration_s > 0 else math.nan,
         "stalls": health.call.stalls,
         "stalled_s": health.call.stalled_s,
         "background_cpu_s": health.drain_cpu_s + health.sealer_cpu_s,

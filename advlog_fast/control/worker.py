@@ -17,6 +17,7 @@ from .error_text import category_of, message_of, traceback_text, type_of
 from .main_log import message_of_record
 from .masking import masked
 from .milestones import Progress
+from .model_info import describe_model
 from .text import clipped, escape, fields_text
 
 _MAX_BYTES = 4000
@@ -66,8 +67,6 @@ class WorkerControl:
         self._tell(logging.INFO, "hyperparameters", masked(checks.settings("hyperparameters", hyperparameters)))
 
     def log_model_info(self, model: Any) -> None:
-        from .model_info import describe_model
-
         found = masked(describe_model(model))
         self._tell(logging.INFO, "model", {name: value for name, value in found.items() if name != "layers"})
 

@@ -124,8 +124,11 @@ class Sink(ABC):
         return file.path
 
     def exists(self, file: OpenFile) -> bool:
-        """Whether the file can still be found."""
-        return any(is_file(path, file) for path in self.candidates(file.generation))
+        """Whether the file can still be found; in doubt it is there, so that nothing is taken for gone that is not."""
+        try:
+            return any(is_file(path, file) for path in self.candidates(file.generation))
+        except OSError:
+            return True
 
     def options(self) -> Any:
         """What the C drain is told of this sink."""
@@ -185,6 +188,8 @@ class Sink(ABC):
 
     def close_file(self, fd: int) -> OpenFile:
         file = self._open.pop(fd)
+        if not is_open(file):
+            return file  # the number is somebody else's by now
         with contextlib.suppress(OSError):  # Linux frees the descriptor even so; what it lost, a sync would have said
             os.close(fd)
         return file
@@ -197,9 +202,21 @@ class Sink(ABC):
 
 
 def is_file(path: Path, file: OpenFile) -> bool:
-    """Whether `path` is that very file."""
+    """Whether `path` is that very file.
+
+    :raises OSError: it cannot be told, as where a folder may not be entered.
+    """
     try:
         found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (found.st_dev, found.st_ino) == (file.dev, file.ino)
+
+
+def is_open(file: OpenFile) -> bool:
+    """Whether the descriptor is still that of the file: a program may close numbers that are not its own."""
+    try:
+        found = os.fstat(file.fd)
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (file.dev, file.ino)

@@ -26,7 +26,6 @@ import advlog_fast
 from advlog_fast._native import ffi, lib
 
 BURST = 8192
-EXTRAS = {"reward": 1.5, "entropy": 2.5, "kl": 3.5}
 MILLISECOND_NS = 1_000_000
 
 

@@ -6,18 +6,11 @@ log_steps.py DIRECTORY STEPS [SINK ...]        sinks: text jsonl parquet
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from pathlib import Path
 
 from workload import Metrics, log_steps, report
 
 import advlog_fast
-
-
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
 
 
 def main(directory: str, steps: int, sinks: list[str]) -> None:
@@ -36,17 +29,13 @@ def main(directory: str, steps: int, sinks: list[str]) -> None:
     )
     began = time.perf_counter()
     log_steps(log, metrics, steps)
-    called = time.perf_counter()
     log.close()
     closed = time.perf_counter()
     health = log.health()
     report(
-        calls_s=called - began,
         seconds=closed - began,
         dropped=sum(health.dropped_at_entry.values()) + sum(sink.dropped for sink in health.sinks.values()),
         drain_cpu_s=health.drain_cpu_s,
-        threads=threading.active_count(),
-        resident_bytes=resident_bytes(),
     )
 
 

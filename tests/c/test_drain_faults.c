@@ -227,6 +227,42 @@ static void a_sink_without_a_next_file_is_set_aside_while_the_ring_goes_round(vo
     rig_free(&r);
 }
 
+static void a_sink_whose_next_try_is_always_due_is_set_aside_too(void) {
+    rig r = rig_new(64, 64);
+    int bad = rig_add(&r, ADVLOG_SINK_JSONL, ADVLOG_STREAM_METRICS, NO_LIMIT, 0);
+    int full = open("/dev/full", O_WRONLY);
+    CHECK(full >= 0);
+    rig_give(&r, bad, full);
+    for (int64_t n = 0; n < 60; n++) CHECK_INT(ADVLOG_OK, rig_try_push(&r, ADVLOG_KIND_BATCH, n, 0));
+    for (int tries = 0; tries < 3; tries++) { /* passes as far apart as where other sinks' writes hang */
+        rig_run(&r, 0);
+        nanosleep(&(struct timespec){0, 110000000}, NULL);
+    }
+    check_account(&r, bad, true, true);
+    CHECK_INT(60, rig_info(&r, bad).cursor.dropped);
+    rig_free(&r);
+}
+
+/* Its file is gone, and before there is a next one somebody wishes for a seal. */
+static void a_file_that_is_gone_gets_nothing_more_whatever_else_is_wished(void) {
+    rig r = rig_new(64, 64);
+    int jsonl = rig_add(&r, ADVLOG_SINK_JSONL, ADVLOG_STREAM_METRICS, NO_LIMIT, 0);
+    push_and_drain(&r, 0, 5, 0);
+    rig_settle(&r);
+    r.refused[jsonl] = true;
+    advlog_sink_rotate(r.drain, jsonl, true);
+    advlog_sink_rotate(r.drain, jsonl, false);
+    push_and_drain(&r, 5, 5, 0);
+    run_for(&r, SECOND / 20);
+    CHECK_INT(5, rig_info(&r, jsonl).cursor.written);
+    r.refused[jsonl] = false;
+    rig_settle(&r);
+    int64_t last = 0;
+    CHECK_INT(5, jsonl_lines(rig_path(&r, jsonl, 1), &last, true));
+    CHECK_INT(5, jsonl_lines(rig_path(&r, jsonl, 2), &last, true));
+    rig_free(&r);
+}
+
 static void a_pipe_that_is_full_gets_the_rest_when_it_is_read(void) {
     rig r = rig_new(4096, 4096);
     int jsonl = rig_add(&r, ADVLOG_SINK_JSONL, ADVLOG_STREAM_METRICS, NO_LIMIT, 0);
@@ -290,6 +326,8 @@ int main(void) {
     a_file_is_not_left_before_what_was_dropped_is_cut_off();
     a_gap_before_the_first_record_costs_no_file();
     a_sink_without_a_next_file_is_set_aside_while_the_ring_goes_round();
+    a_sink_whose_next_try_is_always_due_is_set_aside_too();
+    a_file_that_is_gone_gets_nothing_more_whatever_else_is_wished();
     a_pipe_that_is_full_gets_the_rest_when_it_is_read();
     a_descriptor_that_was_closed_under_it_is_a_fault_too();
     return 0;

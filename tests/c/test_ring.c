@@ -202,6 +202,7 @@ static void names_keep_their_ids_and_end_at_1024(void) {
 static void a_forked_child_writes_nothing(void) {
     test_ring t = test_ring_at(64, 64, 1, 0);
     CHECK_INT(ADVLOG_OK, push_record(t.ring, 1, 0));
+    store32_relaxed(&t.ring->header->sleeping, 1); /* relaxed: no other thread */
     size_t bytes = advlog_ring_bytes(64);
     uint64_t end = advlog_ring_write_pos(t.ring);
     pid_t child = fork();
@@ -213,6 +214,7 @@ static void a_forked_child_writes_nothing(void) {
         silent &= advlog_name_intern(t.ring, "x", 1) == -1 && advlog_ring_close(t.ring) == end;
         advlog_ring_count_drop(t.ring, ADVLOG_DROP_FULL);
         ring_wake(t.ring);
+        silent &= advlog_wait_room(t.ring, 64, 1) == ADVLOG_FORKED;
         _exit(silent && memcmp(before, t.memory, bytes) == 0 ? 0 : 1);
     }
     int status;

@@ -297,6 +297,37 @@ static void what_a_dead_child_had_not_finished_is_passed_over(void) {
     test_ring_free(&child);
 }
 
+/* A recovery that could not settle first gave the copy's positions up, and those before them in the same run. */
+static void a_copy_that_was_given_up_is_made_anew(void) {
+    for (unsigned before = 0; before < 3; before++) {
+        test_ring parent = test_ring_new(3, 2), child = test_ring_new(3, 2);
+        uint64_t start = advlog_ring_write_pos(parent.ring), from = advlog_ring_read_pos(child.ring), hole, to;
+        push_numbered(&child, CHILD_STEP + 1, 5);
+        uint64_t slots = advlog_ring_write_pos(child.ring) - from;
+        if (before) CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, before, &hole)); /* a thread's that was killed with the drain */
+        CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, slots, &to));
+        store_relaxed(&child.ring->header->takeover.position, to); /* relaxed: one thread */
+        store_relaxed(&child.ring->header->takeover.until, from + slots);
+        child.ring->header->takeover.number = 1;
+        advlog_repair repair;
+        CHECK_INT(0, advlog_ring_repair(parent.ring, false, &repair));
+        CHECK_INT(1, repair.lost);
+        CHECK_INT(0, advlog_takeover_settle(parent.ring, child.ring));
+        CHECK_INT(0, advlog_ring_repair(parent.ring, false, &repair));
+        advlog_ring_reopen(parent.ring);
+        advlog_drain *drain = advlog_drain_new(parent.ring);
+        CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
+        while (workers_advance(drain)) {}
+        unsigned found = 0;
+        for (uint64_t p = start, end = advlog_ring_write_pos(parent.ring); p != end; p += ring_slot(parent.ring, p)->part)
+            if (ring_slot(parent.ring, p)->kind != ADVLOG_KIND_LOST) found += check_record(parent.ring, p, 1) == CHILD_STEP + 1;
+        CHECK_INT(1, found);
+        advlog_drain_free(drain);
+        test_ring_free(&parent);
+        test_ring_free(&child);
+    }
+}
+
 static void a_name_that_finds_no_room_costs_its_record_which_is_counted(void) {
     test_ring parent = test_ring_new(3, 2), child = test_ring_new(3, 2);
     char name[16];
@@ -326,6 +357,7 @@ int main(void) {
     four_threads_of_two_children_and_two_of_the_parent_log_at_once();
     a_damaged_child_is_left_alone_from_there_on();
     what_a_dead_child_had_not_finished_is_passed_over();
+    a_copy_that_was_given_up_is_made_anew();
     a_name_that_finds_no_room_costs_its_record_which_is_counted();
     return 0;
 }

@@ -19,6 +19,7 @@ import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
 from advlog_fast._paths import RunPaths
+from advlog_fast.sinks.base import OpenFile, is_file
 
 
 def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
@@ -90,6 +91,67 @@ def test_a_log_directory_that_is_removed_is_made_again_and_what_follows_is_kept(
     assert health.sinks["metrics_jsonl"].vanished == 10
     assert health.sinks["metrics_parquet"].vanished == 10
     assert json.loads((log_dir / "run_summary.json").read_text())["status"] == "completed"
+
+
+def test_a_folder_that_a_rotation_makes_again_is_not_taken_for_the_one_that_was_removed(tmp_path: Path):
+    """Nothing but the note leads a recovery to the ring."""
+    log_dir = tmp_path / "logs"
+    paths = RunPaths(log_dir, "run")
+    with AdvancedLogger(log_dir, "run", console="off", max_log_size=2000, max_log_files=99, part_rows=20) as log:
+        log_batches(log, 1, 15)  # the next files are open by now
+        shutil.rmtree(log_dir)
+        log_batches(log, 16, 100)
+        wait_until(paths.ring_note(log.attempt).exists, "the ring is not noted any more")
+        assert (paths.private / "run.json").exists()
+
+
+def test_a_descriptor_that_the_program_closed_is_left_to_whoever_has_its_number_now(tmp_path: Path):
+    path = tmp_path / "run_metrics.jsonl"
+    with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as log:
+        log_batches(log, 1, 10)
+        (fd,) = (int(fd) for fd in os.listdir("/proc/self/fd") if is_link_to(f"/proc/self/fd/{fd}", path))
+        os.close(fd)
+        with (tmp_path / "users").open("w") as users:
+            assert users.fileno() == fd
+            wait_until(lambda: "was closed by another part" in main_log(tmp_path), "not seen")
+            log_batches(log, 11, 12)
+            wait_until(lambda: not is_link_to(f"/proc/self/fd/{fd}", path) and batches(path) != [], "no new file")
+            log_batches(log, 13, 15)
+            users.write("mine")
+        assert (tmp_path / "users").read_text().endswith("mine")
+    assert batches(path)[-3:] == [13, 14, 15]
+
+
+def test_a_control_plane_file_whose_descriptor_the_program_closed_is_opened_again(tmp_path: Path):
+    path = tmp_path / "run_events.jsonl"
+    with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as log:
+        log.log_event("before")
+        (fd,) = (int(fd) for fd in os.listdir("/proc/self/fd") if is_link_to(f"/proc/self/fd/{fd}", path))
+        os.close(fd)
+        with (tmp_path / "users").open("w"):
+            log.log_event("after")
+    assert [row["event"] for row in map(json.loads, path.read_text().splitlines())].count("after") == 1
+    assert (tmp_path / "users").read_text() == ""
+
+
+def is_link_to(link: str, path: Path) -> bool:
+    try:
+        return os.readlink(link) == str(path)
+    except OSError:
+        return False
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_one_that_is_gone(tmp_path: Path):
+    standing = tmp_path / "file"
+    standing.touch()
+    found = standing.stat()
+    file = OpenFile(-1, found.st_dev, found.st_ino, 1, standing)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert is_file(standing, file)
+    assert not is_file(tmp_path / "another", file)
+    with pytest.raises(OSError, match="symbolic links"):
+        is_file(loop / "file", file)
 
 
 def test_rotation_keeps_the_only_copy_of_what_parquet_has_dropped(tmp_path: Path):

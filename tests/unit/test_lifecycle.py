@@ -365,7 +365,7 @@ def test_the_cost_of_calls_is_sampled_and_waits_for_room_are_counted(tmp_path: P
     assert 0 < cost.stalled_s < took_s
     assert log.health().call.stalls == cost.stalls
     assert json.loads((tmp_path / "life_summary.json").read_text())["overhead"]["stalls"] == cost.stalls
-    assert " overhead call_s=" in (tmp_path / "life_main.log").read_text()
+    assert " overhead timed=" in (tmp_path / "life_main.log").read_text()
 
 
 def test_a_logger_that_never_waited_says_so(tmp_path: Path):

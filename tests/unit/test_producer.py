@@ -12,7 +12,7 @@ import pickle
 import threading
 import weakref
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,56 @@ def test_scalars_of_every_make_are_the_number_they_hold(log: AdvancedLogger):
     assert found == [(1, 2, 2, number, number) for number, values in makes.items() for _ in values]
 
 
+class Scalar:
+    """Has what a scalar of numpy has, and an item() that does as it is told."""
+
+    shape = ()
+
+    def __init__(self, item: Callable[[], Any]) -> None:
+        self._item = item
+
+    def item(self) -> Any:
+        return self._item()
+
+
+def test_a_scalar_is_read_whatever_its_item_does(log: AdvancedLogger):
+    def log_another() -> float:
+        log.log_batch_progress(1, 1, 1, Scalar(lambda: 0.25), inner=np.float32(1.5))
+        return 0.5
+
+    def interrupt() -> float:
+        raise KeyboardInterrupt
+
+    log.log_batch_progress(1, 0, 1, Scalar(lambda: 0.0), other=np.float32(1.5))  # from here on both types are known
+    log.log_batch_progress(1, 2, 1, Scalar(log_another), other=np.float32(2.5))
+    log.log_batch_progress(1, 3, 1, Scalar(lambda: True), **{f"m{i}": np.float32(i) for i in range(100)})
+    with pytest.raises(KeyboardInterrupt):
+        log.log_batch_progress(1, 4, 1, Scalar(interrupt))
+    for item in (lambda: "text", lambda: 1 / 0, lambda: 2**53 + 1):
+        with pytest.raises((TypeError, ValueError), match=r"^loss: expected a number"):
+            log.log_batch_progress(1, 5, 1, Scalar(item))
+    rows = rows_of(log)
+    assert [(row["batch"], row["loss"], row.get("other"), row.get("inner")) for row in rows] == [
+        (0, 0.0, 1.5, None),
+        (1, 0.25, None, 1.5),
+        (2, 0.5, 2.5, None),
+        (3, 1.0, None, None),
+    ]
+    assert [rows[3][f"m{i}"] for i in range(100)] == list(range(100))
+
+
+def test_a_scalar_whose_item_closes_the_logger_harms_nothing(log: AdvancedLogger):
+    log.log_batch_progress(1, 1, 1, Scalar(lambda: 0.5))
+
+    def close() -> float:
+        log.close()
+        return 0.25
+
+    with pytest.warns(RuntimeWarning, match="closed"):
+        log.log_batch_progress(1, 2, 1, Scalar(close))
+    assert log.health().dropped_at_entry["closed"] == 1
+
+
 @pytest.mark.torch
 def test_torch_scalars_are_the_number_they_hold(log: AdvancedLogger):
     import torch
@@ -145,6 +195,24 @@ def test_a_name_that_is_a_subclass_of_str_is_the_string_it_holds(log: AdvancedLo
     rows = rows_of(log)
     assert rows[0] == {"epoch": 3, "loss": 0.5, "other": 1.5}
     assert (rows[1]["loss"], rows[1]["other"]) == (0.25, 2.5)
+
+
+def test_a_name_of_a_subclass_dies_with_its_call_and_in_no_later_one(log: AdvancedLogger):
+    """Its code may be a `close()`, for which no call has room between the look at the ring and the record."""
+    died = []
+
+    class Name(str):
+        __slots__ = ()
+
+        def __del__(self):
+            died.append(str(self))
+
+    for i in range(20):
+        mapping = {Name("accuracy"): 0.5}
+        log.log_batch_progress(1, i, 20, 0.25, **mapping)
+        assert len(died) == i
+        del mapping
+        assert len(died) == i + 1
 
 
 def test_names_that_outputs_cannot_have_are_refused_and_the_row_with_them(log: AdvancedLogger):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from advlog_fast._drain import _SKETCHES
 from advlog_fast._native import lib
+from advlog_fast._totals import SKETCHES
 from advlog_fast.control.text import MAX_LINE_BYTES
 from advlog_fast.records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES
 from advlog_fast.sinks.columns import _REASONS, STREAMS
@@ -17,7 +17,7 @@ from advlog_fast.sinks.columns import _REASONS, STREAMS
         (CORE_METRICS, "ADVLOG_"),
         (STREAMS, "ADVLOG_STREAM_"),
         (_REASONS[1:], "ADVLOG_UNRESOLVED_"),
-        ([name.replace("performance/", "system_") for name in _SKETCHES], "ADVLOG_SKETCH_"),
+        ([name.replace("performance/", "system_") for name in SKETCHES], "ADVLOG_SKETCH_"),
     ],
 )
 def test_names_stand_in_the_order_of_the_c_api(names, prefix):
@@ -28,6 +28,6 @@ def test_names_stand_in_the_order_of_the_c_api(names, prefix):
 
 def test_limits_are_those_of_the_c_api():
     assert len(CORE_METRICS) == lib.ADVLOG_CORE_METRICS
-    assert len(_SKETCHES) == lib.ADVLOG_SKETCHES
+    assert len(SKETCHES) == lib.ADVLOG_SKETCHES
     assert (MAX_METRIC_NAMES, MAX_METRIC_NAME_BYTES) == (lib.ADVLOG_MAX_NAMES, lib.ADVLOG_MAX_NAME_BYTES)
     assert MAX_LINE_BYTES == lib.ADVLOG_MAX_TEXT_BYTES

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,8 @@ def test_every_record_is_in_the_files_and_the_ring_is_gone(dead: Path):
     assert list((dead.parent / "rings").iterdir()) == []
     summary = json.loads((dead / "run_summary.json").read_text())
     assert (summary["status"], summary["total_metrics"], summary["total_errors"]) == ("killed", 500, 1)
+    lasted = datetime.fromisoformat(summary["ended_at"][:-1]) - datetime.fromisoformat(summary["started_at"][:-1])
+    assert summary["duration_s"] == lasted.total_seconds()
     assert "before the end" in (dead / "run_errors.log").read_text()
     assert recover(dead) == []
 
@@ -145,6 +149,14 @@ def test_a_ring_that_is_gone_is_said_and_what_was_spooled_is_sealed(dead: Path):
     assert recover(dead) == []
     assert not list(RunPaths(dead, "run").spools.glob("*.spool"))
     assert "unaccounted" in [finding.kind for finding in verify(dead)]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"attempt": 1, "total_errors": "many"}'])
+def test_a_summary_that_somebody_spoilt_does_not_stop_the_recovery(dead: Path, text: str):
+    (dead / "run_summary.json").write_text(text)
+    assert recover(dead)[0].outcome == "recovered"
+    summary = json.loads((dead / "run_summary.json").read_text())
+    assert (summary["status"], summary["total_metrics"], summary["total_errors"]) == ("killed", 500, 1)
 
 
 def test_a_run_that_had_ended_but_for_its_note_is_not_called_lost(dead: Path):
@@ -264,3 +276,89 @@ def test_no_directory_is_status_2(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="log_dir: expected a directory"):
         recover(tmp_path / "nowhere")
     assert main(["recover", str(tmp_path / "nowhere")]) == 2
+
+
+RECOVERS = """
+import resource, sys
+import pyarrow.parquet
+from advlog_fast.recovery import recover, replay
+replay.FAULT_PATIENCE_S = 0.5
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+print([found.outcome for found in recover(sys.argv[1])])
+"""
+
+
+def test_a_recovery_onto_a_disk_that_is_full_drops_nothing_and_is_whole_once_there_is_room(dead: Path):
+    for limit in (1024, 2048):  # less than the files hold already
+        command = [sys.executable, "-c", RECOVERS, str(dead), str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "['incomplete']\n", done.stdout + done.stderr
+    (found,) = recover(dead)
+    assert found.outcome == "recovered"
+    assert whole(dead)
+    (account,) = read_accounts(RunPaths(dead, "run")).values()
+    assert not any(sink.dropped for sink in account.sinks.values())
+
+
+def test_a_copy_of_a_dead_run_does_not_take_the_ring_from_the_original(dead: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(dead, tmp_path / "copy"))
+    (found,) = recover(copy)
+    assert found.outcome == "incomplete"
+    assert f"this is a copy: its ring is for the files of {dead}" in found.detail
+    recover(dead)
+    assert whole(dead)
+
+
+def test_a_dead_run_that_was_moved_is_recovered_where_it_lies(dead: Path, tmp_path: Path):
+    moved = dead.rename(tmp_path / "moved")
+    (found,) = recover(moved)
+    assert found.outcome == "recovered"
+    assert whole(moved)
+
+
+def test_a_fault_in_opening_a_ring_says_nothing_of_the_ring(dead: Path):
+    ring = ring_of(dead)
+    held = ring.rename(ring.with_suffix(".held"))
+    ring.symlink_to(held)  # refused by the system, when it is opened
+    (found,) = recover(dead)
+    assert found.outcome == "incomplete"
+    ring.unlink()
+    held.rename(ring)
+    recover(dead)
+    assert whole(dead)
+
+
+def test_a_start_waits_for_a_recovery_that_another_process_is_at(dead: Path):
+    holds = """
+import sys, time
+from pathlib import Path
+from advlog_fast._locks import RECOVERING, FileLock
+lock = FileLock(Path(sys.argv[1]), RECOVERING)
+print("held", flush=True)
+time.sleep(1)
+"""
+    command = [sys.executable, "-c", holds, str(RunPaths(dead, "run").lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with AdvancedLogger(dead, "run", console="off", max_log_files=1000) as log:
+            assert log.attempt == 2
+    assert whole(dead)
+
+
+def test_lines_of_a_killed_attempt_that_are_gone_altogether_did_not_expire(dead: Path):
+    recover(dead)
+    for file in dead.glob("run_metrics.jsonl*"):
+        file.unlink()
+    found = [(f.kind, f.where, f.count) for f in verify(dead) if not f.explained]
+    assert found == [("missing", "metrics_jsonl", 500)]
+
+
+@pytest.mark.parametrize("command", ["recover", "verify"])
+def test_a_run_that_is_not_there_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str):
+    assert main([command, str(tmp_path)]) == 2
+    assert "expected a directory of runs" in capsys.readouterr().err
+    AdvancedLogger(tmp_path, "there", console="off").close()
+    assert main([command, str(tmp_path), "--name", "typo"]) == 2
+    assert "the runs there are there" in capsys.readouterr().err
+    assert main([command, str(tmp_path), "--name", "there"]) == 0

@@ -13,9 +13,9 @@ import pytest
 from advlog_fast import AdvancedLogger
 from advlog_fast._accounts import SinkAccount, read_accounts, write_account
 from advlog_fast._paths import RunPaths
-from advlog_fast._seqs import Seqs
 from advlog_fast.cli import main
 from advlog_fast.verification import Finding, verify
+from advlog_fast.verification.seqs import Seqs
 
 RECORDS = 1000
 

@@ -8,7 +8,7 @@ import pytest
 from run_files import strict_json
 
 from advlog_fast.control.epochs import Epochs
-from advlog_fast.control.summaries import RunState, build_summary, performance, write_summary
+from advlog_fast.control.summaries import RunState, build_summary, overhead, performance, write_summary
 from advlog_fast.ranks import RunIdentity
 from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
 
@@ -85,9 +85,15 @@ class TestBuild:
     def test_what_the_logging_cost_stands_in_it(self):
         cost = built(Totals(metric_records=1000))["overhead"]
         assert cost["call_s"] == pytest.approx(150e-9)
-        assert cost["loop_s"] == pytest.approx(1000 * 150e-9 + 0.125)
-        assert cost["loop_share"] == pytest.approx(cost["loop_s"] / built()["duration_s"])
-        assert (cost["stalls"], cost["stalled_s"], cost["background_cpu_s"]) == (3, 0.125, 0.75)
+        assert cost["calls_s"] == pytest.approx(1000 * 150e-9 + 0.125)
+        assert cost["calls_share"] == pytest.approx(cost["calls_s"] / built()["duration_s"])
+        assert (cost["timed"], cost["stalls"], cost["stalled_s"], cost["background_cpu_s"]) == (2, 3, 0.125, 0.75)
+
+    def test_what_was_never_timed_is_not_said_to_have_cost_nothing(self):
+        cost = overhead(Totals(metric_records=5), dataclasses.replace(HEALTH, call=CallCost()), 10.0)
+        assert cost["timed"] == 0
+        assert math.isnan(cost["calls_s"])
+        assert math.isnan(cost["calls_share"])
 
     def test_the_accounting_and_what_is_pending_stand_in_it(self):
         summary = built(Totals(pending=3))

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._paths import RunPaths
-from ._recovered import Recovered
-from ._replay import PATIENCE_S
-from ._sealer import Sealer
-from .sinks.columns import STREAMS
+from .._paths import RunPaths
+from .._sealer import Sealer
+from ..sinks.columns import STREAMS
+from .recovered import Recovered
+from .replay import PATIENCE_S
 
 _HALF_PART = re.compile(r"(?:metrics|system)[\w-]*-rank(\d{5})[\d-]*-\d+\.(?:parquet|json)\Z")
 _TAIL_BYTES = 1 << 20
@@ -22,8 +22,8 @@ def seal_spools(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
     """Seals the spools of this rank whose ring is gone, or was done with before they could be sealed."""
     spools = {key for stream in STREAMS for key in paths.spools_of_all_ranks(stream)}
     mine = {attempt for attempt, rank, _ in spools if rank == paths.rank}
-    noted = {attempt for attempt, rank in paths.ring_notes_of_all_ranks() if rank == paths.rank}
-    return [_seal_spools_of(paths, attempt, dry_run) for attempt in sorted(mine - noted)]
+    ringless = sorted(mine.difference(paths.noted_attempts()))
+    return [_seal_spools_of(paths, attempt, dry_run) for attempt in ringless]
 
 
 def _seal_spools_of(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:

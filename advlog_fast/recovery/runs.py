@@ -1,21 +1,16 @@
-"""What dead processes left behind, brought into the files: their rings, their spools, their summaries.
-
-Every step may be repeated, so a recovery may be killed at any point and run again.
-"""
+"""Which ranks of which runs are recovered, and what of each in turn: rings, spools, what was half made."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from ._dead_rings import recover_ring
-from ._leftovers import half_made, mend_tail, seal_spools, sweep
-from ._locks import FileLock, LockedError
-from ._paths import RunPaths, run_names
-from ._recovered import Recovered
-from .sinks.columns import STREAMS
-
-__all__ = ["Recovered", "recover", "recover_rank"]
+from .._locks import RECOVERING, FileLock, LockedError
+from .._paths import RunPaths, check_run, run_names
+from ..sinks.columns import STREAMS
+from .dead_rings import recover_ring
+from .leftovers import half_made, mend_tail, seal_spools, sweep
+from .recovered import Recovered
 
 
 def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run: bool = False) -> list[Recovered]:
@@ -24,11 +19,13 @@ def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run
     A run that a live process logs is left alone. Safe to run at any time, to be killed, and to be run again.
 
     :param dry_run: only look, change nothing.
-    :raises FileNotFoundError: there is no such directory.
+    :raises FileNotFoundError: there is no such directory, or no run of that name in it.
     """
     folder = Path(os.path.abspath(log_dir))
     if not folder.is_dir():
         raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
+    if name is not None:
+        check_run(folder, name)
     report = []
     for run in [name] if name is not None else run_names(folder):
         for rank in _ranks(RunPaths(folder, run)):
@@ -48,9 +45,9 @@ def _recover_unless_alive(paths: RunPaths, dry_run: bool) -> list[Recovered]:
     if FileLock.held_here(paths.lock):
         return [alive.end("alive", "logged by this process")]
     try:
-        lock = FileLock(paths.lock)
+        lock = FileLock(paths.lock, RECOVERING)
     except LockedError as owner:
-        return [alive.end("alive", f"logged by {owner}")]
+        return [alive.end("alive", f"held by {owner}")]
     try:
         return recover_rank(paths, dry_run=dry_run)
     finally:
@@ -59,16 +56,11 @@ def _recover_unless_alive(paths: RunPaths, dry_run: bool) -> list[Recovered]:
 
 def recover_rank(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
     """Recovers the dead attempts of one rank, whose lock the caller holds."""
-    report = [recover_ring(paths, attempt, dry_run=dry_run) for attempt in _noted(paths)]
+    report = [recover_ring(paths, attempt, dry_run=dry_run) for attempt in paths.noted_attempts()]
     report += seal_spools(paths, dry_run=dry_run)
     if not dry_run:
-        if not _noted(paths):
+        if not paths.noted_attempts():
             sweep(paths)
         for file in (paths.main_log, paths.errors_log, paths.events_jsonl):
             mend_tail(file)
     return report
-
-
-def _noted(paths: RunPaths) -> list[int]:
-    """The attempts of this rank whose rings are noted."""
-    return sorted(attempt for attempt, rank in paths.ring_notes_of_all_ranks() if rank == paths.rank)

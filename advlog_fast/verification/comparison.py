@@ -1,74 +1,25 @@
-"""Whether a run's files hold what its accounts say: gaps, doubles and damage, by (attempt, rank, seq).
-
-A gap is explained by a counter of the attempt's account (promise: accepted = written + dropped + pending, and some of
-what was written expired or vanished), by rotation, or by a ring that is still to be drained; by nothing else.
-"""
+"""What the files hold of one attempt of one rank, compared with what is known of it."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-from ._accounts import LOST, Account, SinkAccount, read_accounts
-from ._contents import Contents
-from ._findings import Finding, Findings, tally
-from ._paths import RunPaths, run_names
-from ._seqs import Key, Seqs, shown
-from .sinks.columns import STREAMS
-
-__all__ = ["Finding", "tally", "verify"]
+from .._accounts import Account, SinkAccount
+from ..sinks.columns import STREAMS
+from .findings import Findings
+from .seqs import Key, Seqs, shown
 
 
-def verify(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Finding]:
-    """What is to be said of the runs in a directory, or of one of them; empty where every record is in its place.
-
-    Reads only, and works beside a live run, whose latest records count as pending.
-
-    :raises FileNotFoundError: there is no such directory.
-    :raises OSError: a file cannot be read for another reason than what is in it.
+class Comparison:
+    """:param met: what the files hold, by sink.
+    :param findings: told what does not agree.
     """
-    folder = Path(os.path.abspath(log_dir))
-    if not folder.is_dir():
-        raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
-    names = [name] if name is not None else run_names(folder)
-    return [finding for run in names for finding in _verify_run(RunPaths(folder, run))]
 
-
-def _verify_run(paths: RunPaths) -> list[Finding]:
-    findings = Findings(paths.name)
-    live = set(paths.ring_notes_of_all_ranks())
-    accounts: dict[Key, Account] = {}
-    try:
-        accounts = read_accounts(paths)
-    except ValueError as error:
-        findings.wrong("unreadable", "accounts", detail=str(error))
-    contents = Contents(paths, live, findings)
-    live.update(paths.ring_notes_of_all_ranks())  # what began meanwhile may be in the files already
-    for path in sorted(paths.spools.glob("*.damaged")):
-        findings.wrong("damaged", path.name, 1, detail="what follows the damage is in no part")
-    for path in sorted(paths.set_aside.glob("*")):
-        findings.wrong("set aside", path.name, 1, detail="it could not be used")
-    known = sorted({*accounts, *live, *contents.keys()})
-    for key in known:
-        account = accounts.get(key)
-        if account is not None and account.status != LOST:
-            later = any(rank == key[1] and attempt > key[0] for attempt, rank in known)
-            _Comparison(key, contents, findings).with_account(account, later)
-        else:
-            _Comparison(key, contents, findings).without_account(key in live)
-    return findings.all
-
-
-class _Comparison:
-    """Of what the files hold of one attempt of one rank with what is known of it."""
-
-    def __init__(self, key: Key, contents: Contents, findings: Findings) -> None:
+    def __init__(self, key: Key, met: dict[str, Seqs], findings: Findings) -> None:
         self._key = key
+        self._met = met
         self._findings = findings
-        self._met = {where: seqs[key] for where, seqs in contents.seqs.items() if key in seqs}
-        for where, met in self._met.items():
-            if met.doubled:
-                self._wrong("doubled", where, met.doubled, f"the first is seq {met.first_doubled}")
+        for where, seqs in met.items():
+            if seqs.doubled:
+                self._wrong("doubled", where, seqs.doubled, f"the first is seq {seqs.first_doubled}")
 
     def _wrong(self, kind: str, where: str, count: int, detail: str) -> None:
         self._findings.wrong(kind, where, count, self._key, detail)
@@ -97,8 +48,9 @@ class _Comparison:
             for where in _sinks_of(stream):
                 met, told = self._met.get(where, Seqs()), account.sinks.get(where)
                 if told is not None:
-                    # A kill between a file's end and its count leaves it uncounted.
-                    rotating = where.endswith("_jsonl") and (later or account.status == "killed")
+                    # A kill between a file's end and its count leaves it uncounted; the last file never expires.
+                    killed = account.status == "killed" and met.present > 0
+                    rotating = where.endswith("_jsonl") and (later or killed)
                     self._compare_sink(where, met, told, rotating)
                 elif met.present:
                     self._wrong("unbalanced", where, met.present, "the account knows no such sink")

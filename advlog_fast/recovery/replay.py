@@ -11,24 +11,23 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from ._accounts import Account, SinkAccount, write_account
-from ._drain import Drain
-from ._failpoints import failpoint
-from ._killed import write_killed_summary
-from ._native import lib
-from ._paths import RunPaths
-from ._recovered import Recovered
-from ._ring import DROPS, Ring
-from ._sealer import Sealer
-from .config import LoggerConfig
-from .sinks.base import Retired, Sink
-from .sinks.columns import STREAMS
-from .sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
-from .sinks.spool import SpoolSink
-from .sinks.text import TextSink
+from .._accounts import Account, SinkAccount, write_account
+from .._drain import Drain
+from .._failpoints import failpoint
+from .._outputs import sinks_of_ring
+from .._paths import RunPaths
+from .._ring import Ring
+from .._sealer import Sealer
+from ..config import LoggerConfig
+from ..sinks.spool import SpoolSink
+from .killed_summary import write_killed_summary
+from .recovered import Recovered
 
 PATIENCE_S = 600.0
 """How long a recovery waits for the disk."""
+
+FAULT_PATIENCE_S = 10.0
+"""How long a file may fail until the recovery is left for another time; nothing is dropped meanwhile: nobody waits."""
 
 
 def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovered) -> bool:
@@ -39,9 +38,16 @@ def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovere
     """
     config = _config(options)
     sealer = Sealer(paths, config.metrics, on_fault=found.add)
-    sinks = _sinks_of(ring, paths, found.attempt, config, sealer)
+    sinks = sinks_of_ring(ring, config, paths, found.attempt, sealer)
     troubles: list[str] = []
-    drain = Drain(ring, sinks, on_tick=lambda: None, on_fault=troubles.append, on_nonfinite=lambda: None)
+    drain = Drain(
+        ring,
+        sinks,
+        on_tick=lambda: None,
+        on_fault=troubles.append,
+        on_nonfinite=lambda: None,
+        patience_s=FAULT_PATIENCE_S,
+    )
     before = [drain.cursor(index).next_seq for index in range(len(sinks))]
     try:
         _submit_closed(drain, paths, found.attempt, sealer)
@@ -68,7 +74,7 @@ def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovere
 
 
 def _drained(drain: Drain, sealer: Sealer, found: Recovered) -> bool:
-    """:raises OSError: a file could not be opened, cut or put into place."""
+    """:raises OSError: a file could not be opened, cut, put into place or written."""
     found.cut_bytes = drain.resume_files()
     failpoint("recover_resumed")
     done = drain.finish(time.monotonic() + PATIENCE_S)
@@ -85,38 +91,12 @@ def _account_for(drain: Drain, paths: RunPaths, found: Recovered) -> None:
     for index, sink in enumerate(drain.sinks):
         c = drain.cursor(index)
         sinks[sink.name] = SinkAccount(c.next_seq - 1, c.written, c.dropped, sink.expired, sink.vanished)
-    dropped = {name: lib.advlog_ring_dropped(drain.ring.handle, reason) for name, reason in DROPS.items()}
-    account = Account("killed", sinks, dropped, found.lost_in_flight)
+    account = Account("killed", sinks, drain.ring.dropped(), found.lost_in_flight)
     if not paths.account(found.attempt).exists():  # else all was accounted for, and the end came just after that
         write_account(paths, found.attempt, account)
     failpoint("recover_accounted")
     write_killed_summary(paths, found.attempt, account)
     failpoint("recover_summarized")
-
-
-def _sinks_of(ring: Ring, paths: RunPaths, attempt: int, config: LoggerConfig, sealer: Sealer) -> list[Sink]:
-    """The sinks that the ring's header tells of, in its order."""
-    sizes = (paths.temporary, attempt, config.max_log_size, config.max_log_files, _keep)
-    sinks: list[Sink] = []
-    for index in range(lib.ADVLOG_MAX_SINKS):
-        kind, stream = lib.advlog_ring_sink_kind(ring.handle, index), lib.advlog_ring_sink_stream(ring.handle, index)
-        if kind == 0:
-            break
-        if kind == lib.ADVLOG_SINK_TEXT:
-            every = config.training_log_every
-            sinks.append(TextSink(paths.training_log, *sizes, level=config.log_level, every=every))
-        elif kind == lib.ADVLOG_SINK_SPOOL:
-            sinks.append(SpoolSink(STREAMS[stream], paths, attempt, config.part_rows, sealer.submit))
-        elif stream == lib.ADVLOG_STREAM_SYSTEM:
-            sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes))
-        else:
-            sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes))
-    return sinks
-
-
-def _keep(_retired: Retired | None) -> bool:
-    """No file expires by a recovery: the next start trims."""
-    return False
 
 
 def _submit_closed(drain: Drain, paths: RunPaths, attempt: int, sealer: Sealer) -> None:

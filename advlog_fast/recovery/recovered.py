@@ -14,9 +14,9 @@ class Recovered:
     attempt: int
     rank: int
     outcome: str = "recovered"
-    """"recovered"; "alive": its process lives, nothing was touched; "lost": its ring is gone, or on another machine;
-    "set aside": its ring cannot be used and was moved to where `detail` says; "incomplete": the disk failed, to be run
-    again."""
+    """One of "recovered"; "alive": its process lives, nothing was touched; "lost": its ring is gone, or on another
+    machine; "set aside": its ring cannot be used and was moved to where `detail` says; "incomplete": the disk failed,
+    to be run again."""
     detail: str = ""
     records: dict[str, int] = field(default_factory=dict)
     """Records replayed from the ring, by sink."""

@@ -10,19 +10,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ._accounts import LOST, Account, read_account, write_account
-from ._failpoints import failpoint
-from ._killed import write_killed_summary
-from ._locks import FileLock, LockedError
-from ._native import ffi, lib
-from ._paths import RunPaths
-from ._processes import process_start
-from ._recovered import Recovered
-from ._replay import replay
-from ._ring import Ring, hidden_name, set_aside
-from ._ring_note import RingNote
-from ._workers import drop_workers, settle_workers
-from .exceptions import AdvlogError
+from .._accounts import LOST, Account, read_account, write_account
+from .._failpoints import failpoint
+from .._locks import FileLock, LockedError
+from .._native import ffi, lib
+from .._paths import RunPaths
+from .._processes import process_start
+from .._ring import Ring, hidden_name, lock_file, set_aside
+from .._ring_note import RingNote
+from .._workers import drop_workers, settle_workers
+from ..exceptions import AdvlogError
+from .killed_summary import write_killed_summary
+from .recovered import Recovered
+from .replay import replay
 
 _GONE = "up to the drain's lag is lost"
 
@@ -43,6 +43,8 @@ class _RingRecovery:
         try:
             note = RingNote.read(self.note_file)
             path = Path(note.path) if note.path else None
+            if path is not None and (original := self._original(note)) is not None:
+                return self.found.end("incomplete", f"this is a copy: its ring is for the files of {original}")
             lock = _lock_of(path)
         except ValueError:
             self._set_aside(self.note_file, "it is damaged")
@@ -56,14 +58,27 @@ class _RingRecovery:
             return self.found
         try:
             self._with_ring(note, path, lock)
+        except OSError as error:  # such as too many open files: of the ring itself it says nothing
+            self.found.end("incomplete", f"{error.filename or path}: {error.strerror or error}")
         finally:
             lock.release()
         return self.found
 
+    def _original(self, note: RingNote) -> Path | None:
+        """The directory that this one is a copy of, if the run's note of the same ring still lies there."""
+        log_dir = Path(str(note.options.get("log_dir", "")))
+        file = log_dir / self.note_file.relative_to(self.paths.log_dir)
+        try:
+            if not log_dir.is_absolute() or file.samefile(self.note_file) or RingNote.read(file).path != note.path:
+                return None
+        except (OSError, ValueError):
+            return None
+        return log_dir
+
     def _with_ring(self, note: RingNote, path: Path, lock: FileLock) -> None:
         try:
             ring = Ring.of_the_dead(path, self.note_file, lock)
-        except (AdvlogError, OSError) as error:
+        except AdvlogError as error:
             self._set_aside(path, str(error), lock)
             return
         maker = lib.advlog_ring_identity(ring.handle)
@@ -110,15 +125,13 @@ class _RingRecovery:
 
     def _without_ring(self, note: RingNote, path: Path | None) -> None:
         """The ring is not where its note says: why that may be. The rest of it goes, unless it may still be there."""
-        left = [self.note_file]
-        if path is not None:
-            left = [path.with_name(hidden_name(path.name)), path.with_name(path.name + ".lock"), self.note_file]
+        unborn = path.with_name(hidden_name(path.name)) if path is not None else None
         if path is not None and note.is_of_another_host:
             self.found.end("lost", f"its ring lies on {note.host}, where alone it can be recovered")
             return
         if self._had_ended():
             self.found.add("it had ended")  # drained to its end and accounted for; only the note had not gone yet
-        elif left[0] != self.note_file and left[0].exists():
+        elif unborn is not None and unborn.exists():
             self.found.add("it died while it started, before it could log anything")
         elif path is None:
             self.found.end("lost", f"its ring lay in memory that died with the process: {_GONE}")
@@ -132,8 +145,9 @@ class _RingRecovery:
             if self.found.outcome == "lost":
                 drop_workers(path, self.paths.set_aside)
                 self._close_account()
-            for file in left:
-                file.unlink(missing_ok=True)
+            for file in (unborn, path and lock_file(path), self.note_file):
+                if file is not None:
+                    file.unlink(missing_ok=True)
         except OSError as error:
             self.found.add(f"to be said again ({error.filename}: {error.strerror})")
 
@@ -161,7 +175,6 @@ def _lock_of(ring: Path | None) -> FileLock | None:
     """
     if ring is None or not ring.exists():
         return None
-    file = ring.with_name(ring.name + ".lock")
-    if FileLock.held_here(file):
+    if FileLock.held_here(lock_file(ring)):
         raise LockedError("this process")
-    return FileLock(file)
+    return FileLock(lock_file(ring))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ._seqs import Key
+from .seqs import Key
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ._findings import Findings
-from ._generations import generations
-from ._paths import PartKey, RunPaths
-from ._seqs import Key, SeqRuns, Seqs
-from .sinks.columns import STREAMS, SpoolInfo, scan_spool
+from .._generations import generations
+from .._paths import PartKey, RunPaths
+from ..sinks.columns import STREAMS, SpoolInfo, scan_spool
+from .findings import Findings
+from .seqs import Key, SeqRuns, Seqs
 
 _RANK = re.compile(r"\.rank(\d{5})\.")
 _TEXT_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) .*\n\Z")
@@ -28,24 +28,27 @@ class Contents:
 
     :param live: attempts whose last records are in a ring, so that their files may end torn.
     :param findings: told what cannot be read.
-    :ivar seqs: what was read, by sink.
     """
 
     def __init__(self, paths: RunPaths, live: set[Key], findings: Findings) -> None:
         self._paths = paths
         self._live = live
         self._findings = findings
-        self.seqs: dict[str, SinkSeqs] = {}
+        self._seqs: dict[str, SinkSeqs] = {}
         for stream in STREAMS:
-            self.seqs[f"{stream}_jsonl"] = self._read_jsonl(stream)
-            self.seqs[f"{stream}_parquet"] = self._read_parquet(stream)
+            self._seqs[f"{stream}_jsonl"] = self._read_jsonl(stream)
+            self._seqs[f"{stream}_parquet"] = self._read_parquet(stream)
         # Lines without a seq: only whether each is whole.
         self._read_series("training", ".log", _check_text)
         self._read_series("events", ".jsonl", _json)
 
     def keys(self) -> set[Key]:
         """Every attempt and rank that left a record."""
-        return {key for seqs in self.seqs.values() for key in seqs}
+        return {key for seqs in self._seqs.values() for key in seqs}
+
+    def of(self, key: Key) -> dict[str, Seqs]:
+        """What one attempt of one rank left, by sink; without those where it left nothing."""
+        return {sink: seqs[key] for sink, seqs in self._seqs.items() if key in seqs}
 
     def _read_jsonl(self, stream: str) -> SinkSeqs:
         seqs: SinkSeqs = defaultdict(Seqs)
@@ -158,9 +161,12 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
+
+
 def _json(line: bytes) -> dict[str, Any]:
     """:raises ValueError: the line is no strict JSON object."""
-    row = json.loads(line.decode(), parse_constant=_refuse)
+    row = _STRICT.decode(line.decode())
     if not isinstance(row, dict):
         raise ValueError("expected a JSON object")  # noqa: TRY004 - what is wrong is the line
     return row

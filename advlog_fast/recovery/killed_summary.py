@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timezone
 from typing import Any
 
-from ._accounts import Account
-from ._generations import generations
-from ._paths import RunPaths
-from .control.summaries import write_summary
-from .control.text import time_text
+from .._accounts import Account
+from .._generations import generations
+from .._paths import RunPaths
+from ..control.summaries import duration_text, write_summary
+from ..control.text import time_text
 
 
 def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None, detail: str = "") -> None:
@@ -18,16 +19,14 @@ def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None,
 
     :param account: what the recovery counted; None where the ring was lost and nothing could be counted.
     """
-    try:
-        summary: dict[str, Any] = json.loads(paths.summary.read_text())
-    except (OSError, ValueError):
-        summary = {}
+    summary = _last_summary(paths)
     if summary.get("attempt", attempt) != attempt:
         return
     ended = summary.get("status") in ("completed", "failed", "interrupted")
     status = summary["status"] if ended else "killed"
     summary |= {"experiment": paths.name, "attempt": attempt, "rank": paths.rank, "status": status}
-    summary["total_errors"] = max(_errors(paths, attempt), summary.get("total_errors") or 0)
+    errors = summary.get("total_errors")
+    summary["total_errors"] = max(_errors(paths, attempt), errors if isinstance(errors, int) else 0)
     if account is not None:
         metrics = [sink.accepted for name, sink in account.sinks.items() if name.startswith("metrics_")]
         summary["total_metrics"] = max(metrics, default=summary.get("total_metrics"))
@@ -36,9 +35,33 @@ def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None,
     if detail:
         summary["recovery"] = detail
     summary |= _from_parts(paths, attempt)
+    summary |= _duration(summary.get("started_at"), summary.get("ended_at"))
     for name in ("loss_stats", "accuracy_stats"):
         summary.setdefault(name, dict.fromkeys(("min", "max", "mean", "std")))
     write_summary(paths.summary, summary, paths.temporary)
+
+
+def _duration(started_at: object, ended_at: object) -> dict[str, Any]:
+    """From the start to the last record; empty where one of them is not known."""
+    try:
+        seconds = (_moment(ended_at) - _moment(started_at)).total_seconds()
+    except (TypeError, ValueError):
+        return {}
+    return {"duration_s": seconds, "training_duration": duration_text(int(seconds))}
+
+
+def _moment(text: object) -> datetime:
+    """:raises TypeError, ValueError: it is no time of ours."""
+    return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+
+
+def _last_summary(paths: RunPaths) -> dict[str, Any]:
+    """What the file says; nothing where it is missing, or no JSON object."""
+    try:
+        found = json.loads(paths.summary.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _errors(paths: RunPaths, attempt: int) -> int:

@@ -1,0 +1,56 @@
+"""The verification of runs: of each, what is known of its attempts, beside what its files hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .._accounts import LOST, Account, read_accounts
+from .._paths import RunPaths, check_run, run_names
+from .comparison import Comparison
+from .contents import Contents
+from .findings import Finding, Findings
+from .seqs import Key
+
+
+def verify(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Finding]:
+    """What is to be said of the runs in a directory, or of one of them; empty where every record is in its place.
+
+    Reads only, and works beside a live run, whose latest records count as pending.
+
+    :raises FileNotFoundError: there is no such directory, or no run of that name in it.
+    :raises OSError: a file cannot be read for another reason than what is in it.
+    """
+    folder = Path(os.path.abspath(log_dir))
+    if not folder.is_dir():
+        raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
+    if name is not None:
+        check_run(folder, name)
+    names = [name] if name is not None else run_names(folder)
+    return [finding for run in names for finding in _verify_run(RunPaths(folder, run))]
+
+
+def _verify_run(paths: RunPaths) -> list[Finding]:
+    findings = Findings(paths.name)
+    live = set(paths.ring_notes_of_all_ranks())
+    accounts: dict[Key, Account] = {}
+    try:
+        accounts = read_accounts(paths)
+    except ValueError as error:
+        findings.wrong("unreadable", "accounts", detail=str(error))
+    contents = Contents(paths, live, findings)
+    live.update(paths.ring_notes_of_all_ranks())  # what began meanwhile may be in the files already
+    for path in sorted(paths.spools.glob("*.damaged")):
+        findings.wrong("damaged", path.name, 1, detail="what follows the damage is in no part")
+    for path in sorted(paths.set_aside.glob("*")):
+        findings.wrong("set aside", path.name, 1, detail="it could not be used")
+    known = sorted({*accounts, *live, *contents.keys()})
+    for key in known:
+        comparison = Comparison(key, contents.of(key), findings)
+        account = accounts.get(key)
+        if account is not None and account.status != LOST:
+            later = any(rank == key[1] and attempt > key[0] for attempt, rank in known)
+            comparison.with_account(account, later)
+        else:
+            comparison.without_account(key in live)
+    return findings.all

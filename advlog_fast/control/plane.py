@@ -35,7 +35,7 @@ from .provenance import gather
 from .readable import readable
 from .recorded_errors import RecordedErrors
 from .summaries import RunState, build_summary, first_nonfinite, overhead, write_summary
-from .text import clipped, escape, fields_text, rounded, time_text
+from .text import clipped, escape, fields_text, rounded, time_text, with_nulls
 
 FINAL_STATUSES = ("completed", "failed", "interrupted", "killed")
 
@@ -124,9 +124,10 @@ class ControlPlane:
             self._ended_ns = None
             self._status = "running"
         self._event("training_start", {"config": given, "provenance": provenance})
-        self._tell(logging.INFO, "training_start", {"attempt": self._run.attempt, **given}, ring_fields={})
+        self._tell(logging.INFO, "training_start", {"attempt": self._run.attempt, **with_nulls(given)}, ring_fields={})
         for name, value in provenance.items():
-            self._main.say(logging.INFO, f"system {fields_text({name: value})}")
+            if value is not None:
+                self._main.say(logging.INFO, f"system {fields_text({name: value})}")
         self._say(f"{self._run.name}: attempt {self._run.attempt}, logs in {self._config.log_dir}")
         self.write_summary(_SOON_S)
 
@@ -203,7 +204,7 @@ class ControlPlane:
         with Deadline(self._lock):
             self._hyperparameters.update(given)
         self._event("hyperparameters", {"hyperparameters": given})
-        self._main.say(logging.INFO, f"hyperparameters {fields_text(given)}")
+        self._main.say(logging.INFO, f"hyperparameters {fields_text(with_nulls(given))}")
 
     def log_model_info(self, model: Any) -> None:
         """Notes what the model is made of: parameters, bytes, dtypes, devices, layers."""

@@ -48,6 +48,11 @@ def fields_text(fields: Mapping[str, object]) -> str:
     return " ".join(f"{_token(name)}={value_text(value)}" for name, value in given)
 
 
+def with_nulls(settings: Mapping[str, object]) -> dict[str, object]:
+    """For :func:`fields_text`, so that None is not left out: of a setting it says something."""
+    return {name: "null" if value is None else value for name, value in settings.items()}
+
+
 def value_text(given: object) -> str:
     """A value as it stands after its `=`."""
     value = readable(given)

@@ -15,6 +15,7 @@ from advlog_fast.control.text import (
     quoted,
     rounded,
     time_text,
+    with_nulls,
 )
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=200)
@@ -66,6 +67,10 @@ def test_fields_are_shortest_numbers_bare_tokens_and_quoted_texts():
         "why": "too big",
     }
     assert fields_text(fields) == 'epoch=1 accuracy=0.9123 best=true run=a/b-1.ckpt why="too big"'
+
+
+def test_a_setting_that_is_none_is_told():
+    assert fields_text(with_nulls({"momentum": None, "lr": 0.1})) == "momentum=null lr=0.1"
 
 
 @pytest.mark.parametrize(

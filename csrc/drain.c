@@ -9,8 +9,6 @@
 #include <unistd.h>
 #endif
 
-/* Slots looked at in one pass: 512 KiB, so that the second sink finds them in cache. */
-#define PASS_SLOTS 4096
 #define SLEEP_MIN_NS INT64_C(1000000)
 #define SLEEP_MAX_NS INT64_C(20000000)
 
@@ -30,7 +28,7 @@ advlog_drain *advlog_drain_new(advlog_ring *ring) {
     if (!d) return NULL;
     d->ring = ring;
     d->frontier = load_acquire(&ring->header->read_pos); /* G, partner F of a drain before this one */
-    d->second.second = INT64_MIN;
+    d->line.second = INT64_MIN;
     d->sleep_ns = SLEEP_MIN_NS;
     d->labels = labels_new();
     store_relaxed(&d->counted, d->frontier); /* relaxed: no other thread has d yet */
@@ -47,7 +45,20 @@ void advlog_drain_free(advlog_drain *d) {
     workers_free(d);
     totals_free(&d->totals);
     if (d->labels) labels_free(d->labels);
+    free(d->digits);
     free(d);
+}
+
+/* Whether a record of metrics goes into a text line and a JSON line. */
+static bool writes_lines_twice(const advlog_drain *d) {
+    bool text = false, jsonl = false;
+    for (int i = 0; i < d->count; i++) {
+        const advlog_sink_options *o = &d->sink[i].options;
+        if (o->stream != ADVLOG_STREAM_METRICS) continue;
+        text |= o->kind == ADVLOG_SINK_TEXT;
+        jsonl |= o->kind == ADVLOG_SINK_JSONL;
+    }
+    return text && jsonl;
 }
 
 int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
@@ -65,7 +76,9 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
     d->ring->header->cursor[d->count].kind = options->kind;
     d->ring->header->cursor[d->count].stream = options->stream;
     d->published[d->count] = s->info;
-    return d->count++;
+    d->count++;
+    if (!d->digits && writes_lines_twice(d)) d->digits = calloc(PASS_SLOTS, sizeof *d->digits); /* or it does without */
+    return d->count - 1;
 }
 
 /* ---- files and faults, told by the caller of advlog_drain_run ---- */

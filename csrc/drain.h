@@ -12,6 +12,9 @@
 #include "format.h"
 #include "totals.h"
 
+/* Slots looked at in one pass: 256 KiB, so that the second sink finds them in cache, and as much of digits. */
+#define PASS_SLOTS 2048
+
 /* What threads may wish of a sink: bits, since none takes back what another wished. */
 enum { ROTATE = 1, ROTATE_EVEN_EMPTY = 2 };
 
@@ -50,7 +53,8 @@ struct advlog_drain {
     advlog_ring *ring;
     int count;
     uint64_t frontier; /* every record below it is counted in the totals */
-    advlog_second second;
+    advlog_line_cache line;
+    advlog_digits *digits; /* of the latest PASS_SLOTS records, at position % PASS_SLOTS; NULL unless two sinks need them */
     advlog_labels *labels;
     running_totals totals;
     int reasons; /* to come back with: bits of advlog_drain_reason */

@@ -22,7 +22,7 @@ static const char DIGIT_PAIRS[201] =
 
 static inline void put_pair(char *p, unsigned value) { memcpy(p, &DIGIT_PAIRS[2 * value], 2); }
 
-static void fill_second(advlog_second *cache, int64_t second) {
+static void fill_second(advlog_line_cache *cache, int64_t second) {
     int64_t day = second / S_PER_DAY - (second % S_PER_DAY < 0);
     unsigned in_day = (unsigned)(second - day * S_PER_DAY);
     unsigned days = (unsigned)(day + DAYS_1600_TO_1970);
@@ -68,7 +68,7 @@ static void fill_second(advlog_second *cache, int64_t second) {
     cache->second = second;
 }
 
-size_t format_time(char *out, int64_t time_ns, advlog_second *cache) {
+size_t format_time(char *out, int64_t time_ns, advlog_line_cache *cache) {
     int64_t second = time_ns / NS_PER_S - (time_ns % NS_PER_S < 0);
     /* A cache that was never filled is zeroed, and second 0 is a real one. */
     if (ADVLOG_UNLIKELY(second != cache->second || cache->text[19] != '.')) fill_second(cache, second);
@@ -204,7 +204,7 @@ int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_
     /* The bound is generous; what counts is whether the line itself fits. */
     line = malloc(format_bound(&view, labels));
     if (line == NULL) goto done;
-    advlog_second cache = {0};
+    advlog_line_cache cache = {0};
     const advlog_identity *identity = &ring->header->identity;
     size_t bytes = sink_kind == ADVLOG_SINK_TEXT    ? format_text(line, &view, labels, &cache)
                    : sink_kind == ADVLOG_SINK_JSONL ? format_jsonl(line, &view, labels, &cache, identity->attempt, identity->rank, seq)

@@ -74,7 +74,7 @@ static ADVLOG_COLD char *put_nulls(char *p, const advlog_view *view, const advlo
     return PUT(p, "}");
 }
 
-size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *labels, advlog_second *cache,
+size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache,
                     int32_t attempt, int32_t rank, int64_t seq) {
     const advlog_slot *header = view_slot(view, 0);
     if (ADVLOG_UNLIKELY(!kind_has_values(header->kind))) return 0;
@@ -96,7 +96,9 @@ size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *lab
         if (!(present >> i & 1)) continue;
         unsigned reason = null_reason(header->core[i], header->deferred >> i & 1);
         nulls |= reason;
-        p = put_value(put_core_label(p, &CORE[i]), header->core[i], reason);
+        p = put_core_label(p, &CORE[i]);
+        if (ADVLOG_UNLIKELY(reason)) p = PUT(p, "null");
+        else p = put_core(p, header->core[i], cache->digits, i);
     }
     for (unsigned part = 0; part < header->part; part++) {
         record_extras extras = record_extras_of(view, part);

@@ -58,7 +58,7 @@ static char *put_extras(char *p, const advlog_view *view, const advlog_labels *l
     return p;
 }
 
-static char *put_record(char *p, const advlog_view *view, const advlog_labels *labels) {
+static char *put_record(char *p, const advlog_view *view, const advlog_labels *labels, advlog_digits *digits) {
     const advlog_slot *header = view_slot(view, 0);
     uint32_t present = header->present;
     p = PUT(p, " INFO");
@@ -74,19 +74,20 @@ static char *put_record(char *p, const advlog_view *view, const advlog_labels *l
     for (unsigned i = 0; i < ADVLOG_CORE_METRICS; i++) {
         if (!(present >> i & 1)) continue;
         p = put_core_label(p, &CORE[i]);
-        p = put_value(p, header->core[i], header->deferred >> i & 1);
+        if (ADVLOG_UNLIKELY(header->deferred >> i & 1)) p = PUT(p, "?");
+        else p = put_core(p, header->core[i], digits, i);
     }
     return put_extras(p, view, labels);
 }
 
-size_t format_text(char *out, const advlog_view *view, const advlog_labels *labels, advlog_second *cache) {
+size_t format_text(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache) {
     const advlog_slot *header = view_slot(view, 0);
     char *p = out + format_time(out, header->time_ns, cache);
     if (header->kind == ADVLOG_KIND_EVENT) {
         p = put_text(put_level(p, header->level), view);
         if (header->worker != 0) p = put_int(PUT(p, " worker="), header->worker);
     } else {
-        p = put_record(p, view, labels);
+        p = put_record(p, view, labels, cache->digits);
     }
     *p++ = '\n';
     return (size_t)(p - out);

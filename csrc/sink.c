@@ -200,6 +200,17 @@ static bool filtered_out(drain_sink *s, const advlog_slot *h) {
     return batch_level < s->options.level || s->lines++ % s->options.every != 0;
 }
 
+/* Where the digits of the record at this position are, or are to be. */
+static advlog_digits *digits_of(const advlog_drain *d, uint64_t position) {
+    if (!d->digits) return NULL;
+    advlog_digits *digits = &d->digits[position % PASS_SLOTS];
+    if (digits->position != position) {
+        digits->position = position;
+        memset(digits->length, 0, sizeof digits->length);
+    }
+    return digits;
+}
+
 static enum put put_record(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
     const advlog_slot *header = view_slot(view, 0);
     if (s->options.kind == ADVLOG_SINK_SPOOL) return put_spool_record(d, s, view, header, bytes) ? TAKEN : NO_ROOM;
@@ -207,9 +218,10 @@ static enum put put_record(advlog_drain *d, drain_sink *s, const advlog_view *vi
     if (!make_room(s, format_bound(view, d->labels))) return NO_ROOM;
     const advlog_identity *identity = &d->ring->header->identity;
     char *out = s->buffer + s->used;
+    d->line.digits = digits_of(d, s->next.position);
     *bytes = s->options.kind == ADVLOG_SINK_TEXT
-                 ? format_text(out, view, d->labels, &d->second)
-                 : format_jsonl(out, view, d->labels, &d->second, identity->attempt, identity->rank, s->next.next_seq);
+                 ? format_text(out, view, d->labels, &d->line)
+                 : format_jsonl(out, view, d->labels, &d->line, identity->attempt, identity->rank, s->next.next_seq);
     return TAKEN;
 }
 

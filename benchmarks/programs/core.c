@@ -14,7 +14,7 @@ static double values[VALUES];
 static char line[16384];
 static advlog_ring *ring;
 static advlog_labels *labels;
-static advlog_second second;
+static advlog_line_cache cache;
 
 static double chance(void) {
     static uint64_t state = 88172645463325252;
@@ -71,11 +71,11 @@ static uint64_t number_int(uint64_t i) { return advlog_number_int(line, (int64_t
 static advlog_view view_of(uint64_t i) { return (advlog_view){ring->slots, ring->mask, i % 1024}; }
 static uint64_t text(uint64_t i) {
     advlog_view view = view_of(i);
-    return format_text(line, &view, labels, &second);
+    return format_text(line, &view, labels, &cache);
 }
 static uint64_t jsonl(uint64_t i) {
     advlog_view view = view_of(i);
-    return format_jsonl(line, &view, labels, &second, 1, 0, (int64_t)i);
+    return format_jsonl(line, &view, labels, &cache, 1, 0, (int64_t)i);
 }
 
 static const struct {

@@ -13,7 +13,7 @@ static void check_lines(const advlog_ring *ring, const advlog_view *view) {
     size_t bound = format_bound(view, labels);
     char *out = malloc(bound); /* exactly, so that ASan sees a write past it */
     CHECK(out != NULL);
-    advlog_second cache = {0};
+    advlog_line_cache cache = {0};
     size_t length = format_text(out, view, labels, &cache);
     CHECK(length <= bound);
     check_text_line(out, length);

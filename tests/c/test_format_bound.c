@@ -9,7 +9,7 @@ static test_ring ring;
 static advlog_labels *labels;
 
 static void format_within_bound(const advlog_view *view) {
-    advlog_second cache = {0};
+    advlog_line_cache cache = {0};
     size_t bound = format_bound(view, labels);
     char *out = malloc(bound);
     CHECK(out != NULL);

@@ -7,7 +7,7 @@
 
 static test_ring ring;
 static advlog_labels *labels;
-static advlog_second cache;
+static advlog_line_cache cache;
 
 static void check_line(const char *expected, const advlog_view *view) {
     size_t bound = format_bound(view, labels);

@@ -2,7 +2,7 @@
 #include "build_slots.h"
 #include "format.h"
 
-static void check_time(int64_t time_ns, advlog_second *cache) {
+static void check_time(int64_t time_ns, advlog_line_cache *cache) {
     int64_t second = time_ns / 1000000000;
     if (time_ns % 1000000000 < 0) second--;
     /* second * 1e9 does not fit for the very first second. */
@@ -18,7 +18,7 @@ static void check_time(int64_t time_ns, advlog_second *cache) {
 }
 
 int main(void) {
-    advlog_second cache = {0};
+    advlog_line_cache cache = {0};
     check_time(0, &cache); /* a cache never filled, at the second that zero bytes name */
     check_time(INT64_MIN, &cache);
     check_time(INT64_MAX, &cache);

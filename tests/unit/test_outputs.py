@@ -16,6 +16,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
+from advlog_fast._generations import generations
 
 SPECIAL = (math.nan, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.7976931348623157e308, 0.1, 1e22, 2.0**53)
 METRICS = ("loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time", "other")
@@ -65,6 +66,15 @@ def test_jsonl_and_parquet_give_the_same_rows_equal_to_the_bit_to_what_was_logge
         assert from_parts[column].tolist() == [row[column] for row in from_lines], column
     assert from_parts["timestamp"].tolist() == [pd.Timestamp(row["timestamp"]) for row in from_lines]
     assert len(list((log_dir / "bits_metrics.parquet").rglob("*.parquet"))) == 3
+
+
+def test_the_text_log_has_the_same_numbers(logged: tuple[Path, list[float]]):
+    """Both kinds of line are made from one formatting of a record's numbers."""
+    log_dir, values = logged
+    path = log_dir / "bits_training.log"
+    lines = [line for file in (*generations(path), path) for line in file.read_text().splitlines() if " batch=" in line]
+    found = [dict(field.split("=") for field in line.split()[2:]) for line in lines]
+    assert [bits(float(fields[name])) for fields in found for name in METRICS] == [bits(value) for value in values]
 
 
 def test_every_line_passes_a_strict_parser(logged: tuple[Path, list[float]]):

@@ -72,7 +72,9 @@ def test_the_text_log_has_the_same_numbers(logged: tuple[Path, list[float]]):
     """Both kinds of line are made from one formatting of a record's numbers."""
     log_dir, values = logged
     path = log_dir / "bits_training.log"
-    lines = [line for file in (*generations(path), path) for line in file.read_text().splitlines() if " batch=" in line]
+    lines = [
+        line for file in (*generations(path), path) for line in file.read_text().splitlines() if "INFO epoch=" in line
+    ]
     found = [dict(field.split("=") for field in line.split()[2:]) for line in lines]
     assert [bits(float(fields[name])) for fields in found for name in METRICS] == [bits(value) for value in values]
 

@@ -62,12 +62,14 @@ def rows(tmp_path: Path) -> list[dict[str, object]]:
 
 def check_once(tmp_path: Path, wanted: dict[int, int]) -> dict[int, int]:
     """Each epoch has its batches once, in JSON lines and in Parquet, all from one process; the worker of each."""
-    found: Counter[tuple[object, object]] = Counter((row["epoch"], row["batch"]) for row in rows(tmp_path))
+    lines = rows(tmp_path)
+    found: Counter[tuple[object, object]] = Counter((row["epoch"], row["batch"]) for row in lines)
     assert found == Counter((epoch, batch) for epoch, n in wanted.items() for batch in range(1, n + 1))
-    workers = {epoch: {row.get("worker", 0) for row in rows(tmp_path) if row["epoch"] == epoch} for epoch in wanted}
-    assert all(len(numbers) == 1 for numbers in workers.values()), workers
-    for row in rows(tmp_path):
+    workers: dict[object, set[object]] = {epoch: set() for epoch in wanted}
+    for row in lines:
+        workers[row["epoch"]].add(row.get("worker", 0))
         assert row.get("mine", row["epoch"]) == row["epoch"]
+    assert all(len(numbers) == 1 for numbers in workers.values()), workers
     table = pq.read_table(tmp_path / "logs" / "run_metrics.parquet", columns=["epoch", "batch", "worker", "seq"])
     parts = table.to_pylist()
     assert Counter((row["epoch"], row["batch"]) for row in parts) == found

@@ -9,19 +9,25 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+from ._accounts import LOST, read_account
 from ._failpoints import failpoint
 from ._locks import RECOVERING, FileLock, LockedError
 from ._paths import RunPaths
+from ._processes import machine_id, process_start, started_s
 from .exceptions import RunBusyError
 from .ranks import RankIdentity, RunIdentity
 
 _RECOVERY_S = 60.0
 _PAUSE_S = 0.05
+_CUT_SHORT = ("killed", LOST)
+_ORIGIN = re.compile(r"(\d+)-origin\.json\Z")
+_RANK_CLAIM = re.compile(r"(\d+)-rank(\d{5,})\.claim\Z")
 
 
 def lock_rank(paths: RunPaths) -> FileLock:
@@ -71,6 +77,7 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
         world_size=ranks.world_size,
         host=ranks.host,
         pid=ranks.pid,
+        local_rank=ranks.local_rank,
     )
 
 
@@ -82,9 +89,32 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
     for folder in (paths.attempts, paths.temporary):
         folder.mkdir(parents=True, exist_ok=True)
     _claim(paths, paths.private / "run.json", {"run_id": run.run_id, "created_ns": time.time_ns()})
-    mine = {"launch": None, "host": run.host, "pid": run.pid, "claimed_ns": time.time_ns()}
-    _claim(paths, paths.attempts / f"{run.attempt}.json", mine)
+    mine = _described(run)
+    _claim(paths, paths.attempts / f"{run.attempt}.json", {"launch": None, **mine})
     _claim(paths, paths.attempts / f"{run.attempt}-rank{run.rank:05d}.claim", mine)
+
+
+def read_claims(paths: RunPaths) -> dict[tuple[int, int], dict[str, Any]]:
+    """What each process of the run said of itself when it claimed its place, by attempt and rank: `host`, `pid`,
+    `process_start`, `machine` (where the pid means one process), `world_size`, `local_rank`, `claimed_ns`. Empty for a
+    claim that is damaged."""
+    found = {path: _RANK_CLAIM.match(path.name) for path in paths.attempts.glob("*.claim")}
+    return {(int(match[1]), int(match[2])): _read(path) or {} for path, match in found.items() if match}
+
+
+def claim_origin(paths: RunPaths, attempt: int, origin: dict[str, Any]) -> bool:
+    """Notes from where the attempt goes on; False where another of its ranks has noted another place.
+
+    :raises OSError: it could not be written.
+    """
+    return _claim(paths, paths.attempts / f"{attempt}-origin.json", origin) == origin
+
+
+def read_origins(paths: RunPaths) -> dict[int, dict[str, Any]]:
+    """From where each attempt of the run goes on that does: the state that it was resumed from."""
+    found = {path: _ORIGIN.match(path.name) for path in paths.attempts.glob("*-origin.json")}
+    origins = {int(match[1]): _read(path) for path, match in found.items() if match}
+    return {attempt: origin for attempt, origin in origins.items() if origin}
 
 
 def _attempts(paths: RunPaths) -> list[int]:
@@ -98,14 +128,33 @@ def _joins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
     """Whether the attempt is this process's own launch, and its rank is not taken in it."""
     if ranks.launch_key is None:
         return False
-    claimed = _read(paths.attempts / f"{attempt}.json")
+    begun = _read(paths.attempts / f"{attempt}.json")
     # A damaged claim may be any launch's: it counts as another's.
-    return claimed is not None and claimed.get("launch") == ranks.launch_key and _takes_rank(paths, attempt, ranks)
+    if begun is None or begun.get("launch") != ranks.launch_key or _is_over(paths, attempt, begun, ranks):
+        return False
+    return _takes_rank(paths, attempt, ranks)
+
+
+def _is_over(paths: RunPaths, attempt: int, begun: dict[str, Any], ranks: RankIdentity) -> bool:
+    """Whether the attempt is one before this launch, or before its restart, that only has the same name: what began it
+    is gone, and was so before this process started. Of another machine's process that cannot be told."""
+    if begun.get("machine") != machine_id():
+        return False
+    if begun.get("restart") != ranks.restart:
+        return True
+    if process_start(int(begun.get("pid", 0))) == begun.get("process_start"):
+        return False
+    account = RunPaths(paths.log_dir, paths.name, int(begun.get("rank", 0))).account(attempt)
+    try:
+        # A rank that is quick may have ended while another of its launch was still being started.
+        return read_account(account).status in _CUT_SHORT or account.stat().st_mtime < started_s()
+    except (OSError, ValueError):
+        return True
 
 
 def _begins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
     """Whether the attempt became this process's: begun by it, or by another rank of its launch just now."""
-    mine = {"launch": ranks.launch_key, "host": ranks.host, "pid": ranks.pid, "claimed_ns": time.time_ns()}
+    mine = {"launch": ranks.launch_key, "restart": ranks.restart, **_described(ranks)}
     claimed = _claim(paths, paths.attempts / f"{attempt}.json", mine)
     if claimed == mine:
         return _takes_rank(paths, attempt, ranks)
@@ -113,8 +162,22 @@ def _begins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
 
 
 def _takes_rank(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
-    mine = {"host": ranks.host, "pid": ranks.pid, "claimed_ns": time.time_ns()}
+    mine = _described(ranks)
     return _claim(paths, paths.attempts / f"{attempt}-rank{ranks.rank:05d}.claim", mine) == mine
+
+
+def _described(process: RankIdentity | RunIdentity) -> dict[str, Any]:
+    """What a claim says of the process that makes it."""
+    return {
+        "rank": process.rank,
+        "world_size": process.world_size,
+        "local_rank": process.local_rank,
+        "host": process.host,
+        "pid": process.pid,
+        "process_start": process_start(process.pid),
+        "machine": machine_id(),
+        "claimed_ns": time.time_ns(),
+    }
 
 
 def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, Any] | None:

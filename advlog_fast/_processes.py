@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from pathlib import Path
 
 
@@ -13,6 +16,14 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
+def machine_id() -> str:
+    """Where a pid means one process: this boot of this machine and, on it, this container."""
+    namespace = 0
+    with contextlib.suppress(OSError):
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    return f"{boot_id().hex()}-{namespace}"
+
+
 def process_start(pid: int) -> int:
     """When a process started, in clock ticks after the boot; with its pid this names one process. 0: it is dead, or it
     cannot be told."""
@@ -21,3 +32,13 @@ def process_start(pid: int) -> int:
         return 0 if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def started_s() -> float:
+    """When this process started, in seconds since 1970; 0 where it cannot be told."""
+    ticks = process_start(os.getpid())
+    try:
+        uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return time.time() - uptime_s + ticks / os.sysconf("SC_CLK_TCK") if ticks else 0.0

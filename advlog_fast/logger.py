@@ -255,6 +255,23 @@ class AdvancedLogger(Producer):
         """
         return self._control.summary()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where this attempt stands, to keep in a checkpoint beside the model's: the run's id, the attempt, the last
+        record's `step`, `epoch` and `batch`, and the time; numbers and strings only. Empty where the logger is off.
+
+        The last record is that of the last call that returned before; the drain is waited for 1 s at most.
+        """
+        return self._plane.state()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Mark this attempt as resumed from where another one stood when `state_dict()` was taken. Its steps go on from
+        there: readers leave out what that attempt logged later (:func:`read_run`).
+
+        :raises TypeError: `state_dict` is no mapping.
+        :raises ValueError: it is none that `state_dict()` gave.
+        """
+        self._plane.resume(state_dict)
+
     # -- records beside the hot call -----------------------------------------------------------------------------
 
     def log_metrics(self, metrics: Mapping[str, Any] | TrainingMetrics, step: int | None = None) -> None:

@@ -34,6 +34,7 @@ from .model_info import describe_model
 from .provenance import gather
 from .readable import readable
 from .recorded_errors import RecordedErrors
+from .resumption import checked_state, keep_origin, state_of
 from .summaries import RunState, build_summary, first_nonfinite, overhead, write_summary
 from .text import clipped, escape, fields_text, rounded, time_text, with_nulls
 
@@ -66,7 +67,7 @@ class ControlPlane:
         self._lock = threading.RLock()
         self._files: list[LineFile] = []
         try:
-            main, errors, events = (self._open(path) for path in (paths.main_log, paths.errors_log, paths.events_jsonl))
+            main, errors, events = map(self._open, (paths.main_log, paths.errors_log, paths.events_jsonl))
         except OSError:
             self._close_files()
             raise
@@ -91,6 +92,7 @@ class ControlPlane:
         self._model: dict[str, Any] | None = None
         self._final_metrics: dict[str, Any] = {}
         self._provenance: dict[str, Any] = {}
+        self._resumed_from: dict[str, Any] | None = None
         self._overall_milestones: dict[str, str] = {}
         self._epoch_milestones: dict[str, Any] = {"epoch": None, "percents": []}
         self._milestones = 0
@@ -195,6 +197,23 @@ class ControlPlane:
                 self._epoch_milestones["percents"].append(passed.percent)
         self._event("milestone", fields)
         self._tell(logging.INFO, "milestone", fields)
+
+    def state(self) -> dict[str, Any]:
+        """Where the attempt stands, for a checkpoint."""
+        return state_of(self._run, self._link.totals())
+
+    def resume(self, state: object) -> None:
+        """Notes that the attempt goes on from a state of another one."""
+        origin = checked_state(state)
+        if origin is None:
+            return
+        with Deadline(self._lock):
+            self._resumed_from = origin
+        self._event("resumed", {"resumed_from": origin})
+        self._tell(logging.INFO, "resumed", with_nulls(origin))
+        if trouble := keep_origin(self._paths, self._run, origin):
+            self._main.say(logging.WARNING, trouble)
+        self.write_summary(_SOON_S)
 
     # ---- what the run is ----
 
@@ -402,11 +421,8 @@ class ControlPlane:
 
     def _summary(self, totals: Totals) -> dict[str, Any]:
         health, memory = self._link.health(), readable(self._link.memory())
-        errors, recoveries, contexts = (
-            self._errors.summary(),
-            self._errors.recoveries(),
-            self._contexts.summary(),
-        )
+        errors, recoveries = self._errors.summary(), self._errors.recoveries()
+        contexts = self._contexts.summary()
         with Deadline(self._lock):
             state = RunState(
                 run=self._run,
@@ -431,6 +447,7 @@ class ControlPlane:
                 memory=memory,
                 final_metrics=self._final_metrics,
                 provenance=self._provenance,
+                resumed_from=self._resumed_from,
             )
             return build_summary(state, totals, dataclasses.replace(health, status=state.status))
 

@@ -44,6 +44,7 @@ class RunState:
     memory: Mapping[str, Any]
     final_metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    resumed_from: Mapping[str, Any] | None = None
 
 
 def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
         "started_at": time_text(state.started_ns),
         "ended_at": None if state.ended_ns is None else time_text(state.ended_ns),
         "duration_s": round(state.duration_s, 6),
+        "resumed_from": state.resumed_from,
         "config": state.config,
         "hyperparameters": state.hyperparameters,
         "model": state.model,

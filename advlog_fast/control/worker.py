@@ -18,6 +18,7 @@ from .main_log import message_of_record
 from .masking import masked
 from .milestones import Progress
 from .model_info import describe_model
+from .resumption import checked_state
 from .text import clipped, escape, fields_text
 
 _MAX_BYTES = 4000
@@ -62,6 +63,15 @@ class WorkerControl:
         values = checks.metric_values("metrics", metrics)
         best = {"best": True} if checks.flag("is_best", is_best) else {}
         self._tell(logging.INFO, "validation", {"epoch": checks.whole("epoch", epoch), **values, **best})
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: where the training stands is its parent's to say."""
+        return {}
+
+    def resume(self, state: object) -> None:
+        origin = checked_state(state)
+        if origin is not None:
+            self._tell(logging.INFO, "resumed", origin)
 
     def log_hyperparameters(self, hyperparameters: object) -> None:
         self._tell(logging.INFO, "hyperparameters", masked(checks.settings("hyperparameters", hyperparameters)))

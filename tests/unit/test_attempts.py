@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
 from advlog_fast import AdvancedLogger
-from advlog_fast._attempts import claim_attempt
+from advlog_fast._accounts import Account, write_account
+from advlog_fast._attempts import claim_attempt, claim_origin, read_claims, read_origins
 from advlog_fast._paths import RunPaths
+from advlog_fast._processes import machine_id, process_start, started_s
 from advlog_fast.ranks import RankIdentity
 
 DAMAGED = [b"", b"\x00" * 64, b'{"run_id": "', b"[1]", b"{}", b"\xff"]
 
 
-def rank(number=0, launch="launch"):
-    return RankIdentity(number, 8, launch, "host", 100 + number)
+def rank(number=0, launch="launch", restart=0, pid=None):
+    return RankIdentity(number, 8, launch, "host", os.getpid() if pid is None else pid, restart, number % 4)
+
+
+@pytest.fixture
+def gone():
+    """The pid of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 @pytest.fixture
@@ -40,6 +54,85 @@ def test_ranks_of_one_launch_share_an_attempt_and_the_next_launch_has_its_own(pa
 def test_a_rank_that_starts_again_without_a_new_launch_has_an_attempt_of_its_own(paths):
     assert [claim_attempt(paths, rank()).attempt for _ in range(3)] == [1, 2, 3]
     assert [claim_attempt(paths, rank(launch=None)).attempt for _ in range(2)] == [4, 5]
+
+
+def begin(paths, ranks):
+    """An attempt begun by a process that was alive then."""
+    run = claim_attempt(of(paths, ranks.rank), ranks)
+    for claim in (paths.attempts / f"{run.attempt}.json", paths.attempts / f"{run.attempt}-rank{ranks.rank:05d}.claim"):
+        claim.write_text(json.dumps({**json.loads(claim.read_text()), "process_start": 1}))
+    return run
+
+
+def end(paths, attempt, number, status, seconds_ago):
+    paths = of(paths, number)
+    write_account(paths, attempt, Account(status, {}))
+    then = started_s() - seconds_ago
+    os.utime(paths.account(attempt), (then, then))
+
+
+def test_a_restart_has_an_attempt_of_its_own_for_a_rank_that_never_claimed_its_place_before_too(paths):
+    claim_attempt(paths, rank())
+    assert claim_attempt(of(paths, 3), rank(3, restart=1)).attempt == 2
+    assert claim_attempt(paths, rank(restart=1)).attempt == 2
+    assert claim_attempt(of(paths, 5), rank(5, restart=1)).attempt == 2
+
+
+def test_on_another_machine_the_count_of_restarts_may_be_another(paths):
+    claim_attempt(paths, rank(restart=1))
+    for claim in paths.attempts.iterdir():
+        claim.write_text(claim.read_text().replace(machine_id(), "another"))
+    assert claim_attempt(of(paths, 4), rank(4, restart=0)).attempt == 1
+
+
+@pytest.mark.parametrize("status", [None, "killed", "lost"])
+def test_an_attempt_whose_first_process_was_killed_is_not_joined_by_a_launch_of_the_same_name(paths, gone, status):
+    begin(paths, rank(pid=gone))
+    if status is not None:
+        end(paths, 1, 0, status, seconds_ago=-3600)
+    assert claim_attempt(of(paths, 2), rank(2)).attempt == 2
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "interrupted"])
+def test_an_attempt_that_had_ended_before_this_process_started_is_not_joined(paths, gone, status):
+    begin(paths, rank(pid=gone))
+    end(paths, 1, 0, status, seconds_ago=5)
+    assert claim_attempt(of(paths, 2), rank(2)).attempt == 2
+
+
+def test_a_rank_that_ended_while_this_process_started_was_only_quick(paths, gone):
+    begin(paths, rank(3, pid=gone))
+    end(paths, 1, 3, "completed", seconds_ago=-0.5)
+    assert claim_attempt(of(paths, 2), rank(2)).attempt == 1
+
+
+def test_claims_say_which_process_each_rank_of_each_attempt_is(paths):
+    before_ns = time.time_ns()
+    for number in (0, 5):
+        claim_attempt(of(paths, number), rank(number))
+    (paths.attempts / "1-rank00007.claim").write_bytes(b"")
+    claims = read_claims(paths)
+    assert sorted(claims) == [(1, 0), (1, 5), (1, 7)]
+    assert claims[1, 7] == {}
+    claim = claims[1, 5]
+    assert before_ns <= claim.pop("claimed_ns") <= time.time_ns()
+    assert claim == {
+        "rank": 5,
+        "world_size": 8,
+        "local_rank": 1,
+        "host": "host",
+        "pid": os.getpid(),
+        "process_start": process_start(os.getpid()),
+        "machine": machine_id(),
+    }
+
+
+def test_the_first_rank_that_is_resumed_says_from_where_for_its_attempt(paths):
+    claim_attempt(paths, rank())
+    assert claim_origin(paths, 1, {"attempt": 7, "step": 3})
+    assert claim_origin(of(paths, 1), 1, {"attempt": 7, "step": 3})
+    assert not claim_origin(of(paths, 2), 1, {"attempt": 6, "step": 3})
+    assert read_origins(paths) == {1: {"attempt": 7, "step": 3}}
 
 
 @pytest.mark.parametrize("content", DAMAGED)

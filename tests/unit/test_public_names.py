@@ -44,6 +44,7 @@ METHODS = {
     "flush": "(self, timeout=None)",
     "get_training_summary": "(self)",
     "health": "(self)",
+    "load_state_dict": "(self, state_dict)",
     "log_batch_progress": (
         "(self, /, epoch, batch, total_batches, loss, accuracy=None, learning_rate=None, gradient_norm=None, "
         "batch_time=None, data_time=None, step=None, **metrics)"
@@ -62,6 +63,7 @@ METHODS = {
     "paths": "property",
     "start_epoch": "(self, epoch, total_epochs=None)",
     "start_training": "(self, config=None)",
+    "state_dict": "(self)",
     "training_context": "(self, name)",
 }
 

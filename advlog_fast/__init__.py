@@ -5,7 +5,7 @@ Layout, each part importing only from those before it:
 exceptions, records, snapshots            what things are called
 _native, _paths, _generations, config     the compiled core, the files, the options
 sinks/, control/, memory_sampler, ranks,  the parts: where records go, what is no record, memory,
-_ring, _attempts, reader                  who logs, where the ring lies, reading it all back
+_ring, _attempts, reader/                 who logs, where the ring lies, reading it all back
 _drain, _sealer, _keeper                  the threads
 recovery/, verification/                  what the dead left; whether everything is there
 _lifecycle, _sessions                     a session: start, flush, end; all of a process: exit
@@ -26,7 +26,7 @@ from .records import ErrorLog, TrainingMetrics
 
 if TYPE_CHECKING:
     from .progress import TrainingProgressTracker
-    from .reader import read_jsonl, read_run
+    from .reader import Run, list_runs, read_jsonl, read_run
     from .snapshots import Health
 
 __all__ = [
@@ -35,11 +35,13 @@ __all__ = [
     "ErrorLog",
     "Health",
     "LoggerConfig",
+    "Run",
     "RunBusyError",
     "RunNotFoundError",
     "TrainingMetrics",
     "TrainingProgressTracker",
     "__version__",
+    "list_runs",
     "read_jsonl",
     "read_run",
 ]
@@ -49,7 +51,9 @@ __version__ = "0.1.0"
 # What a training that only logs never uses is imported when it is asked for.
 _LATER = {
     "Health": ".snapshots",
+    "Run": ".reader",
     "TrainingProgressTracker": ".progress",
+    "list_runs": ".reader",
     "read_jsonl": ".reader",
     "read_run": ".reader",
 }

@@ -94,6 +94,15 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
     _claim(paths, paths.attempts / f"{run.attempt}-rank{run.rank:05d}.claim", mine)
 
 
+def read_run_id(paths: RunPaths) -> str | None:
+    """The run's id; None where it is not there, or damaged."""
+    try:
+        run = _read(paths.private / "run.json")
+    except OSError:
+        return None
+    return run.get("run_id") if run is not None else None
+
+
 def read_claims(paths: RunPaths) -> dict[tuple[int, int], dict[str, Any]]:
     """What each process of the run said of itself when it claimed its place, by attempt and rank: `host`, `pid`,
     `process_start`, `machine` (where the pid means one process), `world_size`, `local_rank`, `claimed_ns`. Empty for a

@@ -272,6 +272,25 @@ class AdvancedLogger(Producer):
         """
         self._plane.resume(state_dict)
 
+    def reduce_summary(self, timeout_s: float = 30.0, group: Any = None) -> dict[str, Any]:
+        """The summary of all ranks together, in each of them: a collective call over torch's process group, which every
+        rank of it has to make, and the only thing here that talks between machines.
+
+        `total_metrics`, `total_errors` and `training_duration` (the longest) are the guide's, as are `loss_stats` and
+        `accuracy_stats`, over all ranks; `metrics` has every metric so, and `ranks` what each rank has: its step, its
+        records, its mean `batch_time` and `data_time` in seconds. Moments merge exactly.
+
+        :param timeout_s: how long the others are waited for.
+        :param group: the process group, gloo or nccl; None is the default one.
+        :raises RuntimeError: torch.distributed is not initialised, and there is more than one rank.
+        :raises TimeoutError: not every rank came in time. An nccl group is of no more use then.
+        """
+        check_seconds("timeout_s", timeout_s, 0.0)
+        from ._reduction import reduce_summary
+
+        world_size = 1 if self._session is None else self._session.run.world_size
+        return reduce_summary(self.get_training_summary(), world_size, timeout_s, group)
+
     # -- records beside the hot call -----------------------------------------------------------------------------
 
     def log_metrics(self, metrics: Mapping[str, Any] | TrainingMetrics, step: int | None = None) -> None:

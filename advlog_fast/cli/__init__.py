@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import bench, demo, recover, verify
+from . import bench, demo, ls, recover, show, verify
 
 
 class Command(Protocol):
@@ -24,7 +24,14 @@ class Command(Protocol):
         """The exit status: 0 for done, 1 for what the user must look at."""
 
 
-_COMMANDS: dict[str, Command] = {"bench": bench, "demo": demo, "recover": recover, "verify": verify}
+_COMMANDS: dict[str, Command] = {
+    "bench": bench,
+    "demo": demo,
+    "ls": ls,
+    "recover": recover,
+    "show": show,
+    "verify": verify,
+}
 
 _INTERRUPTED = 130
 

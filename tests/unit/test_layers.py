@@ -27,6 +27,8 @@ LAYERS = {
     "sinks": 2,
     "control": 2,
     "_attempts": 2,
+    "_statistics": 2,
+    "_reduction": 3,
     "_ring": 2,
     "_ring_note": 2,
     "memory_sampler": 2,

@@ -1,134 +1,31 @@
-"""Reading runs back: the lines, the parts, and what is not sealed yet, as one."""
+"""Reading runs back: the parts, and what is not sealed yet, as one, of all ranks."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from unit.reader.writing import bits, line, put
 from unit.spools import CORE, MEMORY, Late, Spool
 
 from advlog_fast._paths import RunPaths
 from advlog_fast.exceptions import AdvlogError, RunNotFoundError
-from advlog_fast.reader import read_jsonl, read_run
-from advlog_fast.sinks.parquet import seal_spool
+from advlog_fast.reader import read_run
 
 pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
 
 ODD = (math.nan, math.inf, -math.inf, -0.0, 5e-324, 0.1)
-
-
-def bits(value: float) -> bytes:
-    return struct.pack("<d", value)
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> RunPaths:
     return RunPaths(tmp_path, "exp")
-
-
-def line(seq: int, **values: object) -> str:
-    own = {"timestamp": f"2026-11-22T19:31:{seq % 60:02d}.123456Z", "attempt": 1, "rank": 0, "seq": seq}
-    return json.dumps({**own, **values}) + "\n"
-
-
-def put(paths: RunPaths, spool: Spool, part: int, *, sealed: bool) -> Path:
-    path = spool.write(paths.spool(spool.stream, spool.attempt, part))
-    if sealed:
-        seal_spool(path, paths, part, declared=())
-    return path
-
-
-class TestReadJsonl:
-    def test_values_have_their_types_and_nonfinite_ones_are_floats_again(self, tmp_path):
-        path = tmp_path / "exp_metrics.jsonl"
-        path.write_text(
-            '{"timestamp":"2026-11-22T19:31:04.123456Z","attempt":1,"rank":0,"seq":97,"step":97,"loss":null,'
-            '"accuracy":null,"x":null,"zero":-0.0,"tiny":5e-324,"late":null,'
-            '"nonfinite":{"loss":"nan","accuracy":"inf","x":"-inf"},"unresolved":{"late":"timeout"}}\n'
-        )
-        (row,) = read_jsonl(path)
-        loss = row.pop("loss")
-        assert math.isnan(loss)
-        assert row == {
-            "timestamp": datetime(2026, 11, 22, 19, 31, 4, 123456, tzinfo=timezone.utc),
-            "attempt": 1,
-            "rank": 0,
-            "seq": 97,
-            "step": 97,
-            "accuracy": math.inf,
-            "x": -math.inf,
-            "zero": 0.0,
-            "tiny": 5e-324,
-            "late": None,
-            "unresolved": {"late": "timeout"},
-        }
-        assert type(row["seq"]) is int
-        assert bits(row["zero"]) == bits(-0.0)
-
-    def test_generations_come_first_the_oldest_before_all(self, tmp_path):
-        path = tmp_path / "exp_metrics.jsonl"
-        for seq, name in enumerate((".11", ".10", ".2", ".1", "")):
-            Path(f"{path}{name}").write_text(line(2 * seq) + line(2 * seq + 1))
-        assert [row["seq"] for row in read_jsonl(path)] == list(range(10))
-        assert [row["seq"] for row in read_jsonl(str(path), rotated=False)] == [8, 9]
-
-    def test_generations_are_read_where_the_file_itself_is_missing(self, tmp_path):
-        (tmp_path / "m.jsonl.1").write_text(line(1))
-        assert [row["seq"] for row in read_jsonl(tmp_path / "m.jsonl")] == [1]
-
-    def test_a_file_met_under_two_names_is_read_once(self, tmp_path):
-        """As it is when a rotation comes between the reading of the one and the other."""
-        (tmp_path / "m.jsonl").write_text(line(1))
-        os.link(tmp_path / "m.jsonl", tmp_path / "m.jsonl.1")
-        assert [row["seq"] for row in read_jsonl(tmp_path / "m.jsonl")] == [1]
-
-    def test_every_cut_of_the_last_line_leaves_it_out(self, tmp_path):
-        path = tmp_path / "m.jsonl"
-        last = line(2, loss=0.5, nonfinite={"x": "nan"})
-        for cut in range(1, len(last) - 1):
-            path.write_text(line(1) + last[:cut])
-            assert [row["seq"] for row in read_jsonl(path)] == [1]
-        path.write_text(line(1) + last[:-1])
-        assert [row["seq"] for row in read_jsonl(path)] == [1, 2]
-
-    @pytest.mark.parametrize(
-        ("bad", "why"),
-        [
-            (b"{oops}", r"expected a JSON object, got b'\{oops\}'"),
-            (b"", "expected a JSON object, got b''"),
-            (b"[1]", r"expected a JSON object, got b'\[1\]'"),
-            (b'{"loss":NaN}', "NaN is no JSON"),
-            (b'{"loss":-Infinity}', "-Infinity is no JSON"),
-            (b'{"loss":"\xff"}', "utf-8"),
-            (b'{"timestamp":"yesterday"}', "expected a line of a log"),
-            (b'{"timestamp":7}', "expected a line of a log"),
-            (b'{"nonfinite":{"loss":"huge"}}', "expected a line of a log"),
-            (b'{"nonfinite":3}', "expected a line of a log"),
-        ],
-    )
-    def test_a_bad_line_is_named(self, tmp_path, bad, why):
-        path = tmp_path / "m.jsonl"
-        path.write_bytes(line(1).encode() + bad + b"\n" + line(2).encode())
-        with pytest.raises(ValueError, match=rf"m\.jsonl, line 2: .*{why}"):
-            read_jsonl(path)
-
-    def test_a_line_separator_in_a_string_ends_no_line(self, tmp_path):
-        path = tmp_path / "m.jsonl"
-        path.write_text('{"message":"a\u2028b\x85c"}\n', encoding="utf-8")
-        assert read_jsonl(path) == [{"message": "a\u2028b\x85c"}]
-
-    def test_no_file_is_an_error_that_names_it(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"expected a JSON-lines file, got '.*nowhere\.jsonl'"):
-            read_jsonl(tmp_path / "nowhere.jsonl")
 
 
 class TestReadRun:
@@ -144,7 +41,7 @@ class TestReadRun:
         put(paths, Spool(attempt=2).add({"loss": 9.0, "third": 10.0}), 1, sealed=True)
         put(paths, first, 1, sealed=True)
         put(paths, second, 2, sealed=True)
-        run = read_run(paths.log_dir, "exp")
+        run = read_run(paths.log_dir, "exp", attempts="all")
         table = run.metrics
         # The first seal froze `late`; the other columns came in `extra`.
         assert table.column_names == [
@@ -171,7 +68,7 @@ class TestReadRun:
         live.data = live.data[:-60]
         put(paths, live, 3, sealed=False)
         put(RunPaths(paths.log_dir, "exp", 2), Spool(rank=2, attempt=4).add({"z": 1.0}), 1, sealed=False)
-        run = read_run(paths.log_dir, "exp")
+        run = read_run(paths.log_dir, "exp", attempts="all")
         columns = run.metrics.to_pydict()
         assert columns["seq"] == [0, 1, 2, 0]
         assert columns["attempt"] == [1, 1, 1, 4]
@@ -250,15 +147,21 @@ class TestReadRun:
         RunPaths(paths.log_dir, "exp", 1).events_jsonl.write_text(line(4, event="late", rank=1, attempt=2))
         paths.summary.write_text('{"status": "completed", "loss_stats": {"mean": null}}\n')
         run = read_run(paths.log_dir, "exp")
-        assert [event["event"] for event in run.events] == ["epoch_end", "late", "error", "milestone"]
-        assert [event["type"] for event in run.errors] == ["ValueError"]
+        assert run.events["event"].to_pylist() == ["epoch_end", "late", "error", "milestone"]
+        assert [json.loads(fields) for fields in run.events["fields"].to_pylist()] == [{}, {}, {"type": "ValueError"}, {}]
+        assert run.errors.select(["attempt", "rank", "seq", "type", "message"]).to_pylist() == [
+            {"attempt": 1, "rank": 0, "seq": 5, "type": "ValueError", "message": None}
+        ]
         assert run.summary == {"status": "completed", "loss_stats": {"mean": None}}
         assert run.attempts == [1, 2]
 
     def test_a_run_of_one_file_answers_everything(self, paths):
         paths.summary.write_text("{}\n")
         run = read_run(paths.log_dir, "exp")
-        assert (run.events, run.errors, run.summary, run.attempts) == ([], [], {}, [])
+        assert run.events.num_rows == run.errors.num_rows == run.validation.num_rows == run.processes.num_rows == 0
+        assert (run.summary, run.attempts, run.run_id) == ({}, [], None)
+        assert run.step_times().num_rows == run.stragglers().num_rows == run.series("loss").num_rows == 0
+        assert run.overview()["status"] == "unknown"
         assert run.metrics.num_rows == run.system.num_rows == 0
         assert list(run.scan()) == []
 
@@ -266,14 +169,35 @@ class TestReadRun:
         for part in range(1, 4):
             put(paths, Spool(attempt=2, first_seq=part).add({"loss": float(part)}), part, sealed=True)
         put(paths, Spool(attempt=10).add({"loss": 10.0}), 1, sealed=True)
-        batches = list(read_run(paths.log_dir, "exp").scan(["attempt", "loss"]))
+        batches = list(read_run(paths.log_dir, "exp", attempts="all").scan(["attempt", "loss"]))
         table = pa.Table.from_batches(batches)
         assert table.to_pydict() == {"attempt": [2, 2, 2, 10], "loss": [1.0, 2.0, 3.0, 10.0]}
 
-    def test_a_stream_that_there_is_not_is_an_error_at_once(self, paths):
-        put(paths, Spool().add({"loss": 1.0}), 1, sealed=True)
+    def test_a_stream_a_column_or_a_choice_of_attempts_that_there_is_not_is_an_error_at_once(self, paths):
+        put(paths, Spool().add({"loss": 1.0, "mine": 2.0}), 1, sealed=True)
+        run = read_run(paths.log_dir, "exp")
         with pytest.raises(ValueError, match="stream: expected 'metrics' or 'system', got str 'metric'"):
-            read_run(paths.log_dir, "exp").scan(stream="metric")
+            run.scan(stream="metric")
+        with pytest.raises(ValueError, match=r"columns: expected some of timestamp, .*mine, unresolved, got str 'min'"):
+            run.scan(["step", "min"])
+        with pytest.raises(ValueError, match="columns: expected some of .*got str 'min'"):
+            run.series("min")
+        with pytest.raises(ValueError, match="reduce: expected 'mean' or .* or None, got str 'median'"):
+            run.series("loss", reduce="median")
+        with pytest.raises(ValueError, match="attempts: expected 'chain' or 'latest' or 'all', got str 'newest'"):
+            read_run(paths.log_dir, "exp", attempts="newest")
+
+    @pytest.mark.parametrize("columns", [None, ["seq", "late", "loss", "attempt"]])
+    def test_scan_gives_late_metrics_as_columns_and_what_is_not_sealed_yet(self, paths, columns):
+        ids: dict[str, int] = {}
+        put(paths, Spool(ids=ids).add({"loss": 0.0}), 1, sealed=True)
+        put(paths, Spool(ids=ids, first_seq=1).add({"loss": 1.0, "late": 2.0}), 2, sealed=True)
+        put(paths, Spool(ids=ids, first_seq=2).add({"late": 3.0}), 3, sealed=False)
+        run = read_run(paths.log_dir, "exp")
+        table = pa.Table.from_batches(run.scan(columns))
+        wanted = run.metrics if columns is None else run.metrics.select(columns)
+        assert table.equals(wanted)
+        assert table["late"].to_pylist() == [None, 2.0, 3.0]
 
     def test_runs_whose_names_begin_alike_stay_apart(self, paths):
         for name, value in (("exp", 1.0), ("exp_metrics", 2.0), ("exp2", 3.0)):
@@ -282,7 +206,7 @@ class TestReadRun:
         for name, value in (("exp", 1.0), ("exp_metrics", 2.0), ("exp2", 3.0)):
             run = read_run(paths.log_dir, name)
             assert run.metrics.column("loss").to_pylist() == [value]
-            assert [event["event"] for event in run.events] == [name]
+            assert run.events["event"].to_pylist() == [name]
 
     def test_a_run_that_is_not_there_is_an_error_that_names_those_that_are(self, paths):
         put(RunPaths(paths.log_dir, "first"), Spool().add({"loss": 1.0}), 1, sealed=False)

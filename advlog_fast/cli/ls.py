@@ -1,0 +1,56 @@
+"""`advlog ls DIR`: the runs of a directory, a line each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..exceptions import RunNotFoundError
+from ..reader import list_runs
+from ._table import aligned, duration
+
+HELP = "list the runs in a directory"
+
+_HEAD = (
+    "name",
+    "status",
+    "attempts",
+    "ranks",
+    "hosts",
+    "started (UTC)",
+    "duration",
+    "records",
+    "errors",
+    "loss",
+    "lowest",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: listed; 2: there is no run."""
+    try:
+        rows = list_runs(args.log_dir).to_pylist()
+    except RunNotFoundError as error:
+        print(f"advlog ls: {error}", file=sys.stderr)
+        return 2
+    columns = (
+        "name",
+        "status",
+        "attempts",
+        "ranks",
+        "hosts",
+        "started",
+        "duration",
+        "records",
+        "errors",
+        "loss",
+        "loss_min",
+    )
+    for row in rows:
+        row["duration"] = duration(row["duration_s"])
+    print("\n".join(aligned(_HEAD, [[row[name] for name in columns] for row in rows])))
+    return 0

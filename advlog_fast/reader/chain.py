@@ -1,0 +1,59 @@
+"""Which attempts of a run are one series: the newest, and those that it goes on from, each as far as that point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+Attempts = Literal["chain", "latest", "all"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a later attempt went on: what an attempt logged after it is superseded."""
+
+    step: int | None
+    time: datetime
+    """Decides of what has no step."""
+
+
+def chosen(attempts: Attempts, there: list[int], origins: Mapping[int, Mapping[str, Any]], run_id: str | None) -> Chain:
+    """The attempts to show of those that there are."""
+    if attempts == "all":
+        return Chain(dict.fromkeys(there))
+    if not there:
+        return Chain({})
+    newest = max(there)
+    cuts: dict[int, Cut | None] = {newest: None}
+    while attempts == "chain" and (origin := origins.get(newest)):
+        before, step = origin["attempt"], origin["step"]
+        if origin["run_id"] != run_id or before >= newest:
+            break  # goes on from another run, whose rows lie elsewhere
+        later = cuts[newest]
+        if later is not None and later.step is not None and (step is None or later.step < step):
+            step = later.step
+        time = datetime.fromisoformat(origin["timestamp"].removesuffix("Z") + "+00:00")
+        cuts[before] = Cut(step, time)
+        newest = before
+    return Chain(cuts)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The attempts shown, the newest first, each with where it was left; None for what is shown whole."""
+
+    cuts: Mapping[int, Cut | None]
+
+    def later(self, attempt: int) -> list[int]:
+        """The attempts that went on from this one."""
+        return [other for other in self.cuts if other > attempt and self.cuts[attempt] is not None]
+
+    def __contains__(self, attempt: int) -> bool:
+        return attempt in self.cuts
+
+    def has_event(self, line: Mapping[str, Any]) -> bool:
+        """Whether an event belongs to the series."""
+        cut = self.cuts.get(line["attempt"])
+        return line["attempt"] in self and (cut is None or line["timestamp"] <= cut.time)

@@ -1,0 +1,76 @@
+"""JSON lines read back, rotated or still being written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .._generations import generations
+
+
+def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file and, with `rotated`, of its generations `path.1` …, oldest first.
+
+    `timestamp` becomes an aware datetime, UTC; a metric that was NaN or infinite is that float again, and the
+    object `nonfinite` that said so is gone. A metric that never came is None, and `unresolved` says why.
+    A last line without its newline, still being written or torn by a crash, is left out if it is not whole.
+
+    :raises FileNotFoundError: there is neither the file nor a generation of it.
+    :raises ValueError: a line is no strict JSON object; the message names file and line.
+    """
+    path = Path(path)
+    # The newest first: a file that is rotated meanwhile is met again, as the next generation, and known by
+    # its inode. All are read before the first is parsed, which takes long enough for a rotation.
+    read: dict[tuple[int, int], tuple[Path, bytes]] = {}
+    for file in [path, *(reversed(generations(path)) if rotated else ())]:
+        with contextlib.suppress(FileNotFoundError), file.open("rb") as lines:
+            found = os.fstat(lines.fileno())
+            if (found.st_dev, found.st_ino) not in read:
+                read[found.st_dev, found.st_ino] = (file, lines.read())
+    if not read:
+        raise FileNotFoundError(f"path: expected a JSON-lines file, got {str(path)!r}, which does not exist")
+    return [_row(line, file, number) for file, data in reversed(read.values()) for number, line in _whole_lines(data)]
+
+
+def _whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    *lines, rest = data.split(b"\n")
+    yield from enumerate(lines, 1)
+    if rest:
+        with contextlib.suppress(ValueError):
+            json.loads(rest)
+            yield len(lines) + 1, rest
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def json_object(text: bytes, where: str) -> dict[str, Any]:
+    why = ""
+    try:
+        value = json.loads(text.decode(), parse_constant=_refuse)
+        if isinstance(value, dict):
+            return value
+    except ValueError as error:
+        why = f" ({error})"
+    raise ValueError(f"{where}: expected a JSON object, got {text[:80]!r}{why}")
+
+
+def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
+    where = f"{file}, line {number}"
+    row = json_object(line, where)
+    try:
+        timestamp = row.get("timestamp")
+        if timestamp is not None:
+            # Python 3.10 does not read the Z.
+            row["timestamp"] = datetime.fromisoformat(timestamp.removesuffix("Z") + "+00:00")
+        for name, word in row.pop("nonfinite", {}).items():
+            row[name] = float(word)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: expected a line of a log, got {line[:80]!r} ({error})") from None
+    return row

@@ -1,0 +1,204 @@
+"""A run over all of its ranks in one look: who took part, how far each came, what a step took, and who holds it up."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from .._paths import RunPaths
+from .._statistics import of_ranks
+from .chain import Chain
+from .processes import together
+from .select import cut_batches
+from .steps import (
+    STEP_INTERVAL,
+    Course,
+    RankSteps,
+    StepTimes,
+    Straggler,
+    find_stragglers,
+    windows,
+    with_intervals,
+)
+from .stored import Stored
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TIMES = ("batch_time", "data_time")
+"""The times that may tell a slow rank, where they were logged."""
+
+SILENT_STEPS = 10
+SILENT_AFTER_S = 30.0
+"""A rank that runs and has logged nothing for so many of its steps, and so many seconds, has fallen silent."""
+
+
+def rank_steps(stored: Stored, chain: Chain, columns: list[str]) -> dict[int, RankSteps]:
+    """The records of each rank that have a step, and came from the rank itself and no worker of it.
+
+    :param columns: metrics; `step_interval` is made of the timestamps.
+    """
+    ranks = sorted({rank for attempt in chain.cuts for rank in stored.ranks(attempt)})
+    return {rank: RankSteps(_steps_of(stored, chain, rank, columns)) for rank in ranks}
+
+
+def _steps_of(stored: Stored, chain: Chain, rank: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    import pyarrow.compute as pc
+
+    given = [name for name in columns if name != STEP_INTERVAL]
+    wanted = stored.fields(["step", "worker", *(["timestamp"] if STEP_INTERVAL in columns else []), *given])
+    attempt, before = 0, None
+    for key in stored.keys:
+        if key[0] not in chain or key[1] != rank:
+            continue
+        if key[0] != attempt:
+            attempt, before = key[0], None  # what lies between two attempts is no step
+        for batch in cut_batches(stored, chain, key, wanted):
+            own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
+            mine = batch if pc.all(own).as_py() else batch.filter(own)
+            if mine.num_rows and STEP_INTERVAL in columns:
+                last = mine.column("timestamp")[-1]
+                mine, before = with_intervals(mine, before), last
+            yield mine.select(["step", *columns])
+
+
+def times_of(stored: Stored, chain: Chain) -> list[str]:
+    """The times that the newest attempt's ranks give; the interval between records where they give none."""
+    given = []
+    newest = max(chain.cuts, default=0)
+    for key in stored.keys:
+        if key[0] == newest:
+            batch = next(stored.batches(key, stored.fields(TIMES)), None)
+            if batch is not None:
+                given = [name for name in TIMES if batch.column(name).null_count < batch.num_rows]
+                break
+    return given or [STEP_INTERVAL]
+
+
+@dataclasses.dataclass
+class Walk:
+    """What one pass over the steps of all ranks found."""
+
+    times: list[StepTimes]
+    courses: list[Course]
+
+    def stragglers(self, ratio: float) -> list[Straggler]:
+        """See :func:`find_stragglers`; a step takes what the longest of the times does."""
+        step_s = max((each.mean_s for each in self.times if each.steps), default=math.nan)
+        return find_stragglers(self.times, ratio, step_s)
+
+
+def walk(stored: Stored, chain: Chain, times: list[str], courses: tuple[str, ...] = ()) -> Walk:
+    """One pass over the steps of all ranks."""
+    found = Walk([StepTimes(name) for name in times], [Course(name) for name in courses])
+    for window in windows(rank_steps(stored, chain, [*times, *courses])):
+        for each in found.times:
+            each.add(window)
+        for course in found.courses:
+            course.add(window)
+    return found
+
+
+def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict[str, Any]]:
+    """What each rank's summary says of the attempt; those of other attempts are left out."""
+    found = []
+    for rank in ranks:
+        with contextlib.suppress(OSError, ValueError):
+            summary = json.loads(RunPaths(paths.log_dir, paths.name, rank).summary.read_bytes())
+            if isinstance(summary, dict) and summary.get("attempt") == attempt:
+                found.append({**summary, "rank": rank})
+    return found
+
+
+def overview(paths: RunPaths, run_id: str | None, chain: Chain, processes: pa.Table, ratio: float) -> dict[str, Any]:
+    """See :meth:`Run.overview`."""
+    rows = processes.to_pylist()
+    newest = max((row["attempt"] for row in rows), default=0)
+    now = [row for row in rows if row["attempt"] == newest]
+    with Stored(paths, "metrics") as stored:
+        found = walk(stored, chain, times_of(stored, chain), ("loss",))
+    summaries = rank_summaries(paths, newest, [row["rank"] for row in now])
+    step_s = max((each.mean_s for each in found.times if each.steps), default=math.nan)
+    return {
+        "name": paths.name,
+        "run_id": run_id,
+        "status": together([row["status"] for row in now]),
+        "records": sum(row["records"] for row in rows),
+        "attempts": [_attempt(attempt, rows) for attempt in sorted({row["attempt"] for row in rows})],
+        "shown_attempts": sorted(chain.cuts),
+        "ranks": [{name: value for name, value in row.items() if name != "run_id"} for row in now],
+        "stopped_early": _stopped_early(now),
+        "silent": _silent(now, step_s),
+        "loss": _course(found.courses[0]),
+        "step_times": [_times(each) for each in found.times if each.steps],
+        "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
+        "errors": sum(summary.get("total_errors") or 0 for summary in summaries),
+        "metrics": of_ranks(summaries),
+        "best": next((s.get("best") for s in summaries if s["rank"] == 0), None),
+    }
+
+
+def _attempt(attempt: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    mine = [row for row in rows if row["attempt"] == attempt]
+    return {
+        "attempt": attempt,
+        "status": together([row["status"] for row in mine]),
+        "ranks": len(mine),
+        "world_size": max((row["world_size"] or 0 for row in mine), default=0) or None,
+        "hosts": sorted({row["host"] for row in mine if row["host"] is not None}),
+        "started": min((row["started"] for row in mine if row["started"] is not None), default=None),
+        "last_record": max((row["last_record"] for row in mine if row["last_record"] is not None), default=None),
+        "records": sum(row["records"] for row in mine),
+        "resumed_from_attempt": mine[0]["resumed_from_attempt"],
+        "resumed_from_step": mine[0]["resumed_from_step"],
+    }
+
+
+def _stopped_early(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ranks that run no more and came less far than another."""
+    furthest = max((row["last_step"] for row in rows if row["last_step"] is not None), default=None)
+    return [
+        {"rank": row["rank"], "status": row["status"], "last_step": row["last_step"], "furthest_step": furthest}
+        for row in rows
+        if row["status"] != "running" and row["last_step"] is not None and row["last_step"] < furthest
+    ]
+
+
+def _silent(rows: list[dict[str, Any]], step_s: float) -> list[dict[str, Any]]:
+    """The ranks that run, as far as is known, and have logged nothing for long."""
+    patience = timedelta(seconds=max(SILENT_AFTER_S, 0.0 if math.isnan(step_s) else SILENT_STEPS * step_s))
+    now = datetime.now(timezone.utc)
+    found = []
+    for row in rows:
+        since = row["last_record"] or row["started"]
+        if row["status"] == "silent" or (row["status"] == "running" and since is not None and now - since > patience):
+            silent_s = None if since is None else (now - since).total_seconds()
+            found.append({"rank": row["rank"], "host": row["host"], "last_record": since, "silent_s": silent_s})
+    return found
+
+
+def _course(course: Course) -> dict[str, Any] | None:
+    if course.first is None:
+        return None
+    ends = {name: getattr(course, name) for name in ("first", "last", "lowest")}
+    return {name: {"step": step, "mean": value} for name, (step, value) in ends.items()}
+
+
+def _times(times: StepTimes) -> dict[str, Any]:
+    return {
+        "metric": times.metric,
+        "steps": times.steps,
+        "min_s": times.min_s,
+        "mean_s": times.mean_s,
+        "max_s": times.max_s,
+        "skew": times.skew,
+        "ranks": [
+            {"rank": each.rank, "mean_s": each.mean_s, "ratio": each.ratio, "slowest_share": each.slowest_share}
+            for each in times.ranks.values()
+        ],
+    }

@@ -1,0 +1,128 @@
+"""Who took part in a run: each rank of each attempt, which process it was, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .._accounts import read_account
+from .._attempts import read_claims, read_origins
+from .._paths import RunPaths
+from .._processes import machine_id, process_start
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .stored import Stored
+
+SILENT_AFTER_S = 60.0
+"""A rank of another machine whose summary is older is silent: a live one replaces it every 10 s."""
+
+_WORST_FIRST = ("running", "lost", "killed", "silent", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One rank of one attempt."""
+
+    attempt: int
+    rank: int
+    host: str | None
+    pid: int | None
+    local_rank: int | None
+    world_size: int | None
+    started_ns: int | None
+    """Nanoseconds since 1970, UTC. This and the four before it are None where its claim was removed or damaged."""
+    status: str
+    """`running`, `completed`, `failed`, `interrupted`, `killed` (recovered or not), `lost`; `silent`: on another
+    machine, not ended, and nothing was heard of it for a minute."""
+
+
+def read_processes(paths: RunPaths) -> list[Process]:
+    """Every process that claimed a place in the run, by attempt and rank.
+
+    :raises OSError: a file could not be read.
+    """
+    claims = read_claims(paths)
+    accounts = paths.accounts_of_all_ranks()
+    here = machine_id()
+    return [
+        Process(
+            attempt=attempt,
+            rank=rank,
+            host=claim.get("host"),
+            pid=claim.get("pid"),
+            local_rank=claim.get("local_rank"),
+            world_size=claim.get("world_size"),
+            started_ns=claim.get("claimed_ns"),
+            status=_status(RunPaths(paths.log_dir, paths.name, rank), attempt, claim, accounts, here),
+        )
+        for (attempt, rank), claim in sorted({**{key: {} for key in accounts}, **claims}.items())
+    ]
+
+
+def _status(
+    paths: RunPaths, attempt: int, claim: dict[str, Any], accounts: dict[tuple[int, int], Any], here: str
+) -> str:
+    if (attempt, paths.rank) in accounts:
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            return read_account(accounts[attempt, paths.rank]).status
+    if claim.get("machine") == here:
+        lives = process_start(claim.get("pid", 0)) == claim.get("process_start")
+        return "running" if lives else "killed"
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - paths.summary.stat().st_mtime < SILENT_AFTER_S:
+            return "running"
+    return "silent"
+
+
+def together(statuses: list[str]) -> str:
+    """The status of all, from that of each: what is worst, or still going on; "unknown" of none."""
+    if not statuses:
+        return "unknown"
+    return next((status for status in _WORST_FIRST if status in statuses), "completed")
+
+
+def process_table(paths: RunPaths, run_id: str | None, processes: list[Process], stored: Stored) -> pa.Table:
+    """A row a process; see :attr:`Run.processes`."""
+    import pyarrow as pa
+
+    origins = read_origins(paths)
+    schema = pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("attempt", pa.int32()),
+            ("rank", pa.int32()),
+            ("host", pa.string()),
+            ("pid", pa.int64()),
+            ("local_rank", pa.int32()),
+            ("world_size", pa.int32()),
+            ("started", pa.timestamp("us", "UTC")),
+            ("status", pa.string()),
+            ("records", pa.int64()),
+            ("last_step", pa.int64()),
+            ("last_record", pa.timestamp("us", "UTC")),
+            ("resumed_from_attempt", pa.int32()),
+            ("resumed_from_step", pa.int64()),
+        ]
+    )
+    rows = []
+    for process in processes:
+        extent = stored.extent(process.attempt, process.rank)
+        origin = origins.get(process.attempt, {})
+        started_ns = process.started_ns
+        rows.append(
+            {
+                **vars(process),
+                "run_id": run_id,
+                "started": None if started_ns is None else started_ns // 1000,
+                "records": extent.records,
+                "last_step": extent.last_step,
+                "last_record": extent.last_record,
+                "resumed_from_attempt": origin.get("attempt"),
+                "resumed_from_step": origin.get("step"),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema)

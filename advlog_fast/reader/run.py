@@ -1,0 +1,266 @@
+"""One run, read back: of all its ranks, finished or still being written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from .._attempts import read_origins, read_run_id
+from .._paths import RunPaths, check_run
+from ..exceptions import expected
+from .chain import Attempts, Chain, chosen
+from .events import error_table, event_lines, event_table, validation_table
+from .lines import json_object
+from .overview import overview, rank_steps, times_of, walk
+from .processes import process_table, read_processes
+from .select import chosen_batches
+from .steps import step_table, windows
+from .stored import Stored
+
+if TYPE_CHECKING:
+    import os
+
+    import pyarrow as pa
+
+_REDUCTIONS = {"mean": "mean", "min": "min", "max": "max", "sum": "sum", "std": "stddev"}
+
+
+def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attempts: Attempts = "chain") -> Run:
+    """The run `name` in `log_dir`: its metrics, samples, events and summary, read when they are asked for.
+
+    :param attempts: whose metrics and validations are shown. "chain": the newest attempt's and, where it was resumed
+        (`load_state_dict`), those of the attempts that it goes on from, each up to that point; where two logged one
+        step, the later attempt's. "latest": the newest attempt's alone. "all": every attempt's.
+    :raises RunNotFoundError: there is no such directory, or no such run in it; the message names those that there are.
+    :raises ValueError: no run can have that name, or `attempts` is none of these.
+    """
+    directory = Path(log_dir)
+    check_run(directory, name)
+    if attempts not in get_args(Attempts):
+        raise ValueError(expected("attempts", " or ".join(map(repr, get_args(Attempts))), attempts))
+    return Run(directory, name, attempts)
+
+
+class Run:
+    """One run, of all its ranks. Each property is read once, when it is first asked for.
+
+    A run may be read while it is written: records that are not sealed into Parquet yet come from the spools.
+    Every property raises OSError where a file cannot be read, or its checksums do not hold.
+    """
+
+    def __init__(self, log_dir: Path, name: str, attempts: Attempts = "chain") -> None:
+        self.log_dir = log_dir
+        self.name = name
+        self._shown = attempts
+        self._paths = RunPaths(log_dir, name)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.log_dir)!r}, {self.name!r}, attempts={self._shown!r})"
+
+    @cached_property
+    def metrics(self) -> pa.Table:
+        """A row for each call that logged metrics, in order of (attempt, rank, seq); float64 metrics.
+
+        `timestamp` is UTC with microseconds. What was not given is null; a NaN was logged as NaN. The map
+        `unresolved` says why a value never came. `worker` is 0 but for what a child of the rank logged.
+        """
+        return self._table("metrics", self._chain)
+
+    @cached_property
+    def system(self) -> pa.Table:
+        """A row for each memory and performance sample (`kind`) of every attempt, ordered and typed as
+        :attr:`metrics`."""
+        return self._table("system", None)
+
+    @cached_property
+    def validation(self) -> pa.Table:
+        """A row for each validation, in the order of time: `epoch`, `is_best`, `best_so_far`, and each metric."""
+        lines = [line for line in self._event_lines if self._chain.has_event(line)]
+        return validation_table(lines)
+
+    @cached_property
+    def events(self) -> pa.Table:
+        """Every event of every attempt, in the order of time; `fields` holds what the event says, as JSON."""
+        return event_table(self._event_lines)
+
+    @cached_property
+    def errors(self) -> pa.Table:
+        """The errors of every attempt, in the order of time: `severity`, `type`, `message`, `operation`, `category`,
+        and `context` as JSON."""
+        return error_table(self._event_lines)
+
+    @cached_property
+    def processes(self) -> pa.Table:
+        """A row for each process that took part, by (attempt, rank), which joins it with every other table: `run_id`,
+        `host`, `pid`, `local_rank`, `world_size`, `started`; `status`; how far it came (`records`, `last_step`,
+        `last_record`); and from where its attempt goes on (`resumed_from_attempt`, `resumed_from_step`)."""
+        with Stored(self._paths, "metrics") as stored:
+            return process_table(self._paths, self.run_id, read_processes(self._paths), stored)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What rank 0 wrote last about its latest attempt; empty where it wrote nothing.
+
+        :raises ValueError: the file is no JSON object.
+        """
+        try:
+            text = self._paths.summary.read_bytes()
+        except FileNotFoundError:
+            return {}
+        return json_object(text, str(self._paths.summary))
+
+    @property
+    def run_id(self) -> str | None:
+        """32 hexadecimal digits, the same for every attempt and rank; None where they are lost."""
+        return read_run_id(self._paths)
+
+    @cached_property
+    def attempts(self) -> list[int]:
+        """The numbers of the attempts that left anything behind, whether shown or not."""
+        found = {line["attempt"] for line in self._event_lines}
+        for stream in ("metrics", "system"):
+            with Stored(self._paths, stream) as stored:
+                found.update(stored.attempts)
+        return sorted(found)
+
+    def scan(self, columns: Sequence[str] | None = None, stream: str = "metrics") -> Iterator[pa.RecordBatch]:
+        """The rows of :attr:`metrics` or :attr:`system` in batches that need not fit into memory together.
+
+        :param columns: which columns, in their order; None for all.
+        :param stream: "metrics" or "system".
+        :raises ValueError: there is no such stream or column; the message names those that there are.
+        """
+        if stream not in ("metrics", "system"):
+            raise ValueError(expected("stream", "'metrics' or 'system'", stream))
+        self._check_columns(columns or (), stream)
+        return self._scan(columns, stream)
+
+    def series(self, metric: str, reduce: str | None = "mean") -> pa.Table:
+        """A metric over the steps, in their order: `step`, the value over all ranks under the metric's name, and
+        `count`, of how many. Rows without a step are left out; a NaN shows as NaN.
+
+        :param reduce: "mean", "min", "max", "sum", "std"; None for a row a rank: `step`, `rank`, the metric.
+        :raises ValueError: there is no such reduction or metric.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if reduce is not None and reduce not in _REDUCTIONS:
+            raise ValueError(expected("reduce", " or ".join([*map(repr, _REDUCTIONS), "None"]), reduce))
+        batches = list(self.scan(["step", "rank", metric]))
+        if not batches:
+            schema = pa.schema([("step", pa.int64()), ("rank", pa.int32()), (metric, pa.float64())])
+            batches = [pa.RecordBatch.from_pylist([], schema)]
+        table = pa.Table.from_batches(batches)
+        given = pc.and_(pc.is_valid(table["step"]), pc.is_valid(table[metric]))
+        table = table.filter(given)
+        if reduce is None:
+            return table.sort_by([("step", "ascending"), ("rank", "ascending")])
+        how = _REDUCTIONS[reduce]
+        reduced = table.group_by("step").aggregate([(metric, how), (metric, "count")]).sort_by("step")
+        return reduced.select(["step", f"{metric}_{how}", f"{metric}_count"]).rename_columns(["step", metric, "count"])
+
+    def step_times(self, metric: str | None = None) -> pa.Table:
+        """A row a step that all ranks have: `min`, `mean` and `max` of its time over the ranks, in seconds, `skew`
+        (`max` over `mean`, 1.0 for even ranks), the `slowest` rank and the number of `ranks`.
+
+        :param metric: which time; None for `batch_time`, or, where none was logged, the interval from one record of a
+            rank to its next (`step_interval`). Ranks that wait for each other in every step have the same interval:
+            what tells them apart is a time without that wait.
+        """
+        import pyarrow as pa
+
+        with Stored(self._paths, "metrics") as stored:
+            times = metric or times_of(stored, self._chain)[0]
+            found = [step_table(window, times) for window in windows(rank_steps(stored, self._chain, [times]))]
+        return pa.concat_tables([table for table, _ in filter(None, found)] or [_no_steps()])
+
+    def stragglers(self, ratio: float = 1.1) -> pa.Table:
+        """The ranks that hold the others up, the worst first: `rank`, by which `metric` (`batch_time`, `data_time`, or
+        `step_interval` where neither was logged), `ratio` of its mean time to that of the others, `excess_s` a step,
+        and the share of steps at which it was the slowest. A rank is named that is slowest at half of the steps or
+        more, and loses a twentieth of a step by it.
+
+        :param ratio: how many times as long as the others it has to take.
+        """
+        import pyarrow as pa
+
+        with Stored(self._paths, "metrics") as stored:
+            found = walk(stored, self._chain, times_of(stored, self._chain)).stragglers(ratio)
+        names = [("rank", pa.int32()), ("metric", pa.string())]
+        names += [(name, pa.float64()) for name in ("ratio", "excess_s", "slowest_share")]
+        return pa.Table.from_pylist([dataclasses.asdict(each) for each in found], pa.schema(names))
+
+    def overview(self, ratio: float = 1.1) -> dict[str, Any]:
+        """What `advlog show` shows: the run's `status`, its `attempts`, the newest attempt's `ranks` with how far each
+        came, those that `stopped_early` or fell `silent`, the `loss` over the steps in the mean of the ranks,
+        `step_times`, `stragglers`, and `metrics` over all ranks, merged from their summaries. Times are in seconds.
+
+        :param ratio: as in :meth:`stragglers`.
+        """
+        return overview(self._paths, self.run_id, self._chain, self.processes, ratio)
+
+    # -- what these are made of ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _event_lines(self) -> list[dict[str, Any]]:
+        return event_lines(self._paths)
+
+    @cached_property
+    def _chain(self) -> Chain:
+        return chosen(self._shown, self.attempts, read_origins(self._paths), self.run_id)
+
+    def _scan(self, columns: Sequence[str] | None, stream: str) -> Iterator[pa.RecordBatch]:
+        chain = self._chain if stream == "metrics" else None
+        with Stored(self._paths, stream) as stored:
+            schema = stored.schema if columns is None else stored.fields(columns)
+            yield from chosen_batches(stored, chain, schema)
+
+    def _check_columns(self, columns: Sequence[str], stream: str) -> None:
+        """:raises ValueError: one is nowhere in the stream, which has others."""
+        with Stored(self._paths, stream) as stored:
+            for name in columns:
+                if stored.keys and not stored.has(name):
+                    raise ValueError(expected("columns", f"some of {', '.join(stored.schema.names)}", name))
+
+    def _table(self, stream: str, chain: Chain | None) -> pa.Table:
+        import pyarrow as pa
+
+        with Stored(self._paths, stream) as stored:
+            schema = stored.schema
+            return _ordered(pa.Table.from_batches(chosen_batches(stored, chain, schema), schema))
+
+
+def _no_steps() -> pa.Table:
+    import pyarrow as pa
+
+    times = [(name, pa.float64()) for name in ("min", "mean", "max", "skew")]
+    return pa.schema([("step", pa.int64()), *times, ("slowest", pa.int32()), ("ranks", pa.int32())]).empty_table()
+
+
+def _ordered(table: pa.Table) -> pa.Table:
+    """The table by (attempt, rank, seq), each once. Files come in that order, so it is rarely moved."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if table.num_rows < 2 or pc.all(_steps(table, pc.greater)).as_py():
+        return table
+    table = table.sort_by([("attempt", "ascending"), ("rank", "ascending"), ("seq", "ascending")])
+    return table.filter(pa.concat_arrays([pa.array([True]), _steps(table, pc.not_equal)]))
+
+
+def _steps(table: pa.Table, seq_test: Any) -> pa.Array:
+    """Whether each row but the first comes after the one before it: by attempt, rank, then `seq_test`."""
+    import pyarrow.compute as pc
+
+    ends = []
+    for name in ("attempt", "rank", "seq"):
+        column = table.column(name).combine_chunks()
+        ends.append((column.slice(1), column.slice(0, len(column) - 1)))
+    (attempt, attempt0), (rank, rank0), (seq, seq0) = ends
+    same_rank = pc.and_(pc.equal(rank, rank0), seq_test(seq, seq0))
+    same_attempt = pc.and_(pc.equal(attempt, attempt0), pc.or_(pc.greater(rank, rank0), same_rank))
+    return pc.or_(pc.greater(attempt, attempt0), same_attempt)

@@ -1,0 +1,281 @@
+"""The ranks side by side, step by step: how long each took, who is slower than the others, what the loss was.
+
+Read in windows of steps, of all ranks at a time, so that memory does not depend on the length of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STEP_INTERVAL = "step_interval"
+"""Seconds from one record of a rank to its next: what stands for the time of a step where none was logged."""
+
+_WINDOW_ROWS = 1 << 22
+"""Of all ranks together."""
+_LEAST_ROWS = 1 << 12
+
+
+class RankSteps:
+    """The records of one rank, in the order of their steps as far as they were logged so.
+
+    :param batches: `step`, never null, and columns of float64.
+    """
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._held: list[pa.RecordBatch] = []
+        self.exhausted = False
+
+    def fill(self, rows: int) -> None:
+        """Holds so many records, or all that are left."""
+        held = sum(batch.num_rows for batch in self._held)
+        while held < rows and not self.exhausted:
+            batch = next(self._batches, None)
+            if batch is None:
+                self.exhausted = True
+            elif batch.num_rows:
+                self._held.append(batch)
+                held += batch.num_rows
+
+    def last(self) -> int | None:
+        """The greatest step of those held."""
+        import pyarrow.compute as pc
+
+        return max((pc.max(batch.column("step")).as_py() for batch in self._held), default=None)
+
+    def take(self, up_to: int) -> pa.Table | None:
+        """Those held whose step is not above `up_to`, a row a step; None if there is none."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not self._held:
+            return None
+        table = pa.Table.from_batches(self._held).combine_chunks()
+        taken = pc.less_equal(table["step"], up_to)
+        self._held = table.filter(pc.invert(taken)).to_batches()
+        table = table.filter(taken)
+        return _row_a_step(table) if table.num_rows else None
+
+
+def _row_a_step(table: pa.Table) -> pa.Table:
+    """The mean of what was logged for one step more than once, as of the batches of a gradient accumulated."""
+    import pyarrow.compute as pc
+
+    steps = table["step"].combine_chunks()
+    if pc.all(pc.greater(steps.slice(1), steps.slice(0, max(len(steps) - 1, 0)))).as_py() is not False:
+        return table
+    columns = [name for name in table.column_names if name != "step"]
+    merged = table.group_by("step").aggregate([(name, "mean") for name in columns]).sort_by("step")
+    return merged.select(["step", *(f"{name}_mean" for name in columns)]).rename_columns(["step", *columns])
+
+
+def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
+    """The records of all ranks, a window of steps at a time: by rank, where it has any in the window."""
+    rows = max(_WINDOW_ROWS // max(len(ranks), 1), _LEAST_ROWS)
+    while True:
+        for steps in ranks.values():
+            steps.fill(rows)
+        lasts = {rank: last for rank, steps in ranks.items() if (last := steps.last()) is not None}
+        if not lasts:
+            return
+        going_on = [last for rank, last in lasts.items() if not ranks[rank].exhausted]
+        up_to = min(going_on) if going_on else max(lasts.values())
+        taken = {rank: ranks[rank].take(up_to) for rank in lasts}
+        yield {rank: table for rank, table in taken.items() if table is not None}
+
+
+def aligned(window: Mapping[int, pa.Table], column: str) -> tuple[pa.Array, dict[int, pa.Array]]:
+    """The steps at which every rank that has the column at all in this window has a finite value of it, and these."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    given: dict[int, tuple[pa.Array, pa.Array]] = {}
+    for rank, table in window.items():
+        steps, values = table["step"].combine_chunks(), table[column].combine_chunks()
+        finite = pc.fill_null(pc.is_finite(values), False)
+        if not pc.all(finite).as_py():
+            steps, values = steps.filter(finite), values.filter(finite)
+        if len(steps):
+            given[rank] = (steps, values)
+    common: pa.Array = next(iter(given.values()))[0] if given else pa.array([], pa.int64())
+    for steps, _ in given.values():
+        if not steps.equals(common):
+            common = common.filter(pc.is_in(common, value_set=steps))
+    return common, {
+        rank: values if steps.equals(common) else values.filter(pc.is_in(steps, value_set=common))
+        for rank, (steps, values) in given.items()
+    }
+
+
+@dataclass
+class RankTime:
+    """How long a rank took, beside the others, over the steps that all of them have. In seconds."""
+
+    rank: int
+    steps: int = 0
+    own_s: float = 0.0
+    """All steps together."""
+    others_s: float = 0.0
+    """Likewise of the mean of the others."""
+    slowest: int = 0
+    """At how many steps no rank took longer."""
+
+    @property
+    def mean_s(self) -> float:
+        return self.own_s / self.steps if self.steps else math.nan
+
+    @property
+    def ratio(self) -> float:
+        """Its time over that of the others, in the mean; NaN where there are no others."""
+        return self.own_s / self.others_s if self.others_s > 0 else math.nan
+
+    @property
+    def slowest_share(self) -> float:
+        return self.slowest / self.steps if self.steps else math.nan
+
+
+@dataclass
+class StepTimes:
+    """The time of a step over the ranks, over all steps that were seen. In seconds."""
+
+    metric: str
+    steps: int = 0
+    min_s: float = math.inf
+    max_s: float = 0.0
+    mean_sum_s: float = 0.0
+    skew_sum: float = 0.0
+    ranks: dict[int, RankTime] = field(default_factory=dict)
+
+    @property
+    def mean_s(self) -> float:
+        """The mean over ranks and steps."""
+        return self.mean_sum_s / self.steps if self.steps else math.nan
+
+    @property
+    def skew(self) -> float:
+        """The slowest rank's time over the mean of all, 1.0 for even ranks; the mean over the steps."""
+        return self.skew_sum / self.steps if self.steps else math.nan
+
+    def add(self, window: Mapping[int, pa.Table]) -> None:
+        """Counts a window."""
+        import pyarrow.compute as pc
+
+        per_step = step_table(window, self.metric)
+        if per_step is None:
+            return
+        table, values = per_step
+        self.steps += table.num_rows
+        self.min_s = min(self.min_s, pc.min(table["min"]).as_py())
+        self.max_s = max(self.max_s, pc.max(table["max"]).as_py())
+        self.mean_sum_s += pc.sum(table["mean"]).as_py()
+        self.skew_sum += pc.sum(table["skew"]).as_py() or 0.0
+        others = len(values) - 1
+        all_s = pc.sum(table["mean"]).as_py() * len(values)
+        for rank, own in values.items():
+            told = self.ranks.setdefault(rank, RankTime(rank))
+            own_s = pc.sum(own).as_py()
+            told.steps += len(own)
+            told.own_s += own_s
+            told.others_s += (all_s - own_s) / others if others else 0.0
+            told.slowest += pc.sum(pc.equal(own, table["max"].combine_chunks())).as_py() if others else 0
+
+
+def step_table(window: Mapping[int, pa.Table], metric: str) -> tuple[pa.Table, dict[int, pa.Array]] | None:
+    """A row a step: `step`, `min`, `mean` and `max` over the ranks, `skew` (`max` over `mean`), the `slowest` rank and
+    the number of `ranks`; and each rank's own values. None where the window has none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    steps, values = aligned(window, metric)
+    if not len(steps):
+        return None
+    columns = list(values.values())
+    total = columns[0]
+    for column in columns[1:]:
+        total = pc.add(total, column)
+    mean = pc.divide(total, float(len(columns)))
+    greatest = pc.max_element_wise(*columns)
+    slowest = pa.repeat(pa.scalar(-1, pa.int32()), len(steps))
+    for rank, column in values.items():
+        slowest = pc.if_else(pc.equal(column, greatest), pa.scalar(rank, pa.int32()), slowest)
+    skew = pc.if_else(pc.greater(mean, 0.0), pc.divide(greatest, mean), 1.0)
+    count = pa.repeat(pa.scalar(len(columns), pa.int32()), len(steps))
+    names = ["step", "min", "mean", "max", "skew", "slowest", "ranks"]
+    table = pa.table([steps, pc.min_element_wise(*columns), mean, greatest, skew, slowest, count], names)
+    return table, values
+
+
+@dataclass(frozen=True)
+class Straggler:
+    """A rank that is slower than the others."""
+
+    rank: int
+    metric: str
+    """By which time: `batch_time`, `data_time` or `step_interval`."""
+    ratio: float
+    """Its mean time over the mean of the others."""
+    excess_s: float
+    """By how much it is longer, in seconds a step."""
+    slowest_share: float
+    """At which share of the steps it was the slowest."""
+
+
+def find_stragglers(times: Iterable[StepTimes], ratio: float, step_s: float) -> list[Straggler]:
+    """The ranks whose mean time is at least `ratio` times that of the others, that are the slowest at half of the steps
+    or more, and lose a twentieth of a step by it: what is less is noise, or costs nothing."""
+    found = []
+    for each in times:
+        for told in each.ranks.values():
+            excess_s = told.mean_s - told.others_s / told.steps
+            if told.ratio >= ratio and told.slowest_share >= 0.5 and excess_s >= step_s / 20:
+                found.append(Straggler(told.rank, each.metric, told.ratio, excess_s, told.slowest_share))
+    return sorted(found, key=lambda straggler: -straggler.excess_s)
+
+
+@dataclass
+class Course:
+    """A metric's mean over the ranks along the steps: where it began, where it stands, and its lowest."""
+
+    metric: str
+    first: tuple[int, float] | None = None
+    """Step and value."""
+    last: tuple[int, float] | None = None
+    lowest: tuple[int, float] | None = None
+
+    def add(self, window: Mapping[int, pa.Table]) -> None:
+        """Counts a window."""
+        import pyarrow.compute as pc
+
+        per_step = step_table(window, self.metric)
+        if per_step is None:
+            return
+        steps, means = per_step[0]["step"], per_step[0]["mean"]
+        self.first = self.first or (steps[0].as_py(), means[0].as_py())
+        self.last = (steps[-1].as_py(), means[-1].as_py())
+        lowest = pc.min(means).as_py()
+        if self.lowest is None or lowest < self.lowest[1]:
+            self.lowest = (steps[pc.index(means, lowest).as_py()].as_py(), lowest)
+
+
+def with_intervals(batch: pa.RecordBatch, before: Any) -> pa.RecordBatch:
+    """The batch with `step_interval` in place of its `timestamp`.
+
+    :param before: the timestamp of the record before the first, an Arrow scalar; None for none.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    times = batch.column("timestamp").cast(pa.int64())
+    first = pa.array([None if before is None else before.value], pa.int64())
+    earlier = pa.concat_arrays([first, times.slice(0, len(times) - 1)])
+    seconds = pc.divide(pc.subtract(times, earlier).cast(pa.float64()), 1e6)
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    del columns["timestamp"]
+    columns[STEP_INTERVAL] = seconds
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))

@@ -1,0 +1,272 @@
+"""A stream of a run as it lies on disk at one moment: sealed parts, spools that are still to be sealed, or JSON lines.
+
+Everything is read in batches of one schema, every metric a column, whatever the file keeps it in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._paths import PartKey, RunPaths
+from ..records import RESERVED_NAMES
+from ..sinks.columns import columns_schema, core_columns, scan_spool, spool_batches
+from ..sinks.wide import opened_part, part_metrics, wide_batches, widened
+from .lines import read_jsonl
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from typing_extensions import Self
+
+_FIRST_COLUMNS = ("timestamp", "attempt", "rank", "worker", "seq", "kind")
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far a rank came in an attempt, as its files tell."""
+
+    records: int = 0
+    last_step: int | None = None
+    last_record: datetime | None = None
+
+    def and_(self, other: Extent) -> Extent:
+        steps = [extent.last_step for extent in (self, other) if extent.last_step is not None]
+        times = [extent.last_record for extent in (self, other) if extent.last_record is not None]
+        return Extent(self.records + other.records, max(steps, default=None), max(times, default=None))
+
+
+class Source(Protocol):
+    """Records of one attempt of one rank that lie together, in order."""
+
+    def metrics(self) -> Iterable[str]:
+        """The metrics with a value here, beside the guide's."""
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The records, in the columns of `schema`, of which `attempt` is none."""
+
+    def first_step(self) -> int | None:
+        """The least step here; None where there is none."""
+
+    def extent(self) -> Extent: ...
+
+
+class Stored:
+    """A stream as of the moment this is made; to be used in a `with`, which closes the spools.
+
+    :param stream: "metrics" or "system".
+    :raises OSError: a file cannot be read, or its checksums do not hold; so does every method.
+    """
+
+    def __init__(self, paths: RunPaths, stream: str) -> None:
+        self._stream = stream
+        self._sources: dict[PartKey, Source] = {}
+        self._open = contextlib.ExitStack()
+        # Spools first: one that is sealed meanwhile is then found twice, and not missed.
+        for key, path in paths.spools_of_all_ranks(stream).items():
+            with contextlib.suppress(FileNotFoundError):
+                self._sources[key] = _Spool(self._open.enter_context(path.open("rb", buffering=0)))
+        for key, path in paths.parts_of_all_ranks(stream).items():
+            self._sources[key] = _Part(stream, path)
+        if not self._sources:  # Parquet was turned off
+            lines = [row for file in paths.lines_of_all_ranks(stream) for row in read_jsonl(file)]
+            self._sources.update(_line_sources(stream, lines))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @cached_property
+    def keys(self) -> list[PartKey]:
+        """Attempt, rank and part of each source, in the order of the records."""
+        return sorted(self._sources)
+
+    @cached_property
+    def attempts(self) -> list[int]:
+        return sorted({attempt for attempt, _, _ in self.keys})
+
+    def ranks(self, attempt: int) -> list[int]:
+        """The ranks with records in an attempt."""
+        return sorted({rank for of, rank, _ in self.keys if of == attempt})
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Every column that there is: the fixed ones, the guide's metrics, then the others as they came up."""
+        import pyarrow as pa
+
+        names = dict.fromkeys(name for key in self.keys for name in self._sources[key].metrics())
+        schema = columns_schema(self._stream, names)
+        schema = schema.remove(schema.get_field_index("extra"))
+        fields = {field.name: field for field in [*schema, pa.field("attempt", pa.int32(), nullable=False)]}
+        first = [name for name in _FIRST_COLUMNS if name in fields]
+        rest = [name for name in fields if name not in first and name != "unresolved"]
+        return pa.schema([fields[name] for name in (*first, *rest, "unresolved")])
+
+    def has(self, column: str) -> bool:
+        """Whether there is such a column; those that always stand cost no look at the files."""
+        always = column == "attempt" or (column != "extra" and column in columns_schema(self._stream, ()).names)
+        return always or column in self.schema.names
+
+    def fields(self, columns: Iterable[str]) -> pa.Schema:
+        """The schema of some columns. A column of the metrics' kind need not exist: it is null then."""
+        import pyarrow as pa
+
+        fixed = columns_schema(self._stream, ()).append(pa.field("attempt", pa.int32(), nullable=False))
+        return pa.schema(
+            [fixed.field(name) if name in fixed.names else pa.field(name, pa.float64()) for name in columns]
+        )
+
+    def batches(self, key: PartKey, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """One source's records, in the columns of `schema`."""
+        import pyarrow as pa
+
+        at = schema.get_field_index("attempt")
+        wanted = schema if at < 0 else schema.remove(at)
+        for batch in self._sources[key].batches(wanted):
+            columns = batch.columns
+            if at >= 0:
+                columns.insert(at, pa.repeat(pa.scalar(key[0], pa.int32()), batch.num_rows))
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def steps_up_to(self, attempt: int, rank: int, step: int) -> pa.Array:
+        """The steps not above `step` that a rank logged in an attempt; none as a rule, where it was resumed there."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found = []
+        schema = self.fields(["step"])
+        for key in self.keys:
+            first = self._sources[key].first_step() if key[:2] == (attempt, rank) else None
+            if first is not None and first <= step:
+                for batch in self.batches(key, schema):
+                    steps = batch.column("step")
+                    found.append(steps.filter(pc.less_equal(steps, step)))
+        return pa.chunked_array(found, pa.int64()).combine_chunks()
+
+    def extent(self, attempt: int, rank: int) -> Extent:
+        """How far the rank came in the attempt."""
+        extent = Extent()
+        for key in self.keys:
+            if key[:2] == (attempt, rank):
+                extent = extent.and_(self._sources[key].extent())
+        return extent
+
+
+class _Part:
+    """A sealed part, which says in its footer what it holds."""
+
+    def __init__(self, stream: str, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+
+    @cached_property
+    def _footer(self) -> Any:
+        with opened_part(self._path) as file:
+            return file.metadata
+
+    def _bounds(self, column: str) -> list[Any]:
+        """The least and the greatest value of each row group; an integer or a time."""
+        footer = self._footer
+        at = footer.schema.to_arrow_schema().names.index(column)  # nothing nested stands before it
+        groups = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
+        return [
+            bound for found in groups if found is not None and found.has_min_max for bound in (found.min, found.max)
+        ]
+
+    def metrics(self) -> Iterable[str]:
+        return part_metrics(self._path)
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        return wide_batches(self._path, schema, _BATCH_ROWS)
+
+    def first_step(self) -> int | None:
+        return min(self._bounds("step"), default=None)
+
+    def extent(self) -> Extent:
+        last_step = max(self._bounds("step"), default=None) if self._stream == "metrics" else None
+        return Extent(self._footer.num_rows, last_step, max(self._bounds("timestamp"), default=None))
+
+
+class _OfTables:
+    """What can be read from its batches alone."""
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        raise NotImplementedError
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        import pyarrow as pa
+
+        type_ = pa.int64() if name == "step" else pa.timestamp("us", "UTC")
+        schema = pa.schema([(name, type_)])
+        return pa.chunked_array([batch.column(0) for batch in self.batches(schema)], type_)
+
+    def first_step(self) -> int | None:
+        import pyarrow.compute as pc
+
+        found: int | None = pc.min(self._column("step")).as_py()
+        return found
+
+    def extent(self) -> Extent:
+        import pyarrow.compute as pc
+
+        times = self._column("timestamp")
+        return Extent(len(times), pc.max(self._column("step")).as_py(), pc.max(times).as_py())
+
+
+class _Spool(_OfTables):
+    """Records that are not sealed yet. The file is held open: it may be sealed, and removed, at any time."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self._info = scan_spool(file)
+
+    def metrics(self) -> Iterable[str]:
+        return self._info.metric_names()
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        if self._info.records:
+            for batch in spool_batches(self._file, self._info, self._info.metric_names(), _BATCH_ROWS):
+                wide = widened(batch, schema)
+                # Serialized, and so copied: the next batch lies in the same memory.
+                yield pa.ipc.read_record_batch(wide.serialize(), wide.schema)
+
+
+class _Lines(_OfTables):
+    """What the JSON lines of one attempt and rank say."""
+
+    def __init__(self, table: pa.Table, metrics: list[str]) -> None:
+        self._table = table
+        self._metrics = metrics
+
+    def metrics(self) -> Iterable[str]:
+        return self._metrics
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        for batch in self._table.to_batches():
+            yield widened(batch, schema)
+
+
+def _line_sources(stream: str, rows: list[dict[str, Any]]) -> Iterator[tuple[PartKey, Source]]:
+    import pyarrow as pa
+
+    fixed = columns_schema(stream, ())
+    known = {*fixed.names, *RESERVED_NAMES, *core_columns(stream)}
+    metrics = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in known]
+    by_key: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        row.setdefault("worker", 0)
+        if "unresolved" in row:
+            row["unresolved"] = list(row["unresolved"].items())
+        by_key.setdefault((row["attempt"], row["rank"]), []).append(row)
+    for (attempt, rank), mine in by_key.items():
+        yield (attempt, rank, 1), _Lines(pa.Table.from_pylist(mine, columns_schema(stream, metrics)), metrics)

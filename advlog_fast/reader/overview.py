@@ -38,26 +38,26 @@ SILENT_AFTER_S = 30.0
 """A rank that runs and has logged nothing for so many of its steps, and so many seconds, has fallen silent."""
 
 
-def rank_steps(stored: Stored, chain: Chain, columns: list[str]) -> dict[int, RankSteps]:
-    """The records of each rank that have a step, and came from the rank itself and no worker of it.
+def step_windows(stored: Stored, chain: Chain, columns: list[str]) -> Iterator[dict[int, pa.Table]]:
+    """The records of all ranks, a window of steps of one attempt at a time; those that have a step, and came from the
+    rank itself and no worker of it.
 
     :param columns: metrics; `step_interval` is made of the timestamps.
     """
-    ranks = sorted({rank for attempt in chain.cuts for rank in stored.ranks(attempt)})
-    return {rank: RankSteps(_steps_of(stored, chain, rank, columns)) for rank in ranks}
+    for attempt in sorted(chain.cuts):
+        ranks = stored.ranks(attempt)
+        yield from windows({rank: RankSteps(_steps_of(stored, chain, attempt, rank, columns)) for rank in ranks})
 
 
-def _steps_of(stored: Stored, chain: Chain, rank: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _steps_of(stored: Stored, chain: Chain, attempt: int, rank: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow.compute as pc
 
     given = [name for name in columns if name != STEP_INTERVAL]
     wanted = stored.fields(["step", "worker", *(["timestamp"] if STEP_INTERVAL in columns else []), *given])
-    attempt, before = 0, None
+    before = None
     for key in stored.keys:
-        if key[0] not in chain or key[1] != rank:
+        if key[:2] != (attempt, rank):
             continue
-        if key[0] != attempt:
-            attempt, before = key[0], None  # what lies between two attempts is no step
         for batch in cut_batches(stored, chain, key, wanted):
             own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
             mine = batch if pc.all(own).as_py() else batch.filter(own)
@@ -96,7 +96,7 @@ class Walk:
 def walk(stored: Stored, chain: Chain, times: list[str], courses: tuple[str, ...] = ()) -> Walk:
     """One pass over the steps of all ranks."""
     found = Walk([StepTimes(name) for name in times], [Course(name) for name in courses])
-    for window in windows(rank_steps(stored, chain, [*times, *courses])):
+    for window in step_windows(stored, chain, [*times, *courses]):
         for each in found.times:
             each.add(window)
         for course in found.courses:

@@ -14,10 +14,10 @@ from ..exceptions import expected
 from .chain import Attempts, Chain, chosen
 from .events import error_table, event_lines, event_table, validation_table
 from .lines import json_object
-from .overview import overview, rank_steps, times_of, walk
+from .overview import overview, step_windows, times_of, walk
 from .processes import process_table, read_processes
 from .select import chosen_batches
-from .steps import step_table, windows
+from .steps import step_table
 from .stored import Stored
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Run:
 
         with Stored(self._paths, "metrics") as stored:
             times = metric or times_of(stored, self._chain)[0]
-            found = [step_table(window, times) for window in windows(rank_steps(stored, self._chain, [times]))]
+            found = [step_table(window, times) for window in step_windows(stored, self._chain, [times])]
         return pa.concat_tables([table for table, _ in filter(None, found)] or [_no_steps()])
 
     def stragglers(self, ratio: float = 1.1) -> pa.Table:

@@ -30,15 +30,15 @@ class RankSteps:
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
         self._held: list[pa.RecordBatch] = []
-        self.exhausted = False
+        self._exhausted = False
 
     def fill(self, rows: int) -> None:
         """Holds so many records, or all that are left."""
         held = sum(batch.num_rows for batch in self._held)
-        while held < rows and not self.exhausted:
+        while held < rows and not self._exhausted:
             batch = next(self._batches, None)
             if batch is None:
-                self.exhausted = True
+                self._exhausted = True
             elif batch.num_rows:
                 self._held.append(batch)
                 held += batch.num_rows
@@ -84,8 +84,8 @@ def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
         lasts = {rank: last for rank, steps in ranks.items() if (last := steps.last()) is not None}
         if not lasts:
             return
-        going_on = [last for rank, last in lasts.items() if not ranks[rank].exhausted]
-        up_to = min(going_on) if going_on else max(lasts.values())
+        # As far as all of them reach: from where one ends, the others are compared without it.
+        up_to = min(lasts.values())
         taken = {rank: ranks[rank].take(up_to) for rank in lasts}
         yield {rank: table for rank, table in taken.items() if table is not None}
 

@@ -12,11 +12,13 @@ NAMES = [
     "ErrorLog",
     "Health",
     "LoggerConfig",
+    "Run",
     "RunBusyError",
     "RunNotFoundError",
     "TrainingMetrics",
     "TrainingProgressTracker",
     "__version__",
+    "list_runs",
     "read_jsonl",
     "read_run",
 ]
@@ -32,8 +34,9 @@ SIGNATURES = {
         "capture_logging=False, enabled=True)"
     ),
     "TrainingProgressTracker": "(logger)",
+    "list_runs": "(log_dir)",
     "read_jsonl": "(path, *, rotated=True)",
-    "read_run": "(log_dir, name='experiment')",
+    "read_run": "(log_dir, name='experiment', *, attempts='chain')",
 }
 
 METHODS = {
@@ -61,6 +64,7 @@ METHODS = {
     "log_validation": "(self, epoch, metrics, is_best=False)",
     "logger": "property",
     "paths": "property",
+    "reduce_summary": "(self, timeout_s=30.0, group=None)",
     "start_epoch": "(self, epoch, total_epochs=None)",
     "start_training": "(self, config=None)",
     "state_dict": "(self)",

@@ -8,7 +8,14 @@ import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl
 
-STATE = {"run_id": "0" * 32, "attempt": 1, "step": 4, "epoch": 1, "batch": 4, "timestamp": "2026-11-22T19:31:04.123456Z"}
+STATE = {
+    "run_id": "0" * 32,
+    "attempt": 1,
+    "step": 4,
+    "epoch": 1,
+    "batch": 4,
+    "timestamp": "2026-11-22T19:31:04.123456Z",
+}
 
 
 def log_batches(log, first, last):

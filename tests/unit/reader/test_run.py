@@ -148,7 +148,12 @@ class TestReadRun:
         paths.summary.write_text('{"status": "completed", "loss_stats": {"mean": null}}\n')
         run = read_run(paths.log_dir, "exp")
         assert run.events["event"].to_pylist() == ["epoch_end", "late", "error", "milestone"]
-        assert [json.loads(fields) for fields in run.events["fields"].to_pylist()] == [{}, {}, {"type": "ValueError"}, {}]
+        assert [json.loads(fields) for fields in run.events["fields"].to_pylist()] == [
+            {},
+            {},
+            {"type": "ValueError"},
+            {},
+        ]
         assert run.errors.select(["attempt", "rank", "seq", "type", "message"]).to_pylist() == [
             {"attempt": 1, "rank": 0, "seq": 5, "type": "ValueError", "message": None}
         ]
@@ -180,9 +185,9 @@ class TestReadRun:
             run.scan(stream="metric")
         with pytest.raises(ValueError, match=r"columns: expected some of timestamp, .*mine, unresolved, got str 'min'"):
             run.scan(["step", "min"])
-        with pytest.raises(ValueError, match="columns: expected some of .*got str 'min'"):
+        with pytest.raises(ValueError, match=r"columns: expected some of .*got str 'min'"):
             run.series("min")
-        with pytest.raises(ValueError, match="reduce: expected 'mean' or .* or None, got str 'median'"):
+        with pytest.raises(ValueError, match=r"reduce: expected 'mean' or .* or None, got str 'median'"):
             run.series("loss", reduce="median")
         with pytest.raises(ValueError, match="attempts: expected 'chain' or 'latest' or 'all', got str 'newest'"):
             read_run(paths.log_dir, "exp", attempts="newest")

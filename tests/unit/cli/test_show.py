@@ -1,0 +1,120 @@
+"""`advlog show` and `advlog ls`: a run over its ranks, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import pytest
+from run_files import strict_json
+
+from advlog_fast import AdvancedLogger
+from advlog_fast.cli import main
+
+SLOW = 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two attempts of four ranks, of which one takes 1.5 times as long as the others."""
+    folder = tmp_path_factory.mktemp("runs")
+    chance = random.Random(1)
+    state = None
+    for first, last in ((1, 60), (41, 100)):
+        logs = [
+            AdvancedLogger(folder, "train", console="off", memory_interval_s=0, rank=rank, world_size=4)
+            for rank in range(4)
+        ]
+        for log in logs:
+            log.load_state_dict(state or {})
+        for batch in range(first, last + 1):
+            for rank, log in enumerate(logs):
+                taken_s = chance.uniform(0.0095, 0.0105) * (1.5 if rank == SLOW else 1.0)
+                log.log_batch_progress(1, batch, 100, 1 / batch + rank, batch_time=taken_s, data_time=1e-5 * (1 + rank))
+            if batch == 40:
+                state = logs[0].state_dict()
+        logs[3].log_error("broken", "step")
+        for log in logs:
+            log.close()
+    with AdvancedLogger(folder, "alone", console="off") as log:
+        log.log_metrics({"mine": math.nan})
+    return folder
+
+
+def printed(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    return status, *capsys.readouterr()
+
+
+def test_show_names_the_slow_rank_and_only_it(folder, capsys):
+    status, out, err = printed(capsys, "show", folder, "train", "--json")
+    assert (status, err) == (0, "")
+    found = strict_json(out)
+    assert [(each["rank"], each["metric"]) for each in found["stragglers"]] == [(SLOW, "batch_time")]
+    assert found["stragglers"][0]["ratio"] == pytest.approx(1.5, rel=0.02)
+    assert found["stragglers"][0]["slowest_share"] == 1.0
+    status, out, _ = printed(capsys, "show", folder, "train")
+    (line,) = [line for line in out.splitlines() if line.startswith("slow: ")]
+    assert line.startswith("slow: rank 2, 1.50 times the others' batch_time, 5")
+
+
+def test_show_is_one_run_out_of_its_ranks_and_attempts(folder, capsys):
+    _, out, _ = printed(capsys, "show", folder, "train", "--json")
+    found = strict_json(out)
+    assert (found["name"], found["status"], found["records"], found["errors"]) == ("train", "completed", 480, 1)
+    assert [(each["attempt"], each["ranks"], each["records"]) for each in found["attempts"]] == [
+        (1, 4, 240),
+        (2, 4, 240),
+    ]
+    assert (found["attempts"][1]["resumed_from_attempt"], found["attempts"][1]["resumed_from_step"]) == (1, 40)
+    assert [(each["rank"], each["last_step"], each["status"]) for each in found["ranks"]] == [
+        (rank, 100, "completed") for rank in range(4)
+    ]
+    assert found["loss"]["first"] == {"step": 1, "mean": pytest.approx(1 + 1.5)}
+    assert found["loss"]["last"] == found["loss"]["lowest"] == {"step": 100, "mean": pytest.approx(0.01 + 1.5)}
+    times = {each["metric"]: each for each in found["step_times"]}
+    assert times["batch_time"]["steps"] == 100
+    assert times["batch_time"]["min_s"] <= times["batch_time"]["mean_s"] <= times["batch_time"]["max_s"]
+    assert times["batch_time"]["skew"] == pytest.approx(1.5 / 1.125, rel=0.02)
+    assert found["metrics"]["loss"]["count"] == 240
+    assert (found["stopped_early"], found["silent"]) == ([], [])
+
+
+def test_show_for_people_has_a_line_for_each_attempt_and_rank(folder, capsys):
+    _, out, _ = printed(capsys, "show", folder, "train")
+    lines = out.splitlines()
+    assert lines[0].startswith("train: completed, run ")
+    assert sum("completed" in line for line in lines) == 1 + 2 + 4
+    assert any(line.endswith("attempt 1, step 40") for line in lines)
+    assert "errors: 1" in lines
+    assert "loss, mean over the ranks: first 2.5 at step 1, last 1.51 at step 100, lowest 1.51 at step 100" in lines
+
+
+def test_a_run_with_hardly_anything_in_it_is_shown(folder, capsys):
+    status, out, _ = printed(capsys, "show", folder, "alone")
+    assert status == 0
+    assert out.startswith("alone: completed")
+    _, out, _ = printed(capsys, "show", folder, "alone", "--json")
+    assert strict_json(out)["metrics"]["mine"]["nan"] == 1
+
+
+def test_ls_has_a_line_a_run(folder, capsys):
+    status, out, _ = printed(capsys, "ls", folder)
+    assert status == 0
+    head, *lines = out.splitlines()
+    assert head.split()[:4] == ["name", "status", "attempts", "ranks"]
+    assert [line.split()[:4] for line in lines] == [["alone", "completed", "1", "1"], ["train", "completed", "2", "4"]]
+
+
+@pytest.mark.parametrize("arguments", [("ls", "nowhere"), ("show", "nowhere", "train")])
+def test_no_such_run_is_said(tmp_path, capsys, arguments):
+    command, directory, *name = arguments
+    status, out, err = printed(capsys, command, tmp_path / directory, *name)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"advlog {command}: log_dir: expected a directory of runs, got ")
+
+
+def test_json_has_no_nan(folder, capsys):
+    _, out, _ = printed(capsys, "show", folder, "alone", "--json")
+    assert json.loads(out)["metrics"]["mine"]["mean"] is None

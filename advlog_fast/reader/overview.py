@@ -61,7 +61,9 @@ def _steps_of(stored: Stored, chain: Chain, attempt: int, rank: int, columns: li
         for batch in cut_batches(stored, chain, key, wanted):
             own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
             mine = batch if pc.all(own).as_py() else batch.filter(own)
-            if mine.num_rows and STEP_INTERVAL in columns:
+            if not mine.num_rows:
+                continue
+            if STEP_INTERVAL in columns:
                 last = mine.column("timestamp")[-1]
                 mine, before = with_intervals(mine, before), last
             yield mine.select(["step", *columns])

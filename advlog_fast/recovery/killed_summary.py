@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from datetime import datetime, timezone
 from typing import Any
 
 from .._accounts import Account
 from .._generations import generations
 from .._paths import RunPaths
+from .._statistics import merged, statistics_of
 from ..control.summaries import duration_text, write_summary
 from ..control.text import time_text
+from ..records import CORE_METRICS, INTEGER_COLUMNS
+from ..sinks.columns import columns_schema
+from ..sinks.wide import part_metrics, wide_batches
 
 
 def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None, detail: str = "") -> None:
@@ -34,7 +37,7 @@ def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None,
         summary["accounting"] = account.as_dict()
     if detail:
         summary["recovery"] = detail
-    summary |= _from_parts(paths, attempt)
+    summary |= _from_parts(paths, attempt, summary.get("metrics") or {})
     summary |= _duration(summary.get("started_at"), summary.get("ended_at"))
     for name in ("loss_stats", "accuracy_stats"):
         summary.setdefault(name, dict.fromkeys(("min", "max", "mean", "std")))
@@ -78,30 +81,48 @@ def _errors(paths: RunPaths, attempt: int) -> int:
     return count
 
 
-def _from_parts(paths: RunPaths, attempt: int) -> dict[str, Any]:
-    """The guide's statistics, and the last record's time, from the sealed parts; empty where there are none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any]) -> dict[str, Any]:
+    """What the sealed parts say: the statistics of every metric, and the last record. Empty where there are none.
 
-    folder = paths.part("metrics", attempt, 1).parent
-    files = sorted(folder.glob(f"rank{paths.rank:05d}-*.parquet"))
-    columns = ["timestamp", "loss", "accuracy"]
+    :param before: what the last summary said of each metric; where it first was not finite only that knows.
+    """
+    import pyarrow as pa
+
+    statistics: dict[str, list[dict[str, Any]]] = {}
+    last: dict[str, Any] = {}
     try:
         # One file at a time, and no dataset: other ranks' parts come and go.
-        tables = [pq.ParquetFile(file).read(columns=columns) for file in files]
-    except (OSError, pa.ArrowInvalid):
+        for file in sorted(paths.part("metrics", attempt, 1).parent.glob(f"rank{paths.rank:05d}-*.parquet")):
+            late = part_metrics(file)
+            names = (*CORE_METRICS, *late)
+            fields = [f for f in columns_schema("metrics", late) if f.name in ("timestamp", *INTEGER_COLUMNS, *names)]
+            for batch in wide_batches(file, pa.schema(fields)):
+                for name in names:
+                    statistics.setdefault(name, []).append(statistics_of(batch.column(name)))
+                last |= _last_values(batch)
+    except OSError:
         return {}
-    if not tables:
+    if not last:
         return {}
-    table = pa.concat_tables(tables)
-    found: dict[str, Any] = {"ended_at": time_text(pc.max(table["timestamp"]).value * 1000)}
+    told = {name: {**(before.get(name) or {}), **merged(each)} for name, each in statistics.items() if name in last}
+    found: dict[str, Any] = {
+        "ended_at": last["timestamp"],
+        "last": last,
+        "metrics": {name: {**each, "last": last[name]} for name, each in told.items()},
+    }
     for name in ("loss", "accuracy"):
-        finite = pc.filter(table[name], pc.is_finite(table[name]), null_selection_behavior="drop")
-        if len(finite):
-            ends = pc.min_max(finite).as_py()
-            moments = {"mean": pc.mean(finite).as_py(), "std": pc.stddev(finite).as_py()}
-            found[f"{name}_stats"] = {**ends, **moments}
-        else:
-            found[f"{name}_stats"] = dict.fromkeys(("min", "max", "mean", "std"), math.nan)
+        found[f"{name}_stats"] = {key: told.get(name, {}).get(key) for key in ("min", "max", "mean", "std")}
+    return found
+
+
+def _last_values(batch: Any) -> dict[str, Any]:
+    """The last value of each metric that has one, and the numbers and the time of the last record."""
+    found: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name == "timestamp":
+            found[name] = time_text(column[-1].value * 1000)
+        elif name in INTEGER_COLUMNS:
+            found[name] = column[-1].as_py()
+        elif len(valid := column.drop_null()):
+            found[name] = valid[-1].as_py()
     return found

@@ -59,7 +59,7 @@ def whole(dead: Path) -> bool:
     """Every record is there, once."""
     return (
         [row["batch"] for row in read_jsonl(dead / "run_metrics.jsonl")] == list(range(1, 501))
-        and read_run(dead, "run").metrics["batch"].to_pylist() == list(range(1, 501))
+        and read_run(dead, "run", attempts="all").metrics["batch"].to_pylist() == list(range(1, 501))
         and not any(not finding.explained for finding in verify(dead))
     )
 
@@ -74,6 +74,14 @@ def test_every_record_is_in_the_files_and_the_ring_is_gone(dead: Path):
     assert (summary["status"], summary["total_metrics"], summary["total_errors"]) == ("killed", 500, 1)
     lasted = datetime.fromisoformat(summary["ended_at"][:-1]) - datetime.fromisoformat(summary["started_at"][:-1])
     assert summary["duration_s"] == lasted.total_seconds()
+    loss = summary["metrics"]["loss"]
+    assert (loss["count"], loss["min"], loss["max"], loss["last"]) == (500, 1 / 500, 1.0, 1 / 500)
+    assert loss["mean"] == summary["loss_stats"]["mean"] == pytest.approx(sum(1 / n for n in range(1, 501)) / 500)
+    assert {name: summary["last"][name] for name in ("batch", "step", "loss")} == {
+        "batch": 500,
+        "step": 500,
+        "loss": 1 / 500,
+    }
     assert "before the end" in (dead / "run_errors.log").read_text()
     assert recover(dead) == []
 

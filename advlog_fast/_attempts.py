@@ -17,7 +17,7 @@ from typing import Any
 
 from ._accounts import LOST, read_account
 from ._failpoints import failpoint
-from ._locks import RECOVERING, FileLock, LockedError
+from ._locks import COMPACTING, RECOVERING, FileLock, LockedError
 from ._paths import RunPaths
 from ._processes import machine_id, process_start, started_s
 from .exceptions import RunBusyError
@@ -30,9 +30,11 @@ _ORIGIN = re.compile(r"(\d+)-origin\.json\Z")
 _RANK_CLAIM = re.compile(r"(\d+)-rank(\d{5,})\.claim\Z")
 
 
-def lock_rank(paths: RunPaths) -> FileLock:
-    """This process's claim on one rank of a run. A recovery that another process is at is waited for, a minute at most.
+def lock_rank(paths: RunPaths, doing: str = "") -> FileLock:
+    """This process's claim on one rank of a run. A recovery or a compaction that another process is at is waited for, a
+    minute at most.
 
+    :param doing: said of this process to whoever finds the lock held.
     :raises RunBusyError: another live process holds it.
     """
     if FileLock.held_here(paths.lock):
@@ -41,13 +43,15 @@ def lock_rank(paths: RunPaths) -> FileLock:
     looks = 0
     while True:
         try:
-            return FileLock(paths.lock)
+            return FileLock(paths.lock, doing)
         except LockedError as owner:
             looks += 1
+            ends = str(owner).endswith((RECOVERING, COMPACTING))
             # Twice: whoever has just taken it may not have said yet who it is.
-            if time.monotonic() > deadline or (looks > 1 and not str(owner).endswith(RECOVERING)):
+            if time.monotonic() > deadline or (looks > 1 and not ends):
                 what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
-                raise RunBusyError(f"{what} is being logged by another live process: {owner}") from None
+                held = "held" if ends else "being logged"
+                raise RunBusyError(f"{what} is {held} by another live process: {owner}") from None
         time.sleep(_PAUSE_S)
 
 

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 RECOVERING = ", which recovers it"
-"""What the owner's name ends with where it is a recovery, which is not long about it."""
+COMPACTING = ", which compacts it"
+"""What the owner's name ends with where it is no logger, but a recovery or a compaction, which ends by itself."""
 
 
 class LockedError(Exception):

@@ -22,6 +22,7 @@ _RUN_FILE = (
 _ATTEMPT = r"attempt=(?P<attempt>\d+)\Z"
 _PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
 _SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
+_CLAIM = r"\d+-rank(?P<rank>\d{5})\.claim\Z"
 _OF_A_RANK = r"attempt(?P<attempt>\d+)-rank(?P<rank>\d+)\.json\Z"
 _PRIVATE = ".advlog"
 _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
@@ -147,12 +148,7 @@ class RunPaths:
 
     def parts_of_all_ranks(self, stream: str) -> dict[PartKey, Path]:
         """The parts that there are in the dataset of `stream`, of all attempts too."""
-        found: dict[PartKey, Path] = {}
-        for path in self.dataset(stream).glob("*/*.parquet"):
-            folder, part = re.match(_ATTEMPT, path.parent.name), re.match(_PART, path.name)
-            if folder and part:
-                found[int(folder["attempt"]), int(part["rank"]), int(part["part"])] = path
-        return found
+        return parts_in(self.dataset(stream))
 
     @property
     def private(self) -> Path:
@@ -162,6 +158,11 @@ class RunPaths:
     @property
     def attempts(self) -> Path:
         return self.private / "attempts"
+
+    def claimed_ranks(self) -> set[int]:
+        """The ranks that have a claim on any attempt."""
+        found = (re.match(_CLAIM, path.name) for path in self.attempts.glob("*.claim"))
+        return {int(match["rank"]) for match in found if match}
 
     @property
     def lock(self) -> Path:
@@ -229,6 +230,23 @@ class RunPaths:
     def schema(self, stream: str) -> Path:
         """The metric columns of `stream`, frozen at the run's first part: a JSON list of names."""
         return self.private / f"{stream}_schema.json"
+
+    @property
+    def compaction(self) -> Path:
+        """Where a compaction makes the datasets anew."""
+        return self.private / "compact"
+
+
+def parts_in(dataset: Path) -> dict[PartKey, Path]:
+    """The parts that there are in a folder laid out as a dataset."""
+    found = {path: part_key(path) for path in dataset.glob("*/*.parquet")}
+    return {key: path for path, key in found.items() if key is not None}
+
+
+def part_key(path: Path) -> PartKey | None:
+    """Which part a file of a dataset is, by its name; None: it is none."""
+    folder, part = re.match(_ATTEMPT, path.parent.name), re.match(_PART, path.name)
+    return (int(folder["attempt"]), int(part["rank"]), int(part["part"])) if folder and part else None
 
 
 def _by_attempt_and_rank(folder: Path) -> dict[tuple[int, int], Path]:

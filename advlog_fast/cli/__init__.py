@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import bench, demo, ls, recover, show, verify
+from . import bench, compact, demo, ls, recover, show, verify
 
 
 class Command(Protocol):
@@ -26,6 +26,7 @@ class Command(Protocol):
 
 _COMMANDS: dict[str, Command] = {
     "bench": bench,
+    "compact": compact,
     "demo": demo,
     "ls": ls,
     "recover": recover,

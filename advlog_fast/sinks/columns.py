@@ -20,7 +20,7 @@ STREAMS = ("metrics", "system")
 
 _SLOT_BYTES = int(lib.ADVLOG_SLOT_BYTES)
 _READ_BYTES = 1 << 20
-_GROUP_BYTES = 64 << 20
+GROUP_BYTES = 64 << 20
 """What the columns of one batch may take: wide runs get fewer rows a batch, not more memory."""
 
 _SYSTEM_CORE = ("batch_time", "data_time")
@@ -194,7 +194,7 @@ class _Decoder:
         self._all_names = _strings([*reversed(CORE_METRICS), *names])
         slots = info.whole_bytes // _SLOT_BYTES
         row_bytes = 160 + 8 * len(metrics) + _SLOT_BYTES * -(-slots // max(info.records, 1))
-        capacity = max(1, min(max_rows, info.records, _GROUP_BYTES // row_bytes))
+        capacity = max(1, min(max_rows, info.records, GROUP_BYTES // row_bytes))
         column_of = [column.get(name, -1) for name in names]
         self._columns = lib.advlog_columns_new(
             capacity, ffi.new("int32_t[]", column_of), len(names), len(metrics), info.first_seq

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 122_880
 """DuckDB's own row group, and few enough rows that their columns fit into the memory the sealer may use."""
+
+METADATA = b"advlog."
+"""What the keys of a part's own metadata begin with."""
 
 # Measured on random float64 metrics: level 3 saves nothing and takes longer, since the mantissas, which
 # BYTE_STREAM_SPLIT sets apart, cannot be compressed; the negative levels are no faster.
@@ -84,8 +87,8 @@ def seal_spool(
                 damaged_schema = _set_aside_damaged(paths.schema(info.stream))
                 names = frozen_columns(paths, info.stream, (*first, *info.metric_names()))
                 temporary = paths.temporary / f"{spool.stem}-{os.getpid()}.parquet"
-                _make_folder(paths.temporary)
-                _make_folder(target.parent)
+                make_folder(paths.temporary)
+                make_folder(target.parent)
                 try:
                     failpoint("seal_begin")
                     _write(file, info, names, temporary, row_group_rows)
@@ -131,11 +134,7 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
     columns = _columns_of_parts(paths, stream)
     if columns is None:
         columns = [name for name in dict.fromkeys(names) if name not in core]
-    temporary = paths.temporary / f"{path.stem}-rank{paths.rank:05d}-{os.getpid()}.json"
-    _make_folder(paths.temporary)
-    temporary.write_text(json.dumps(columns, ensure_ascii=False) + "\n", encoding="utf-8")
-    try:
-        sync_path(temporary)
+    with _columns_file(paths, stream, columns) as temporary:
         try:
             failpoint("schema_written")
             os.link(temporary, path)
@@ -148,10 +147,33 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
             # No hard links here: two ranks can only both win within this instant.
             if not path.exists():
                 temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     sync_path(path.parent)
     return read_frozen_columns(path)
+
+
+def replace_frozen_columns(paths: RunPaths, stream: str, columns: Iterable[str]) -> None:
+    """Makes `columns` the run's metric columns from the next part on, whatever was frozen before.
+
+    :raises OSError: the file cannot be made.
+    """
+    path = paths.schema(stream)
+    with _columns_file(paths, stream, columns) as temporary:
+        failpoint("schema_remade")
+        temporary.rename(path)
+    sync_path(path.parent)
+
+
+@contextlib.contextmanager
+def _columns_file(paths: RunPaths, stream: str, columns: Iterable[str]) -> Iterator[Path]:
+    """A frozen schema under a name of its own, whole and safe on disk."""
+    temporary = paths.temporary / f"{stream}_schema-rank{paths.rank:05d}-{os.getpid()}.json"
+    make_folder(paths.temporary)
+    temporary.write_text(json.dumps(list(columns), ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        sync_path(temporary)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_frozen_columns(path: Path) -> tuple[str, ...]:
@@ -213,11 +235,11 @@ def sync_path(path: Path) -> None:
         os.close(fd)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """The folder, and its name safe on disk: in an fsynced parent, back to the first that stood."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_path(folder.parent)
 
@@ -232,7 +254,7 @@ def _identity(info: SpoolInfo) -> dict[bytes, bytes]:
         "records": info.records,
         "layout_version": lib.ADVLOG_LAYOUT_VERSION,
     }
-    return {f"advlog.{key}".encode(): str(value).encode() for key, value in values.items()}
+    return {METADATA + key.encode(): str(value).encode() for key, value in values.items()}
 
 
 def _stands(target: Path, info: SpoolInfo) -> bool:
@@ -251,7 +273,8 @@ def _stands(target: Path, info: SpoolInfo) -> bool:
     return True
 
 
-def _options(schema: pa.Schema) -> dict[str, Any]:
+def writer_options(schema: pa.Schema) -> dict[str, Any]:
+    """How every part is written: what `pq.ParquetWriter` is to be given."""
     import pyarrow as pa
 
     # Deltas suit what grows by even steps. A stream for each byte suits floats: their exponents compress.
@@ -284,7 +307,7 @@ def _write(file: Any, info: SpoolInfo, names: tuple[str, ...], path: Path, row_g
 
     schema = columns_schema(info.stream, names).with_metadata(_identity(info))
     with pa.OSFile(str(path), "wb") as sink:
-        writer = pq.ParquetWriter(sink, schema, **_options(schema))
+        writer = pq.ParquetWriter(sink, schema, **writer_options(schema))
         for batch in spool_batches(file, info, names, row_group_rows):
             writer.write_batch(batch, row_group_size=batch.num_rows)
             del batch  # its memory is about to be used again

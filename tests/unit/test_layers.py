@@ -44,6 +44,7 @@ LAYERS = {
     "_outputs": 3,
     "recovery": 3,
     "verification": 3,
+    "compaction": 3,
     "_hooks": 0,
     "_lifecycle": 4,
     "_sessions": 4,

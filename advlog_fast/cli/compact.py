@@ -1,0 +1,41 @@
+"""`advlog compact DIR`: every metric a column of the Parquet datasets, and few files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .._paths import check_run, run_names
+from ..compaction import compact
+from ..exceptions import RunBusyError
+
+HELP = "rewrite the Parquet datasets of runs that have ended: every metric a column, and few files"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs")
+    parser.add_argument("--name", help="one run only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all is compact; 1: a run was refused, or something of it is left over; 2: no such run."""
+    log_dir = Path(args.log_dir)
+    try:
+        check_run(log_dir, args.name)
+    except FileNotFoundError as error:
+        print(f"advlog compact: {error}", file=sys.stderr)
+        return 2
+    report = []
+    refused = False
+    for name in [args.name] if args.name is not None else run_names(log_dir):
+        try:
+            report += compact(log_dir, name)
+        except (OSError, RunBusyError) as error:  # the others are compacted all the same
+            print(f"advlog compact: {error}", file=sys.stderr)
+            refused = True
+    for compacted in report:
+        print(compacted)
+    if not report and not refused:
+        print("nothing to compact")
+    return int(refused or not all(compacted.complete for compacted in report))

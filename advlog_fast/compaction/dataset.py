@@ -1,0 +1,240 @@
+"""One dataset made anew beside the old one, whose place it takes by one exchange of two names.
+
+What a kill leaves is mended by one rule, before and after: of what lies where datasets are made anew, a part that the
+dataset does not hold is moved into it, and the rest goes. So half a new dataset goes, and the old one after the
+exchange, but for a part that a rank which nobody knew of sealed into it meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._failpoints import failpoint
+from .._paths import PartKey, RunPaths, part_key
+from ..records import MAX_METRIC_NAMES
+from ..sinks.columns import columns_schema
+from ..sinks.parquet import make_folder, read_frozen_columns, replace_frozen_columns, sync_path
+from ..sinks.wide import opened_part, part_metrics
+from .files import Part, merged, write_merged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_AT_FDCWD = -100
+_SWAP = 2
+"""RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS."""
+_NO_SWAP = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What became of one dataset."""
+
+    name: str
+    """Of the run."""
+    stream: str
+    """`metrics` or `system`."""
+    changed: bool
+    """False: it was compact already."""
+    rows: int
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    apart: int = 0
+    """Attempts of ranks that are still to be recovered, or logged by now: their parts were not merged."""
+    late: int = 0
+    """Parts that such a rank sealed meanwhile: they are in the dataset, as they were sealed."""
+
+    @property
+    def complete(self) -> bool:
+        """False: to be run again, when what `apart` and `late` tell of has ended."""
+        return not self.apart and not self.late
+
+    def __str__(self) -> str:
+        told = f"{self.name} {self.stream}: {self.rows} rows in {_files(self.files_after)}"
+        if self.changed:
+            sizes = f"{self.bytes_before / 1e6:.1f} MB are {self.bytes_after / 1e6:.1f} MB"
+            told += f", which were {_files(self.files_before)}; {sizes}"
+        else:
+            told += ", compact already"
+        if self.apart:
+            told += f"; {self.apart} attempts are still to be recovered: their parts were not merged"
+        if self.late:
+            told += f"; {self.late} parts came meanwhile: to be run again"
+        return told
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+class Dataset:
+    """The dataset of one stream of a run.
+
+    :param locked: the ranks whose locks the caller holds.
+    """
+
+    def __init__(self, paths: RunPaths, stream: str, locked: frozenset[int]) -> None:
+        self._paths = paths
+        self._stream = stream
+        self._locked = locked
+        self._folder = paths.dataset(stream)
+        self._new = paths.compaction / stream
+        """The new dataset; after the exchange, the old one."""
+        self._old = paths.compaction / f"{stream}-old"
+        """The old dataset, where two names cannot be exchanged."""
+
+    def compact(self) -> Compacted | None:
+        """Makes it anew, unless it is compact already. None: there is none.
+
+        :raises OSError: a part is damaged, or the disk failed; the dataset is as it was.
+        """
+        if self._folder.is_symlink():
+            raise OSError(f"{self._folder}: expected a folder, which can be exchanged for another, got a symbolic link")
+        self._mend()
+        parts = self._parts()
+        if not parts:
+            return None
+        apart = self._apart(parts)
+        files = list(merged(parts, apart))
+        metrics = self._metrics(parts)
+        schema = columns_schema(self._stream, metrics)
+        bytes_before = sum(part.path.stat().st_size for part in parts)
+        changed = len(files) < len(parts) or not all(_has_columns(part.path, schema) for part in parts)
+        if changed:
+            try:
+                self._build(files, schema)
+                self._swap()
+            except BaseException:
+                self._mend()
+                raise
+        # Afterwards: a part with columns that earlier ones lack is read without them by most readers.
+        self._freeze(metrics)
+        late = self._mend()
+        after = self._paths.parts_of_all_ranks(self._stream).values()
+        return Compacted(
+            name=self._paths.name,
+            stream=self._stream,
+            changed=changed,
+            rows=sum(part.rows for part in parts),
+            files_before=len(parts),
+            files_after=len(after),
+            bytes_before=bytes_before,
+            bytes_after=sum(path.stat().st_size for path in after),
+            apart=len(apart),
+            late=late,
+        )
+
+    def _parts(self) -> list[Part]:
+        return [Part.read(key, path) for key, path in sorted(self._paths.parts_of_all_ranks(self._stream).items())]
+
+    def _apart(self, parts: list[Part]) -> set[tuple[int, int]]:
+        """The attempts and ranks that may still seal a part, or again one that stands, which they know by its number."""
+        waiting = set(self._paths.ring_notes_of_all_ranks())
+        waiting |= {key[:2] for key in self._paths.spools_of_all_ranks(self._stream)}
+        there = {part.key[:2] for part in parts}
+        return {(attempt, rank) for attempt, rank in there if (attempt, rank) in waiting or rank not in self._locked}
+
+    def _metrics(self, parts: list[Part]) -> tuple[str, ...]:
+        """The metrics of the stream beside the guide's: those frozen, then those of the parts, in order."""
+        names = dict.fromkeys(self._frozen())
+        for part in parts:
+            names.update(dict.fromkeys(part_metrics(part.path)))
+        return tuple(names)
+
+    def _frozen(self) -> tuple[str, ...]:
+        try:
+            return read_frozen_columns(self._paths.schema(self._stream))
+        except OSError:  # not there, or damaged: the parts tell
+            return ()
+
+    def _freeze(self, metrics: tuple[str, ...]) -> None:
+        columns = metrics[:MAX_METRIC_NAMES]  # a sealer can make no more
+        if self._frozen() != columns:
+            replace_frozen_columns(self._paths, self._stream, columns)
+            failpoint("compact_frozen")
+
+    def _build(self, files: list[list[Part]], schema: pa.Schema) -> None:
+        make_folder(self._new)
+        failpoint("compact_begun")
+        for parts in files:
+            target = self._new / parts[0].path.relative_to(self._folder)
+            make_folder(target.parent)
+            write_merged(parts, target, schema)
+            failpoint("compact_written")
+        for folder in self._new.iterdir():
+            sync_path(folder)
+        failpoint("compact_built")
+
+    def _swap(self) -> None:
+        if not _exchange(self._new, self._folder):
+            # Killed between the two, a run has no dataset until the next compaction.
+            self._folder.rename(self._old)
+            failpoint("compact_away")
+            self._new.rename(self._folder)
+        failpoint("compact_swapped")
+        for folder in (self._paths.compaction, self._paths.log_dir):
+            sync_path(folder)
+
+    def _mend(self) -> int:
+        """Moves what the dataset does not hold into it, and removes the rest: how many parts were moved."""
+        left = [folder for folder in (self._old, self._new) if folder.exists()]
+        if not left:
+            return 0
+        held = {key for part in self._parts() for key in part.holds}
+        moved = 0
+        for place in left:
+            for folder, _, names in os.walk(place, topdown=False):
+                for name in sorted(names):
+                    path = Path(folder, name)
+                    moved += self._bring_home(path, path.relative_to(place), held)
+                failpoint("compact_emptied")
+                os.rmdir(folder)
+        return moved
+
+    def _bring_home(self, path: Path, name: Path, held: set[PartKey]) -> bool:
+        """Whether it is a part that the dataset did not hold; something else that lay in it is moved, too."""
+        key = part_key(path)
+        if key is not None:
+            mine = [key] if key in held else Part.read(key, path).holds
+            if not held.isdisjoint(mine):
+                path.unlink()
+                failpoint("compact_removed")
+                return False
+            held.update(mine)
+        target = self._folder / name
+        make_folder(target.parent)
+        path.rename(target)
+        sync_path(target.parent)
+        failpoint("compact_moved")
+        return key is not None
+
+
+def _has_columns(part: Path, schema: pa.Schema) -> bool:
+    with opened_part(part) as file:
+        return bool(file.schema_arrow.names == schema.names)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Gives each of two folders the other's name, in one step. False: the system, or the file system, cannot.
+
+    :raises OSError: it failed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):
+        failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _SWAP)
+    elif hasattr(libc, "renamex_np"):
+        failed = libc.renamex_np(*names, _SWAP)
+    else:
+        return False
+    number = ctypes.get_errno()
+    if failed and number not in _NO_SWAP:
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+    return not failed

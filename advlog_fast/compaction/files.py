@@ -1,0 +1,142 @@
+"""Parts, and the file that several of them become."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._paths import PartKey
+from ..sinks.columns import GROUP_BYTES
+from ..sinks.parquet import METADATA, ROW_GROUP_ROWS, sync_path, writer_options
+from ..sinks.wide import opened_part, wide_batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE_ROWS = 1 << 24
+"""Rows of a merged file at most."""
+
+_HOLDS = METADATA + b"parts"
+_RECORDS = METADATA + b"records"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a dataset, by its name and its footer."""
+
+    key: PartKey
+    path: Path
+    rows: int
+    metadata: dict[bytes, bytes]
+    """What we wrote there."""
+
+    @classmethod
+    def read(cls, key: PartKey, path: Path) -> Part:
+        """:raises OSError: it cannot be read, or is no part; the message names it."""
+        with opened_part(path) as file:
+            told = file.metadata.metadata or {}
+            mine = {name: value for name, value in told.items() if name.startswith(METADATA)}
+            return cls(key, path, file.metadata.num_rows, mine)
+
+    @property
+    def holds(self) -> list[PartKey]:
+        """The parts that are in it: a merged file has the number of its first."""
+        attempt, rank, number = self.key
+        numbers = json.loads(self.metadata[_HOLDS]) if _HOLDS in self.metadata else [number]
+        return [(attempt, rank, part) for part in numbers]
+
+
+def merged(parts: Iterable[Part], apart: set[tuple[int, int]]) -> Iterator[list[Part]]:
+    """The parts of each file to be, of one attempt and rank in their order.
+
+    :param apart: attempts and ranks whose parts stay one by one.
+    """
+    group: list[Part] = []
+    rows = 0
+    for part in parts:
+        fits = group and part.key[:2] == group[0].key[:2] and rows + part.rows <= FILE_ROWS
+        if group and (not fits or part.key[:2] in apart):
+            yield group
+            group, rows = [], 0
+        group.append(part)
+        rows += part.rows
+    if group:
+        yield group
+
+
+def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
+    """Writes the rows of the parts, in order, into one file with the columns of `schema`, and fsyncs it.
+
+    :raises OSError: a part is damaged, what was written is not what the parts hold, or the disk failed.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = schema.with_metadata(_metadata(parts))
+    # As the sealer does: wide runs get fewer rows a group, not more memory.
+    group_rows = max(1, min(ROW_GROUP_ROWS, GROUP_BYTES // (160 + 8 * len(schema))))
+    read = _Rows()
+    batches = (batch for part in parts for batch in read.watch(wide_batches(part.path, schema, group_rows)))
+    with pa.OSFile(str(path), "wb") as sink, pq.ParquetWriter(sink, schema, **writer_options(schema)) as writer:
+        for table in _regrouped(batches, group_rows):
+            writer.write_table(table, row_group_size=group_rows)
+    sync_path(path)
+    written = _Rows()
+    for _ in written.watch(wide_batches(path, pa.schema([schema.field("seq")]))):
+        pass
+    told = sum(part.rows for part in parts)
+    if not told == read.count == written.count or read.digest() != written.digest():
+        names = f"{parts[0].path} to {parts[-1].path.name}"
+        raise OSError(f"{names}: expected {told} rows, read {read.count}, found {written.count}, or others, in {path}")
+
+
+class _Rows:
+    """How many rows went by, and which."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._seqs = hashlib.blake2b()
+
+    def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self.count += batch.num_rows
+            seqs = batch.column("seq")
+            if len(seqs):
+                self._seqs.update(memoryview(seqs.buffers()[1])[8 * seqs.offset : 8 * (seqs.offset + len(seqs))])
+            yield batch
+
+    def digest(self) -> bytes:
+        return self._seqs.digest()
+
+
+def _metadata(parts: list[Part]) -> dict[bytes, bytes]:
+    """A part that stays one keeps its own, by which a recovery knows it again."""
+    if len(parts) == 1:
+        return parts[0].metadata
+    values: dict[bytes, Any] = {
+        _RECORDS: sum(part.rows for part in parts),
+        _HOLDS: [number for part in parts for _, _, number in part.holds],
+    }
+    return {**parts[0].metadata, **{name: json.dumps(value).encode() for name, value in values.items()}}
+
+
+def _regrouped(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The batches as tables of `rows` rows each; the last has the rest."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        while count >= rows:
+            table = pa.Table.from_batches(held)
+            yield table.slice(0, rows)
+            held = table.slice(rows).to_batches()
+            count -= rows
+    if count:
+        yield pa.Table.from_batches(held)

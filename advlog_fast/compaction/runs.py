@@ -1,0 +1,58 @@
+"""Which runs are compacted, and that nobody logs them meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from .._attempts import lock_rank
+from .._locks import COMPACTING
+from .._paths import RunPaths, check_run, run_names
+from ..exceptions import RunBusyError
+from ..recovery import recover_rank
+from ..sinks.columns import STREAMS
+from .dataset import Compacted, Dataset
+
+
+def compact(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Compacted]:
+    """Rewrites the datasets of the runs in a directory, or of one of them: every metric a column and `extra` all null,
+    in as few files for each rank of each attempt as hold it with 2**24 rows a file. Order and values stay as they are.
+
+    Dead attempts are recovered first. It may be killed at any point and run again. Where the file system cannot
+    exchange two names in one step, as NFS cannot, there is a moment without the dataset.
+
+    :returns: what became of each dataset that there is.
+    :raises RunNotFoundError: there is no such directory, or no such run in it.
+    :raises RunBusyError: a live process logs a rank of a run, whose datasets are as they were.
+    :raises OSError: a part is damaged, or the disk failed; the message names the file. The dataset is as it was.
+    """
+    folder = Path(os.path.abspath(log_dir))
+    check_run(folder, name)
+    names = [name] if name is not None else run_names(folder)
+    return [compacted for run in names for compacted in _compact_run(RunPaths(folder, run))]
+
+
+def _compact_run(paths: RunPaths) -> list[Compacted]:
+    ranks = _known_ranks(paths)
+    with contextlib.ExitStack() as locks:
+        # All of them before anything is done, and in order: two compactions cannot hold one another up.
+        for rank in ranks:
+            paths.private.mkdir(parents=True, exist_ok=True)
+            locks.callback(lock_rank(replace(paths, rank=rank), COMPACTING).release)
+        for rank in ranks:
+            for found in recover_rank(replace(paths, rank=rank)):
+                if found.outcome == "alive":
+                    raise RunBusyError(f"expected a run that nobody logs, got {found}")
+        datasets = [Dataset(paths, stream, frozenset(ranks)) for stream in STREAMS]
+        return [compacted for dataset in datasets if (compacted := dataset.compact()) is not None]
+
+
+def _known_ranks(paths: RunPaths) -> list[int]:
+    """Every rank that left anything."""
+    ranks = paths.claimed_ranks() | {rank for _, rank in paths.ring_notes_of_all_ranks()}
+    for stream in STREAMS:
+        for keys in (paths.parts_of_all_ranks(stream), paths.spools_of_all_ranks(stream)):
+            ranks |= {rank for _, rank, _ in keys}
+    return sorted(ranks)

@@ -135,7 +135,7 @@ class Dataset:
         return [Part.read(key, path) for key, path in sorted(self._paths.parts_of_all_ranks(self._stream).items())]
 
     def _apart(self, parts: list[Part]) -> set[tuple[int, int]]:
-        """The attempts and ranks that may still seal a part, or again one that stands, which they know by its number."""
+        """The attempts and ranks that may still seal a part, or one again that stands: they know it by its number."""
         waiting = set(self._paths.ring_notes_of_all_ranks())
         waiting |= {key[:2] for key in self._paths.spools_of_all_ranks(self._stream)}
         there = {part.key[:2] for part in parts}

@@ -80,7 +80,9 @@ def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
     # As the sealer does: wide runs get fewer rows a group, not more memory.
     group_rows = max(1, min(ROW_GROUP_ROWS, GROUP_BYTES // (160 + 8 * len(schema))))
     read = _Rows()
-    batches = (batch for part in parts for batch in read.watch(wide_batches(part.path, schema, group_rows)))
+    # Entries of `extra` take several times the memory of the columns that they become: a few batches a group.
+    batch_rows = max(1, group_rows // 8)
+    batches = (batch for part in parts for batch in read.watch(wide_batches(part.path, schema, batch_rows)))
     with pa.OSFile(str(path), "wb") as sink, pq.ParquetWriter(sink, schema, **writer_options(schema)) as writer:
         for table in _regrouped(batches, group_rows):
             writer.write_table(table, row_group_size=group_rows)

@@ -32,7 +32,7 @@ def wide_batches(path: Path, schema: pa.Schema, batch_rows: int = _BATCH_ROWS) -
         asked = [name for name in schema.names if name in there]
         if "extra" not in asked and _metrics_of(schema):
             asked.append("extra")
-        for batch in file.iter_batches(batch_size=batch_rows, columns=asked):
+        for batch in _batches(file, asked, batch_rows):
             yield widened(batch, schema)
 
 
@@ -43,7 +43,7 @@ def part_metrics(path: Path) -> tuple[str, ...]:
     """
     with opened_part(path) as file:
         names = dict.fromkeys(_metrics_of(file.schema_arrow))
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=["extra"]):
+        for batch in _batches(file, ["extra"], _BATCH_ROWS):
             names.update(dict.fromkeys(_Entries(batch.column(0)).names))
     return tuple(name for name in names if name not in RESERVED_NAMES and name not in CORE_METRICS)
 
@@ -63,6 +63,12 @@ def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: it has no `extra`
         raise OSError(f"{path}: expected a whole Parquet part, got {error}") from error
+
+
+def _batches(file: pq.ParquetFile, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    # A row group has one dictionary of keys; of a batch with two of them, pyarrow makes no map.
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
 
 
 def _metrics_of(schema: pa.Schema) -> list[str]:

@@ -64,9 +64,9 @@ class Compacted:
         else:
             told += ", compact already"
         if self.apart:
-            told += f"; {self.apart} attempts are still to be recovered: their parts were not merged"
+            told += f"; attempts that are not recovered yet, and were not merged: {self.apart}"
         if self.late:
-            told += f"; {self.late} parts came meanwhile: to be run again"
+            told += f"; parts that came meanwhile: {self.late}; to be run again"
         return told
 
 

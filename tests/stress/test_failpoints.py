@@ -37,6 +37,8 @@ AGAIN = [*DRAIN[1:], *ROTATION, *SEAL, "rotate_before_rename", "rotate_renamed",
 
 ONCE = {*START, *CLOSE, "schema_written", "schema_linked"} - {"file_opened", "rotate_before_rename", "rotate_renamed"}
 TRIMMED = ["rotate_trimmed"]
+COMPACTION = ["compact_begun", "compact_written", "compact_built", "compact_away", "compact_swapped", "schema_remade"]
+COMPACTION += ["compact_frozen", "compact_removed", "compact_moved", "compact_emptied"]  # in test_compaction.py
 TAKEOVER = ["takeover_reserved", "takeover_noted", "takeover_slot", "takeover_taken"]  # in test_workers.py
 
 
@@ -44,7 +46,8 @@ def test_every_failpoint_is_tried():
     """One that is added to the code must be added here too."""
     sources = [*(CHECKOUT / "csrc").glob("*.[ch]"), *(CHECKOUT / "advlog_fast").rglob("*.py")]
     there = {n for s in sources for n in re.findall(r'\b(?:FAILPOINT|failpoint)\("(\w+)"\)', s.read_text())}
-    assert there == {*START, *PUSH, *DRAIN, *ROTATION, *SEAL, *CLOSE, *RECOVERY, *TRIMMED, *TAKEOVER}
+    elsewhere = {*TRIMMED, *TAKEOVER, *COMPACTION}
+    assert there == {*START, *PUSH, *DRAIN, *ROTATION, *SEAL, *CLOSE, *RECOVERY, *elsewhere}
 
 
 def die(zygote: Zygote, folder: Path, setting: str, **task: object) -> tuple[Trial, bool]:

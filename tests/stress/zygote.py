@@ -8,6 +8,7 @@ The interpreter of a task that logs ends as any does: exit handlers run. Standar
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -27,6 +28,7 @@ import pyarrow.parquet  # noqa: F401 - imported here, so that no child has to
 
 import advlog_fast
 from advlog_fast import _failpoints, _ring, _ring_note
+from advlog_fast.compaction import compact
 from advlog_fast.recovery import recover
 
 SLOT = 64
@@ -248,7 +250,13 @@ def run_recover(task: dict[str, Any]) -> None:
     write_report(task, {"found": [found.as_dict() for found in recover(task["log_dir"])]})
 
 
-RUNS = {"log": run_log, "family": run_family, "recover": run_recover, "faulty": run_faulty}
+def run_compact(task: dict[str, Any]) -> None:
+    if not task.get("exchanges", True):
+        ctypes.CDLL = lambda *_, **__: object()  # a C library that cannot exchange two names
+    write_report(task, {"compacted": [str(compacted) for compacted in compact(task["log_dir"])]})
+
+
+RUNS = {"log": run_log, "family": run_family, "recover": run_recover, "faulty": run_faulty, "compact": run_compact}
 
 
 def in_child(task: dict[str, Any]) -> None:

@@ -21,7 +21,17 @@ import pyarrow.parquet as pq  # noqa: E402
 QUIET_NAN = math.nan
 PAYLOAD_NAN = struct.unpack("<d", (0x7FF8_0000_0000_2A01).to_bytes(8, "little"))[0]
 ODD = (QUIET_NAN, PAYLOAD_NAN, math.inf, -math.inf, -0.0, 5e-324, 0.1)
-NAMES = ("a.b", "a", "extra.key_value.key", "extra.key_value.value", "memory_usage/x", "Ärger 🙂", "with space", 'quo"te', "x" * 255)
+NAMES = (
+    "a.b",
+    "a",
+    "extra.key_value.key",
+    "extra.key_value.value",
+    "memory_usage/x",
+    "Ärger 🙂",
+    "with space",
+    'quo"te',
+    "x" * 255,
+)
 """Each with dots, slashes or signs that a path inside a Parquet file might be made of."""
 
 

@@ -214,7 +214,7 @@ def test_one_call_of_each_reader_finds_every_metric_as_a_column(paths, reader):
     assert set(columns) >= {*WIDE, *CORE, *KEYS}
 
     def plain(values: list) -> list:
-        return ["" if value is None or value != value else value for value in values]  # pandas has NaN for null
+        return [None if value is None or math.isnan(value) else value for value in values]  # pandas has no null
 
     assert plain(late) == plain([*want, 5.0])
 
@@ -281,7 +281,7 @@ def test_a_run_that_is_logged_is_refused_and_nothing_of_it_changed(tmp_path, cap
     with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as live:
         live.flush()
         before = files_of(tmp_path / "run_metrics.parquet")
-        with pytest.raises(RunBusyError, match="rank 0 of 'run' in .* is being logged by this process"):
+        with pytest.raises(RunBusyError, match=r"rank 0 of 'run' in .* is being logged by this process"):
             compact(tmp_path)
         command = [sys.executable, "-m", "advlog_fast", "compact", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -184,6 +184,9 @@ class Dataset:
 
     def _mend(self) -> int:
         """Moves what the dataset does not hold into it, and removes the rest: how many parts were moved."""
+        if self._old.exists() and not self._folder.exists():  # killed between the two renames
+            self._old.rename(self._folder)
+            sync_path(self._folder.parent)
         left = [folder for folder in (self._old, self._new) if folder.exists()]
         if not left:
             return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .._attempts import lock_rank
 from .._locks import COMPACTING
-from .._paths import RunPaths, check_run, run_names
+from .._paths import RunPaths, check_run, parts_in, run_names
 from ..exceptions import RunBusyError
 from ..recovery import recover_rank
 from ..sinks.columns import STREAMS
@@ -52,7 +52,7 @@ def _compact_run(paths: RunPaths) -> list[Compacted]:
 def _known_ranks(paths: RunPaths) -> list[int]:
     """Every rank that left anything."""
     ranks = paths.claimed_ranks() | {rank for _, rank in paths.ring_notes_of_all_ranks()}
-    for stream in STREAMS:
-        for keys in (paths.parts_of_all_ranks(stream), paths.spools_of_all_ranks(stream)):
-            ranks |= {rank for _, rank, _ in keys}
-    return sorted(ranks)
+    keys = {key for stream in STREAMS for key in paths.spools_of_all_ranks(stream)}
+    for folder in (*map(paths.dataset, STREAMS), *paths.compaction.glob("*")):
+        keys.update(parts_in(folder))
+    return sorted(ranks.union(rank for _, rank, _ in keys))

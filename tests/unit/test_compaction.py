@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -470,6 +471,18 @@ def test_where_two_names_cannot_be_exchanged_the_dataset_is_renamed_away_and_in(
     assert [done.complete for done in compact(paths.log_dir)] == [True, True]
     assert contents(paths) == before
     assert len(names_in(paths)) == 3
+    assert list(paths.compaction.iterdir()) == []
+
+
+def test_a_dataset_that_a_kill_left_away_comes_home_although_an_attempt_made_the_folder_anew(paths):
+    seal_run(paths)
+    paths.compaction.mkdir()
+    paths.metrics_parquet.rename(paths.compaction / "metrics-old")
+    shutil.copytree(paths.compaction / "metrics-old", paths.compaction / "metrics")  # complete, and never to be used
+    seal(paths, Spool(attempt=3, first_seq=1).add({"loss": 5.0}), 1)
+    metrics, _ = compact(paths.log_dir)
+    assert (metrics.rows, metrics.files_before, metrics.files_after, metrics.complete) == (59, 11, 4, True)
+    assert len(contents(paths)["seq"]) == 59
     assert list(paths.compaction.iterdir()) == []
 
 

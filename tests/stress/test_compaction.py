@@ -112,7 +112,7 @@ def keys_of(table: pa.Table) -> list[tuple[int, ...]]:
 
 def bits_of(log_dir: Path) -> dict[str, dict[str, list[Any]]]:
     """Both streams as the reader has them, floats by their bits."""
-    run = read_run(log_dir, "run")
+    run = read_run(log_dir, "run", attempts="all")
     return {stream: bits_of_table(getattr(run, stream)) for stream in ("metrics", "system")}
 
 

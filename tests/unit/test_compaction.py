@@ -68,7 +68,7 @@ def seal_run(paths: RunPaths) -> None:
 
 def contents(paths: RunPaths, stream: str = "metrics") -> dict[str, list]:
     """Every column in order, floats by their bits."""
-    table = getattr(read_run(paths.log_dir, paths.name), stream)
+    table = getattr(read_run(paths.log_dir, paths.name, attempts="all"), stream)
     found = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -208,7 +208,7 @@ def _polars(folder: Path) -> tuple[list[str], list]:
 def test_one_call_of_each_reader_finds_every_metric_as_a_column(paths, reader):
     pytest.importorskip(reader)
     seal_run(paths)
-    want = read_run(paths.log_dir, "exp").metrics["late"].to_pylist()
+    want = read_run(paths.log_dir, "exp", attempts="all").metrics["late"].to_pylist()
     compact(paths.log_dir)
     seal(paths, Spool(attempt=3, first_seq=1).add({"late": 5.0}), 1)
     columns, late = READERS[reader](paths.metrics_parquet)
@@ -241,11 +241,11 @@ def test_a_later_attempt_writes_parts_with_the_same_columns(tmp_path):
     assert len(found) == 1
     assert "late" in found.pop()
     assert verify(tmp_path) == []
-    columns = read_run(tmp_path, "run").metrics.to_pydict()
+    columns = read_run(tmp_path, "run", attempts="all").metrics.to_pydict()
     assert columns["late"] == [None] * 150 + [1.5] * 250 + [None] * 150 + [2.5] * 100
     assert columns["later"] == [None] * 550 + [3.5] * 100
     assert [done.complete for done in compact(tmp_path)] == [True]
-    assert read_run(tmp_path, "run").metrics.to_pydict() == columns
+    assert read_run(tmp_path, "run", attempts="all").metrics.to_pydict() == columns
 
 
 DIES = """

@@ -42,7 +42,7 @@ from .control.console import Console
 from .control.plane import ControlPlane
 from .memory_sampler import MemorySample, MemorySampler
 from .ranks import RankIdentity, rank_identity
-from .recovery import recover_rank
+from .recovery import mend_tails, recover_rank
 from .sinks.rotation import RotatedSink, join_left
 from .sinks.spool import SpoolSink
 from .snapshots import CallCost, Health, Totals
@@ -98,6 +98,7 @@ class Session:
         undo.callback(self._rank_lock.release)
         failpoint("start_locked")
         recovered = recover_rank(paths)
+        mend_tails(paths)  # they become generations now, those of an attempt on another host too
         for series in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl):
             join_left(series, paths.temporary)
         failpoint("start_recovered")

@@ -3,7 +3,8 @@
 Every step may be repeated, so a recovery may be killed at any point and run again.
 """
 
+from .leftovers import mend_tails
 from .recovered import Recovered
 from .runs import recover, recover_rank
 
-__all__ = ["Recovered", "recover", "recover_rank"]
+__all__ = ["Recovered", "mend_tails", "recover", "recover_rank"]

@@ -64,12 +64,18 @@ def sweep(paths: RunPaths) -> None:
                     file.unlink()
 
 
-def mend_tail(file: Path) -> None:
-    """Cuts a torn last line off a file of the control plane: its entry was never acknowledged as written."""
-    with contextlib.suppress(OSError):
-        size = file.stat().st_size
-        with open(file, "r+b") as content:
-            content.seek(max(size - _TAIL_BYTES, 0))
-            tail = content.read()
-            if tail and not tail.endswith(b"\n"):
-                content.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+def mend_tails(paths: RunPaths) -> None:
+    """Cuts torn last lines off the files of the control plane: such an entry was never acknowledged as written."""
+    for file in (paths.main_log, paths.errors_log, paths.events_jsonl):
+        with contextlib.suppress(OSError):
+            _mend_tail(file)
+
+
+def _mend_tail(file: Path) -> None:
+    """:raises OSError: there is no such file, or it cannot be read or cut."""
+    size = file.stat().st_size
+    with open(file, "r+b") as content:
+        content.seek(max(size - _TAIL_BYTES, 0))
+        tail = content.read()
+        if tail and not tail.endswith(b"\n"):
+            content.truncate(size - len(tail) + tail.rfind(b"\n") + 1)

@@ -9,7 +9,7 @@ from .._locks import RECOVERING, FileLock, LockedError
 from .._paths import RunPaths, check_run, run_names
 from ..sinks.columns import STREAMS
 from .dead_rings import recover_ring
-from .leftovers import half_made, mend_tail, seal_spools, sweep
+from .leftovers import half_made, mend_tails, seal_spools, sweep
 from .recovered import Recovered
 
 
@@ -58,9 +58,8 @@ def recover_rank(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
     """Recovers the dead attempts of one rank, whose lock the caller holds."""
     report = [recover_ring(paths, attempt, dry_run=dry_run) for attempt in paths.noted_attempts()]
     report += seal_spools(paths, dry_run=dry_run)
-    if not dry_run:
-        if not paths.noted_attempts():
-            sweep(paths)
-        for file in (paths.main_log, paths.errors_log, paths.events_jsonl):
-            mend_tail(file)
+    # Of an attempt whose ring is still to be recovered, as one on another host is, nothing else is touched.
+    if not dry_run and not paths.noted_attempts():
+        sweep(paths)
+        mend_tails(paths)
     return report

@@ -26,6 +26,15 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 
 @pytest.fixture(scope="session")
+def rank_zygotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Zygote]]:
+    """One for each of four ranks, which live side by side."""
+    started = [Zygote(tmp_path_factory.mktemp(f"rank{rank}")) for rank in range(4)]
+    yield started
+    for zygote in started:
+        zygote.stop()
+
+
+@pytest.fixture(scope="session")
 def failing_zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Runs a copy of the package that can be killed at every failpoint."""
     folder = tmp_path_factory.mktemp("failpoints")

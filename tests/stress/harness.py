@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from stress.zygote import SLOT
 
 from advlog_fast._generations import generations
+from advlog_fast._paths import RunPaths
 from advlog_fast.recovery import recover
 from advlog_fast.verification import Finding, verify
 
@@ -100,8 +101,9 @@ class Trial:
     """One run: its folders, its words of acknowledgement, and what is to be true of it in the end."""
 
     def __init__(self, folder: Path, **task: Any) -> None:
-        self.log_dir = folder / "logs"
-        self.ring_dir = Path(_shared(folder))
+        self._folder = folder
+        self.log_dir = Path(task.get("log_dir", folder / "logs"))
+        self.ring_dir = ring_folder(folder)
         self.clean()  # an earlier trial of this name may have been killed with its test
         folder.mkdir(parents=True)
         self.stderr = folder / "stderr"
@@ -159,37 +161,60 @@ class Trial:
             assert json.loads((self.log_dir / "run_summary.json").read_text())["status"] == status
 
     def clean(self) -> None:
-        shutil.rmtree(self.log_dir.parent, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
         shutil.rmtree(self.ring_dir, ignore_errors=True)
 
 
-def _shared(folder: Path) -> str:
+def ring_folder(folder: Path) -> Path:
     """A ring's folder of the trial's own, in shared memory where there is some."""
     shared = Path("/dev/shm")  # noqa: S108 - a folder of this test's, under a name of its own
     if not shared.is_dir():
-        return str(folder / "rings")
-    return str(shared / f"advlog-test-{os.getpid()}-{folder.name}")
+        return folder / "rings"
+    return shared / f"advlog-test-{os.getpid()}-{folder.name}"
+
+
+def launch_environment(rank: int, world_size: int, launch: int) -> dict[str, str]:
+    """What a launcher tells a rank: the same port in every rank of a launch, another in every other launch."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(29_500 + launch),
+    }
 
 
 # -- the oracle ------------------------------------------------------------------------------------------------------
 
 
 def check_records(log_dir: Path, acknowledged: dict[int, int], in_flight: int = 1) -> None:
+    check_verified(log_dir)
+    check_rank(log_dir, 0, acknowledged, in_flight)
+
+
+def check_verified(log_dir: Path) -> None:
     found = verify(log_dir)
     assert unexplained(found) == [], "\n".join(map(str, found))
     check_readable(log_dir)
-    for where, numbers in (
-        ("jsonl", lines_of(log_dir / "run_metrics.jsonl", rb'"epoch":(\d+),"batch":(\d+)')),
-        ("text", lines_of(log_dir / "run_training.log", rb" epoch=(\d+) batch=(\d+) ")),
-        ("parquet", parts_of(log_dir)),
-    ):
-        for thread, last in acknowledged.items():
-            got = numbers[thread]
-            assert last <= len(got) <= last + in_flight, f"{where}: {last} acknowledged, {len(got)} there"
+
+
+def check_rank(log_dir: Path, rank: int, acknowledged: dict[int, int], in_flight: int = 1) -> None:
+    """In every sink of the rank, each epoch's batches are there once and in order: those acknowledged, and at most
+    `in_flight` beyond."""
+    paths = RunPaths(log_dir, "run", rank)
+    sinks = {
+        "jsonl": lines_of(paths.metrics_jsonl, rb'"epoch":(\d+),"batch":(\d+)'),
+        "parquet": parts_of(log_dir, f"{rank:05d}"),
+    }
+    if rank == 0:
+        sinks["text"] = lines_of(paths.training_log, rb" epoch=(\d+) batch=(\d+) ")
+    for where, numbers in sinks.items():
+        for epoch, last in acknowledged.items():
+            got, whose = numbers[epoch], f"{where}, rank {rank}, epoch {epoch}"
+            assert last <= len(got) <= last + in_flight, f"{whose}: {last} acknowledged, {len(got)} there"
             if got != list(range(1, len(got) + 1)):
                 wrong = next(i for i, number in enumerate(got) if number != i + 1)
-                raise AssertionError(f"{where}, thread {thread}: {got[max(wrong - 2, 0) : wrong + 3]} at {wrong}")
-        assert set(numbers) <= set(acknowledged), f"{where}: records of threads {sorted(numbers)}"
+                raise AssertionError(f"{whose}: {got[max(wrong - 2, 0) : wrong + 3]} at {wrong}")
+        assert set(numbers) <= set(acknowledged), f"{where}, rank {rank}: epochs {sorted(numbers)}"
 
 
 def unexplained(findings: Iterable[Finding]) -> list[Finding]:
@@ -217,9 +242,9 @@ def lines_of(path: Path, pattern: bytes) -> dict[int, list[int]]:
     return numbers
 
 
-def parts_of(log_dir: Path) -> dict[int, list[int]]:
+def parts_of(log_dir: Path, rank: str = "*") -> dict[int, list[int]]:
     numbers: defaultdict[int, list[int]] = defaultdict(list)
-    for part in sorted(log_dir.glob("run_metrics.parquet/*/*.parquet")):
+    for part in sorted(log_dir.glob(f"run_metrics.parquet/*/rank{rank}-*.parquet")):
         table = pq.read_table(part, columns=["epoch", "batch"], partitioning=None)
         for thread, number in zip(table["epoch"].to_pylist(), table["batch"].to_pylist(), strict=True):
             numbers[thread].append(number)

@@ -1,12 +1,26 @@
-"""Attempts of one run on different machines, each with a ring that the other cannot see."""
+"""Attempts and ranks of one run on different machines, each with rings that the other cannot see."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
-from stress.harness import Trial, Zygote, lines_of, parts_of, unexplained
+from stress.harness import (
+    Trial,
+    Zygote,
+    check_rank,
+    check_verified,
+    launch_environment,
+    lines_of,
+    parts_of,
+    ring_folder,
+    unexplained,
+)
 
+from advlog_fast.cli import main
+from advlog_fast.reader import read_run
+from advlog_fast.recovery import recover
 from advlog_fast.verification import verify
 
 HOST_A, HOST_B = "aa", "bb"
@@ -54,3 +68,75 @@ def test_a_recovery_on_the_first_host_completes_its_attempt_and_leaves_the_secon
         shutil.rmtree(away, ignore_errors=True)
         first.clean()
         second.clean()
+
+
+def contents(folder: Path, pattern: str = "") -> dict[Path, bytes]:
+    """Every file below whose name has the pattern in it."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and re.search(pattern, path.name))
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_each_host_recovers_the_ranks_that_it_ran_and_touches_no_others(rank_zygotes: list[Zygote], tmp_path: Path):
+    log_dir = tmp_path / "logs"
+    rings = {host: ring_folder(tmp_path / f"host-{host}") for host in (HOST_A, HOST_B)}
+    away = {host: folder.with_name(folder.name + "-away") for host, folder in rings.items()}
+    ranks = [
+        Trial(
+            tmp_path / f"rank{rank}",
+            log_dir=str(log_dir),
+            machine=host,
+            environ=launch_environment(rank, 4, 1),
+            rate=2000,
+            options={"max_log_size": 20_000, "part_rows": 200, "ring_dir": str(rings[host])},
+        )
+        for rank, host in enumerate((HOST_A, HOST_A, HOST_B, HOST_B))
+    ]
+    try:
+        for zygote, rank in zip(rank_zygotes, ranks, strict=True):
+            zygote.start(rank.task)
+        for rank in ranks:
+            rank.wait_for(records=RECORDS)
+        for zygote, rank in zip(rank_zygotes, ranks, strict=True):
+            zygote.kill()
+            assert zygote.wait() == -9, rank.said()
+        # As a kill in the middle of an entry leaves it.
+        torn = log_dir / "run_events.rank00002.jsonl"
+        with torn.open("ab") as file:
+            file.write(b'{"timestamp":"2026-')
+
+        # All of ranks 2 and 3 but their locks, which say who looked last.
+        others = r"rank0000[23](?!\.lock)"
+        before = contents(log_dir, others)
+        assert {path.suffix for path in before} >= {".jsonl", ".parquet", ".spool", ".json", ".claim"}
+        rings[HOST_B].rename(away[HOST_B])
+        rings_before = contents(away[HOST_B])
+        assert len(rings_before) >= 2
+        for _ in range(2):
+            assert rank_zygotes[0].run(ranks[0].recovery()) == 0, ranks[0].said()
+            assert contents(log_dir, others) == before
+        assert contents(away[HOST_B]) == rings_before
+        left = ranks[0].report()["found"]
+        assert [(f["rank"], f["outcome"]) for f in left] == [(2, "lost"), (3, "lost")]
+        assert all(f"lies on {HOST_B}, where alone it can be recovered" in f["detail"] for f in left)
+        assert contents(rings[HOST_A]) == {}
+        found = verify(log_dir)
+        assert unexplained(found) == [], "\n".join(map(str, found))
+        assert {f.rank for f in found if f.kind == "pending" and f.where == "ring"} == {2, 3}
+
+        away[HOST_B].rename(rings[HOST_B])
+        rings[HOST_A].rename(away[HOST_A])
+        assert rank_zygotes[2].run(ranks[2].recovery()) == 0, ranks[2].said()
+        assert [(f["rank"], f["outcome"]) for f in ranks[2].report()["found"]] == [(2, "recovered"), (3, "recovered")]
+        assert contents(rings[HOST_B]) == {}
+        assert torn.read_bytes().endswith(b"\n")
+        check_verified(log_dir)
+        assert main(["verify", str(log_dir)]) == 0
+        assert recover(log_dir) == []
+        assert read_run(log_dir, "run").attempts == [1]
+        for number, rank in enumerate(ranks):
+            check_rank(log_dir, number, {1: rank.acknowledged()})
+    finally:
+        for folder in (*rings.values(), *away.values()):
+            shutil.rmtree(folder, ignore_errors=True)
+        for rank in ranks:
+            rank.clean()

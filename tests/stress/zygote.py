@@ -51,6 +51,7 @@ class Acknowledged:
 
 def log_records(log: advlog_fast.AdvancedLogger, task: dict[str, Any], thread: int, store: Callable[..., None]) -> None:
     """Numbers every record, and says so once its call has returned; every seventh takes two slots."""
+    epoch = task.get("epoch", thread)
     extras = {f"extra_{i}": float(i) for i in range(6)}
     rate = task.get("rate")
     began = time.monotonic()
@@ -58,9 +59,9 @@ def log_records(log: advlog_fast.AdvancedLogger, task: dict[str, Any], thread: i
     last = task.get("records") or 1 << 62
     for number in range(1, last + 1):
         if number % 7 == 0:
-            log_batch(thread, number, None, number / 8, accuracy=0.5, **extras)
+            log_batch(epoch, number, None, number / 8, accuracy=0.5, **extras)
         else:
-            log_batch(thread, number, None, number / 8)
+            log_batch(epoch, number, None, number / 8)
         store(thread, number)
         if number % 500 == 0 and task.get("events"):
             log.log_event("progress", number=number)
@@ -265,6 +266,7 @@ def in_child(task: dict[str, Any]) -> None:
     os.dup2(stderr, 2)
     os.dup2(stderr, 1)
     os.close(stderr)
+    os.environ.update(task.get("environ", {}))
     setting = task.get("failpoint")
     if setting:
         os.environ[_failpoints.VARIABLE] = setting  # for C, which reads it at its first point

@@ -190,6 +190,22 @@ def test_a_ring_on_another_machine_is_left_for_its_own(dead: Path):
     assert whole(dead)
 
 
+def test_the_files_of_an_attempt_on_another_machine_are_cut_by_a_start_here_and_by_no_recovery(dead: Path):
+    """A start makes generations of them; without one they are their owner's, which may be alive where no locks are."""
+    file = RunPaths(dead, "run").ring_note(1)
+    ring_of(dead).rename(dead.parent / "rings" / "hidden")
+    dataclasses.replace(RingNote.read(file), boot_id="aa" * 16, host="elsewhere").write(file)
+    names = ("run_main.log", "run_errors.log", "run_events.jsonl")
+    for name in names:
+        with (dead / name).open("ab") as torn:
+            torn.write(b"half a li")
+    recover(dead)
+    assert all((dead / name).read_bytes().endswith(b"\nhalf a li") for name in names)
+    AdvancedLogger(dead, "run", console="off", memory_interval_s=0, ring_dir=dead.parent / "rings").close()
+    assert all((dead / f"{name}.1").read_bytes().endswith(b"\n") for name in names)
+    assert not any(not finding.explained for finding in verify(dead))
+
+
 def test_a_ring_that_went_with_a_reboot_is_said_once(dead: Path):
     file = RunPaths(dead, "run").ring_note(1)
     ring_of(dead).unlink()

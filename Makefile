@@ -10,7 +10,7 @@ WERROR ?=
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all test-spark pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -44,6 +44,9 @@ test-3.%: ## The same on one version, such as 3.12
 	test -n "$$python" || { echo "make $@: no CPython 3.$* with venv and ensurepip" >&2; exit 1; }; \
 	$(MAKE) --no-print-directory pytest PYTHON="$$python" VENV=.venv-3.$* EXTRA=test-core
 
+test-spark: ## What PySpark reads; needs Java
+	@$(MAKE) --no-print-directory pytest VENV=.venv-spark EXTRA=test-spark PYTEST_ARGS="readers $(PYTEST_ARGS)"
+
 # The sanitizers' runtime must come before the interpreter. Leaks are not looked for: the interpreter has its own.
 pytest-asan: ## All Python tests but torch's, on a core built with AddressSanitizer and UndefinedBehaviorSanitizer
 	ADVLOG_SANITIZE=address,undefined $(MAKE) --no-print-directory .venv-asan/has-test-core VENV=.venv-asan
@@ -71,7 +74,7 @@ lint: $(VENV)/has-dev ## ruff, its formatter, mypy
 	$(VENV)/bin/mypy
 
 clean: ## Remove the environments and everything built
-	rm -rf .venv .venv-3.* build
+	rm -rf .venv .venv-3.* .venv-spark build
 
 # --- environments ---------------------------------------------------------------------------------------------------
 

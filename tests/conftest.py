@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("spark"):
+        if importlib.util.find_spec("pyspark") is None:
+            pytest.skip("needs PySpark, which `make test-spark` installs")
+        home = Path(os.environ.get("JAVA_HOME", "/nowhere"), "bin", "java")
+        if not home.exists() and shutil.which("java") is None:
+            pytest.skip("needs Java (Debian: apt install default-jre-headless)")
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,7 @@
 """DistributedDataParallel with every batch of every rank logged; restarted, it goes on from its checkpoint.
 
-    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --standalone --nproc-per-node 4 --max-restarts 2 examples/ddp_torchrun.py --log-dir logs
 
-The variable is torch's: without it, restarted ranks may look for those of before the restart, in vain (torch 2.13).
 With nccl where there is a GPU for every rank of a machine, else with gloo on CPUs. Without torchrun it trains alone:
 
     python examples/ddp_torchrun.py
@@ -23,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 
@@ -172,7 +171,7 @@ def clusters(count: int) -> TensorDataset:
     return TensorDataset(centres[labels] + 0.5 * torch.randn(count, 64, generator=random), labels)
 
 
-def join_ranks() -> torch.device:
+def join_ranks(attempt: int) -> torch.device:
     """Meet the other ranks that torchrun has started, if it has; the device of this one."""
     local_rank, local_world = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cuda = torch.cuda.device_count() >= local_world
@@ -181,9 +180,13 @@ def join_ranks() -> torch.device:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
     if "RANK" in os.environ:
-        dist.init_process_group(backend)
+        store, rank, world_size = next(rendezvous("env://"))
     else:
-        dist.init_process_group(backend, init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+        store, rank, world_size = next(rendezvous("tcp://127.0.0.1:0", rank=0, world_size=1))
+    # torchrun keeps its store over restarts, and with it the addresses of ranks that are gone (torch 2.13). The number
+    # of the attempt is the same on all ranks, and another after each restart.
+    store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined, unused-ignore]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     return device
 
 
@@ -198,9 +201,9 @@ def main() -> None:
     args = parser.parse_args()
     args.checkpoint = args.checkpoint or args.log_dir / "ddp_torchrun.pt"
 
-    device = join_ranks()
     # Made on every rank alike: it finds rank, world and attempt in the launcher's variables.
     with AdvancedLogger(args.log_dir, "ddp_torchrun") as log:
+        device = join_ranks(log.attempt)
         log.start_training(args)
         trainer = DistributedTrainer(args, device, log)
         trainer.fit()

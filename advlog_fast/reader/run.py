@@ -181,8 +181,8 @@ class Run:
     def stragglers(self, ratio: float = 1.1) -> pa.Table:
         """The ranks that hold the others up, the worst first: `rank`, by which `metric` (`batch_time`, `data_time`, or
         `step_interval` where neither was logged), `ratio` of its mean time to that of the others, `excess_s` a step,
-        and the share of steps at which it was the slowest. A rank is named that is slowest at half of the steps or
-        more, and loses a twentieth of a step by it.
+        and the share of steps at which it was the slowest. A rank is named that is slowest half as often again as
+        chance would have it, and loses a twentieth of a step by it.
 
         :param ratio: how many times as long as the others it has to take.
         """

@@ -227,13 +227,15 @@ class Straggler:
 
 
 def find_stragglers(times: Iterable[StepTimes], ratio: float, step_s: float) -> list[Straggler]:
-    """The ranks whose mean time is at least `ratio` times that of the others, that are the slowest at half of the steps
-    or more, and lose a twentieth of a step by it: what is less is noise, or costs nothing."""
+    """The ranks whose mean time is at least `ratio` times that of the others, that are the slowest half as often again
+    as chance would have it (of two ranks: at half of the steps), and lose a twentieth of a step by it: what is less is
+    a hiccup, or costs nothing."""
     found = []
     for each in times:
+        least_share = min(0.5, 1.5 / max(len(each.ranks), 1))
         for told in each.ranks.values():
             excess_s = told.mean_s - told.others_s / told.steps
-            if told.ratio >= ratio and told.slowest_share >= 0.5 and excess_s >= step_s / 20:
+            if told.ratio >= ratio and told.slowest_share >= least_share and excess_s >= step_s / 20:
                 found.append(Straggler(told.rank, each.metric, told.ratio, excess_s, told.slowest_share))
     return sorted(found, key=lambda straggler: -straggler.excess_s)
 

@@ -84,8 +84,7 @@ class Launch:
         # Where a bare machine's own name resolves to nothing, ranks would look for each other in vain.
         command += ["--local-addr=127.0.0.1", f"--max-restarts={RESTARTS}", str(HERE / "torchrun_rank.py")]
         command += [f"--log-dir={self.log_dir}", f"--checkpoint-every={EVERY}", f"--epochs={EPOCHS}"]
-        # And they would connect to those of before the restart, which torch's store still names.
-        env = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", VARIABLE: json.dumps(task), "PYTHONPATH": path}
+        env = {VARIABLE: json.dumps(task), "PYTHONPATH": path}
         with self._out.open("w") as out, self._err.open("w") as err:
             self._process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **env})
 

@@ -146,10 +146,17 @@ def times_with(metric, **ranks):
         (100.0, 0.0, 100, False),
     ],
 )
-def test_a_straggler_is_slower_by_the_ratio_at_half_of_the_steps_and_by_what_counts(own_s, others_s, slowest, named):
+def test_a_straggler_is_slower_by_the_ratio_often_enough_and_by_what_counts(own_s, others_s, slowest, named):
     times = times_with("t", r3=(own_s, others_s, slowest))
     found = find_stragglers([times], 1.1, times.mean_s)
     assert [each.rank for each in found] == ([3] if named else [])
+
+
+@pytest.mark.parametrize(("ranks", "slowest", "named"), [(2, 49, False), (2, 50, True), (4, 37, False), (4, 38, True)])
+def test_among_more_ranks_the_slowest_is_so_less_often(ranks, slowest, named):
+    others = {f"r{rank}": (100.0, 110.0, 0) for rank in range(1, ranks)}
+    times = times_with("t", r0=(150.0, 100.0, slowest), **others)
+    assert [each.rank for each in find_stragglers([times], 1.1, times.mean_s)] == ([0] if named else [])
 
 
 def test_the_worst_comes_first_by_whichever_time():

@@ -27,7 +27,7 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401 - imported here, so that no child has to
 
 import advlog_fast
-from advlog_fast import _failpoints, _ring, _ring_note
+from advlog_fast import _failpoints, _processes, _ring, _ring_note
 from advlog_fast.compaction import compact
 from advlog_fast.recovery import recover
 
@@ -73,7 +73,7 @@ def be_on_machine(machine: str | None) -> None:
     """Another machine, as far as a ring can tell, where two hexadecimal digits name one."""
     if machine is not None:
         socket.gethostname = lambda: machine
-        _ring.boot_id = _ring_note.boot_id = lambda: bytes.fromhex(machine * 16)
+        _processes.boot_id = _ring.boot_id = _ring_note.boot_id = lambda: bytes.fromhex(machine * 16)
 
 
 def run_log(task: dict[str, Any]) -> None:

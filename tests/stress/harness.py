@@ -178,7 +178,7 @@ def launch_environment(rank: int, world_size: int, launch: int) -> dict[str, str
     return {
         "RANK": str(rank),
         "WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_ADDR": "node1",
         "MASTER_PORT": str(29_500 + launch),
     }
 

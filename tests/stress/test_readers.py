@@ -61,7 +61,8 @@ class Reader:
 
 
 def launch(zygotes: list[Zygote], folder: Path, number: int, chance: random.Random, longest_s: float) -> list[Trial]:
-    """Four ranks of one launch, each killed at a moment of its own: from its start to well after its first parts."""
+    """Four ranks of one launch, each killed at a moment of its own: from its start to well after its first parts; in
+    every second launch, once all of them have logged."""
     trials = [
         Trial(
             folder / f"launch{number}-rank{rank}",
@@ -75,6 +76,9 @@ def launch(zygotes: list[Zygote], folder: Path, number: int, chance: random.Rand
     ]
     for zygote, trial in zip(zygotes, trials, strict=True):
         zygote.start(trial.task)
+    if number % 2 == 0:
+        for trial in trials:
+            trial.wait_for(records=1)
     began = time.monotonic()
     moments = sorted((chance.random() * longest_s, rank) for rank in range(RANKS))
     for moment, rank in moments:

@@ -50,7 +50,7 @@ def read_with_polars(dataset: Path) -> dict[str, Any]:
 def read_with_read_run(dataset: Path) -> dict[str, Any]:
     import advlog_fast
 
-    table = advlog_fast.read_run(dataset.parent, dataset.name.removesuffix("_metrics.parquet")).metrics
+    table = advlog_fast.read_run(dataset.parent, dataset.name.removesuffix("_metrics.parquet"), attempts="all").metrics
     return {name: table[name].to_numpy() for name in COLUMNS}
 
 

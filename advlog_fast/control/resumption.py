@@ -46,10 +46,8 @@ def checked_state(state: object) -> dict[str, Any] | None:
     if not state:
         return None
     for name, kind in _KINDS.items():
-        if not isinstance(state.get(name), kind):
-            raise ValueError(  # noqa: TRY004 - a mapping it is
-                expected(f"state_dict[{name!r}]", "what state_dict() gave", state.get(name))
-            )
+        if name not in state or not isinstance(state[name], kind):
+            raise ValueError(expected(f"state_dict[{name!r}]", "what state_dict() gave", state.get(name)))
     return {name: state[name] for name in _KINDS}
 
 

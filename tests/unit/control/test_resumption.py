@@ -91,6 +91,11 @@ def test_a_logger_that_is_off_has_no_state_and_its_state_is_nothing_to_go_on_fro
         ([STATE], TypeError, r"state_dict: expected what state_dict\(\) gave, got list"),
         ({**STATE, "run_id": 3}, ValueError, r"state_dict\['run_id'\]: expected what state_dict\(\) gave, got int 3"),
         ({**STATE, "step": "4"}, ValueError, r"state_dict\['step'\]: expected what state_dict\(\) gave, got str '4'"),
+        (
+            {name: STATE[name] for name in STATE if name != "step"},
+            ValueError,
+            r"state_dict\['step'\]: expected what state_dict\(\) gave, got NoneType None",
+        ),
         ({"model": {}}, ValueError, r"state_dict\['run_id'\]: expected what state_dict\(\) gave, got NoneType None"),
     ],
 )

@@ -70,15 +70,13 @@ def _steps_of(stored: Stored, chain: Chain, attempt: int, rank: int, columns: li
 
 
 def times_of(stored: Stored, chain: Chain) -> list[str]:
-    """The times that the newest attempt's ranks give; the interval between records where they give none."""
+    """The times that the newest attempt with records gives; the interval between records where it gives none."""
     given = []
-    newest = max(chain.cuts, default=0)
-    for key in stored.keys:
-        if key[0] == newest:
-            batch = next(stored.batches(key, stored.fields(TIMES)), None)
-            if batch is not None:
-                given = [name for name in TIMES if batch.column(name).null_count < batch.num_rows]
-                break
+    for key in sorted(stored.keys, key=lambda key: (-key[0], *key[1:])):
+        batch = next(stored.batches(key, stored.fields(TIMES)), None) if key[0] in chain else None
+        if batch is not None:
+            given = [name for name in TIMES if batch.column(name).null_count < batch.num_rows]
+            break
     return given or [STEP_INTERVAL]
 
 

@@ -99,6 +99,27 @@ def test_a_run_with_hardly_anything_in_it_is_shown(folder, capsys):
     assert strict_json(out)["metrics"]["mine"]["nan"] == 1
 
 
+def test_an_attempt_that_has_logged_nothing_yet_hides_no_slow_rank(tmp_path, capsys):
+    state = {}
+    for records in (40, 0):
+        logs = [
+            AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0, rank=rank, world_size=2)
+            for rank in range(2)
+        ]
+        for batch in range(1, records + 1):
+            for rank, log in enumerate(logs):
+                log.log_batch_progress(1, batch, 40, 0.5, batch_time=0.01 * (1 + rank))
+        for log in logs:
+            log.load_state_dict(state)
+        state = logs[0].state_dict()
+        for log in logs:
+            log.close()
+    _, out, _ = printed(capsys, "show", tmp_path, "run", "--json")
+    found = strict_json(out)
+    assert [(each["rank"], each["metric"]) for each in found["stragglers"]] == [(1, "batch_time")]
+    assert [each["metric"] for each in found["step_times"]] == ["batch_time"]
+
+
 def test_ls_has_a_line_a_run(folder, capsys):
     status, out, _ = printed(capsys, "ls", folder)
     assert status == 0

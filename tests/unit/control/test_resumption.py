@@ -75,6 +75,13 @@ def test_a_second_rank_resumed_from_elsewhere_is_said(tmp_path, state):
     assert "readers take that one" in (tmp_path / "run_main.log").read_text()
 
 
+def test_ranks_that_each_keep_a_state_of_one_step_are_resumed_from_one_place(tmp_path, state):
+    with AdvancedLogger(tmp_path, "run", console="off", rank=0, world_size=2) as log:
+        log.load_state_dict(state)
+        log.load_state_dict({**state, "timestamp": STATE["timestamp"]})
+    assert "readers take that one" not in (tmp_path / "run_main.log").read_text()
+
+
 def test_a_logger_that_is_off_has_no_state_and_its_state_is_nothing_to_go_on_from(tmp_path):
     off = AdvancedLogger(tmp_path, "run", enabled=False)
     assert off.state_dict() == {}

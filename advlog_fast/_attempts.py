@@ -51,7 +51,8 @@ def lock_rank(paths: RunPaths, doing: str = "") -> FileLock:
             if time.monotonic() > deadline or (looks > 1 and not ends):
                 what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
                 held = "held" if ends else "being logged"
-                raise RunBusyError(f"{what} is {held} by another live process: {owner}") from None
+                other = "" if ends else "; another rank of the run gives rank=, or has a launcher that says it"
+                raise RunBusyError(f"{what} is {held} by another live process: {owner}{other}") from None
         time.sleep(_PAUSE_S)
 
 

@@ -258,10 +258,11 @@ class AdvancedLogger(Producer):
     def state_dict(self) -> dict[str, Any]:
         """Where this attempt stands, to keep in a checkpoint beside the model's: the run's id, the attempt, the last
         record's `step`, `epoch` and `batch`, and the time; numbers and strings only. Empty where the logger is off.
+        The state of any one rank is enough for all of them.
 
         The last record is that of the last call that returned before; the drain is waited for 1 s at most.
         """
-        return self._plane.state()
+        return self._control.state()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Mark this attempt as resumed from where another one stood when `state_dict()` was taken. Its steps go on from

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol
@@ -49,7 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
     args = parser.parse_args(argv)
     try:
-        return _COMMANDS[args.command].run(args)
+        status = _COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (AdvlogError, OSError, ValueError) as error:
         print(f"advlog {args.command}: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from ..exceptions import RunNotFoundError
@@ -56,32 +56,47 @@ def _plain(value: Any) -> Any:
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
-    ranks = found["ranks"]
+    now = datetime.now(timezone.utc)
     yield f"{found['name']}: {found['status']}, run {found['run_id']}"
     yield ""
-    columns = ("attempt", "status", "ranks", "hosts", "started", "last_record", "records")
-    rows = [[*(row[name] for name in columns), _origin(row)] for row in found["attempts"]]
-    yield from aligned((*columns[:4], "started (UTC)", "last record", "records", "resumed from"), rows)
+    for row in found["attempts"]:
+        row["ranks"] = _ranks(row)
+    columns = ("attempt", "status", "ranks", "hosts", "started", "last_record", "records", "errors")
+    rows = [[*(row[name] for name in columns), _origin(row, found)] for row in found["attempts"]]
+    yield from aligned((*columns[:4], "started (UTC)", "last record", *columns[6:], "resumed from"), rows)
     yield ""
+    yield from _steps(found)
+    yield from _trouble(found)
+    newest = f"attempt {found['attempts'][-1]['attempt']}" if found["attempts"] else "no attempt"
+    if found["ranks"]:
+        yield ""
+        yield f"{newest}, its ranks:"
+        rows = [
+            [*(row[name] for name in ("rank", "host", "pid", "status", "records", "last_step")), _since(row, now)]
+            for row in found["ranks"][:_RANKS_SHOWN]
+        ]
+        yield from aligned(("rank", "host", "pid", "status", "records", "last step", "last record"), rows)
+    if len(found["ranks"]) > _RANKS_SHOWN:
+        yield f"and {len(found['ranks']) - _RANKS_SHOWN} more ranks (--json has all)"
+    if found["metrics"]:
+        yield ""
+        yield f"{newest}, its metrics over all ranks:"
+        names = ("count", "mean", "std", "min", "max", "nan")
+        rows = [[name, *(told[key] for key in names)] for name, told in found["metrics"].items()]
+        yield from aligned(("metric", *names), rows)
+
+
+def _steps(found: dict[str, Any]) -> Iterator[str]:
     if found["loss"]:
-        ends = ", ".join(f"{name} {end['mean']:.4g} at step {end['step']}" for name, end in found["loss"].items())
-        yield f"loss, mean over the ranks: {ends}"
+        ends = {name: end for name, end in found["loss"].items() if end is not None}
+        told = ", ".join(f"{name} {end['mean']:.4g} at step {end['step']}" for name, end in ends.items())
+        yield f"loss, mean over the ranks: {told}"
     for times in found["step_times"]:
         numbers = " / ".join(duration(times[name]) for name in ("min_s", "mean_s", "max_s"))
         skew = f", skew {times['skew']:.3f}" if len(times["ranks"]) > 1 else ""
         yield f"{times['metric']} over {times['steps']} steps, min / mean / max: {numbers}{skew}"
-    yield from _trouble(found)
-    yield ""
-    columns = ("rank", "host", "pid", "status", "records", "last_step", "last_record")
-    rows = [[row[name] for name in columns] for row in ranks[:_RANKS_SHOWN]]
-    yield from aligned((*columns[:5], "last step", "last record"), rows)
-    if len(ranks) > _RANKS_SHOWN:
-        yield f"and {len(ranks) - _RANKS_SHOWN} more ranks (--json has all)"
-    if found["metrics"]:
-        yield ""
-        names = ("count", "mean", "std", "min", "max", "nan")
-        rows = [[name, *(told[key] for key in names)] for name, told in found["metrics"].items()]
-        yield from aligned(("metric", *names), rows)
+    if found["records"] and not any(row["last_step"] is not None for row in found["ranks"]):
+        yield "no record has a step: give total_batches, or step"
 
 
 def _trouble(found: dict[str, Any]) -> Iterator[str]:
@@ -90,6 +105,12 @@ def _trouble(found: dict[str, Any]) -> Iterator[str]:
             f"slow: rank {each['rank']}, {each['ratio']:.2f} times the others' {each['metric']}, "
             f"{duration(each['excess_s'])} more a step, slowest at {each['slowest_share']:.0%} of the steps"
         )
+    for name, told in found["metrics"].items():
+        if first := told["first_nonfinite"]:
+            count = told["nan"] + told["posinf"] + told["neginf"]
+            yield f"not finite: {name}, {count} values, first at step {shown(first['step'])} of rank {first['rank']}"
+    if found["missing"]:
+        yield f"never came: ranks {', '.join(map(str, found['missing']))}"
     for each in found["stopped_early"]:
         yield (
             f"stopped early: rank {each['rank']} ({each['status']}) "
@@ -101,6 +122,20 @@ def _trouble(found: dict[str, Any]) -> Iterator[str]:
         yield f"errors: {found['errors']}"
 
 
-def _origin(row: dict[str, Any]) -> str | None:
+def _ranks(row: dict[str, Any]) -> str:
+    world_size = row["world_size"]
+    return str(row["ranks"]) if world_size in (None, row["ranks"]) else f"{row['ranks']} of {world_size}"
+
+
+def _since(row: dict[str, Any], now: datetime) -> str:
+    """When a rank logged last and, while it runs, how long ago."""
+    ago = row["status"] == "running" and row["last_record"] is not None
+    return shown(row["last_record"]) + (f" ({duration((now - row['last_record']).total_seconds())} ago)" if ago else "")
+
+
+def _origin(row: dict[str, Any], found: dict[str, Any]) -> str | None:
     attempt, step = row["resumed_from_attempt"], row["resumed_from_step"]
-    return None if attempt is None else f"attempt {attempt}, step {shown(step)}"
+    if attempt is None:
+        return None
+    other = "" if row["resumed_from_run_id"] == found["run_id"] else f"run {row['resumed_from_run_id']}, "
+    return f"{other}attempt {attempt}, step {shown(step)}"

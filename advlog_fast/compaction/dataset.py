@@ -59,7 +59,8 @@ class Compacted:
     def __str__(self) -> str:
         told = f"{self.name} {self.stream}: {self.rows} rows in {_files(self.files_after)}"
         if self.changed:
-            sizes = f"{self.bytes_before / 1e6:.1f} MB are {self.bytes_after / 1e6:.1f} MB"
+            unit, size = ("MB", 1e6) if self.bytes_before >= 1e6 else ("kB", 1e3)
+            sizes = f"{self.bytes_before / size:.1f} {unit} are {self.bytes_after / size:.1f} {unit}"
             told += f", which were {_files(self.files_before)}; {sizes}"
         else:
             told += ", compact already"

@@ -206,8 +206,8 @@ def _run_git(arguments: list[str], place: Path, deadline: float) -> str | None:
         output, _ = git.communicate(timeout=remaining)
     except BaseException as error:
         git.kill()
-        # Bounded: a git that hangs in the kernel dies only when its disk answers. Another dies as soon as it runs, which
-        # takes a while where as many processes start as a node has ranks.
+        # Bounded: a git that hangs in the kernel dies only when its disk answers. Another dies as soon as it runs,
+        # which takes a while where as many processes start as a node has ranks.
         with contextlib.suppress(subprocess.TimeoutExpired):
             git.wait(GIT_TIMEOUT_S)
         if isinstance(error, subprocess.TimeoutExpired):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from .._paths import RunPaths, check_run, run_names
 from .._statistics import of_ranks
 from .overview import rank_summaries
 from .processes import Process, read_processes, together
+from .stored import Stored
 
 if TYPE_CHECKING:
     import os
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
-    """The runs in a directory, a row each, the last begun first; what is cheap to tell, none of its records is read.
+    """The runs in a directory, a row each, the last begun first; of runs that have ended no record is read.
 
-    `name`, `run_id`, `status` (of its newest attempt, over all ranks), `attempts` (how many), `ranks`, `hosts`,
-    `started` (the newest attempt), `duration_s`, `records` (metrics, of all its ranks), `errors`, and `loss`: the mean
-    over the ranks of their last, `loss_min` the least of all. The last five are null where no rank has written its
-    summary yet.
+    `name`, `run_id`, `status` (of its newest attempt, over all ranks), `attempts` (how many), and of the newest
+    attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics, of all its ranks), `errors`, and
+    `loss`, the mean over the ranks of their last, `loss_min` the least of all. The last three are from the summaries
+    of the ranks, which a live one renews each 10 s; null where there is none yet.
 
     :raises RunNotFoundError: there is no such directory, or no run in it.
     """
@@ -67,10 +69,13 @@ def _row(paths: RunPaths) -> dict[str, Any]:
         "hosts": _hosts(now),
         "started": min(started_ns) // 1000 if started_ns else None,
     }
-    if summaries:
+    if not all(process.accounted for process in now):
+        row |= _so_far(paths, newest, row["status"], min(started_ns, default=None))
+    elif summaries:
+        row["duration_s"] = max(summary.get("duration_s") or 0.0 for summary in summaries)
+        row["records"] = sum(summary.get("total_metrics") or 0 for summary in summaries)
+    if any(summary.get("total_metrics") for summary in summaries):
         row |= {
-            "duration_s": max(summary.get("duration_s") or 0.0 for summary in summaries),
-            "records": sum(summary.get("total_metrics") or 0 for summary in summaries),
             "errors": sum(summary.get("total_errors") or 0 for summary in summaries),
             "loss": _mean_of_last(summaries),
             "loss_min": _or_none(of_ranks(summaries).get("loss", {}).get("min")),
@@ -78,13 +83,28 @@ def _row(paths: RunPaths) -> dict[str, Any]:
     return row
 
 
+def _so_far(paths: RunPaths, attempt: int, status: str, started_ns: int | None) -> dict[str, Any]:
+    """How far an attempt is, of which not every rank has ended in order: what its files hold, since summaries lag."""
+    with Stored(paths, "metrics") as stored:
+        extents = [stored.extent(attempt, rank) for rank in stored.ranks(attempt)]
+    lasts = [extent.last_record.timestamp() for extent in extents if extent.last_record is not None]
+    until_s = time.time() if status == "running" else max(lasts, default=None)
+    found: dict[str, Any] = {"records": sum(extent.records for extent in extents)}
+    if started_ns is not None and until_s is not None:
+        found["duration_s"] = max(until_s - started_ns / 1e9, 0.0)
+    return found
+
+
 def _hosts(processes: list[Process]) -> list[str]:
     return sorted({process.host for process in processes if process.host is not None})
 
 
 def _mean_of_last(summaries: list[dict[str, Any]]) -> float | None:
-    lasts = [last for summary in summaries if (last := (summary.get("last") or {}).get("loss")) is not None]
-    return math.fsum(lasts) / len(lasts) if lasts else None
+    """NaN where a rank's last is not finite, which a summary has as null."""
+    lasts = [summary["last"].get("loss") for summary in summaries if "loss" in (summary.get("last") or {})]
+    if not lasts:
+        return None
+    return math.nan if None in lasts else math.fsum(lasts) / len(lasts)
 
 
 def _or_none(value: float | None) -> float | None:

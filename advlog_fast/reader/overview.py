@@ -38,15 +38,17 @@ SILENT_AFTER_S = 30.0
 """A rank that runs and has logged nothing for so many of its steps, and so many seconds, has fallen silent."""
 
 
-def step_windows(stored: Stored, chain: Chain, columns: list[str]) -> Iterator[dict[int, pa.Table]]:
-    """The records of all ranks, a window of steps of one attempt at a time; those that have a step, and came from the
-    rank itself and no worker of it.
+def step_windows(stored: Stored, chain: Chain, columns: list[str]) -> Iterator[tuple[int, dict[int, pa.Table]]]:
+    """The records of all ranks, a window of steps of one attempt at a time, with its number; those that have a step,
+    and came from the rank itself and no worker of it.
 
     :param columns: metrics; `step_interval` is made of the timestamps.
     """
     for attempt in sorted(chain.cuts):
         ranks = stored.ranks(attempt)
-        yield from windows({rank: RankSteps(_steps_of(stored, chain, attempt, rank, columns)) for rank in ranks})
+        steps = {rank: RankSteps(_steps_of(stored, chain, attempt, rank, columns)) for rank in ranks}
+        for window in windows(steps):
+            yield attempt, window
 
 
 def _steps_of(stored: Stored, chain: Chain, attempt: int, rank: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -96,7 +98,7 @@ class Walk:
 def walk(stored: Stored, chain: Chain, times: list[str], courses: tuple[str, ...] = ()) -> Walk:
     """One pass over the steps of all ranks."""
     found = Walk([StepTimes(name) for name in times], [Course(name) for name in courses])
-    for window in step_windows(stored, chain, [*times, *courses]):
+    for _, window in step_windows(stored, chain, [*times, *courses]):
         for each in found.times:
             each.add(window)
         for course in found.courses:
@@ -115,8 +117,13 @@ def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict
     return found
 
 
-def overview(paths: RunPaths, run_id: str | None, chain: Chain, processes: pa.Table, ratio: float) -> dict[str, Any]:
-    """See :meth:`Run.overview`."""
+def overview(
+    paths: RunPaths, run_id: str | None, chain: Chain, processes: pa.Table, errors: dict[int, int], ratio: float
+) -> dict[str, Any]:
+    """See :meth:`Run.overview`.
+
+    :param errors: how many, by attempt.
+    """
     rows = processes.to_pylist()
     newest = max((row["attempt"] for row in rows), default=0)
     now = [row for row in rows if row["attempt"] == newest]
@@ -129,43 +136,53 @@ def overview(paths: RunPaths, run_id: str | None, chain: Chain, processes: pa.Ta
         "run_id": run_id,
         "status": together([row["status"] for row in now]),
         "records": sum(row["records"] for row in rows),
-        "attempts": [_attempt(attempt, rows) for attempt in sorted({row["attempt"] for row in rows})],
+        "attempts": [_attempt(attempt, rows, errors) for attempt in sorted({row["attempt"] for row in rows})],
         "shown_attempts": sorted(chain.cuts),
         "ranks": [{name: value for name, value in row.items() if name != "run_id"} for row in now],
+        "missing": _missing(now),
         "stopped_early": _stopped_early(now),
         "silent": _silent(now, step_s),
         "loss": _course(found.courses[0]),
         "step_times": [_times(each) for each in found.times if each.steps],
         "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
-        "errors": sum(summary.get("total_errors") or 0 for summary in summaries),
+        "errors": sum(errors.values()),
         "metrics": of_ranks(summaries),
         "best": next((s.get("best") for s in summaries if s["rank"] == 0), None),
     }
 
 
-def _attempt(attempt: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _attempt(attempt: int, rows: list[dict[str, Any]], errors: dict[int, int]) -> dict[str, Any]:
     mine = [row for row in rows if row["attempt"] == attempt]
     return {
         "attempt": attempt,
         "status": together([row["status"] for row in mine]),
         "ranks": len(mine),
-        "world_size": max((row["world_size"] or 0 for row in mine), default=0) or None,
+        "world_size": _world_size(mine),
         "hosts": sorted({row["host"] for row in mine if row["host"] is not None}),
         "started": min((row["started"] for row in mine if row["started"] is not None), default=None),
         "last_record": max((row["last_record"] for row in mine if row["last_record"] is not None), default=None),
         "records": sum(row["records"] for row in mine),
-        "resumed_from_attempt": mine[0]["resumed_from_attempt"],
-        "resumed_from_step": mine[0]["resumed_from_step"],
+        "errors": errors.get(attempt, 0),
+        **{name: mine[0][name] for name in ("resumed_from_run_id", "resumed_from_attempt", "resumed_from_step")},
     }
 
 
+def _world_size(rows: list[dict[str, Any]]) -> int | None:
+    return max((row["world_size"] or 0 for row in rows), default=0) or None
+
+
+def _missing(rows: list[dict[str, Any]]) -> list[int]:
+    """The ranks of the world that never began to log."""
+    return sorted(set(range(_world_size(rows) or 0)).difference(row["rank"] for row in rows))
+
+
 def _stopped_early(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ranks that run no more and came less far than another."""
-    furthest = max((row["last_step"] for row in rows if row["last_step"] is not None), default=None)
+    """The ranks that run no more and came less far than another. One step is what a kill of all of them leaves."""
+    furthest = max((row["last_step"] for row in rows if row["last_step"] is not None), default=0)
     return [
         {"rank": row["rank"], "status": row["status"], "last_step": row["last_step"], "furthest_step": furthest}
         for row in rows
-        if row["status"] != "running" and row["last_step"] is not None and row["last_step"] < furthest
+        if row["status"] != "running" and row["last_step"] is not None and row["last_step"] < furthest - 1
     ]
 
 
@@ -186,7 +203,7 @@ def _course(course: Course) -> dict[str, Any] | None:
     if course.first is None:
         return None
     ends = {name: getattr(course, name) for name in ("first", "last", "lowest")}
-    return {name: {"step": step, "mean": value} for name, (step, value) in ends.items()}
+    return {name: None if end is None else {"step": end[0], "mean": end[1]} for name, end in ends.items()}
 
 
 def _times(times: StepTimes) -> dict[str, Any]:

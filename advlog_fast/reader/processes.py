@@ -38,6 +38,8 @@ class Process:
     status: str
     """`running`, `completed`, `failed`, `interrupted`, `killed` (recovered or not), `lost`; `silent`: on another
     machine, not ended, and nothing was heard of it for a minute."""
+    accounted: bool
+    """Whether it has ended and all of it is in the files, its summary too."""
 
 
 def read_processes(paths: RunPaths) -> list[Process]:
@@ -58,6 +60,7 @@ def read_processes(paths: RunPaths) -> list[Process]:
             world_size=claim.get("world_size"),
             started_ns=claim.get("claimed_ns"),
             status=_status(RunPaths(paths.log_dir, paths.name, rank), attempt, claim, accounts, here),
+            accounted=(attempt, rank) in accounts,
         )
         for (attempt, rank), claim in sorted({**{key: {} for key in accounts}, **claims}.items())
     ]
@@ -104,6 +107,7 @@ def process_table(paths: RunPaths, run_id: str | None, processes: list[Process],
             ("records", pa.int64()),
             ("last_step", pa.int64()),
             ("last_record", pa.timestamp("us", "UTC")),
+            ("resumed_from_run_id", pa.string()),
             ("resumed_from_attempt", pa.int32()),
             ("resumed_from_step", pa.int64()),
         ]
@@ -121,6 +125,7 @@ def process_table(paths: RunPaths, run_id: str | None, processes: list[Process],
                 "records": extent.records,
                 "last_step": extent.last_step,
                 "last_record": extent.last_record,
+                "resumed_from_run_id": origin.get("run_id"),
                 "resumed_from_attempt": origin.get("attempt"),
                 "resumed_from_step": origin.get("step"),
             }

@@ -17,7 +17,7 @@ from .lines import json_object
 from .overview import overview, step_windows, times_of, walk
 from .processes import process_table, read_processes
 from .select import chosen_batches
-from .steps import step_table
+from .steps import STEP_INTERVAL, step_table
 from .stored import Stored
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class Run:
     def processes(self) -> pa.Table:
         """A row for each process that took part, by (attempt, rank), which joins it with every other table: `run_id`,
         `host`, `pid`, `local_rank`, `world_size`, `started`; `status`; how far it came (`records`, `last_step`,
-        `last_record`); and from where its attempt goes on (`resumed_from_attempt`, `resumed_from_step`)."""
+        `last_record`); and from where its attempt goes on (`resumed_from_run_id`, `resumed_from_attempt`,
+        `resumed_from_step`)."""
         with Stored(self._paths, "metrics") as stored:
             return process_table(self._paths, self.run_id, read_processes(self._paths), stored)
 
@@ -140,7 +141,8 @@ class Run:
 
     def series(self, metric: str, reduce: str | None = "mean") -> pa.Table:
         """A metric over the steps, in their order: `step`, the value over all ranks under the metric's name, and
-        `count`, of how many. Rows without a step are left out; a NaN shows as NaN.
+        `count`, of how many. Rows without a step are left out; a NaN shows as NaN. Where every attempt is shown
+        (`attempts="all"`), each has a series of its own, named by the column `attempt`.
 
         :param reduce: "mean", "min", "max", "sum", "std"; None for a row a rank: `step`, `rank`, the metric.
         :raises ValueError: there is no such reduction or metric.
@@ -150,33 +152,41 @@ class Run:
 
         if reduce is not None and reduce not in _REDUCTIONS:
             raise ValueError(expected("reduce", " or ".join([*map(repr, _REDUCTIONS), "None"]), reduce))
-        batches = list(self.scan(["step", "rank", metric]))
-        if not batches:
-            schema = pa.schema([("step", pa.int64()), ("rank", pa.int32()), (metric, pa.float64())])
-            batches = [pa.RecordBatch.from_pylist([], schema)]
-        table = pa.Table.from_batches(batches)
-        given = pc.and_(pc.is_valid(table["step"]), pc.is_valid(table[metric]))
-        table = table.filter(given)
+        keys = ["attempt", "step"] if self._shown == "all" else ["step"]
+        self._check_columns([metric], "metrics", "metric")
+        with Stored(self._paths, "metrics") as stored:
+            schema = stored.fields([*keys, "rank", metric])
+            table = pa.Table.from_batches(chosen_batches(stored, self._chain, schema), schema)
+        table = table.filter(pc.and_(pc.is_valid(table["step"]), pc.is_valid(table[metric])))
         if reduce is None:
-            return table.sort_by([("step", "ascending"), ("rank", "ascending")])
+            return table.sort_by([(name, "ascending") for name in (*keys, "rank")])
         how = _REDUCTIONS[reduce]
-        reduced = table.group_by("step").aggregate([(metric, how), (metric, "count")]).sort_by("step")
-        return reduced.select(["step", f"{metric}_{how}", f"{metric}_count"]).rename_columns(["step", metric, "count"])
+        reduced = table.group_by(keys).aggregate([(metric, how), (metric, "count")])
+        reduced = reduced.select([*keys, f"{metric}_{how}", f"{metric}_count"]).rename_columns([*keys, metric, "count"])
+        return reduced.sort_by([(name, "ascending") for name in keys])
 
     def step_times(self, metric: str | None = None) -> pa.Table:
-        """A row a step that all ranks have: `min`, `mean` and `max` of its time over the ranks, in seconds, `skew`
-        (`max` over `mean`, 1.0 for even ranks), the `slowest` rank and the number of `ranks`.
+        """A row a step that all ranks of an `attempt` have: `min`, `mean` and `max` of its time over the ranks, in
+        seconds, `skew` (`max` over `mean`, 1.0 for even ranks), the `slowest` rank and the number of `ranks`.
 
         :param metric: which time; None for `batch_time`, or, where none was logged, the interval from one record of a
             rank to its next (`step_interval`). Ranks that wait for each other in every step have the same interval:
             what tells them apart is a time without that wait.
+        :raises ValueError: there is no such metric.
         """
         import pyarrow as pa
 
+        if metric not in (None, STEP_INTERVAL):
+            self._check_columns([metric], "metrics", "metric")
+        found = [_no_steps()]
         with Stored(self._paths, "metrics") as stored:
             times = metric or times_of(stored, self._chain)[0]
-            found = [step_table(window, times) for window in step_windows(stored, self._chain, [times])]
-        return pa.concat_tables([table for table, _ in filter(None, found)] or [_no_steps()])
+            for attempt, window in step_windows(stored, self._chain, [times]):
+                per_step = step_table(window, times)
+                if per_step is not None:
+                    column = pa.repeat(pa.scalar(attempt, pa.int32()), per_step[0].num_rows)
+                    found.append(per_step[0].add_column(0, "attempt", column))
+        return pa.concat_tables(found)
 
     def stragglers(self, ratio: float = 1.1) -> pa.Table:
         """The ranks that hold the others up, the worst first: `rank`, by which `metric` (`batch_time`, `data_time`, or
@@ -184,10 +194,12 @@ class Run:
         and the share of steps at which it was the slowest. A rank is named that is slowest half as often again as
         chance would have it, and loses a twentieth of a step by it.
 
-        :param ratio: how many times as long as the others it has to take.
+        :param ratio: how many times as long as the others it has to take, above 1.
+        :raises ValueError: `ratio` is not above 1.
         """
         import pyarrow as pa
 
+        _check_ratio(ratio)
         with Stored(self._paths, "metrics") as stored:
             found = walk(stored, self._chain, times_of(stored, self._chain)).stragglers(ratio)
         names = [("rank", pa.int32()), ("metric", pa.string())]
@@ -196,12 +208,17 @@ class Run:
 
     def overview(self, ratio: float = 1.1) -> dict[str, Any]:
         """What `advlog show` shows: the run's `status`, its `attempts`, the newest attempt's `ranks` with how far each
-        came, those that `stopped_early` or fell `silent`, the `loss` over the steps in the mean of the ranks,
-        `step_times`, `stragglers`, and `metrics` over all ranks, merged from their summaries. Times are in seconds.
+        came, those that are `missing`, `stopped_early` or fell `silent`, the `loss` over the steps in the mean of the
+        ranks, `step_times`, `stragglers`, the number of `errors` of all attempts, and `metrics` of the newest attempt
+        over all ranks, merged from their summaries, which a live rank renews each 10 s. Times are in seconds.
 
         :param ratio: as in :meth:`stragglers`.
+        :raises ValueError: `ratio` is not above 1.
         """
-        return overview(self._paths, self.run_id, self._chain, self.processes, ratio)
+        _check_ratio(ratio)
+        errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
+        by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
+        return overview(self._paths, self.run_id, self._chain, self.processes, by_attempt, ratio)
 
     # -- what these are made of ----------------------------------------------------------------------------------
 
@@ -219,12 +236,12 @@ class Run:
             schema = stored.schema if columns is None else stored.fields(columns)
             yield from chosen_batches(stored, chain, schema)
 
-    def _check_columns(self, columns: Sequence[str], stream: str) -> None:
+    def _check_columns(self, columns: Sequence[str], stream: str, argument: str = "columns") -> None:
         """:raises ValueError: one is nowhere in the stream, which has others."""
         with Stored(self._paths, stream) as stored:
             for name in columns:
                 if stored.keys and not stored.has(name):
-                    raise ValueError(expected("columns", f"some of {', '.join(stored.schema.names)}", name))
+                    raise ValueError(expected(argument, f"some of {', '.join(stored.schema.names)}", name))
 
     def _table(self, stream: str, chain: Chain | None) -> pa.Table:
         import pyarrow as pa
@@ -234,11 +251,17 @@ class Run:
             return _ordered(pa.Table.from_batches(chosen_batches(stored, chain, schema), schema))
 
 
+def _check_ratio(ratio: float) -> None:
+    if not ratio > 1:
+        raise ValueError(expected("ratio", "a number above 1", ratio))
+
+
 def _no_steps() -> pa.Table:
     import pyarrow as pa
 
     times = [(name, pa.float64()) for name in ("min", "mean", "max", "skew")]
-    return pa.schema([("step", pa.int64()), *times, ("slowest", pa.int32()), ("ranks", pa.int32())]).empty_table()
+    first, last = [("attempt", pa.int32()), ("step", pa.int64())], [("slowest", pa.int32()), ("ranks", pa.int32())]
+    return pa.schema([*first, *times, *last]).empty_table()
 
 
 def _ordered(table: pa.Table) -> pa.Table:

@@ -90,17 +90,22 @@ def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
         yield {rank: table for rank, table in taken.items() if table is not None}
 
 
-def aligned(window: Mapping[int, pa.Table], column: str) -> tuple[pa.Array, dict[int, pa.Array]]:
-    """The steps at which every rank that has the column at all in this window has a finite value of it, and these."""
+def aligned(
+    window: Mapping[int, pa.Table], column: str, *, finite: bool = True
+) -> tuple[pa.Array, dict[int, pa.Array]]:
+    """The steps at which every rank that has the column at all in this window has a value of it, and these.
+
+    :param finite: whether NaN and the infinities are none.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     given: dict[int, tuple[pa.Array, pa.Array]] = {}
     for rank, table in window.items():
         steps, values = table["step"].combine_chunks(), table[column].combine_chunks()
-        finite = pc.fill_null(pc.is_finite(values), False)
-        if not pc.all(finite).as_py():
-            steps, values = steps.filter(finite), values.filter(finite)
+        is_one = pc.fill_null(pc.is_finite(values), False) if finite else pc.is_valid(values)
+        if not pc.all(is_one).as_py():
+            steps, values = steps.filter(is_one), values.filter(is_one)
         if len(steps):
             given[rank] = (steps, values)
     common: pa.Array = next(iter(given.values()))[0] if given else pa.array([], pa.int64())
@@ -196,10 +201,7 @@ def step_table(window: Mapping[int, pa.Table], metric: str) -> tuple[pa.Table, d
     if not len(steps):
         return None
     columns = list(values.values())
-    total = columns[0]
-    for column in columns[1:]:
-        total = pc.add(total, column)
-    mean = pc.divide(total, float(len(columns)))
+    mean = _mean(columns)
     greatest = pc.max_element_wise(*columns)
     slowest = pa.repeat(pa.scalar(-1, pa.int32()), len(steps))
     for rank, column in values.items():
@@ -209,6 +211,16 @@ def step_table(window: Mapping[int, pa.Table], metric: str) -> tuple[pa.Table, d
     names = ["step", "min", "mean", "max", "skew", "slowest", "ranks"]
     table = pa.table([steps, pc.min_element_wise(*columns), mean, greatest, skew, slowest, count], names)
     return table, values
+
+
+def _mean(columns: list[pa.Array]) -> pa.Array:
+    """The mean over the ranks, step by step."""
+    import pyarrow.compute as pc
+
+    total = columns[0]
+    for column in columns[1:]:
+        total = pc.add(total, column)
+    return pc.divide(total, float(len(columns)))
 
 
 @dataclass(frozen=True)
@@ -242,7 +254,8 @@ def find_stragglers(times: Iterable[StepTimes], ratio: float, step_s: float) -> 
 
 @dataclass
 class Course:
-    """A metric's mean over the ranks along the steps: where it began, where it stands, and its lowest."""
+    """A metric's mean over the ranks along the steps: where it began, where it stands, and its lowest. One rank's NaN
+    is the NaN of all."""
 
     metric: str
     first: tuple[int, float] | None = None
@@ -254,14 +267,14 @@ class Course:
         """Counts a window."""
         import pyarrow.compute as pc
 
-        per_step = step_table(window, self.metric)
-        if per_step is None:
+        steps, values = aligned(window, self.metric, finite=False)
+        if not len(steps):
             return
-        steps, means = per_step[0]["step"], per_step[0]["mean"]
+        means = _mean(list(values.values()))
         self.first = self.first or (steps[0].as_py(), means[0].as_py())
         self.last = (steps[-1].as_py(), means[-1].as_py())
-        lowest = pc.min(means).as_py()
-        if self.lowest is None or lowest < self.lowest[1]:
+        lowest = pc.min(means.filter(pc.is_finite(means))).as_py()
+        if lowest is not None and (self.lowest is None or lowest < self.lowest[1]):
             self.lowest = (steps[pc.index(means, lowest).as_py()].as_py(), lowest)
 
 

@@ -47,4 +47,5 @@ class Recovered:
         did += [f"{self.lost_in_flight} lost in flight"] if self.lost_in_flight else []
         did += [f"{self.parts} parts sealed"] if self.parts else []
         told = "; ".join(did) or "nothing to do"
-        return f"{self.name} attempt {self.attempt} rank {self.rank}: {self.outcome}; {told}"
+        attempt = f" attempt {self.attempt}" if self.attempt else ""
+        return f"{self.name}{attempt} rank {self.rank}: {self.outcome}; {told}"

@@ -62,7 +62,7 @@ def test_show_names_the_slow_rank_and_only_it(folder, capsys):
 def test_show_is_one_run_out_of_its_ranks_and_attempts(folder, capsys):
     _, out, _ = printed(capsys, "show", folder, "train", "--json")
     found = strict_json(out)
-    assert (found["name"], found["status"], found["records"], found["errors"]) == ("train", "completed", 480, 1)
+    assert (found["name"], found["status"], found["records"], found["errors"]) == ("train", "completed", 480, 2)
     assert [(each["attempt"], each["ranks"], each["records"]) for each in found["attempts"]] == [
         (1, 4, 240),
         (2, 4, 240),
@@ -87,7 +87,7 @@ def test_show_for_people_has_a_line_for_each_attempt_and_rank(folder, capsys):
     assert lines[0].startswith("train: completed, run ")
     assert sum("completed" in line for line in lines) == 1 + 2 + 4
     assert any(line.endswith("attempt 1, step 40") for line in lines)
-    assert "errors: 1" in lines
+    assert "errors: 2" in lines
     assert "loss, mean over the ranks: first 2.5 at step 1, last 1.51 at step 100, lowest 1.51 at step 100" in lines
 
 
@@ -118,6 +118,35 @@ def test_an_attempt_that_has_logged_nothing_yet_hides_no_slow_rank(tmp_path, cap
     found = strict_json(out)
     assert [(each["rank"], each["metric"]) for each in found["stragglers"]] == [(1, "batch_time")]
     assert [each["metric"] for each in found["step_times"]] == ["batch_time"]
+
+
+def test_what_is_amiss_is_said(tmp_path, capsys):
+    """A rank that never came, a loss that is no number on one rank, a state of another run, records without a step."""
+    state = {"run_id": "f" * 32, "attempt": 7, "step": 5, "epoch": 1, "batch": 5, "timestamp": "2026-11-22T19:31:04.1Z"}
+    logs = [AdvancedLogger(tmp_path, "amiss", console="off", rank=rank, world_size=4) for rank in (0, 2)]
+    for rank, log in enumerate(logs):
+        log.load_state_dict(state)
+        for batch in range(1, 11):
+            log.log_batch_progress(1, batch, 10, math.nan if rank == 1 and batch > 5 else 1 / batch)
+        log.flush()
+    _, out, _ = printed(capsys, "show", tmp_path, "amiss")
+    assert sum(line.endswith(" ago)") for line in out.splitlines()) == 2
+    assert printed(capsys, "ls", tmp_path)[1].splitlines()[1].split()[:2] == ["amiss", "running"]
+    for log in logs:
+        log.close()
+    with AdvancedLogger(tmp_path, "stepless", console="off") as log:
+        log.log_batch_progress(1, 1, None, 0.5)
+
+    lines = printed(capsys, "show", tmp_path, "amiss")[1].splitlines()
+    assert "loss, mean over the ranks: first 1 at step 1, last nan at step 10, lowest 0.2 at step 5" in lines
+    assert "not finite: loss, 5 values, first at step 6 of rank 2" in lines
+    assert "never came: ranks 1, 3" in lines
+    (attempt,) = [line for line in lines if line.endswith(f"run {'f' * 32}, attempt 7, step 5")]
+    assert " 2 of 4 " in attempt
+    (row,) = [line for line in printed(capsys, "ls", tmp_path)[1].splitlines() if line.startswith("amiss")]
+    assert row.split()[-2:] == ["nan", "0.1"]
+    lines = printed(capsys, "show", tmp_path, "stepless")[1].splitlines()
+    assert "no record has a step: give total_batches, or step" in lines
 
 
 def test_ls_has_a_line_a_run(folder, capsys):

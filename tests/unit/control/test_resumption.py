@@ -38,6 +38,12 @@ def test_the_state_covers_every_call_before_and_is_plain_json(tmp_path, state):
     assert state == {"run_id": run_id, "attempt": 1, "step": 7, "epoch": 1, "batch": 7}
 
 
+def test_the_state_can_be_asked_for_after_the_end(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        log_batches(log, 1, 7)
+    assert (log.state_dict()["attempt"], log.state_dict()["step"]) == (1, 7)
+
+
 def test_a_state_before_the_first_record_knows_no_step(tmp_path):
     with AdvancedLogger(tmp_path, "run", console="off") as log:
         state = log.state_dict()

@@ -115,6 +115,19 @@ def test_a_resumed_run_is_one_series_without_what_its_attempts_logged_after_thei
     ]
 
 
+def test_of_all_attempts_each_has_a_series_of_its_own(tmp_path):
+    training = Training(tmp_path)
+    training.attempt(1, 3)
+    training.attempt(2, 3)
+    every = read_run(tmp_path, "run", attempts="all")
+    wanted = [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+    for table in (every.series("loss"), every.step_times()):
+        found = list(zip(table["attempt"].to_pylist(), table["step"].to_pylist(), strict=True))
+        assert found == [place for place in wanted if table.column_names[2] == "loss" or place not in ((1, 1), (2, 2))]
+    assert every.series("mine", reduce="sum")["count"].to_pylist() == [2] * 5
+    assert every.series("mine", reduce=None).num_rows == 10
+
+
 def test_of_a_step_that_both_attempts_logged_the_later_one_s_is_shown(tmp_path):
     training = Training(tmp_path)
     state = training.attempt(1, 10, keep_at=8)

@@ -35,6 +35,7 @@ def kill_one(folder):
 import os, signal
 from unit.reader.test_processes import log_some
 log = log_some({str(folder)!r}, rank=1, world_size=2, records=5)
+log.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     tests = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -69,6 +70,9 @@ def test_a_live_run_is_running_and_shows_what_is_not_sealed_yet(tmp_path):
         log.flush()
         (row,) = read_run(tmp_path, "run").processes.to_pylist()
         assert (row["status"], row["records"], row["last_step"]) == ("running", 3, 3)
+        (listed,) = list_runs(tmp_path).to_pylist()
+        assert (listed["status"], listed["records"]) == ("running", 3)
+        assert listed["duration_s"] > 0
     assert statuses(tmp_path) == {(1, 0): "completed"}
 
 
@@ -76,7 +80,8 @@ def test_a_killed_rank_is_killed_before_and_after_its_recovery(tmp_path):
     kill_one(tmp_path)
     assert statuses(tmp_path) == {(1, 1): "killed"}
     (listed,) = list_runs(tmp_path).to_pylist()
-    assert (listed["status"], listed["ranks"], listed["attempts"]) == ("killed", 1, 1)
+    assert (listed["status"], listed["ranks"], listed["attempts"], listed["records"]) == ("killed", 1, 1, 5)
+    assert (listed["errors"], listed["loss"]) == (None, None), "what its first summary says is not known of it"
     log_some(tmp_path, rank=1, world_size=2).close()
     assert statuses(tmp_path) == {(1, 1): "killed", (2, 1): "completed"}
     (row, _) = read_run(tmp_path, "run").processes.to_pylist()

@@ -185,8 +185,12 @@ class TestReadRun:
             run.scan(stream="metric")
         with pytest.raises(ValueError, match=r"columns: expected some of timestamp, .*mine, unresolved, got str 'min'"):
             run.scan(["step", "min"])
-        with pytest.raises(ValueError, match=r"columns: expected some of .*got str 'min'"):
-            run.series("min")
+        for call in (run.series, run.step_times):
+            with pytest.raises(ValueError, match=r"metric: expected some of .*got str 'min'"):
+                call("min")
+        for call in (run.stragglers, run.overview):
+            with pytest.raises(ValueError, match=r"ratio: expected a number above 1, got float 0\.5"):
+                call(ratio=0.5)
         with pytest.raises(ValueError, match=r"reduce: expected 'mean' or .* or None, got str 'median'"):
             run.series("loss", reduce="median")
         with pytest.raises(ValueError, match="attempts: expected 'chain' or 'latest' or 'all', got str 'newest'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -160,9 +161,12 @@ class Run:
         table = table.filter(pc.and_(pc.is_valid(table["step"]), pc.is_valid(table[metric])))
         if reduce is None:
             return table.sort_by([(name, "ascending") for name in (*keys, "rank")])
-        how = _REDUCTIONS[reduce]
-        reduced = table.group_by(keys).aggregate([(metric, how), (metric, "count")])
-        reduced = reduced.select([*keys, f"{metric}_{how}", f"{metric}_count"]).rename_columns([*keys, metric, "count"])
+        values, how = table[metric], _REDUCTIONS[reduce]
+        # Arrow's min and max pass over a NaN.
+        table = table.select(keys).append_column("value", values).append_column("nan", pc.is_nan(values))
+        reduced = table.group_by(keys).aggregate([("value", how), ("value", "count"), ("nan", "any")])
+        shown = pc.if_else(reduced["nan_any"], math.nan, reduced[f"value_{how}"])
+        reduced = reduced.select(keys).append_column(metric, shown).append_column("count", reduced["value_count"])
         return reduced.sort_by([(name, "ascending") for name in keys])
 
     def step_times(self, metric: str | None = None) -> pa.Table:

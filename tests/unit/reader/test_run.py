@@ -196,6 +196,29 @@ class TestReadRun:
         with pytest.raises(ValueError, match="attempts: expected 'chain' or 'latest' or 'all', got str 'newest'"):
             read_run(paths.log_dir, "exp", attempts="newest")
 
+    @pytest.mark.parametrize(
+        ("reduce", "values"),
+        [("mean", [2.0, math.nan, 5.0]), ("min", [1.0, math.nan, 5.0]), ("max", [3.0, math.nan, 5.0]),
+         ("sum", [4.0, math.nan, 5.0]), ("std", [1.0, math.nan, 0.0])],
+    )  # fmt: skip
+    def test_a_series_is_reduced_over_the_ranks_and_shows_a_nan_whatever_the_reduction(self, paths, reduce, values):
+        for rank, losses in ((0, (1.0, math.nan, 5.0)), (3, (3.0, 1.0))):
+            spool = Spool(rank=rank)
+            for step, loss in enumerate(losses, 1):
+                spool.add({"loss": loss}, step=step)
+            put(RunPaths(paths.log_dir, "exp", rank), spool, 1, sealed=True)
+        found = read_run(paths.log_dir, "exp").series("loss", reduce)
+        assert found.column_names == ["step", "loss", "count"]
+        assert (found["step"].to_pylist(), found["count"].to_pylist()) == ([1, 2, 3], [2, 2, 1])
+        assert list(map(bits, found["loss"].to_pylist())) == list(map(bits, values))
+
+    def test_a_series_that_is_not_reduced_has_a_row_a_rank(self, paths):
+        for rank in (3, 0):
+            spool = Spool(rank=rank).add({"loss": 1.0 + rank}, step=1).add({"loss": 2.0}).add({"accuracy": 1.0}, step=2)
+            put(RunPaths(paths.log_dir, "exp", rank), spool, 1, sealed=True)
+        found = read_run(paths.log_dir, "exp").series("loss", reduce=None)
+        assert found.to_pydict() == {"step": [1, 1], "rank": [0, 3], "loss": [1.0, 4.0]}
+
     @pytest.mark.parametrize("columns", [None, ["seq", "late", "loss", "attempt"]])
     def test_scan_gives_late_metrics_as_columns_and_what_is_not_sealed_yet(self, paths, columns):
         ids: dict[str, int] = {}

@@ -154,7 +154,7 @@ class Run:
         if reduce is not None and reduce not in _REDUCTIONS:
             raise ValueError(expected("reduce", " or ".join([*map(repr, _REDUCTIONS), "None"]), reduce))
         keys = ["attempt", "step"] if self._shown == "all" else ["step"]
-        self._check_columns([metric], "metrics", "metric")
+        self._check_metric(metric)
         with Stored(self._paths, "metrics") as stored:
             schema = stored.fields([*keys, "rank", metric])
             table = pa.Table.from_batches(chosen_batches(stored, self._chain, schema), schema)
@@ -180,8 +180,8 @@ class Run:
         """
         import pyarrow as pa
 
-        if metric not in (None, STEP_INTERVAL):
-            self._check_columns([metric], "metrics", "metric")
+        if metric is not None and metric != STEP_INTERVAL:
+            self._check_metric(metric)
         found = [_no_steps()]
         with Stored(self._paths, "metrics") as stored:
             times = metric or times_of(stored, self._chain)[0]
@@ -240,12 +240,22 @@ class Run:
             schema = stored.schema if columns is None else stored.fields(columns)
             yield from chosen_batches(stored, chain, schema)
 
-    def _check_columns(self, columns: Sequence[str], stream: str, argument: str = "columns") -> None:
+    def _check_columns(self, columns: Sequence[str], stream: str) -> None:
         """:raises ValueError: one is nowhere in the stream, which has others."""
         with Stored(self._paths, stream) as stored:
             for name in columns:
                 if stored.keys and not stored.has(name):
-                    raise ValueError(expected(argument, f"some of {', '.join(stored.schema.names)}", name))
+                    raise ValueError(expected("columns", f"some of {', '.join(stored.schema.names)}", name))
+
+    def _check_metric(self, metric: str) -> None:
+        """:raises ValueError: it is no metric of the run, which has others."""
+        import pyarrow as pa
+
+        with Stored(self._paths, "metrics") as stored:
+            is_float = stored.fields([metric]).field(0).type == pa.float64()
+            if not is_float or (stored.keys and not stored.has(metric)):
+                metrics = [field.name for field in stored.schema if field.type == pa.float64()]
+                raise ValueError(expected("metric", f"one of {', '.join(metrics)}", metric))
 
     def _table(self, stream: str, chain: Chain | None) -> pa.Table:
         import pyarrow as pa

@@ -178,16 +178,17 @@ class TestReadRun:
         table = pa.Table.from_batches(batches)
         assert table.to_pydict() == {"attempt": [2, 2, 2, 10], "loss": [1.0, 2.0, 3.0, 10.0]}
 
-    def test_a_stream_a_column_or_a_choice_of_attempts_that_there_is_not_is_an_error_at_once(self, paths):
+    def test_a_stream_a_column_a_metric_or_a_choice_of_attempts_that_there_is_not_is_an_error_at_once(self, paths):
         put(paths, Spool().add({"loss": 1.0, "mine": 2.0}), 1, sealed=True)
         run = read_run(paths.log_dir, "exp")
         with pytest.raises(ValueError, match="stream: expected 'metrics' or 'system', got str 'metric'"):
             run.scan(stream="metric")
         with pytest.raises(ValueError, match=r"columns: expected some of timestamp, .*mine, unresolved, got str 'min'"):
             run.scan(["step", "min"])
-        for call in (run.series, run.step_times):
-            with pytest.raises(ValueError, match=r"metric: expected some of .*got str 'min'"):
-                call("min")
+        for metric in ("min", "step", "rank", "timestamp", "seq", "unresolved", "extra"):
+            for read in (run.series, run.step_times):
+                with pytest.raises(ValueError, match=rf"metric: expected one of loss, .*mine, got str '{metric}'"):
+                    read(metric)
         for call in (run.stragglers, run.overview):
             with pytest.raises(ValueError, match=r"ratio: expected a number above 1, got float 0\.5"):
                 call(ratio=0.5)

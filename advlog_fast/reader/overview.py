@@ -72,14 +72,19 @@ def _steps_of(stored: Stored, chain: Chain, attempt: int, rank: int, columns: li
 
 
 def times_of(stored: Stored, chain: Chain) -> list[str]:
-    """The times that the newest attempt with records gives; the interval between records where it gives none."""
-    given = []
+    """The times that the first rank of the newest attempt with records gives; the interval between records where it
+    gives none."""
+    first = None
     for key in sorted(stored.keys, key=lambda key: (-key[0], *key[1:])):
-        batch = next(stored.batches(key, stored.fields(TIMES)), None) if key[0] in chain else None
-        if batch is not None:
+        if key[0] not in chain or first not in (None, key[:2]):
+            continue
+        # Its first records may have been no batches: a validation, or what was measured before the first step.
+        for batch in stored.batches(key, stored.fields(TIMES)):
+            first = key[:2]
             given = [name for name in TIMES if batch.column(name).null_count < batch.num_rows]
-            break
-    return given or [STEP_INTERVAL]
+            if given:
+                return given
+    return [STEP_INTERVAL]
 
 
 @dataclasses.dataclass

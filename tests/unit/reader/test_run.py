@@ -220,6 +220,11 @@ class TestReadRun:
         found = read_run(paths.log_dir, "exp").series("loss", reduce=None)
         assert found.to_pydict() == {"step": [1, 1], "rank": [0, 3], "loss": [1.0, 4.0]}
 
+    def test_a_time_is_found_although_the_first_part_has_none(self, paths):
+        put(paths, Spool().add({"accuracy": 0.5}), 1, sealed=True)
+        put(paths, Spool(first_seq=1).add({"batch_time": 2.0}, step=1), 2, sealed=True)
+        assert read_run(paths.log_dir, "exp").step_times()["mean"].to_pylist() == [2.0]
+
     @pytest.mark.parametrize("columns", [None, ["seq", "late", "loss", "attempt"]])
     def test_scan_gives_late_metrics_as_columns_and_what_is_not_sealed_yet(self, paths, columns):
         ids: dict[str, int] = {}

@@ -184,9 +184,10 @@ class Run:
             self._check_metric(metric)
         found = [_no_steps()]
         with Stored(self._paths, "metrics") as stored:
-            times = metric or times_of(stored, self._chain)[0]
-            for attempt, window in step_windows(stored, self._chain, [times]):
-                per_step = step_table(window, times)
+            if metric is None:
+                metric = "batch_time" if "batch_time" in times_of(stored, self._chain) else STEP_INTERVAL
+            for attempt, window in step_windows(stored, self._chain, [metric]):
+                per_step = step_table(window, metric)
                 if per_step is not None:
                     column = pa.repeat(pa.scalar(attempt, pa.int32()), per_step[0].num_rows)
                     found.append(per_step[0].add_column(0, "attempt", column))

@@ -225,6 +225,15 @@ class TestReadRun:
         put(paths, Spool(first_seq=1).add({"batch_time": 2.0}, step=1), 2, sealed=True)
         assert read_run(paths.log_dir, "exp").step_times()["mean"].to_pylist() == [2.0]
 
+    def test_the_time_of_loading_alone_is_not_that_of_a_step(self, paths):
+        spool = Spool()
+        for step in (1, 2):
+            spool.add({"data_time": 0.25}, step=step, time_ns=step * 1_000_000_000)
+        put(paths, spool, 1, sealed=True)
+        run = read_run(paths.log_dir, "exp")
+        assert run.step_times().select(["step", "mean"]).to_pydict() == {"step": [2], "mean": [1.0]}
+        assert run.step_times("data_time")["mean"].to_pylist() == [0.25, 0.25]
+
     @pytest.mark.parametrize("columns", [None, ["seq", "late", "loss", "attempt"]])
     def test_scan_gives_late_metrics_as_columns_and_what_is_not_sealed_yet(self, paths, columns):
         ids: dict[str, int] = {}

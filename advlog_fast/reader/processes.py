@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._accounts import read_account
@@ -50,6 +51,8 @@ def read_processes(paths: RunPaths) -> list[Process]:
     claims = read_claims(paths)
     accounts = paths.accounts_of_all_ranks()
     here = machine_id()
+    keys = sorted({*accounts, *claims})
+    newest = {rank: attempt for attempt, rank in keys}
     return [
         Process(
             attempt=attempt,
@@ -59,24 +62,30 @@ def read_processes(paths: RunPaths) -> list[Process]:
             local_rank=claim.get("local_rank"),
             world_size=claim.get("world_size"),
             started_ns=claim.get("claimed_ns"),
-            status=_status(RunPaths(paths.log_dir, paths.name, rank), attempt, claim, accounts, here),
+            status=_status(
+                RunPaths(paths.log_dir, paths.name, rank),
+                claim,
+                accounts.get((attempt, rank)),
+                here,
+                is_newest=newest[rank] == attempt,
+            ),
             accounted=(attempt, rank) in accounts,
         )
-        for (attempt, rank), claim in sorted({**{key: {} for key in accounts}, **claims}.items())
+        for attempt, rank in keys
+        for claim in [claims.get((attempt, rank), {})]
     ]
 
 
-def _status(
-    paths: RunPaths, attempt: int, claim: dict[str, Any], accounts: dict[tuple[int, int], Any], here: str
-) -> str:
-    if (attempt, paths.rank) in accounts:
+def _status(paths: RunPaths, claim: dict[str, Any], account: Path | None, here: str, *, is_newest: bool) -> str:
+    if account is not None:
         with contextlib.suppress(ValueError, FileNotFoundError):
-            return read_account(accounts[attempt, paths.rank]).status
+            return read_account(account).status
     if claim.get("machine") == here:
         lives = process_start(claim.get("pid", 0)) == claim.get("process_start")
         return "running" if lives else "killed"
+    # The rank's summary is that of its newest attempt.
     with contextlib.suppress(FileNotFoundError):
-        if time.time() - paths.summary.stat().st_mtime < SILENT_AFTER_S:
+        if is_newest and time.time() - paths.summary.stat().st_mtime < SILENT_AFTER_S:
             return "running"
     return "silent"
 

@@ -102,6 +102,17 @@ def test_a_rank_of_another_machine_is_silent_when_its_summary_grows_old(tmp_path
     assert [each["rank"] for each in silent] == ([0] if status == "silent" else [])
 
 
+def test_an_attempt_on_another_machine_that_a_later_one_followed_here_does_not_run_with_it(tmp_path):
+    """Its ring lies there, so nobody could close its account; the rank's summary is the later attempt's."""
+    log_some(tmp_path).close()
+    private = tmp_path / ".advlog" / "run"
+    (private / "accounts" / "attempt1-rank00000.json").unlink()
+    claim = private / "attempts" / "1-rank00000.claim"
+    claim.write_text(json.dumps({**json.loads(claim.read_text()), "machine": machine_id() + "x"}))
+    with log_some(tmp_path):
+        assert statuses(tmp_path) == {(1, 0): "silent", (2, 0): "running"}
+
+
 @pytest.mark.parametrize(
     ("each", "all_"),
     [

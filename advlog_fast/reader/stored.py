@@ -67,16 +67,17 @@ class Stored:
     def __init__(self, paths: RunPaths, stream: str) -> None:
         self._stream = stream
         self._sources: dict[PartKey, Source] = {}
-        self._open = contextlib.ExitStack()
-        # Spools first: one that is sealed meanwhile is then found twice, and not missed.
-        for key, path in paths.spools_of_all_ranks(stream).items():
-            with contextlib.suppress(FileNotFoundError):
-                self._sources[key] = _Spool(self._open.enter_context(path.open("rb", buffering=0)))
-        for key, path in paths.parts_of_all_ranks(stream).items():
-            self._sources[key] = _Part(stream, path)
-        if not self._sources:  # Parquet was turned off
-            lines = [row for file in paths.lines_of_all_ranks(stream) for row in read_jsonl(file)]
-            self._sources.update(_line_sources(stream, lines))
+        with contextlib.ExitStack() as opened:
+            # Spools first: one that is sealed meanwhile is then found twice, and not missed.
+            for key, path in paths.spools_of_all_ranks(stream).items():
+                with contextlib.suppress(FileNotFoundError):
+                    self._sources[key] = _Spool(opened.enter_context(path.open("rb", buffering=0)))
+            for key, path in paths.parts_of_all_ranks(stream).items():
+                self._sources[key] = _Part(stream, path)
+            if not self._sources:  # Parquet was turned off
+                lines = [row for file in paths.lines_of_all_ranks(stream) for row in read_jsonl(file)]
+                self._sources.update(_line_sources(stream, lines))
+            self._open = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from run_files import descriptors
 from unit.reader.writing import bits, line, put
 from unit.spools import CORE, MEMORY, Late, Spool
 
@@ -272,6 +273,16 @@ class TestReadRun:
         for name, why in (("nowhere", "does not exist"), ("file", "is no directory")):
             with pytest.raises(RunNotFoundError, match=rf"^log_dir: expected .*{name}', which {why}$"):
                 read_run(tmp_path / name)
+
+    def test_spools_that_cannot_all_be_read_leave_no_file_open(self, paths):
+        for rank in range(8):  # in whatever order the folder has them
+            put(RunPaths(paths.log_dir, "exp", rank), Spool(rank=rank).add({"loss": 1.0}), 1, sealed=False)
+        paths.spool("metrics", 1, 1).unlink()
+        paths.spool("metrics", 1, 1).mkdir()
+        with pytest.raises(IsADirectoryError) as caught:
+            _ = read_run(paths.log_dir, "exp").metrics
+        assert caught.tb is not None  # its frames would hold what was left open
+        assert not [name for name in descriptors() if name.endswith(".spool")]
 
     def test_a_name_that_no_run_can_have_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="experiment_name: expected"):

@@ -44,10 +44,12 @@ class RankSteps:
                 held += batch.num_rows
 
     def last(self) -> int | None:
-        """The greatest step of those held."""
+        """The last step that is held as a whole, as far as can be told; None: nothing is held."""
         import pyarrow.compute as pc
 
-        return max((pc.max(batch.column("step")).as_py() for batch in self._held), default=None)
+        greatest = max((pc.max(batch.column("step")).as_py() for batch in self._held), default=None)
+        # The next batch may go on with the step that this one ends with.
+        return greatest if greatest is None or self._exhausted else greatest - 1
 
     def take(self, up_to: int) -> pa.Table | None:
         """Those held whose step is not above `up_to`, a row a step; None if there is none."""
@@ -87,7 +89,11 @@ def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
         # As far as all of them reach: from where one ends, the others are compared without it.
         up_to = min(lasts.values())
         taken = {rank: ranks[rank].take(up_to) for rank in lasts}
-        yield {rank: table for rank, table in taken.items() if table is not None}
+        window = {rank: table for rank, table in taken.items() if table is not None}
+        if window:
+            yield window
+        else:
+            rows *= 2  # one step has more of them
 
 
 def aligned(

@@ -119,6 +119,14 @@ def test_of_a_step_logged_more_than_once_the_mean_counts(monkeypatch):
     assert [(row["step"], row["mean"]) for row in table] == [(1, 2.0), (2, 5.0)]
 
 
+@pytest.mark.parametrize("window_rows", [1, 4, 8, 1000])
+def test_a_step_whose_records_lie_in_several_batches_is_one(window_rows, monkeypatch):
+    rows = [(step, float(part)) for step, parts in ((1, 3), (2, 3), (3, 20), (4, 1)) for part in range(parts)]
+    table, times, _ = walked({0: rows, 1: rows}, monkeypatch, window_rows)
+    assert [(row["step"], row["mean"]) for row in table] == [(1, 1.0), (2, 1.0), (3, 9.5), (4, 0.0)]
+    assert times.steps == 4
+
+
 def test_intervals_are_the_seconds_since_the_record_before():
     times = pa.array([1_000_000, 1_500_000, 1_500_001], pa.timestamp("us", "UTC"))
     batch = pa.RecordBatch.from_arrays([pa.array([1, 2, 3], pa.int64()), times], ["step", "timestamp"])

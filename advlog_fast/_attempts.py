@@ -144,7 +144,10 @@ def _joins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
     """Whether the attempt is this process's own launch, and its rank is not taken in it."""
     if ranks.launch_key is None:
         return False
-    begun = _read(paths.attempts / f"{attempt}.json")
+    try:
+        begun = _read(paths.attempts / f"{attempt}.json")
+    except FileNotFoundError:  # the claims were removed, or left behind: only its parts stand
+        return False
     # A damaged claim may be any launch's: it counts as another's.
     if begun is None or begun.get("launch") != ranks.launch_key or _is_over(paths, attempt, begun, ranks):
         return False

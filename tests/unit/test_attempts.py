@@ -145,6 +145,13 @@ def test_a_damaged_attempt_counts_as_another_launchs(paths, content):
     assert claim.read_bytes() == content
 
 
+def test_an_attempt_of_which_only_the_parts_stand_is_nobodys(paths):
+    """As where the logs were copied without `.advlog`."""
+    paths.part("metrics", 4, 1).parent.mkdir(parents=True)
+    assert [claim_attempt(of(paths, number), rank(number)).attempt for number in (0, 1, 2)] == [5, 5, 5]
+    assert claim_attempt(paths, rank(launch=None)).attempt == 6
+
+
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_claim_of_a_rank_counts_as_taken(paths, content):
     claim_attempt(paths, rank())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ._failpoints import failpoint
@@ -27,6 +27,16 @@ def _numbered(path: Path) -> dict[int, str]:
 def generations(path: Path) -> list[Path]:
     """The rotated files of `path`, oldest first, without `path` itself."""
     return [Path(file) for _, file in sorted(_numbered(path).items(), reverse=True)]
+
+
+def latest_first(path: Path) -> Iterator[Path]:
+    """`path` and its generations, each to be opened before the next is asked for. A shift meanwhile hides none of them:
+    a file only moves to a later name, and is met there if it was not met before."""
+    yield path
+    number = last = 0
+    while number < last or number < (last := max(_numbered(path), default=0)):
+        number += 1
+        yield Path(f"{path}.{number}")
 
 
 def shift(path: Path) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .._generations import generations
+from .._generations import latest_first
 
 
 def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
     # The newest first: a file that is rotated meanwhile is met again, as the next generation, and known by
     # its inode. All are read before the first is parsed, which takes long enough for a rotation.
     read: dict[tuple[int, int], tuple[Path, bytes]] = {}
-    for file in [path, *(reversed(generations(path)) if rotated else ())]:
+    for file in latest_first(path) if rotated else (path,):
         with contextlib.suppress(FileNotFoundError), file.open("rb") as lines:
             found = os.fstat(lines.fileno())
             if (found.st_dev, found.st_ino) not in read:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from unit.reader.writing import bits, line
 
+from advlog_fast._generations import latest_first, shift
 from advlog_fast.reader import read_jsonl
 
 
@@ -58,6 +59,20 @@ def test_a_file_met_under_two_names_is_read_once(tmp_path):
     (tmp_path / "m.jsonl").write_text(line(1))
     os.link(tmp_path / "m.jsonl", tmp_path / "m.jsonl.1")
     assert [row["seq"] for row in read_jsonl(tmp_path / "m.jsonl")] == [1]
+
+
+def test_a_rotation_between_any_two_files_hides_no_record(tmp_path):
+    for rotate_at in range(5):
+        path = tmp_path / f"{rotate_at}.jsonl"
+        for seq, name in enumerate((".3", ".2", ".1", "")):
+            Path(f"{path}{name}").write_text(line(seq))
+        seen = set()
+        for number, file in enumerate(latest_first(path)):
+            if number == rotate_at:
+                shift(path)
+                path.write_text(line(4))
+            seen.add(file.read_bytes())
+        assert {line(seq).encode() for seq in range(4)} <= seen
 
 
 def test_every_cut_of_the_last_line_leaves_it_out(tmp_path):

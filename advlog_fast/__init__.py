@@ -5,9 +5,10 @@ Layout, each part importing only from those before it:
 exceptions, records, snapshots            what things are called
 _native, _paths, _generations, config     the compiled core, the files, the options
 sinks/, control/, memory_sampler, ranks,  the parts: where records go, what is no record, memory,
-_ring, _attempts, reader/                 who logs, where the ring lies, reading it all back
+_ring, _attempts, _statistics, reader/    who logs, where the ring lies, reading it all back
 _drain, _sealer, _keeper                  the threads
-recovery/, verification/                  what the dead left; whether everything is there
+recovery/, verification/, compaction/     what the dead left; whether everything is there; in few files
+_reduction                                one summary of all ranks
 _lifecycle, _sessions                     a session: start, flush, end; all of a process: exit
 logger, progress                          what you call
 cli/                                      what you type

@@ -27,7 +27,6 @@ _RECOVERY_S = 60.0
 _PAUSE_S = 0.05
 _CUT_SHORT = ("killed", LOST)
 _ORIGIN = re.compile(r"(\d+)-origin\.json\Z")
-_RANK_CLAIM = re.compile(r"(\d+)-rank(\d{5,})\.claim\Z")
 
 
 def lock_rank(paths: RunPaths, doing: str = "") -> FileLock:
@@ -96,7 +95,7 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
     _claim(paths, paths.private / "run.json", {"run_id": run.run_id, "created_ns": time.time_ns()})
     mine = _described(run)
     _claim(paths, paths.attempts / f"{run.attempt}.json", {"launch": None, **mine})
-    _claim(paths, paths.attempts / f"{run.attempt}-rank{run.rank:05d}.claim", mine)
+    _claim(paths, paths.claim(run.attempt), mine)
 
 
 def read_run_id(paths: RunPaths) -> str | None:
@@ -108,12 +107,17 @@ def read_run_id(paths: RunPaths) -> str | None:
     return run.get("run_id") if run is not None else None
 
 
-def read_claims(paths: RunPaths) -> dict[tuple[int, int], dict[str, Any]]:
-    """What each process of the run said of itself when it claimed its place, by attempt and rank: `host`, `pid`,
-    `process_start`, `machine` (where the pid means one process), `world_size`, `local_rank`, `claimed_ns`. Empty for a
-    claim that is damaged."""
-    found = {path: _RANK_CLAIM.match(path.name) for path in paths.attempts.glob("*.claim")}
-    return {(int(match[1]), int(match[2])): _read(path) or {} for path, match in found.items() if match}
+def read_claim(file: Path) -> dict[str, Any]:
+    """What a process of the run said of itself when it claimed its place: `host`, `pid`, `process_start`, `machine`
+    (where the pid means one process), `world_size`, `local_rank`, `claimed_ns`. Empty for a claim that is damaged, or
+    gone.
+
+    :raises OSError: it could not be read.
+    """
+    try:
+        return _read(file) or {}
+    except FileNotFoundError:
+        return {}
 
 
 def claim_origin(paths: RunPaths, attempt: int, origin: dict[str, Any]) -> bool:
@@ -182,7 +186,7 @@ def _begins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
 
 def _takes_rank(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
     mine = _described(ranks)
-    return _claim(paths, paths.attempts / f"{attempt}-rank{ranks.rank:05d}.claim", mine) == mine
+    return _claim(paths, paths.claim(attempt), mine) == mine
 
 
 def _described(process: RankIdentity | RunIdentity) -> dict[str, Any]:

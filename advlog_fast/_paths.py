@@ -22,7 +22,7 @@ _RUN_FILE = (
 _ATTEMPT = r"attempt=(?P<attempt>\d+)\Z"
 _PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
 _SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
-_CLAIM = r"\d+-rank(?P<rank>\d{5})\.claim\Z"
+_CLAIM = r"(?P<attempt>\d+)-rank(?P<rank>\d{5,})\.claim\Z"
 _OF_A_RANK = r"attempt(?P<attempt>\d+)-rank(?P<rank>\d+)\.json\Z"
 _PRIVATE = ".advlog"
 _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
@@ -159,10 +159,14 @@ class RunPaths:
     def attempts(self) -> Path:
         return self.private / "attempts"
 
-    def claimed_ranks(self) -> set[int]:
-        """The ranks that have a claim on any attempt."""
-        found = (re.match(_CLAIM, path.name) for path in self.attempts.glob("*.claim"))
-        return {int(match["rank"]) for match in found if match}
+    def claim(self, attempt: int) -> Path:
+        """What this rank's process of an attempt says of itself."""
+        return self.attempts / f"{attempt}-rank{self.rank:05d}.claim"
+
+    def claims_of_all_ranks(self) -> dict[tuple[int, int], Path]:
+        """The claims that there are, by attempt and rank."""
+        found = {path: re.match(_CLAIM, path.name) for path in self.attempts.glob("*.claim")}
+        return {(int(match["attempt"]), int(match["rank"])): path for path, match in found.items() if match}
 
     @property
     def lock(self) -> Path:

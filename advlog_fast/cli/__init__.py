@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from typing import Protocol
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, command in _COMMANDS.items():
         command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
     args = parser.parse_args(argv)
+    _allow_many_files()
     try:
         status = _COMMANDS[args.command].run(args)
         sys.stdout.flush()
@@ -61,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _allow_many_files() -> None:
+    """As many as the system lets us: a run of a thousand ranks has a file or a lock open for each."""
+    with contextlib.suppress(OSError, ValueError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _version() -> str:

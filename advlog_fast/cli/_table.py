@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 
 def aligned(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """The lines of a table, numbers to the right."""
-    table = [list(rows_) for rows_ in rows]
+    table = [list(row) for row in rows]
     texts = [list(head), *([shown(value) for value in row] for row in table)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     right = [any(isinstance(row[i], (int, float)) for row in table) for i in range(len(head))]
@@ -37,8 +38,9 @@ def shown(value: Any) -> str:
 
 def duration(seconds: float | None) -> str:
     """`1 h 02 min`, `3 min 20 s`, `5.1 s`, `12.3 ms`."""
-    if seconds is None:
+    if seconds is None or math.isnan(seconds):
         return "-"
+    seconds = float(f"{seconds:.3g}") if seconds < 60 else seconds
     if seconds >= 3600:
         return f"{int(seconds) // 3600} h {int(seconds) // 60 % 60:02} min"
     if seconds >= 60:
@@ -46,4 +48,4 @@ def duration(seconds: float | None) -> str:
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    return f"{seconds * 1e6:.3g} µs"

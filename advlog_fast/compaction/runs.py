@@ -51,7 +51,7 @@ def _compact_run(paths: RunPaths) -> list[Compacted]:
 
 def _known_ranks(paths: RunPaths) -> list[int]:
     """Every rank that left anything."""
-    ranks = paths.claimed_ranks() | {rank for _, rank in paths.ring_notes_of_all_ranks()}
+    ranks = {rank for _, rank in paths.claims_of_all_ranks()} | {rank for _, rank in paths.ring_notes_of_all_ranks()}
     keys = {key for stream in STREAMS for key in paths.spools_of_all_ranks(stream)}
     for folder in (*map(paths.dataset, STREAMS), *paths.compaction.glob("*")):
         keys.update(parts_in(folder))

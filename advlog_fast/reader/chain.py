@@ -25,30 +25,30 @@ def chosen(attempts: Attempts, there: list[int], origins: Mapping[int, Mapping[s
         return Chain(dict.fromkeys(there))
     if not there:
         return Chain({})
-    newest = max(there)
-    cuts: dict[int, Cut | None] = {newest: None}
-    while attempts == "chain" and (origin := origins.get(newest)):
+    attempt = max(there)
+    cuts: dict[int, Cut | None] = {attempt: None}
+    while attempts == "chain" and (origin := origins.get(attempt)):
         before, step = origin["attempt"], origin["step"]
-        if origin["run_id"] != run_id or before >= newest:
+        if origin["run_id"] != run_id or before >= attempt:
             break  # goes on from another run, whose rows lie elsewhere
-        later = cuts[newest]
+        later = cuts[attempt]
         if later is not None and later.step is not None and (step is None or later.step < step):
             step = later.step
         time = datetime.fromisoformat(origin["timestamp"].removesuffix("Z") + "+00:00")
         cuts[before] = Cut(step, time)
-        newest = before
+        attempt = before
     return Chain(cuts)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The attempts shown, the newest first, each with where it was left; None for what is shown whole."""
+    """The attempts shown, each with where it was left; None for what is shown whole."""
 
     cuts: Mapping[int, Cut | None]
 
     def later(self, attempt: int) -> list[int]:
         """The attempts that went on from this one."""
-        return [other for other in self.cuts if other > attempt and self.cuts[attempt] is not None]
+        return [other for other in self.cuts if other > attempt]
 
     def __contains__(self, attempt: int) -> bool:
         return attempt in self.cuts

@@ -50,18 +50,20 @@ def error_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def validation_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
-    """A row a validation: `epoch`, `is_best`, `best_so_far`, and each metric, float64."""
+    """A row a validation: `epoch`, `is_best`, `best_so_far`, and each metric, float64; one that is named like a column
+    of these under `metrics/` and its name."""
     import pyarrow as pa
 
+    flags = [("is_best", pa.bool_()), ("best_so_far", pa.bool_())]
+    schema = _schema([("epoch", pa.int64()), *flags])
+    own = schema.names
     rows = []
     for line in lines:
         if line.get("event") == "validation":
-            metrics = {name: _number(value) for name, value in (line.get("metrics") or {}).items()}
-            rows.append({**metrics, **{name: value for name, value in line.items() if name != "metrics"}})
-    flags = [("is_best", pa.bool_()), ("best_so_far", pa.bool_())]
-    schema = _schema([("epoch", pa.int64()), *flags])
-    names = dict.fromkeys(name for row in rows for name in row if name not in (*schema.names, "event", "level"))
-    for name in names:
+            told = (line.get("metrics") or {}).items()
+            metrics = {f"metrics/{name}" if name in own else name: _number(value) for name, value in told}
+            rows.append({**metrics, **{name: line.get(name) for name in own}})
+    for name in dict.fromkeys(name for row in rows for name in row if name not in own):
         schema = schema.append(pa.field(name, pa.float64()))
     return pa.Table.from_pylist(rows, schema)
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._attempts import read_run_id
 from .._paths import RunPaths, check_run, run_names
-from .._statistics import of_ranks
-from .overview import rank_summaries
-from .processes import Process, read_processes, together
+from .processes import Process, rank_summaries, read_processes, together
 from .stored import Stored
 
 if TYPE_CHECKING:
@@ -55,16 +53,15 @@ def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
 
 
 def _row(paths: RunPaths) -> dict[str, Any]:
-    processes = read_processes(paths)
-    newest = max((process.attempt for process in processes), default=0)
-    now = [process for process in processes if process.attempt == newest]
+    now = read_processes(paths, newest_only=True)
+    newest = now[0].attempt if now else 0
     summaries = rank_summaries(paths, newest, [process.rank for process in now])
     started_ns = [process.started_ns for process in now if process.started_ns is not None]
     row: dict[str, Any] = {
         "name": paths.name,
         "run_id": read_run_id(paths),
         "status": together([process.status for process in now]),
-        "attempts": len({process.attempt for process in processes}),
+        "attempts": len({attempt for attempt, _ in paths.claims_of_all_ranks()}),
         "ranks": len(now),
         "hosts": _hosts(now),
         "started": min(started_ns) // 1000 if started_ns else None,
@@ -78,15 +75,15 @@ def _row(paths: RunPaths) -> dict[str, Any]:
         row |= {
             "errors": sum(summary.get("total_errors") or 0 for summary in summaries),
             "loss": _mean_of_last(summaries),
-            "loss_min": _or_none(of_ranks(summaries).get("loss", {}).get("min")),
+            "loss_min": min(_of_loss(summaries, "min"), default=None),
         }
     return row
 
 
 def _so_far(paths: RunPaths, attempt: int, status: str, started_ns: int | None) -> dict[str, Any]:
     """How far an attempt is, of which not every rank has ended in order: what its files hold, since summaries lag."""
-    with Stored(paths, "metrics") as stored:
-        extents = [stored.extent(attempt, rank) for rank in stored.ranks(attempt)]
+    stored = Stored(paths, "metrics")
+    extents = [stored.extent(attempt, rank) for rank in stored.ranks(attempt)]
     lasts = [extent.last_record.timestamp() for extent in extents if extent.last_record is not None]
     until_s = time.time() if status == "running" else max(lasts, default=None)
     found: dict[str, Any] = {"records": sum(extent.records for extent in extents)}
@@ -107,5 +104,6 @@ def _mean_of_last(summaries: list[dict[str, Any]]) -> float | None:
     return math.nan if None in lasts else math.fsum(lasts) / len(lasts)
 
 
-def _or_none(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def _of_loss(summaries: list[dict[str, Any]], name: str) -> list[float]:
+    told = [(summary.get("metrics") or {}).get("loss", {}).get(name) for summary in summaries]
+    return [value for value in told if value is not None]

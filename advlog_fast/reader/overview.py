@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from .._attempts import read_run_id
 from .._paths import RunPaths
 from .._statistics import of_ranks
+from ..sinks.wide import BATCH_ROWS
 from .chain import Chain
-from .processes import together
-from .select import cut_batches
+from .processes import rank_summaries, together
+from .select import place_batches
 from .steps import (
     STEP_INTERVAL,
     Course,
@@ -22,10 +23,11 @@ from .steps import (
     StepTimes,
     Straggler,
     find_stragglers,
+    rows_a_rank,
     windows,
     with_intervals,
 )
-from .stored import Stored
+from .stored import Place, Stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +36,7 @@ TIMES = ("batch_time", "data_time")
 """The times that may tell a slow rank, where they were logged."""
 
 SILENT_STEPS = 10
-SILENT_AFTER_S = 30.0
+PATIENCE_S = 30.0
 """A rank that runs and has logged nothing for so many of its steps, and so many seconds, has fallen silent."""
 
 
@@ -46,29 +48,27 @@ def step_windows(stored: Stored, chain: Chain, columns: list[str]) -> Iterator[t
     """
     for attempt in sorted(chain.cuts):
         ranks = stored.ranks(attempt)
-        steps = {rank: RankSteps(_steps_of(stored, chain, attempt, rank, columns)) for rank in ranks}
+        rows = min(rows_a_rank(len(ranks)), BATCH_ROWS)
+        steps = {rank: RankSteps(_steps_of(stored, chain, (attempt, rank), columns, rows)) for rank in ranks}
         for window in windows(steps):
             yield attempt, window
 
 
-def _steps_of(stored: Stored, chain: Chain, attempt: int, rank: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _steps_of(stored: Stored, chain: Chain, place: Place, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
     import pyarrow.compute as pc
 
     given = [name for name in columns if name != STEP_INTERVAL]
     wanted = stored.fields(["step", "worker", *(["timestamp"] if STEP_INTERVAL in columns else []), *given])
     before = None
-    for key in stored.keys:
-        if key[:2] != (attempt, rank):
+    for batch in place_batches(stored, chain, place, wanted, rows):
+        own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
+        mine = batch if pc.all(own).as_py() else batch.filter(own)
+        if not mine.num_rows:
             continue
-        for batch in cut_batches(stored, chain, key, wanted):
-            own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
-            mine = batch if pc.all(own).as_py() else batch.filter(own)
-            if not mine.num_rows:
-                continue
-            if STEP_INTERVAL in columns:
-                last = mine.column("timestamp")[-1]
-                mine, before = with_intervals(mine, before), last
-            yield mine.select(["step", *columns])
+        if STEP_INTERVAL in columns:
+            last = mine.column("timestamp")[-1]
+            mine, before = with_intervals(mine, before), last
+        yield mine.select(["step", *columns])
 
 
 def times_of(stored: Stored, chain: Chain) -> list[str]:
@@ -94,10 +94,14 @@ class Walk:
     times: list[StepTimes]
     courses: list[Course]
 
+    @property
+    def step_s(self) -> float:
+        """What a step takes: the longest of the times, in the mean."""
+        return max((each.mean_s for each in self.times if each.steps), default=math.nan)
+
     def stragglers(self, ratio: float) -> list[Straggler]:
-        """See :func:`find_stragglers`; a step takes what the longest of the times does."""
-        step_s = max((each.mean_s for each in self.times if each.steps), default=math.nan)
-        return find_stragglers(self.times, ratio, step_s)
+        """See :func:`find_stragglers`."""
+        return find_stragglers(self.times, ratio, self.step_s)
 
 
 def walk(stored: Stored, chain: Chain, times: list[str], courses: tuple[str, ...] = ()) -> Walk:
@@ -111,19 +115,8 @@ def walk(stored: Stored, chain: Chain, times: list[str], courses: tuple[str, ...
     return found
 
 
-def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict[str, Any]]:
-    """What each rank's summary says of the attempt; those of other attempts are left out."""
-    found = []
-    for rank in ranks:
-        with contextlib.suppress(OSError, ValueError):
-            summary = json.loads(RunPaths(paths.log_dir, paths.name, rank).summary.read_bytes())
-            if isinstance(summary, dict) and summary.get("attempt") == attempt:
-                found.append({**summary, "rank": rank})
-    return found
-
-
 def overview(
-    paths: RunPaths, run_id: str | None, chain: Chain, processes: pa.Table, errors: dict[int, int], ratio: float
+    paths: RunPaths, stored: Stored, chain: Chain, processes: pa.Table, errors: dict[int, int], ratio: float
 ) -> dict[str, Any]:
     """See :meth:`Run.overview`.
 
@@ -132,21 +125,21 @@ def overview(
     rows = processes.to_pylist()
     newest = max((row["attempt"] for row in rows), default=0)
     now = [row for row in rows if row["attempt"] == newest]
-    with Stored(paths, "metrics") as stored:
-        found = walk(stored, chain, times_of(stored, chain), ("loss",))
+    found = walk(stored, chain, times_of(stored, chain), ("loss",))
     summaries = rank_summaries(paths, newest, [row["rank"] for row in now])
-    step_s = max((each.mean_s for each in found.times if each.steps), default=math.nan)
     return {
         "name": paths.name,
-        "run_id": run_id,
+        "run_id": read_run_id(paths),
         "status": together([row["status"] for row in now]),
         "records": sum(row["records"] for row in rows),
-        "attempts": [_attempt(attempt, rows, errors) for attempt in sorted({row["attempt"] for row in rows})],
+        "attempts": [
+            _attempt(attempt, list(mine), errors) for attempt, mine in groupby(rows, key=lambda row: row["attempt"])
+        ],
         "shown_attempts": sorted(chain.cuts),
         "ranks": [{name: value for name, value in row.items() if name != "run_id"} for row in now],
         "missing": _missing(now),
         "stopped_early": _stopped_early(now),
-        "silent": _silent(now, step_s),
+        "silent": _silent(now, found.step_s),
         "loss": _course(found.courses[0]),
         "step_times": [_times(each) for each in found.times if each.steps],
         "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
@@ -156,8 +149,7 @@ def overview(
     }
 
 
-def _attempt(attempt: int, rows: list[dict[str, Any]], errors: dict[int, int]) -> dict[str, Any]:
-    mine = [row for row in rows if row["attempt"] == attempt]
+def _attempt(attempt: int, mine: list[dict[str, Any]], errors: dict[int, int]) -> dict[str, Any]:
     return {
         "attempt": attempt,
         "status": together([row["status"] for row in mine]),
@@ -193,7 +185,7 @@ def _stopped_early(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _silent(rows: list[dict[str, Any]], step_s: float) -> list[dict[str, Any]]:
     """The ranks that run, as far as is known, and have logged nothing for long."""
-    patience = timedelta(seconds=max(SILENT_AFTER_S, 0.0 if math.isnan(step_s) else SILENT_STEPS * step_s))
+    patience = timedelta(seconds=max(PATIENCE_S, 0.0 if math.isnan(step_s) else SILENT_STEPS * step_s))
     now = datetime.now(timezone.utc)
     found = []
     for row in rows:

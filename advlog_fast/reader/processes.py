@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._accounts import read_account
-from .._attempts import read_claims, read_origins
+from .._attempts import read_claim, read_origins
 from .._paths import RunPaths
 from .._processes import machine_id, process_start
+from ..sinks.columns import STREAMS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 SILENT_AFTER_S = 60.0
 """A rank of another machine whose summary is older is silent: a live one replaces it every 10 s."""
 
-_WORST_FIRST = ("running", "lost", "killed", "silent", "failed", "interrupted")
+_MOST_TELLING_FIRST = ("running", "lost", "killed", "silent", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,26 @@ class Process:
     """Nanoseconds since 1970, UTC. This and the four before it are None where its claim was removed or damaged."""
     status: str
     """`running`, `completed`, `failed`, `interrupted`, `killed` (recovered or not), `lost`; `silent`: on another
-    machine, not ended, and nothing was heard of it for a minute."""
+    machine, not ended, and nothing was heard of it for a minute; `unknown`: only its records are left."""
     accounted: bool
     """Whether it has ended and all of it is in the files, its summary too."""
 
 
-def read_processes(paths: RunPaths) -> list[Process]:
-    """Every process that claimed a place in the run, by attempt and rank.
+def read_processes(paths: RunPaths, *, newest_only: bool = False) -> list[Process]:
+    """Every process that claimed a place in the run, or left anything in its datasets, by attempt and rank.
 
+    :param newest_only: those of the newest attempt alone.
     :raises OSError: a file could not be read.
     """
-    claims = read_claims(paths)
-    accounts = paths.accounts_of_all_ranks()
-    here = machine_id()
-    keys = sorted({*accounts, *claims})
+    files, accounts = paths.claims_of_all_ranks(), paths.accounts_of_all_ranks()
+    # Where the datasets were copied without the rest, they alone tell.
+    datasets = {key[:2] for stream in STREAMS for key in paths.parts_of_all_ranks(stream)}
+    keys = sorted({*accounts, *files, *datasets})
     newest = {rank: attempt for attempt, rank in keys}
+    if newest_only:
+        keys = [key for key in keys if key[0] == keys[-1][0]]
+    claims = {key: read_claim(files[key]) for key in keys if key in files}
+    here = machine_id()
     return [
         Process(
             attempt=attempt,
@@ -80,9 +87,11 @@ def _status(paths: RunPaths, claim: dict[str, Any], account: Path | None, here: 
     if account is not None:
         with contextlib.suppress(ValueError, FileNotFoundError):
             return read_account(account).status
-    if claim.get("machine") == here:
-        lives = process_start(claim.get("pid", 0)) == claim.get("process_start")
-        return "running" if lives else "killed"
+    if not claim:
+        return "unknown"
+    start = claim.get("process_start")
+    if claim.get("machine") == here and start:  # else it cannot be told here
+        return "running" if process_start(claim.get("pid", 0)) == start else "killed"
     # The rank's summary is that of its newest attempt.
     with contextlib.suppress(FileNotFoundError):
         if is_newest and time.time() - paths.summary.stat().st_mtime < SILENT_AFTER_S:
@@ -94,7 +103,18 @@ def together(statuses: list[str]) -> str:
     """The status of all, from that of each: what is worst, or still going on; "unknown" of none."""
     if not statuses:
         return "unknown"
-    return next((status for status in _WORST_FIRST if status in statuses), "completed")
+    return next((status for status in _MOST_TELLING_FIRST if status in statuses), "completed")
+
+
+def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict[str, Any]]:
+    """What each rank's summary says of the attempt; those of other attempts are left out."""
+    found = []
+    for rank in ranks:
+        with contextlib.suppress(OSError, ValueError):
+            summary = json.loads(RunPaths(paths.log_dir, paths.name, rank).summary.read_bytes())
+            if isinstance(summary, dict) and summary.get("attempt") == attempt:
+                found.append({**summary, "rank": rank})
+    return found
 
 
 def process_table(paths: RunPaths, run_id: str | None, processes: list[Process], stored: Stored) -> pa.Table:

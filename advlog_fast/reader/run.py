@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from .._attempts import read_origins, read_run_id
 from .._paths import RunPaths, check_run
 from ..exceptions import expected
+from ..sinks.columns import STREAMS
 from .chain import Attempts, Chain, chosen
 from .events import error_table, event_lines, event_table, validation_table
 from .lines import json_object
 from .overview import overview, step_windows, times_of, walk
 from .processes import process_table, read_processes
 from .select import chosen_batches
-from .steps import STEP_INTERVAL, step_table
+from .steps import STEP_INTERVAL, step_schema, step_table
 from .stored import Stored
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attem
 
 
 class Run:
-    """One run, of all its ranks. Each property is read once, when it is first asked for.
+    """One run, of all its ranks, as it was when each of its streams was first asked for; a live one is read again to
+    see more. Each table is read once.
 
     A run may be read while it is written: records that are not sealed into Parquet yet come from the spools.
     Every property raises OSError where a file cannot be read, or its checksums do not hold.
@@ -57,6 +59,7 @@ class Run:
         self.name = name
         self._shown = attempts
         self._paths = RunPaths(log_dir, name)
+        self._streams: dict[str, Stored] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.log_dir)!r}, {self.name!r}, attempts={self._shown!r})"
@@ -68,13 +71,13 @@ class Run:
         `timestamp` is UTC with microseconds. What was not given is null; a NaN was logged as NaN. The map
         `unresolved` says why a value never came. `worker` is 0 but for what a child of the rank logged.
         """
-        return self._table("metrics", self._chain)
+        return self._table("metrics")
 
     @cached_property
     def system(self) -> pa.Table:
         """A row for each memory and performance sample (`kind`) of every attempt, ordered and typed as
         :attr:`metrics`."""
-        return self._table("system", None)
+        return self._table("system")
 
     @cached_property
     def validation(self) -> pa.Table:
@@ -99,8 +102,7 @@ class Run:
         `host`, `pid`, `local_rank`, `world_size`, `started`; `status`; how far it came (`records`, `last_step`,
         `last_record`); and from where its attempt goes on (`resumed_from_run_id`, `resumed_from_attempt`,
         `resumed_from_step`)."""
-        with Stored(self._paths, "metrics") as stored:
-            return process_table(self._paths, self.run_id, read_processes(self._paths), stored)
+        return process_table(self._paths, self.run_id, read_processes(self._paths), self._stored("metrics"))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -123,22 +125,22 @@ class Run:
     def attempts(self) -> list[int]:
         """The numbers of the attempts that left anything behind, whether shown or not."""
         found = {line["attempt"] for line in self._event_lines}
-        for stream in ("metrics", "system"):
-            with Stored(self._paths, stream) as stored:
-                found.update(stored.attempts)
-        return sorted(found)
+        found |= {attempt for attempt, _ in self._paths.claims_of_all_ranks()}
+        return sorted(found.union(*(self._stored(stream).attempts for stream in STREAMS)))
 
     def scan(self, columns: Sequence[str] | None = None, stream: str = "metrics") -> Iterator[pa.RecordBatch]:
-        """The rows of :attr:`metrics` or :attr:`system` in batches that need not fit into memory together.
+        """The rows of :attr:`metrics` or :attr:`system` in batches that need not fit into memory together. Those that a
+        fault left in two files, which the tables have once, are not looked for.
 
         :param columns: which columns, in their order; None for all.
         :param stream: "metrics" or "system".
         :raises ValueError: there is no such stream or column; the message names those that there are.
         """
-        if stream not in ("metrics", "system"):
-            raise ValueError(expected("stream", "'metrics' or 'system'", stream))
+        if stream not in STREAMS:
+            raise ValueError(expected("stream", " or ".join(map(repr, STREAMS)), stream))
         self._check_columns(columns or (), stream)
-        return self._scan(columns, stream)
+        stored = self._stored(stream)
+        return self._shown_batches(stream, stored.schema if columns is None else stored.fields(columns))
 
     def series(self, metric: str, reduce: str | None = "mean") -> pa.Table:
         """A metric over the steps, in their order: `step`, the value over all ranks under the metric's name, and
@@ -155,9 +157,8 @@ class Run:
             raise ValueError(expected("reduce", " or ".join([*map(repr, _REDUCTIONS), "None"]), reduce))
         keys = ["attempt", "step"] if self._shown == "all" else ["step"]
         self._check_metric(metric)
-        with Stored(self._paths, "metrics") as stored:
-            schema = stored.fields([*keys, "rank", metric])
-            table = pa.Table.from_batches(chosen_batches(stored, self._chain, schema), schema)
+        schema = self._stored("metrics").fields([*keys, "rank", metric])
+        table = pa.Table.from_batches(self._shown_batches("metrics", schema), schema)
         table = table.filter(pc.and_(pc.is_valid(table["step"]), pc.is_valid(table[metric])))
         if reduce is None:
             return table.sort_by([(name, "ascending") for name in (*keys, "rank")])
@@ -182,15 +183,15 @@ class Run:
 
         if metric is not None and metric != STEP_INTERVAL:
             self._check_metric(metric)
-        found = [_no_steps()]
-        with Stored(self._paths, "metrics") as stored:
-            if metric is None:
-                metric = "batch_time" if "batch_time" in times_of(stored, self._chain) else STEP_INTERVAL
-            for attempt, window in step_windows(stored, self._chain, [metric]):
-                per_step = step_table(window, metric)
-                if per_step is not None:
-                    column = pa.repeat(pa.scalar(attempt, pa.int32()), per_step[0].num_rows)
-                    found.append(per_step[0].add_column(0, "attempt", column))
+        found = [step_schema().insert(0, pa.field("attempt", pa.int32())).empty_table()]
+        stored = self._stored("metrics")
+        if metric is None:
+            metric = "batch_time" if "batch_time" in times_of(stored, self._chain) else STEP_INTERVAL
+        for attempt, window in step_windows(stored, self._chain, [metric]):
+            per_step = step_table(window, metric)
+            if per_step is not None:
+                column = pa.repeat(pa.scalar(attempt, pa.int32()), per_step[0].num_rows)
+                found.append(per_step[0].add_column(0, "attempt", column))
         return pa.concat_tables(found)
 
     def stragglers(self, ratio: float = 1.1) -> pa.Table:
@@ -205,8 +206,8 @@ class Run:
         import pyarrow as pa
 
         _check_ratio(ratio)
-        with Stored(self._paths, "metrics") as stored:
-            found = walk(stored, self._chain, times_of(stored, self._chain)).stragglers(ratio)
+        stored = self._stored("metrics")
+        found = walk(stored, self._chain, times_of(stored, self._chain)).stragglers(ratio)
         names = [("rank", pa.int32()), ("metric", pa.string())]
         names += [(name, pa.float64()) for name in ("ratio", "excess_s", "slowest_share")]
         return pa.Table.from_pylist([dataclasses.asdict(each) for each in found], pa.schema(names))
@@ -223,7 +224,7 @@ class Run:
         _check_ratio(ratio)
         errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
         by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
-        return overview(self._paths, self.run_id, self._chain, self.processes, by_attempt, ratio)
+        return overview(self._paths, self._stored("metrics"), self._chain, self.processes, by_attempt, ratio)
 
     # -- what these are made of ----------------------------------------------------------------------------------
 
@@ -235,48 +236,41 @@ class Run:
     def _chain(self) -> Chain:
         return chosen(self._shown, self.attempts, read_origins(self._paths), self.run_id)
 
-    def _scan(self, columns: Sequence[str] | None, stream: str) -> Iterator[pa.RecordBatch]:
-        chain = self._chain if stream == "metrics" else None
-        with Stored(self._paths, stream) as stored:
-            schema = stored.schema if columns is None else stored.fields(columns)
-            yield from chosen_batches(stored, chain, schema)
+    def _stored(self, stream: str) -> Stored:
+        if stream not in self._streams:
+            self._streams[stream] = Stored(self._paths, stream)
+        return self._streams[stream]
+
+    def _shown_batches(self, stream: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        return chosen_batches(self._stored(stream), self._chain if stream == "metrics" else None, schema)
+
+    def _table(self, stream: str) -> pa.Table:
+        import pyarrow as pa
+
+        schema = self._stored(stream).schema
+        return _ordered(pa.Table.from_batches(self._shown_batches(stream, schema), schema))
 
     def _check_columns(self, columns: Sequence[str], stream: str) -> None:
         """:raises ValueError: one is nowhere in the stream, which has others."""
-        with Stored(self._paths, stream) as stored:
-            for name in columns:
-                if stored.keys and not stored.has(name):
-                    raise ValueError(expected("columns", f"some of {', '.join(stored.schema.names)}", name))
+        stored = self._stored(stream)
+        for name in columns:
+            if stored.keys and not stored.has(name):
+                raise ValueError(expected("columns", f"some of {', '.join(stored.schema.names)}", name))
 
     def _check_metric(self, metric: str) -> None:
         """:raises ValueError: it is no metric of the run, which has others."""
         import pyarrow as pa
 
-        with Stored(self._paths, "metrics") as stored:
-            is_float = stored.fields([metric]).field(0).type == pa.float64()
-            if not is_float or (stored.keys and not stored.has(metric)):
-                metrics = [field.name for field in stored.schema if field.type == pa.float64()]
-                raise ValueError(expected("metric", f"one of {', '.join(metrics)}", metric))
-
-    def _table(self, stream: str, chain: Chain | None) -> pa.Table:
-        import pyarrow as pa
-
-        with Stored(self._paths, stream) as stored:
-            schema = stored.schema
-            return _ordered(pa.Table.from_batches(chosen_batches(stored, chain, schema), schema))
+        stored = self._stored("metrics")
+        is_float = stored.fields([metric]).field(0).type == pa.float64()
+        if not is_float or (stored.keys and not stored.has(metric)):
+            metrics = [field.name for field in stored.schema if field.type == pa.float64()]
+            raise ValueError(expected("metric", f"one of {', '.join(metrics)}", metric))
 
 
 def _check_ratio(ratio: float) -> None:
     if not ratio > 1:
         raise ValueError(expected("ratio", "a number above 1", ratio))
-
-
-def _no_steps() -> pa.Table:
-    import pyarrow as pa
-
-    times = [(name, pa.float64()) for name in ("min", "mean", "max", "skew")]
-    first, last = [("attempt", pa.int32()), ("step", pa.int64())], [("slowest", pa.int32()), ("ranks", pa.int32())]
-    return pa.schema([*first, *times, *last]).empty_table()
 
 
 def _ordered(table: pa.Table) -> pa.Table:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .._paths import PartKey
+from ..sinks.wide import BATCH_ROWS
 from .chain import Chain, Cut
-from .stored import Stored
+from .stored import Place, Stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,26 +15,33 @@ if TYPE_CHECKING:
 
 def chosen_batches(stored: Stored, chain: Chain | None, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The records that are shown, in order; of every attempt where there is no chain."""
-    for key in stored.keys:
+    for place in stored.places:
         if chain is None:
-            yield from stored.batches(key, schema)
-        elif key[0] in chain:
-            yield from cut_batches(stored, chain, key, schema)
+            for key in stored.places[place]:
+                yield from stored.batches(key, schema)
+        elif place[0] in chain:
+            yield from place_batches(stored, chain, place, schema)
 
 
-def cut_batches(stored: Stored, chain: Chain, key: PartKey, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """One source's records, without those that a later attempt has superseded."""
+def place_batches(
+    stored: Stored, chain: Chain, place: Place, schema: pa.Schema, rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """The records of a rank of an attempt, without those that a later attempt has superseded."""
     import pyarrow as pa
 
-    cut = chain.cuts[key[0]]
+    cut = chain.cuts[place[0]]
     if cut is None:
-        yield from stored.batches(key, schema)
+        for key in stored.places[place]:
+            yield from stored.batches(key, schema, rows)
         return
-    superseded = [stored.steps_up_to(later, key[1], cut.step) for later in chain.later(key[0]) if cut.step is not None]
+    superseded = []
+    if cut.step is not None:
+        superseded = [stored.steps_up_to(later, place[1], cut.step) for later in chain.later(place[0])]
     more = [name for name in ("step", "timestamp") if name not in schema.names]
     wanted = pa.schema([*schema, *stored.fields(more)])
-    for batch in stored.batches(key, wanted):
-        yield batch.filter(_is_kept(batch, cut, superseded)).select(schema.names)
+    for key in stored.places[place]:
+        for batch in stored.batches(key, wanted, rows):
+            yield batch.filter(_is_kept(batch, cut, superseded)).select(schema.names)
 
 
 def _is_kept(batch: pa.RecordBatch, cut: Cut, superseded: list[pa.Array]) -> pa.Array:

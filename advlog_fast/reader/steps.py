@@ -1,6 +1,7 @@
 """The ranks side by side, step by step: how long each took, who is slower than the others, what the loss was.
 
-Read in windows of steps, of all ranks at a time, so that memory does not depend on the length of the run.
+Read in windows of steps, of all ranks at a time: memory does not depend on the length of the run, but for each rank a
+file is open, of which a page a column is decoded.
 """
 
 from __future__ import annotations
@@ -66,20 +67,28 @@ class RankSteps:
 
 
 def _row_a_step(table: pa.Table) -> pa.Table:
-    """The mean of what was logged for one step more than once, as of the batches of a gradient accumulated."""
+    """What was logged for one step more than once, as of the batches of a gradient accumulated: the times together, of
+    everything else the mean."""
     import pyarrow.compute as pc
 
     steps = table["step"].combine_chunks()
     if pc.all(pc.greater(steps.slice(1), steps.slice(0, max(len(steps) - 1, 0)))).as_py() is not False:
         return table
     columns = [name for name in table.column_names if name != "step"]
-    merged = table.group_by("step").aggregate([(name, "mean") for name in columns]).sort_by("step")
-    return merged.select(["step", *(f"{name}_mean" for name in columns)]).rename_columns(["step", *columns])
+    how = ["sum" if name == STEP_INTERVAL or name.endswith("_time") else "mean" for name in columns]
+    grouped = table.group_by("step").aggregate(list(zip(columns, how, strict=True))).sort_by("step")
+    named = [f"{name}_{each}" for name, each in zip(columns, how, strict=True)]
+    return grouped.select(["step", *named]).rename_columns(["step", *columns])
+
+
+def rows_a_rank(ranks: int) -> int:
+    """How many records of each rank a window holds."""
+    return max(_WINDOW_ROWS // max(ranks, 1), _LEAST_ROWS)
 
 
 def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
     """The records of all ranks, a window of steps at a time: by rank, where it has any in the window."""
-    rows = max(_WINDOW_ROWS // max(len(ranks), 1), _LEAST_ROWS)
+    rows = rows_a_rank(len(ranks))
     while True:
         for steps in ranks.values():
             steps.fill(rows)
@@ -197,6 +206,14 @@ class StepTimes:
             told.slowest += pc.sum(pc.equal(own, table["max"].combine_chunks())).as_py() if others else 0
 
 
+def step_schema() -> pa.Schema:
+    """Of the tables that :func:`step_table` makes."""
+    import pyarrow as pa
+
+    times = [(name, pa.float64()) for name in ("min", "mean", "max", "skew")]
+    return pa.schema([("step", pa.int64()), *times, ("slowest", pa.int32()), ("ranks", pa.int32())])
+
+
 def step_table(window: Mapping[int, pa.Table], metric: str) -> tuple[pa.Table, dict[int, pa.Array]] | None:
     """A row a step: `step`, `min`, `mean` and `max` over the ranks, `skew` (`max` over `mean`), the `slowest` rank and
     the number of `ranks`; and each rank's own values. None where the window has none."""
@@ -214,9 +231,8 @@ def step_table(window: Mapping[int, pa.Table], metric: str) -> tuple[pa.Table, d
         slowest = pc.if_else(pc.equal(column, greatest), pa.scalar(rank, pa.int32()), slowest)
     skew = pc.if_else(pc.greater(mean, 0.0), pc.divide(greatest, mean), 1.0)
     count = pa.repeat(pa.scalar(len(columns), pa.int32()), len(steps))
-    names = ["step", "min", "mean", "max", "skew", "slowest", "ranks"]
-    table = pa.table([steps, pc.min_element_wise(*columns), mean, greatest, skew, slowest, count], names)
-    return table, values
+    made = [steps, pc.min_element_wise(*columns), mean, greatest, skew, slowest, count]
+    return pa.Table.from_arrays(made, schema=step_schema()), values
 
 
 def _mean(columns: list[pa.Array]) -> pa.Array:

@@ -6,9 +6,9 @@ Everything is read in batches of one schema, every metric a column, whatever the
 from __future__ import annotations
 
 import contextlib
-import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .._paths import PartKey, RunPaths
 from ..records import RESERVED_NAMES
 from ..sinks.columns import columns_schema, core_columns, scan_spool, spool_batches
-from ..sinks.wide import opened_part, part_metrics, wide_batches, widened
+from ..sinks.wide import BATCH_ROWS, opened_part, part_metrics, wide_batches, widened
 from .lines import read_jsonl
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from typing_extensions import Self
 
 _FIRST_COLUMNS = ("timestamp", "attempt", "rank", "worker", "seq", "kind")
-_BATCH_ROWS = 65_536
+
+Place = tuple[int, int]
+"""An attempt, and a rank in it."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,20 @@ class Extent:
     last_step: int | None = None
     last_record: datetime | None = None
 
-    def and_(self, other: Extent) -> Extent:
+    def __add__(self, other: Extent) -> Extent:
         steps = [extent.last_step for extent in (self, other) if extent.last_step is not None]
         times = [extent.last_record for extent in (self, other) if extent.last_record is not None]
         return Extent(self.records + other.records, max(steps, default=None), max(times, default=None))
 
 
-class Source(Protocol):
+class _Source(Protocol):
     """Records of one attempt of one rank that lie together, in order."""
 
     def metrics(self) -> Iterable[str]:
         """The metrics with a value here, beside the guide's."""
 
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """The records, in the columns of `schema`, of which `attempt` is none."""
+    def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+        """The records, in the columns of `schema`, of which `attempt` is none, so many at a time at most."""
 
     def first_step(self) -> int | None:
         """The least step here; None where there is none."""
@@ -58,7 +59,7 @@ class Source(Protocol):
 
 
 class Stored:
-    """A stream as of the moment this is made; to be used in a `with`, which closes the spools.
+    """A stream as of the moment this is made.
 
     :param stream: "metrics" or "system".
     :raises OSError: a file cannot be read, or its checksums do not hold; so does every method.
@@ -66,37 +67,32 @@ class Stored:
 
     def __init__(self, paths: RunPaths, stream: str) -> None:
         self._stream = stream
-        self._sources: dict[PartKey, Source] = {}
-        with contextlib.ExitStack() as opened:
-            # Spools first: one that is sealed meanwhile is then found twice, and not missed.
-            for key, path in paths.spools_of_all_ranks(stream).items():
-                with contextlib.suppress(FileNotFoundError):
-                    self._sources[key] = _Spool(opened.enter_context(path.open("rb", buffering=0)))
-            for key, path in paths.parts_of_all_ranks(stream).items():
-                self._sources[key] = _Part(stream, path)
-            if not self._sources:  # Parquet was turned off
-                lines = [row for file in paths.lines_of_all_ranks(stream) for row in read_jsonl(file)]
-                self._sources.update(_line_sources(stream, lines))
-            self._open = opened.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    @cached_property
-    def keys(self) -> list[PartKey]:
+        self._sources: dict[PartKey, _Source] = {}
+        # Spools first: one that is sealed meanwhile is then found twice, and not missed.
+        for key, path in paths.spools_of_all_ranks(stream).items():
+            part = replace(paths, rank=key[1]).part(stream, key[0], key[2])
+            with contextlib.suppress(FileNotFoundError):
+                self._sources[key] = _Spool(path, _Part(stream, part))
+        for key, path in paths.parts_of_all_ranks(stream).items():
+            self._sources[key] = _Part(stream, path)
+        if not self._sources:  # Parquet was turned off
+            lines = [row for file in paths.lines_of_all_ranks(stream) for row in read_jsonl(file)]
+            self._sources.update(_line_sources(stream, lines))
+        self.keys = sorted(self._sources)
         """Attempt, rank and part of each source, in the order of the records."""
-        return sorted(self._sources)
+        self.places: dict[Place, list[PartKey]] = {}
+        """The keys of each rank of each attempt, in that order too."""
+        for key in self.keys:
+            self.places.setdefault(key[:2], []).append(key)
 
-    @cached_property
-    def attempts(self) -> list[int]:
-        return sorted({attempt for attempt, _, _ in self.keys})
+    @property
+    def attempts(self) -> set[int]:
+        """Those with records."""
+        return {attempt for attempt, _ in self.places}
 
     def ranks(self, attempt: int) -> list[int]:
         """The ranks with records in an attempt."""
-        return sorted({rank for of, rank, _ in self.keys if of == attempt})
+        return [rank for of, rank in self.places if of == attempt]
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -114,7 +110,7 @@ class Stored:
     def has(self, column: str) -> bool:
         """Whether there is such a column; those that always stand cost no look at the files."""
         always = column == "attempt" or (column != "extra" and column in columns_schema(self._stream, ()).names)
-        return always or column in self.schema.names
+        return always or any(column in self._sources[key].metrics() for key in self.keys)
 
     def fields(self, columns: Iterable[str]) -> pa.Schema:
         """The schema of some columns. A column of the metrics' kind need not exist: it is null then."""
@@ -125,13 +121,13 @@ class Stored:
             [fixed.field(name) if name in fixed.names else pa.field(name, pa.float64()) for name in columns]
         )
 
-    def batches(self, key: PartKey, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """One source's records, in the columns of `schema`."""
+    def batches(self, key: PartKey, schema: pa.Schema, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """One source's records, in the columns of `schema`, so many at a time at most."""
         import pyarrow as pa
 
         at = schema.get_field_index("attempt")
         wanted = schema if at < 0 else schema.remove(at)
-        for batch in self._sources[key].batches(wanted):
+        for batch in self._sources[key].batches(wanted, rows):
             columns = batch.columns
             if at >= 0:
                 columns.insert(at, pa.repeat(pa.scalar(key[0], pa.int32()), batch.num_rows))
@@ -144,8 +140,8 @@ class Stored:
 
         found = []
         schema = self.fields(["step"])
-        for key in self.keys:
-            first = self._sources[key].first_step() if key[:2] == (attempt, rank) else None
+        for key in self.places.get((attempt, rank), ()):
+            first = self._sources[key].first_step()
             if first is not None and first <= step:
                 for batch in self.batches(key, schema):
                     steps = batch.column("step")
@@ -154,11 +150,7 @@ class Stored:
 
     def extent(self, attempt: int, rank: int) -> Extent:
         """How far the rank came in the attempt."""
-        extent = Extent()
-        for key in self.keys:
-            if key[:2] == (attempt, rank):
-                extent = extent.and_(self._sources[key].extent())
-        return extent
+        return sum((self._sources[key].extent() for key in self.places.get((attempt, rank), ())), Extent())
 
 
 class _Part:
@@ -173,20 +165,30 @@ class _Part:
         with opened_part(self._path) as file:
             return file.metadata
 
+    @cached_property
+    def _columns(self) -> list[str]:
+        """Their names, in the order of the footer up to the first that is nested."""
+        names: list[str] = self._footer.schema.to_arrow_schema().names
+        return names
+
     def _bounds(self, column: str) -> list[Any]:
         """The least and the greatest value of each row group; an integer or a time."""
         footer = self._footer
-        at = footer.schema.to_arrow_schema().names.index(column)  # nothing nested stands before it
+        at = self._columns.index(column)
         groups = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
         return [
             bound for found in groups if found is not None and found.has_min_max for bound in (found.min, found.max)
         ]
 
     def metrics(self) -> Iterable[str]:
+        return self._metrics
+
+    @cached_property
+    def _metrics(self) -> tuple[str, ...]:
         return part_metrics(self._path)
 
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        return wide_batches(self._path, schema, _BATCH_ROWS)
+    def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+        return wide_batches(self._path, schema, rows)
 
     def first_step(self) -> int | None:
         return min(self._bounds("step"), default=None)
@@ -196,18 +198,18 @@ class _Part:
         return Extent(self._footer.num_rows, last_step, max(self._bounds("timestamp"), default=None))
 
 
-class _OfTables:
+class _OfTables(ABC):
     """What can be read from its batches alone."""
 
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        raise NotImplementedError
+    @abstractmethod
+    def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]: ...
 
     def _column(self, name: str) -> pa.ChunkedArray:
         import pyarrow as pa
 
         type_ = pa.int64() if name == "step" else pa.timestamp("us", "UTC")
         schema = pa.schema([(name, type_)])
-        return pa.chunked_array([batch.column(0) for batch in self.batches(schema)], type_)
+        return pa.chunked_array([batch.column(0) for batch in self.batches(schema, BATCH_ROWS)], type_)
 
     def first_step(self) -> int | None:
         import pyarrow.compute as pc
@@ -223,20 +225,32 @@ class _OfTables:
 
 
 class _Spool(_OfTables):
-    """Records that are not sealed yet. The file is held open: it may be sealed, and removed, at any time."""
+    """Records that are not sealed yet.
 
-    def __init__(self, file: io.FileIO) -> None:
-        self._file = file
-        self._info = scan_spool(file)
+    :param part: what it becomes, at any time; the spool is gone then.
+    :raises FileNotFoundError: it is gone already.
+    """
+
+    def __init__(self, path: Path, part: _Part) -> None:
+        self._path, self._part = path, part
+        with path.open("rb", buffering=0) as file:
+            self._info = scan_spool(file)
 
     def metrics(self) -> Iterable[str]:
         return self._info.metric_names()
 
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        if self._info.records:
-            for batch in spool_batches(self._file, self._info, self._info.metric_names(), _BATCH_ROWS):
+        if not self._info.records:
+            return
+        try:
+            file = self._path.open("rb", buffering=0)
+        except FileNotFoundError:
+            yield from self._part.batches(schema, rows)
+            return
+        with file:
+            for batch in spool_batches(file, self._info, self._info.metric_names(), rows):
                 wide = widened(batch, schema)
                 # Serialized, and so copied: the next batch lies in the same memory.
                 yield pa.ipc.read_record_batch(wide.serialize(), wide.schema)
@@ -252,12 +266,12 @@ class _Lines(_OfTables):
     def metrics(self) -> Iterable[str]:
         return self._metrics
 
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for batch in self._table.to_batches():
+    def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+        for batch in self._table.to_batches(max_chunksize=rows):
             yield widened(batch, schema)
 
 
-def _line_sources(stream: str, rows: list[dict[str, Any]]) -> Iterator[tuple[PartKey, Source]]:
+def _line_sources(stream: str, rows: list[dict[str, Any]]) -> Iterator[tuple[PartKey, _Source]]:
     import pyarrow as pa
 
     fixed = columns_schema(stream, ())

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_BATCH_ROWS = 65_536
+BATCH_ROWS = 65_536
 
 
-def wide_batches(path: Path, schema: pa.Schema, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+def wide_batches(path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
     """The rows of a part, in order, in batches that have exactly the columns of `schema`.
 
     A metric has the value of its column, or else its entry in the row's `extra`, or else null. `extra`, where it is
@@ -43,7 +43,7 @@ def part_metrics(path: Path) -> tuple[str, ...]:
     """
     with opened_part(path) as file:
         names = dict.fromkeys(_metrics_of(file.schema_arrow))
-        for batch in _batches(file, ["extra"], _BATCH_ROWS):
+        for batch in _batches(file, ["extra"], BATCH_ROWS):
             names.update(dict.fromkeys(_Entries(batch.column(0)).names))
     return tuple(name for name in names if name not in RESERVED_NAMES and name not in CORE_METRICS)
 
@@ -62,6 +62,8 @@ def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=["extra.key_value.key"]) as file:
             yield file
     except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: it has no `extra`
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the file system, and not of what is in the file
         raise OSError(f"{path}: expected a whole Parquet part, got {error}") from error
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from advlog_fast import AdvancedLogger
 from advlog_fast._accounts import Account, write_account
-from advlog_fast._attempts import claim_attempt, claim_origin, read_claims, read_origins
+from advlog_fast._attempts import claim_attempt, claim_origin, read_claim, read_origins
 from advlog_fast._paths import RunPaths
 from advlog_fast._processes import machine_id, process_start, started_s
 from advlog_fast.ranks import RankIdentity
@@ -111,7 +111,8 @@ def test_claims_say_which_process_each_rank_of_each_attempt_is(paths):
     for number in (0, 5):
         claim_attempt(of(paths, number), rank(number))
     (paths.attempts / "1-rank00007.claim").write_bytes(b"")
-    claims = read_claims(paths)
+    claims = {key: read_claim(file) for key, file in paths.claims_of_all_ranks().items()}
+    assert read_claim(of(paths, 9).claim(1)) == {}
     assert sorted(claims) == [(1, 0), (1, 5), (1, 7)]
     assert claims[1, 7] == {}
     claim = claims[1, 5]

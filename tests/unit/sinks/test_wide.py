@@ -198,5 +198,5 @@ def test_a_file_that_is_no_part_is_named(tmp_path):
     for read_it in (part_metrics, lambda path: list(wide_batches(path, columns_schema("metrics", ())))):
         with pytest.raises(OSError, match=r"foreign\.parquet: expected a whole Parquet part"):
             read_it(tmp_path / "foreign.parquet")
-        with pytest.raises(OSError, match=r"nowhere\.parquet: expected a whole Parquet part"):
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet"):
             read_it(tmp_path / "nowhere.parquet")

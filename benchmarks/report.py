@@ -252,8 +252,8 @@ def _many_rows(figures: Figures) -> Iterable[str]:
             ),
         )
         yield (
-            f"Logged by eight processes, two at a time, at {found['logged_million_rows_a_second']:.2f} million rows a "
-            f"second. `advlog compact` took {found['compact_s']:.0f} s, {found['compact_million_rows_a_second']:.1f} "
+            f"Logged by eight processes of one launch at {found['logged_million_rows_a_second']:.2f} million rows a second. "
+            f"`advlog compact` took {found['compact_s']:.0f} s, {found['compact_million_rows_a_second']:.1f} "
             "million rows a second. `advlog show` is the whole command, its start too; DuckDB is the query alone."
         )
 

@@ -1,30 +1,26 @@
-"""One rank of several logs N steps into Parquet alone, one of them slower than the others.
+"""One rank of several logs its steps into Parquet alone, each so many times as long as that of a rank at 1.
 
-log_rank.py DIRECTORY RANK WORLD_SIZE STEPS
+log_rank.py DIRECTORY RANK WORLD_SIZE STEPS SLOWER
 """
 
 from __future__ import annotations
 
+import random
 import sys
 
-from workload import VALUES, Metrics, report
+from workload import report
 
 import advlog_fast
 
-SLOW_RANK = 3
 
-
-def main(directory: str, rank: int, world_size: int, steps: int) -> None:
-    metrics = Metrics(seed=rank)
+def main(directory: str, rank: int, world_size: int, steps: int, slower: float) -> None:
+    value = random.Random(rank).random
     log = advlog_fast.AdvancedLogger(
         directory, "run", rank=rank, world_size=world_size, text=False, jsonl=False, console="off"
     )
-    loss, noise = metrics.loss, metrics.accuracy
-    slower = 1.5 if rank == SLOW_RANK else 1.0
     for step in range(1, steps + 1):
-        at = step % VALUES
         log.log_batch_progress(
-            1, step, steps, loss[at], learning_rate=1e-3, batch_time=slower * (0.01 + 0.001 * noise[at])
+            1, step, steps, value(), learning_rate=1e-3, batch_time=slower * (0.01 + 0.001 * value())
         )
     log.close()
     health = log.health()
@@ -32,4 +28,4 @@ def main(directory: str, rank: int, world_size: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], *map(int, sys.argv[2:5]), float(sys.argv[5]))

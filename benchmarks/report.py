@@ -252,9 +252,9 @@ def _many_rows(figures: Figures) -> Iterable[str]:
             ),
         )
         yield (
-            f"Logged by eight processes of one launch at {found['logged_million_rows_a_second']:.2f} million rows a second. "
+            f"Logged by eight processes of one launch at {found['logged_million_rows_a_second']:.2f} million rows/s. "
             f"`advlog compact` took {found['compact_s']:.0f} s, {found['compact_million_rows_a_second']:.1f} "
-            "million rows a second. `advlog show` is the whole command, its start too; DuckDB is the query alone."
+            "million rows/s. `advlog show` is the whole command, its start too; DuckDB is the query alone."
         )
 
 

@@ -175,7 +175,7 @@ def _show_summary(summary: dict[str, Any]) -> None:
     print("\nSummary")
     loss, accuracy = summary["loss_stats"], summary["accuracy_stats"]
     print(f"  batches logged  {summary['total_metrics']:,} in {summary['training_duration']}")
-    print(f"  errors          {summary['total_errors']}, each with its context in {NAME}_errors.log")
+    print(f"  errors          {summary['total_errors']}, made on purpose: see how it is told in {NAME}_errors.log")
     print(f"  training loss   {loss['min']:.4f} to {loss['max']:.4f}, {loss['mean']:.4f} on average")
     print(f"  accuracy        {accuracy['min']:.1%} to {accuracy['max']:.1%}, {accuracy['mean']:.1%} on average")
 

@@ -11,19 +11,19 @@ from ._table import aligned, duration
 
 HELP = "list the runs in a directory"
 
-_HEAD = (
-    "name",
-    "status",
-    "attempts",
-    "ranks",
-    "hosts",
-    "started (UTC)",
-    "duration",
-    "records",
-    "errors",
-    "loss",
-    "lowest",
-)
+_COLUMNS = {
+    "name": "name",
+    "status": "status",
+    "attempts": "attempts",
+    "ranks": "ranks",
+    "hosts": "hosts",
+    "started": "started (UTC)",
+    "duration": "duration",
+    "records": "records",
+    "errors": "errors",
+    "loss": "loss",
+    "loss_min": "lowest",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,20 +37,7 @@ def run(args: argparse.Namespace) -> int:
     except RunNotFoundError as error:
         print(f"advlog ls: {error}", file=sys.stderr)
         return 2
-    columns = (
-        "name",
-        "status",
-        "attempts",
-        "ranks",
-        "hosts",
-        "started",
-        "duration",
-        "records",
-        "errors",
-        "loss",
-        "loss_min",
-    )
     for row in rows:
         row["duration"] = duration(row["duration_s"])
-    print("\n".join(aligned(_HEAD, [[row[name] for name in columns] for row in rows])))
+    print("\n".join(aligned(list(_COLUMNS.values()), [[row[name] for name in _COLUMNS] for row in rows])))
     return 0

@@ -30,4 +30,6 @@ def run(args: argparse.Namespace) -> int:
         print(found)
     if not report:
         print("nothing to recover")
+    elif args.dry_run:
+        print("nothing was changed: this is what a recovery would do")
     return int(any(found.outcome in ("lost", "set aside", "incomplete") for found in report))

@@ -20,7 +20,7 @@ from ..records import MAX_METRIC_NAMES
 from ..sinks.columns import columns_schema
 from ..sinks.parquet import make_folder, read_frozen_columns, replace_frozen_columns, sync_path
 from ..sinks.wide import opened_part, part_metrics
-from .files import Part, merged, write_merged
+from .files import Part, grouped, write_merged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,7 +103,7 @@ class Dataset:
         if not parts:
             return None
         apart = self._apart(parts)
-        files = list(merged(parts, apart))
+        files = list(grouped(parts, apart))
         metrics = self._metrics(parts)
         schema = columns_schema(self._stream, metrics)
         bytes_before = sum(part.path.stat().st_size for part in parts)

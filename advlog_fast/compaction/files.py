@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._paths import PartKey
-from ..sinks.columns import GROUP_BYTES
+from ..sinks.columns import rows_of_a_group
 from ..sinks.parquet import METADATA, ROW_GROUP_ROWS, sync_path, writer_options
 from ..sinks.wide import opened_part, wide_batches
 
@@ -50,7 +50,7 @@ class Part:
         return [(attempt, rank, part) for part in numbers]
 
 
-def merged(parts: Iterable[Part], apart: set[tuple[int, int]]) -> Iterator[list[Part]]:
+def grouped(parts: Iterable[Part], apart: set[tuple[int, int]]) -> Iterator[list[Part]]:
     """The parts of each file to be, of one attempt and rank in their order.
 
     :param apart: attempts and ranks whose parts stay one by one.
@@ -78,7 +78,7 @@ def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
 
     schema = schema.with_metadata(_metadata(parts))
     # As the sealer does: wide runs get fewer rows a group, not more memory.
-    group_rows = max(1, min(ROW_GROUP_ROWS, GROUP_BYTES // (160 + 8 * len(schema))))
+    group_rows = min(ROW_GROUP_ROWS, rows_of_a_group(len(schema)))
     read = _Rows()
     # Entries of `extra` take several times the memory of the columns that they become: a few batches a group.
     batch_rows = max(1, group_rows // 8)

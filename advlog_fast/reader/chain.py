@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from .lines import moment
+
 Attempts = Literal["chain", "latest", "all"]
 
 
@@ -34,7 +36,7 @@ def chosen(attempts: Attempts, there: list[int], origins: Mapping[int, Mapping[s
         later = cuts[attempt]
         if later is not None and later.step is not None and (step is None or later.step < step):
             step = later.step
-        time = datetime.fromisoformat(origin["timestamp"].removesuffix("Z") + "+00:00")
+        time = moment(origin["timestamp"])
         cuts[before] = Cut(step, time)
         attempt = before
     return Chain(cuts)

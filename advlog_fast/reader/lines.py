@@ -61,14 +61,21 @@ def json_object(text: bytes, where: str) -> dict[str, Any]:
     raise ValueError(f"{where}: expected a JSON object, got {text[:80]!r}{why}")
 
 
+def moment(text: str) -> datetime:
+    """A time of a line, which ends with Z.
+
+    :raises AttributeError, ValueError: it is no such time.
+    """
+    return datetime.fromisoformat(text.removesuffix("Z") + "+00:00")  # Python 3.10 does not read the Z
+
+
 def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
     where = f"{file}, line {number}"
     row = json_object(line, where)
     try:
         timestamp = row.get("timestamp")
         if timestamp is not None:
-            # Python 3.10 does not read the Z.
-            row["timestamp"] = datetime.fromisoformat(timestamp.removesuffix("Z") + "+00:00")
+            row["timestamp"] = moment(timestamp)
         for name, word in row.pop("nonfinite", {}).items():
             row[name] = float(word)
     except (AttributeError, TypeError, ValueError) as error:

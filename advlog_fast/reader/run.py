@@ -92,8 +92,8 @@ class Run:
 
     @cached_property
     def errors(self) -> pa.Table:
-        """The errors of every attempt, in the order of time: `severity`, `type`, `message`, `operation`, `category`,
-        and `context` as JSON."""
+        """The errors of every attempt, in the order of time: `id`, `severity`, `type`, `message`, `operation`,
+        `category`, how often it was `repeated`, and `context` as JSON."""
         return error_table(self._event_lines)
 
     @cached_property
@@ -213,10 +213,11 @@ class Run:
         return pa.Table.from_pylist([dataclasses.asdict(each) for each in found], pa.schema(names))
 
     def overview(self, ratio: float = 1.1) -> dict[str, Any]:
-        """What `advlog show` shows: the run's `status`, its `attempts`, the newest attempt's `ranks` with how far each
-        came, those that are `missing`, `stopped_early` or fell `silent`, the `loss` over the steps in the mean of the
-        ranks, `step_times`, `stragglers`, the number of `errors` of all attempts, and `metrics` of the newest attempt
-        over all ranks, merged from their summaries, which a live rank renews each 10 s. Times are in seconds.
+        """What `advlog show` shows, times in seconds: the run's `status`, how many `records` it has, its `attempts` and
+        the `shown_attempts` among them; the newest attempt's `ranks` with how far each came, those that are `missing`,
+        `stopped_early` or fell `silent`; of the shown ones the `loss` over the steps in the mean of the ranks,
+        `step_times` and `stragglers`; the number of `errors` of all attempts; the `metrics` of the newest attempt over
+        all ranks, merged from their summaries, which a live rank renews each 10 s, and rank 0's `best` validation.
 
         :param ratio: as in :meth:`stragglers`.
         :raises ValueError: `ratio` is not above 1.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from typing import Any
 
 from .._accounts import Account
@@ -12,6 +11,7 @@ from .._paths import RunPaths
 from .._statistics import merged, statistics_of
 from ..control.summaries import duration_text, write_summary
 from ..control.text import time_text
+from ..reader.lines import moment
 from ..records import CORE_METRICS, INTEGER_COLUMNS
 from ..sinks.columns import columns_schema
 from ..sinks.wide import part_metrics, wide_batches
@@ -44,18 +44,13 @@ def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None,
     write_summary(paths.summary, summary, paths.temporary)
 
 
-def _duration(started_at: object, ended_at: object) -> dict[str, Any]:
+def _duration(started_at: Any, ended_at: Any) -> dict[str, Any]:
     """From the start to the last record; empty where one of them is not known."""
     try:
-        seconds = (_moment(ended_at) - _moment(started_at)).total_seconds()
-    except (TypeError, ValueError):
+        seconds = (moment(ended_at) - moment(started_at)).total_seconds()
+    except (AttributeError, ValueError):
         return {}
     return {"duration_s": seconds, "training_duration": duration_text(int(seconds))}
-
-
-def _moment(text: object) -> datetime:
-    """:raises TypeError, ValueError: it is no time of ours."""
-    return datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
 
 
 def _last_summary(paths: RunPaths) -> dict[str, Any]:

@@ -180,6 +180,11 @@ def _name(scan: Any, metric_id: int) -> str | None:
     return None if size < 0 else ffi.buffer(text, size)[:].decode(errors="replace")
 
 
+def rows_of_a_group(metrics: int, entries: int = 0) -> int:
+    """So many rows of that many metrics lie in GROUP_BYTES, each with `entries` bytes beside its columns."""
+    return max(1, GROUP_BYTES // (160 + 8 * metrics + entries))
+
+
 class _Decoder:
     """The C columns and the Arrow arrays over them."""
 
@@ -193,8 +198,8 @@ class _Decoder:
         # Metric id m is at m + 6 here, core metric i (in C: -1 - i) at 5 - i.
         self._all_names = _strings([*reversed(CORE_METRICS), *names])
         slots = info.whole_bytes // _SLOT_BYTES
-        row_bytes = 160 + 8 * len(metrics) + _SLOT_BYTES * -(-slots // max(info.records, 1))
-        capacity = max(1, min(max_rows, info.records, GROUP_BYTES // row_bytes))
+        entries = _SLOT_BYTES * -(-slots // max(info.records, 1))
+        capacity = max(1, min(max_rows, info.records, rows_of_a_group(len(metrics), entries)))
         column_of = [column.get(name, -1) for name in names]
         self._columns = lib.advlog_columns_new(
             capacity, ffi.new("int32_t[]", column_of), len(names), len(metrics), info.first_seq

@@ -22,7 +22,7 @@ from advlog_fast._ring_note import RingNote
 from advlog_fast.cli import main
 from advlog_fast.compaction import compact
 from advlog_fast.compaction.dataset import Dataset
-from advlog_fast.compaction.files import FILE_ROWS, Part, merged
+from advlog_fast.compaction.files import FILE_ROWS, Part, grouped
 from advlog_fast.records import MAX_METRIC_NAMES
 from advlog_fast.sinks.parquet import seal_spool
 from advlog_fast.verification import verify
@@ -513,7 +513,7 @@ def test_files_end_where_parts_do_and_before_they_are_too_long():
 
     half = FILE_ROWS // 2
     parts = [*of(1, 0, half, half, 1, FILE_ROWS + 1, 5), *of(1, 1, 2, 3), *of(2, 0, 4), *of(2, 3, 5, 6)]
-    files = [[part.key for part in file] for file in merged(parts, {(1, 1)})]
+    files = [[part.key for part in file] for file in grouped(parts, {(1, 1)})]
     assert files == [
         *([(1, 0, 1), (1, 0, 2)], [(1, 0, 3)], [(1, 0, 4)], [(1, 0, 5)]),
         *([(1, 1, 1)], [(1, 1, 2)], [(2, 0, 1)], [(2, 3, 1), (2, 3, 2)]),

@@ -86,7 +86,7 @@ def test_every_record_is_in_the_files_and_the_ring_is_gone(dead: Path):
     assert recover(dead) == []
 
 
-def test_a_dry_run_changes_nothing(dead: Path):
+def test_a_dry_run_changes_nothing(dead: Path, capsys: pytest.CaptureFixture[str]):
     def state() -> dict[Path, bytes]:
         files = (path for folder in (dead, dead.parent / "rings") for path in folder.rglob("*"))
         # A lock's file says who holds it.
@@ -98,6 +98,7 @@ def test_a_dry_run_changes_nothing(dead: Path):
     assert "records in the ring" in found.detail
     assert state() == before
     assert main(["recover", str(dead), "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing was changed: this is what a recovery would do"
     assert recover(dead)[0].outcome == "recovered"
     assert whole(dead)
 
@@ -109,7 +110,7 @@ def test_the_next_start_recovers_and_begins_an_attempt_of_its_own(dead: Path):
     rows = read_jsonl(dead / "run_metrics.jsonl")
     assert [(row["attempt"], row["seq"]) for row in rows] == [*((1, seq) for seq in range(1, 501)), (2, 1)]
     events = read_jsonl(dead / "run_events.jsonl")
-    assert [event["outcome"] for event in events if event["event"] == "recovered"] in (["recovered"], [])
+    assert [event["outcome"] for event in events if event["event"] == "recovered"] == ["recovered"]
     assert [f for f in verify(dead) if not f.explained] == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 
@@ -163,8 +162,3 @@ def test_no_such_run_is_said(tmp_path, capsys, arguments):
     status, out, err = printed(capsys, command, tmp_path / directory, *name)
     assert (status, out) == (2, "")
     assert err.startswith(f"advlog {command}: log_dir: expected a directory of runs, got ")
-
-
-def test_json_has_no_nan(folder, capsys):
-    _, out, _ = printed(capsys, "show", folder, "alone", "--json")
-    assert json.loads(out)["metrics"]["mine"]["mean"] is None

@@ -96,6 +96,8 @@ class Worker:
 
     closed = False
     at_exit = False
+    deferral = None
+    """Values on an accelerator are waited for here: a child's ring has no slab that a device knows."""
 
     def __init__(self, family: Family, refused: tuple[str, str] | None = None) -> None:
         self.family = family

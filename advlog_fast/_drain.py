@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ._failpoints import failpoint
 from ._native import ffi, lib
 from ._ring import Ring
-from ._totals import read_totals
+from ._totals import read_totals, unresolved_of
 from ._workers import Workers
 from .sinks.base import Cursor, OpenFile, Retired, Sink, is_open
 from .snapshots import SinkHealth, Totals
@@ -30,6 +31,7 @@ _LOOK_NS = 50_000_000
 _NANOSECONDS = 1_000_000_000
 _FOREVER_NS = 1 << 62
 _LEAVE_S = 0.05
+_LAST_S = 1.0
 _RETRY_S = 0.11
 """A little longer than C leaves a failing sink alone: see RETRY_NS in sink.c."""
 
@@ -40,6 +42,7 @@ class Drain:
     :param on_tick: called on the drain's thread twice a second; it must not wait.
     :param on_fault: likewise, with a sentence, when a sink begins or ceases to fail; by `sync`, on its caller's thread.
     :param on_nonfinite: likewise, when some metric's first value came that is not finite.
+    :param deferred_timeout_s: how long a value is waited for that an accelerator is to fill in, from its call.
     :param patience_s: how long a sink may fail before `finish` gives up, with its records still in the ring; None: it
         is set aside as C has it, and its records are dropped, so that the others and the producers go on.
     """
@@ -52,6 +55,7 @@ class Drain:
         on_tick: Callable[[], None],
         on_fault: Callable[[str], None],
         on_nonfinite: Callable[[], None],
+        deferred_timeout_s: float = 0.0,
         patience_s: float | None = None,
     ) -> None:
         self.ring = ring
@@ -61,6 +65,7 @@ class Drain:
         self._drain = lib.advlog_drain_new(ring.handle)
         if self._drain == ffi.NULL:
             raise MemoryError("no memory for the drain")
+        lib.advlog_drain_set_patience(self._drain, _ns(deferred_timeout_s))
         for sink in self.sinks:
             if lib.advlog_drain_add_sink(self._drain, sink.options()) < 0:
                 raise ValueError(f"sinks: expected at most {lib.ADVLOG_MAX_SINKS}, got {len(self.sinks)}")
@@ -321,6 +326,12 @@ class Drain:
             set_aside=bool(info.set_aside),
         )
 
+    def unresolved(self) -> Mapping[str, int]:
+        """The values that never came, by reason, in the records counted so far."""
+        c = ffi.new("advlog_totals *")
+        lib.advlog_drain_totals(self._drain, c)
+        return MappingProxyType(unresolved_of(c))
+
     def totals(self, timeout_s: float) -> Totals:
         """What was counted, of every record accepted before this call if the drain gets there in time."""
         if threading.current_thread() is not self._thread:
@@ -342,6 +353,9 @@ class Drain:
         """
         _started.discard(self)
         self._ending = True
+        left_s = max(deadline - time.monotonic(), 0.0)
+        # The rest is for writing what was waited for in vain.
+        self._give_up_in(left_s - min(_LAST_S, left_s / 4))
         lib.advlog_drain_stop(self._drain)
         if self._thread.ident is not None:
             self._thread.join(max(deadline - time.monotonic(), 0.0))
@@ -354,6 +368,10 @@ class Drain:
         while not done and (left := deadline - time.monotonic()) > 0:
             done = bool(self._advance(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
         return self._settle_last() and done and family_done
+
+    def _give_up_in(self, seconds: float) -> None:
+        """No value of an accelerator is waited for any longer than that."""
+        lib.advlog_drain_give_up_at(self._drain, time.monotonic_ns() + _ns(seconds))
 
     def _advance(self, timeout_ns: int) -> int:
         """:raises OSError: a sink fails and has failed for as long as there is patience."""
@@ -409,6 +427,7 @@ class Drain:
     def leave(self, timeout_s: float) -> bool:
         """What can be done for an end once the interpreter has stopped its threads, none knows where: waits until what
         was accepted is written, if it can be, and leaves the rest in the ring; whether nothing is left."""
+        self._give_up_in(timeout_s / 2)
         done = self.flush(timeout_s)
         lib.advlog_drain_stop(self._drain)
         time.sleep(_LEAVE_S)  # the thread may still be in C, and the ring goes with its last reference

@@ -25,6 +25,7 @@ from typing import Any
 from ._accounts import Account, write_account
 from ._attempts import claim_attempt, lock_rank, restore_claims
 from ._child import Family, Worker
+from ._deferral import Deferral
 from ._drain import Drain
 from ._failpoints import failpoint
 from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
@@ -122,6 +123,7 @@ class Session:
             on_tick=self._tick,
             on_fault=self._fault,
             on_nonfinite=lambda: self._keeper.do(self._tell_nonfinite),
+            deferred_timeout_s=config.deferred_timeout_s,
         )
         undo.callback(drain.discard_files)
         drain.open_files()
@@ -134,8 +136,9 @@ class Session:
         # The session pushes through a producer of its own: it must not keep the user's logger alive.
         self._producer = Producer()
         self._user = weakref.ref(producer)
+        self.deferral = Deferral(ring, self._producer, self._fault)
         for bound in (self._producer, producer):
-            bound._bind(ring.address, ring)
+            bound._bind(ring.address, ring, self.deferral.defer if bound is producer else None)
             for name in config.metrics:
                 bound._learn(name)
         self._told_nonfinite: set[str] = set()
@@ -309,6 +312,7 @@ class Session:
             ring_slots=ring.slots,
             ring_used=ring.used(),
             sinks=MappingProxyType(sinks),
+            unresolved=drain.unresolved(),
             ring_path=str(ring.path) if ring.path else None,
             status=self.control.status,
             call=self._call_cost(),
@@ -453,6 +457,7 @@ class Session:
         self._keeper.stop(min(timeout_s, 1.0))
         failpoint("close_begun")
         done = drain.finish(deadline)
+        self.deferral.close()
         failpoint("close_drained")
         self._tell_nonfinite()
         if self.sealer is not None:

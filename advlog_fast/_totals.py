@@ -7,7 +7,7 @@ from typing import Any
 
 from ._native import ffi, lib
 from ._ring import Ring
-from .records import CORE_METRICS
+from .records import CORE_METRICS, UNRESOLVED
 from .snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, Totals
 
 SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
@@ -35,12 +35,18 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
         last_total_batches=c.last_total if present & lib.ADVLOG_HAS_TOTAL else None,
         last_step=c.last_step if present & lib.ADVLOG_HAS_STEP else None,
         last_time_ns=c.last_ns,
+        unresolved=unresolved_of(c),
         metrics=_by_name(drain, lib.ADVLOG_STREAM_METRICS, c.core, names),
         system=_by_name(drain, lib.ADVLOG_STREAM_SYSTEM, c.system_core, names),
         step_interval=_stats(c.step_interval),
         epoch=_epoch(c.epoch) if c.epoch.seen else None,
         quantiles={name: _quantiles(c.sketch[i]) for i, name in enumerate(SKETCHES)},
     )
+
+
+def unresolved_of(totals: Any) -> dict[str, int]:
+    """The values that never came, by reason; of an `advlog_totals`."""
+    return {reason: int(totals.unresolved[at]) for at, reason in enumerate(UNRESOLVED) if at}
 
 
 def _by_name(drain: Any, stream: int, core: Any, names: list[str]) -> dict[str, MetricStats]:

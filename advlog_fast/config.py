@@ -91,8 +91,11 @@ class LoggerConfig:
         the first part comes after 10 s, each later one after twice the time. Shorter shows records to plain readers
         sooner, in more and smaller files.
     :param part_rows: records after which a part is sealed, whatever the time.
-    :param close_timeout_s: how long `close()` and the exit wait for a disk that hangs, in seconds; what is left then is
-        counted as pending, and recovered at the next start.
+    :param close_timeout_s: how long `close()` and the exit wait for a disk or a GPU that hangs, in seconds; what is
+        left then is counted as pending, and recovered at the next start.
+    :param deferred_timeout_s: how long a value on a GPU is waited for, by the drain and never by the training, in
+        seconds from its call; its record, and those behind it, wait with it. Then it is null, and `unresolved` says
+        "timeout". A ring nearly full, and the end of `close()`, cut it short.
     :param fsync: when lines and spools are brought to the disk itself: "never" leaves it to the system, and survives
         everything but power loss; "interval" syncs every 5 s beside the drain; "always" after each write of the drain,
         which then waits for the disk. A file whose fsync failed is left for a new one. Errors of severity ERROR and
@@ -130,6 +133,7 @@ class LoggerConfig:
     part_interval_s: float = 300.0
     part_rows: int = 1_000_000
     close_timeout_s: float = 30.0
+    deferred_timeout_s: float = 60.0
     fsync: Fsync = "never"
     handle_signals: bool = False
     capture_logging: bool = False
@@ -175,6 +179,7 @@ class LoggerConfig:
         check_seconds("memory_interval_s", self.memory_interval_s, 0.0)
         check_seconds("part_interval_s", self.part_interval_s, 0.1)
         check_seconds("close_timeout_s", self.close_timeout_s, 0.0)
+        check_seconds("deferred_timeout_s", self.deferred_timeout_s, 0.0)
         if self.overflow_timeout_s is not None:
             check_seconds("overflow_timeout_s", self.overflow_timeout_s, 0.0)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing
 from ._native import Producer, lib
+from ._tensors import defers, is_late
 from .config import LoggerConfig, check_seconds, checked_metric_name
 from .control.checks import integer, metric_values, number, whole
 from .exceptions import expected
@@ -95,6 +96,7 @@ class AdvancedLogger(Producer):
         part_interval_s: float = 300.0,
         part_rows: int = 1_000_000,
         close_timeout_s: float = 30.0,
+        deferred_timeout_s: float = 60.0,
         fsync: str = "never",
         handle_signals: bool = False,
         capture_logging: bool = False,
@@ -314,11 +316,11 @@ class AdvancedLogger(Producer):
         session = self._open_session()
         if session is None:
             return
-        record = _converted(metrics)
+        record = _converted(metrics, session)
         if not record:
             raise ValueError(expected("metrics", "at least one value", metrics))
         if step is not None:
-            record |= _converted({"step": step})
+            record |= _converted({"step": step}, session)
         self._push(session, lambda: self._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
 
     def log_memory_usage(self) -> MemorySample | None:
@@ -351,12 +353,12 @@ class AdvancedLogger(Producer):
             if given[name] is None:
                 raise TypeError(expected(name, "an integer", None))
         required = {name: given[name] for name in _REQUIRED}
-        record = _converted({**required, **given})
+        record = _converted({**required, **given}, session)
         arguments = {**dict.fromkeys(_REQUIRED), **record}
         self._push(session, lambda: self._try_batch(**arguments), record)
         for kind in map(type, given.values()):
             if hasattr(kind, "item") and hasattr(kind, "shape"):
-                self._learn_scalar(kind)  # the next call with such a value need not come here
+                self._learn_scalar(kind, defers(kind))  # the next call with such a value need not come here
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
         """Likewise of log_performance_metrics."""
@@ -369,7 +371,7 @@ class AdvancedLogger(Producer):
         session = self._open_session()
         if session is None:
             return
-        record = _converted(given)
+        record = _converted(given, session)
         self._push(session, lambda: self._try_performance(**record), record)
 
     def _push(self, session: Session | Worker, try_push: Callable[[], int], record: Mapping[str, Any]) -> None:
@@ -576,24 +578,29 @@ def _nanoseconds(timestamp: Any) -> int:
     raise ValueError(expected("timestamp", f"a time in the years {_YEARS[0]} to {_YEARS[-1]}", timestamp))
 
 
-def _converted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A record that C takes as it is: exact ints and floats, names checked, nested mappings flattened, None left out.
+def _converted(values: Mapping[str, Any], session: Session | Worker) -> dict[str, Any]:
+    """A record that C takes as it is: exact ints and floats, names checked, nested mappings flattened, None left out;
+    for what lies on an accelerator, what stands for it until it comes.
 
     :raises TypeError: a value is no number.
     :raises ValueError: a number is out of range, or a name cannot be a metric's.
     """
     record: dict[str, Any] = {}
     others: dict[str, Any] = {}
+    late = session.deferral is not None
     for name, value in values.items():
         if value is None:
             continue
         if name in INTEGER_COLUMNS:
             record[name] = integer(name, value, -_INT64_MAX - 1, _INT64_MAX) if name == "step" else whole(name, value)
         elif name in CORE_METRICS:
-            record[name] = number(name, value)
+            record[name] = number(name, value, late=late)
         else:
             others[name] = value
     if others:
-        for name, value in metric_values("metrics", others).items():
+        for name, value in metric_values("metrics", others, late=late).items():
             record[checked_metric_name(name)] = value
+    tensors = {name: value for name, value in record.items() if is_late(value)}
+    if session.deferral is not None and tensors:
+        record.update(zip(tensors, session.deferral.defer(list(tensors.values())) or (), strict=True))
     return record

@@ -35,6 +35,9 @@ MAX_METRIC_NAMES = 1024
 MAX_METRIC_NAME_BYTES = 255
 """Bytes of a metric name, as UTF-8."""
 
+UNRESOLVED = ("unknown", "timeout", "slab_full", "capture", "killed")
+"""Why a value never came from an accelerator, by `enum advlog_unresolved`, in the words of the JSON lines."""
+
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 """What `severity` may be, and a level's name; as in the logging module."""
 

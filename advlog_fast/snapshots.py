@@ -81,6 +81,8 @@ class Totals:
     last_total_batches: int | None = None
     last_step: int | None = None
     last_time_ns: int = 0
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    """Values that never came from an accelerator, by reason."""
     metrics: Mapping[str, MetricStats] = field(default_factory=dict)
     """By name: the guide's metrics that had a value, then the others in order of their first use."""
     system: Mapping[str, MetricStats] = field(default_factory=dict)
@@ -159,6 +161,8 @@ class Health:
     ring_slots: int
     ring_used: int
     sinks: Mapping[str, SinkHealth]
+    unresolved: Mapping[str, int]
+    """Values that never came from an accelerator, by reason: `timeout`, `slab_full`, `capture`, `killed`."""
     ring_path: str | None
     """Where the ring lies; None for memory that dies with the process."""
     status: str
@@ -189,6 +193,7 @@ class Health:
             ring_slots=0,
             ring_used=0,
             sinks={},
+            unresolved={},
             ring_path=None,
             status=status,
             call=CallCost(),

@@ -9,6 +9,7 @@
 #define ADVLOG_MAX_NAME_BYTES 255
 #define ADVLOG_MAX_TEXT_BYTES 4096
 #define ADVLOG_MAX_SINKS 8
+#define ADVLOG_SLAB_ENTRIES 4096
 #define ADVLOG_STREAMS 3
 #define ADVLOG_SKETCHES 5
 
@@ -77,7 +78,8 @@ enum advlog_unresolved {
     ADVLOG_UNRESOLVED_TIMEOUT = 1,
     ADVLOG_UNRESOLVED_SLAB_FULL = 2,
     ADVLOG_UNRESOLVED_CAPTURE = 3,
-    ADVLOG_UNRESOLVED_KILLED = 4
+    ADVLOG_UNRESOLVED_KILLED = 4,
+    ADVLOG_UNRESOLVED_REASONS = 5 /* 0: nobody knows */
 };
 
 /* Why a call's record never entered the ring. */
@@ -116,8 +118,10 @@ typedef struct {
     uint32_t present; /* bit i: core[i]; ADVLOG_HAS_* */
     uint8_t kind;
     uint16_t extras;
+    uint16_t core_deferred; /* bit i: core[i] holds a reference into the slab, or an advlog_unresolved */
     const uint16_t *extra_ids;
     const double *extra_values;
+    const uint8_t *extra_deferred; /* likewise of the extras, LSB first; NULL: none */
 } advlog_record;
 
 /* What a sink has completed. 64 bytes: two copies a sink lie in the ring. */
@@ -230,6 +234,7 @@ typedef struct {
 typedef struct {
     uint64_t position; /* every record below it is counted here */
     uint64_t records[ADVLOG_STREAMS];
+    uint64_t unresolved[ADVLOG_UNRESOLVED_REASONS]; /* values, by enum advlog_unresolved */
     int64_t last_ns;
     int64_t last_step;
     int32_t last_epoch;
@@ -286,6 +291,23 @@ void advlog_ring_count_drop(advlog_ring *ring, int reason);
 uint64_t advlog_ring_dropped(const advlog_ring *ring, int reason);
 /* For a ring whose drain is at rest or dead: advlog_sink_get asks a live one. */
 void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out);
+
+/* ---- values that an accelerator fills in later (slab.c) ---- */
+
+/* Reserves `count` entries side by side, for one copy of as many values: the reference
+ * of the first, those of the others follow it. 0: there are not so many, memory is
+ * short, or the process is a forked child. Under the GIL. */
+uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count);
+/* What the value's bits are to be XORed with for the second half of its entry; the same
+ * for all references of a reservation. Entry `reference % ADVLOG_SLAB_ENTRIES` of the
+ * slab, 16 bytes, is where both belong. */
+uint64_t advlog_slab_key(uint64_t reference);
+void *advlog_slab_memory(const advlog_ring *ring);
+/* Entries lie in this memory from now on, of which the accelerator knows more; what it has
+ * is lost with the process. Before the first reservation. */
+void advlog_slab_move(advlog_ring *ring, void *memory);
+/* Entries into which a copy may still come. Under the GIL. */
+uint32_t advlog_slab_used(const advlog_ring *ring);
 
 /* ---- a dead process's ring (repair.c) ---- */
 
@@ -345,6 +367,11 @@ void advlog_sink_get(advlog_drain *drain, int sink, advlog_sink_info *out);
 
 /* Drains until something needs the caller; bits of advlog_drain_reason. */
 int advlog_drain_run(advlog_drain *drain, int64_t timeout_ns);
+/* How long a record waits for its values that an accelerator is to fill in, from when each was
+ * asked for, unless the ring is nearly full before. Before the first run. */
+void advlog_drain_set_patience(advlog_drain *drain, int64_t patience_ns);
+/* From this moment on, on CLOCK_MONOTONIC, none waits any more. Any thread. */
+void advlog_drain_give_up_at(advlog_drain *drain, int64_t moment_ns);
 /* Makes one run return soon: this one, else the next. Any thread. */
 void advlog_drain_stop(advlog_drain *drain);
 /* Waits until every sink that works has completed what lies below `position`,

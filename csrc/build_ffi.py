@@ -20,6 +20,7 @@ SOURCES = (
     "ring.c",
     "scan.c",
     "sink.c",
+    "slab.c",
     "stats.c",
     "takeover.c",
     "totals.c",

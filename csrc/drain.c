@@ -30,6 +30,8 @@ advlog_drain *advlog_drain_new(advlog_ring *ring) {
     d->frontier = load_acquire(&ring->header->read_pos); /* G, partner F of a drain before this one */
     d->line.second = INT64_MIN;
     d->sleep_ns = SLEEP_MIN_NS;
+    d->patience_ns = INT64_MAX;
+    store_relaxed(&d->give_up_at_ns, UINT64_MAX); /* relaxed: no other thread has d yet */
     d->labels = labels_new();
     store_relaxed(&d->counted, d->frontier); /* relaxed: no other thread has d yet */
     if (!d->labels || !totals_init(&d->totals, d->frontier)) {
@@ -127,13 +129,37 @@ void advlog_sink_get(advlog_drain *d, int index, advlog_sink_info *out) {
 
 /* ---- the loop ---- */
 
+/* Whether a value that is owed since then is waited for no longer. */
+static bool is_overdue(const advlog_drain *d, uint64_t position, int64_t since_ns) {
+    const advlog_ring *ring = d->ring;
+    int64_t now = advlog_monotonic_ns();
+    /* Better a value lost than a record: those behind it need the room. */
+    bool crowded = advlog_ring_write_pos(ring) - position > ring->count - ring->count / 8;
+    /* Relaxed: a moment, nothing comes with it. */
+    return crowded || now - since_ns >= d->patience_ns || (uint64_t)now >= load_relaxed(&d->give_up_at_ns);
+}
+
+/* Puts the values that an accelerator owes into the record. False: it waits for one. */
+static ADVLOG_COLD bool settle(advlog_drain *d, uint64_t position) {
+    int64_t since_ns;
+    if (slab_settle(d->ring, position, 0, &d->given_up, &since_ns)) return true;
+    if (!is_overdue(d, position, since_ns)) return false;
+    return slab_settle(d->ring, position, ADVLOG_UNRESOLVED_TIMEOUT, &d->given_up, &since_ns);
+}
+
 /* Counts the records published since the last pass. True if there were any. */
 static bool follow(advlog_drain *d) {
     advlog_ring *ring = d->ring;
     uint64_t start = d->frontier, end = start;
+    d->owed = false;
     while (end - start < PASS_SLOTS) {
-        const advlog_slot *h = ring_slot(ring, end);
+        const advlog_view view = {ring->slots, ring->mask, end};
+        const advlog_slot *h = view_slot(&view, 0);
         if (load_acquire(&h->mark) != end + 1) break; /* R, partner W */
+        if (ADVLOG_UNLIKELY(record_defers(&view)) && !settle(d, end)) {
+            d->owed = true;
+            break;
+        }
         end += h->part;
     }
     if (end == start) return false;
@@ -174,6 +200,7 @@ void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, in
 /* One pass over all sinks. True if anything moved. */
 static bool pass(advlog_drain *d) {
     bool progress = workers_advance(d);
+    slab_sweep(d->ring, &d->given_up);
     progress |= follow(d);
     if (progress) FAILPOINT("drain_followed");
     uint64_t oldest = d->frontier;
@@ -204,7 +231,7 @@ static void rest(advlog_drain *d, int64_t ns) {
     uint32_t seen = load32_relaxed(&h->wake); /* relaxed: the kernel compares it again */
     store32_relaxed(&h->sleeping, 1);
     fence_full(); /* Y, partner X */
-    bool work = advlog_ring_write_pos(d->ring) - d->frontier > d->ring->count / 2 ||
+    bool work = (!d->owed && advlog_ring_write_pos(d->ring) - d->frontier > d->ring->count / 2) ||
                 load32_relaxed(&d->stop) || load32_relaxed(&d->hurry); /* relaxed: after the fence */
     if (!work) {
         struct timespec t = {ns / 1000000000, ns % 1000000000};
@@ -238,6 +265,12 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
         d->sleep_ns = progress ? SLEEP_MIN_NS : d->sleep_ns * 2 < SLEEP_MAX_NS ? d->sleep_ns * 2 : SLEEP_MAX_NS;
         rest(d, d->sleep_ns < deadline - now ? d->sleep_ns : deadline - now);
     }
+}
+
+void advlog_drain_set_patience(advlog_drain *d, int64_t patience_ns) { d->patience_ns = patience_ns; }
+
+void advlog_drain_give_up_at(advlog_drain *d, int64_t moment_ns) {
+    store_relaxed(&d->give_up_at_ns, (uint64_t)moment_ns); /* relaxed: a moment, nothing comes with it */
 }
 
 void advlog_drain_stop(advlog_drain *d) {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "format.h"
+#include "slab.h"
 #include "totals.h"
 
 /* Slots looked at in one pass: 256 KiB, so that the second sink finds them in cache, and as much of digits. */
@@ -52,7 +53,10 @@ typedef struct {
 struct advlog_drain {
     advlog_ring *ring;
     int count;
-    uint64_t frontier; /* every record below it is counted in the totals */
+    uint64_t frontier; /* every record below it is settled, and counted in the totals */
+    bool owed;         /* the record there waits for an accelerator */
+    slab_quarantine given_up;
+    int64_t patience_ns;
     advlog_line_cache line;
     advlog_digits *digits; /* of the latest PASS_SLOTS records, at position % PASS_SLOTS; NULL unless two sinks need them */
     advlog_labels *labels;
@@ -66,6 +70,7 @@ struct advlog_drain {
     advlog_sink_info published[ADVLOG_MAX_SINKS];
     atomic_u64 counted; /* frontier, for threads that wait: P, Q */
     atomic_u32 stop;    /* S, T */
+    atomic_u64 give_up_at_ns; /* no value is waited for from then on */
     atomic_u32 hurry; /* someone waits: do not sleep long */
 
     drain_sink sink[ADVLOG_MAX_SINKS];

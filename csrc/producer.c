@@ -5,7 +5,8 @@
  * for it that costs up to the 5 ms switch interval. So this type reads the clock
  * and pushes without leaving the interpreter. It takes exact floats and ints (and
  * None for "absent"). Scalars of types that it has learned, numpy's and torch's, are
- * asked for their item() first. Everything else, a full ring and a new name among it,
+ * asked for their item() first; of those that lie on an accelerator a method in Python,
+ * `defer`, asks for the values, and the record refers to them (slab.h). Everything else, a full ring and a new name among it,
  * goes to a method in Python, `_log_batch_slowly`, which converts and comes back, or
  * raises.
  *
@@ -17,6 +18,7 @@
 #include <structmember.h>
 
 #include "names.h"
+#include "slab.h"
 
 enum { TARGET_EPOCH, TARGET_BATCH, TARGET_TOTAL, TARGET_STEP, TARGET_CORE, TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS };
 
@@ -35,7 +37,7 @@ static const uint16_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TA
 
 /* A call with more arguments converts them slowly. */
 #define MOST_ITEMS 64
-static PyObject *item_name; /* "item", for the life of the process */
+static PyObject *item_name, *is_cuda_name; /* for the life of the process */
 
 typedef struct {
     PyObject *names; /* strong */
@@ -48,6 +50,22 @@ typedef struct {
 #define SAMPLES 256
 #define SCALAR_TYPES 8
 
+/* In place of a value that is not there: what the slot is to hold. */
+typedef struct {
+    PyObject_HEAD
+    uint64_t bits;     /* a reference into the slab, or an advlog_unresolved */
+    advlog_ring *ring; /* whose slab that is, until the record is published; NULL for a reason */
+    PyObject *owner;   /* keeps the ring's memory */
+} deferred_value;
+
+static PyTypeObject *deferred_type; /* for the life of the process */
+
+/* A type of which values are asked for their item(), ... */
+typedef struct {
+    PyObject *type; /* strong */
+    bool late;      /* ... unless they lie on an accelerator */
+} scalar_kind;
+
 typedef struct {
     PyObject_HEAD
     advlog_ring *ring;   /* NULL: not bound */
@@ -58,8 +76,9 @@ typedef struct {
     char silent;         /* neither bound nor unbound so far: calls do nothing */
     unsigned next_plan;
     call_plan plan[PLANS];
-    PyObject *scalar_type[SCALAR_TYPES]; /* strong; their item() is a value's number */
-    unsigned next_scalar_type;
+    PyObject *defer;     /* takes a list of tensors, returns one of deferred values; NULL: there is no such */
+    scalar_kind scalar[SCALAR_TYPES];
+    unsigned next_scalar;
     bool due; /* the call that is at its end is one to be timed */
     uint64_t sampled;
     uint32_t sample_ns[SAMPLES]; /* sample n at n % SAMPLES */
@@ -68,14 +87,20 @@ typedef struct {
 /* A record under construction. `given` has a bit for each fixed target that came, None included. */
 typedef struct {
     uint32_t given;
+    uint32_t lates;
     advlog_record record;
     int64_t integer[4];
     uint16_t ids[ADVLOG_MAX_NAMES];
     double values[ADVLOG_MAX_NAMES];
+    deferred_value *late[ADVLOG_MAX_NAMES + ADVLOG_CORE_METRICS]; /* borrowed; that many of them */
+    uint8_t extra_late[ADVLOG_MAX_NAMES / 8];                     /* a bit each; unset while lates is 0 */
 } staging;
 
 static void staging_begin(staging *s, int kind) {
     s->given = 0;
+    s->lates = 0;
+    s->record.core_deferred = 0;
+    s->record.extra_deferred = NULL;
     s->record.present = 0;
     s->record.extras = 0;
     s->record.kind = (uint8_t)kind;
@@ -110,11 +135,28 @@ static inline bool exact_integer(PyObject *o, unsigned target, int64_t *value) {
     return true;
 }
 
+/* The value, if it is a deferred one; -1 for a core metric, else the number of the extra. */
+static ADVLOG_COLD bool stage_late(staging *s, int core, unsigned extra, PyObject *o, double *value) {
+    if (Py_TYPE(o) != deferred_type) return false;
+    deferred_value *late = (deferred_value *)o;
+    memcpy(value, &late->bits, sizeof late->bits);
+    s->late[s->lates++] = late;
+    if (core >= 0) {
+        s->record.core_deferred |= (uint16_t)(1u << core);
+        return true;
+    }
+    if (!s->record.extra_deferred) memset(s->extra_late, 0, sizeof s->extra_late);
+    s->record.extra_deferred = s->extra_late;
+    s->extra_late[extra / 8] |= (uint8_t)(1u << extra % 8);
+    return true;
+}
+
 static inline bool stage(staging *s, unsigned target, PyObject *o) {
     if (target >= TARGET_NAME) {
         if (o == Py_None) return true;
         unsigned n = s->record.extras;
-        if (n == ADVLOG_MAX_NAMES || !exact_double(o, &s->values[n])) return false;
+        if (n == ADVLOG_MAX_NAMES) return false;
+        if (ADVLOG_UNLIKELY(!exact_double(o, &s->values[n])) && !stage_late(s, -1, n, o, &s->values[n])) return false;
         s->ids[n] = (uint16_t)(target - TARGET_NAME);
         s->record.extras = (uint16_t)(n + 1);
         return true;
@@ -123,8 +165,9 @@ static inline bool stage(staging *s, unsigned target, PyObject *o) {
     s->given |= 1u << target;
     if (o == Py_None) return true;
     if (target >= TARGET_CORE) {
-        s->record.present |= 1u << (target - TARGET_CORE);
-        return exact_double(o, &s->record.core[target - TARGET_CORE]);
+        unsigned core = target - TARGET_CORE;
+        s->record.present |= 1u << core;
+        return exact_double(o, &s->record.core[core]) || stage_late(s, (int)core, 0, o, &s->record.core[core]);
     }
     static const uint16_t has[] = {ADVLOG_HAS_EPOCH, ADVLOG_HAS_BATCH, ADVLOG_HAS_TOTAL, ADVLOG_HAS_STEP};
     s->record.present |= has[target];
@@ -199,10 +242,23 @@ static ADVLOG_COLD void sample(producer *self, int64_t time_ns) {
     self->sample_ns[self->sampled++ % SAMPLES] = (uint32_t)took;
 }
 
+/* From here on the drain has the entries of the record's values. */
+static ADVLOG_COLD void hand_over(const staging *s) {
+    for (uint32_t i = 0; i < s->lates; i++) s->late[i]->ring = NULL;
+}
+
+/* A reference leads into the slab of one ring: a logger that was given another meanwhile does not know it. */
+static ADVLOG_COLD bool are_of(const staging *s, const advlog_ring *ring) {
+    for (uint32_t i = 0; i < s->lates; i++)
+        if (is_reference(s->late[i]->bits) && s->late[i]->ring != ring) return false;
+    return true;
+}
+
 /* Publishes a staged record; an advlog_status. */
 static int push(producer *self, staging *s, int64_t time_ns) {
     advlog_ring *ring = self->ring;
     if (ring_is_child(ring)) return ADVLOG_FORKED;
+    if (ADVLOG_UNLIKELY(s->lates) && !are_of(s, ring)) return ADVLOG_OFF;
     advlog_record *r = &s->record;
     r->time_ns = time_ns;
     r->epoch = (int32_t)s->integer[TARGET_EPOCH];
@@ -216,6 +272,7 @@ static int push(producer *self, staging *s, int64_t time_ns) {
     int status = ring_try_reserve(ring, slots, &position);
     if (ADVLOG_UNLIKELY(status != ADVLOG_OK)) return status;
     ring_write(ring, position, slots, r);
+    if (ADVLOG_UNLIKELY(s->lates)) hand_over(s);
     /* Relaxed: the holder of the GIL is the only writer, and readers want a count. */
     atomic_u64 *accepted = &ring->header->accepted_call[kind_stream(r->kind)];
     store_relaxed(accepted, load_relaxed(accepted) + 1);
@@ -254,36 +311,84 @@ static int try_performance(producer *self, PyObject *const *args, Py_ssize_t nar
     return push(self, &s, time_ns);
 }
 
-static bool is_learned_scalar(const producer *self, PyObject *o) {
+static const scalar_kind *learned_kind(const producer *self, PyObject *o) {
     for (unsigned i = 0; i < SCALAR_TYPES; i++)
-        if (self->scalar_type[i] == (PyObject *)Py_TYPE(o)) return true;
-    return false;
+        if (self->scalar[i].type == (PyObject *)Py_TYPE(o)) return &self->scalar[i];
+    return NULL;
 }
 
-/* The same with item() called on the scalars among the arguments; ADVLOG_SLOW where there are none, or too many
- * arguments, -1 with an error set that is no Exception. Whatever item() does, let go of the GIL among it, comes before
- * anything of the call is staged. */
-static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    PyObject *items[MOST_ITEMS];
-    Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0), count = 0;
-    int status = ADVLOG_SLOW;
-    bool any = false;
-    if (all > MOST_ITEMS) return ADVLOG_SLOW;
-    for (; count < all; count++) {
-        PyObject *item = NULL;
-        if (is_learned_scalar(self, args[count])) {
-            item = PyObject_CallMethodNoArgs(args[count], item_name);
-            if (item) any = true;
-            else if (PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear(); /* said by who converts slowly */
-            else goto done;
+/* The arguments of a call, those among them exchanged that C does not take as they are. Strong. */
+typedef struct {
+    Py_ssize_t count;
+    Py_ssize_t lates;
+    bool changed;
+    PyObject *item[MOST_ITEMS];
+    uint8_t late[MOST_ITEMS]; /* which of them lie on an accelerator */
+} exchange;
+
+static void exchange_end(exchange *x) {
+    while (x->count > 0) Py_DECREF(x->item[--x->count]);
+}
+
+/* Forgets an Exception: who converts slowly says what is wrong. False for any other, a KeyboardInterrupt say. */
+static bool left_to_the_slow(void) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyErr_Clear();
+    return true;
+}
+
+/* Asks scalars for their item(). False with an error set. */
+static bool exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t all) {
+    for (; x->count < all; x->count++) {
+        PyObject *o = args[x->count], *item = NULL;
+        const scalar_kind *kind = learned_kind(self, o);
+        bool late = false;
+        if (kind && kind->late) {
+            PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
+            if (!is_cuda && !left_to_the_slow()) return false;
+            late = is_cuda == Py_True;
+            Py_XDECREF(is_cuda);
         }
-        items[count] = item ? item : Py_NewRef(args[count]);
+        if (late) {
+            x->late[x->lates++] = (uint8_t)x->count;
+        } else if (kind) {
+            item = PyObject_CallMethodNoArgs(o, item_name);
+            if (!item && !left_to_the_slow()) return false;
+            x->changed |= item != NULL;
+        }
+        x->item[x->count] = item ? item : Py_NewRef(o);
     }
+    return true;
+}
+
+/* Has the values copied that lie on an accelerator. False with an error set; as they are where that cannot be. */
+static bool exchange_late(producer *self, exchange *x) {
+    /* A child waits for its values: no device knows its slab. */
+    if (!x->lates || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
+    PyObject *defer = Py_NewRef(self->defer), *tensors = PyList_New(x->lates), *values = NULL;
+    for (Py_ssize_t i = 0; tensors && i < x->lates; i++) PyList_SET_ITEM(tensors, i, Py_NewRef(x->item[x->late[i]]));
+    if (tensors) values = PyObject_CallOneArg(defer, tensors);
+    Py_DECREF(defer);
+    Py_XDECREF(tensors);
+    if (!values) return left_to_the_slow();
+    if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->lates) {
+        for (Py_ssize_t i = 0; i < x->lates; i++) Py_SETREF(x->item[x->late[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
+        x->changed = true;
+    }
+    Py_DECREF(values);
+    return true;
+}
+
+/* The same with scalars among the arguments exchanged, into x; ADVLOG_SLOW where there are none, or too many arguments,
+ * -1 with an error set that is no Exception. Whatever their code does, let go of the GIL among it, comes before anything
+ * of the call is staged. */
+static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, exchange *x, PyObject *const *args, Py_ssize_t nargs,
+                                          PyObject *names) {
+    Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0);
+    if (all > MOST_ITEMS) return ADVLOG_SLOW;
+    if (!exchange_items(self, x, args, all) || !exchange_late(self, x)) return -1;
     /* The logger may have been closed meanwhile. */
-    if (any && self->ring) status = try_batch(self, time_ns, items, nargs, names);
-done:
-    while (count > 0) Py_DECREF(items[--count]);
-    return PyErr_Occurred() ? -1 : status;
+    return x->changed && self->ring ? try_batch(self, time_ns, x->item, nargs, names) : ADVLOG_SLOW;
 }
 
 /* ---- methods ---- */
@@ -313,24 +418,35 @@ PyDoc_STRVAR(log_batch_progress_doc,
 ":param data_time: seconds of batch_time that were spent waiting for data, float64.\n"
 ":param step: optimizer step, an int64; else (epoch - 1) * total_batches + batch, else null.\n"
 ":param metrics: any other scalars, float64 (`samples` and `tokens` become rates in the summary); mappings of\n"
-"    scalars are flattened with `/`. Scalars of numpy and one-element CPU tensors of torch are converted.\n"
+"    scalars are flattened with `/`. Scalars of numpy and one-element tensors of torch are converted; one on a\n"
+"    GPU of CUDA or ROCm is copied when its stream gets there, and not waited for.\n"
 ":raises TypeError: an argument is missing or no number.\n"
 ":raises ValueError: a number is out of its column's range, or a name cannot be a metric's.\n\n"
 "A full ring waits or drops as the options `overflow` and `overflow_timeout_s` say. Safe from any thread.");
+
+/* A call that came to `status`. False with an error set. */
+static ADVLOG_COLD bool log_batch_otherwise(producer *self, int64_t time_ns, int status, PyObject *const *args, Py_ssize_t nargs,
+                                            PyObject *names) {
+    exchange x = {.count = 0};
+    if (status == ADVLOG_SLOW) status = try_batch_of_items(self, time_ns, &x, args, nargs, names);
+    bool done = status == ADVLOG_OK;
+    if (!done && status >= 0) {
+        /* What was asked for once, of an accelerator, is not asked for again. */
+        PyObject *result = call_slowly(self, "_log_batch_slowly", x.changed ? x.item : args, nargs, names);
+        done = result != NULL;
+        Py_XDECREF(result);
+        if (status == ADVLOG_FULL) self->due = false; /* its wait is counted elsewhere */
+    }
+    exchange_end(&x);
+    return done;
+}
 
 static PyObject *log_batch_progress(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     producer *self = (producer *)op;
     if (ADVLOG_UNLIKELY(!self->ring)) return call_slowly(self, "_log_batch_slowly", args, nargs, names);
     int64_t time_ns = advlog_wall_ns();
     int status = try_batch(self, time_ns, args, nargs, names);
-    if (ADVLOG_UNLIKELY(status == ADVLOG_SLOW)) status = try_batch_of_items(self, time_ns, args, nargs, names);
-    if (ADVLOG_UNLIKELY(status != ADVLOG_OK)) {
-        if (status < 0) return NULL;
-        PyObject *result = call_slowly(self, "_log_batch_slowly", args, nargs, names);
-        if (!result) return NULL;
-        Py_DECREF(result);
-        if (status == ADVLOG_FULL) self->due = false; /* its wait is counted elsewhere */
-    }
+    if (ADVLOG_UNLIKELY(status != ADVLOG_OK) && !log_batch_otherwise(self, time_ns, status, args, nargs, names)) return NULL;
     if (ADVLOG_UNLIKELY(self->due)) sample(self, time_ns);
     Py_RETURN_NONE;
 }
@@ -400,8 +516,8 @@ static void forget_plans(producer *self) {
 
 static PyObject *producer_bind(PyObject *op, PyObject *args) {
     producer *self = (producer *)op;
-    PyObject *address, *owner;
-    if (!PyArg_ParseTuple(args, "O!O:_bind", &PyLong_Type, &address, &owner)) return NULL;
+    PyObject *address, *owner, *defer = Py_None;
+    if (!PyArg_ParseTuple(args, "O!O|O:_bind", &PyLong_Type, &address, &owner, &defer)) return NULL;
     advlog_ring *ring = PyLong_AsVoidPtr(address);
     if (!ring && PyErr_Occurred()) return NULL;
     if (!ring || ring->magic != ADVLOG_HANDLE_MAGIC || ring->abi_version != ADVLOG_ABI_VERSION) {
@@ -417,6 +533,7 @@ static PyObject *producer_bind(PyObject *op, PyObject *args) {
     self->due = false;
     self->sampled = 0;
     Py_XSETREF(self->owner, Py_NewRef(owner));
+    Py_XSETREF(self->defer, defer == Py_None ? NULL : Py_NewRef(defer));
     Py_RETURN_NONE;
 }
 
@@ -425,6 +542,7 @@ static PyObject *producer_unbind(PyObject *op, PyObject *Py_UNUSED(none)) {
     self->ring = NULL;
     self->silent = 0;
     Py_CLEAR(self->owner);
+    Py_CLEAR(self->defer);
     Py_RETURN_NONE;
 }
 
@@ -453,20 +571,89 @@ static PyObject *producer_learn(PyObject *op, PyObject *name) {
     return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
-/* _learn_scalar(type): the item() of its values is the number that is to be logged. */
-static PyObject *producer_learn_scalar(PyObject *op, PyObject *type) {
+/* _learn_scalar(type, late): the item() of its values is the number that is to be logged; with `late` only of those whose
+ * `is_cuda` is false. */
+static PyObject *producer_learn_scalar(PyObject *op, PyObject *args) {
     producer *self = (producer *)op;
-    if (!PyType_Check(type)) {
-        PyErr_SetString(PyExc_TypeError, "_learn_scalar: expected a type");
-        return NULL;
-    }
+    PyObject *type;
+    int late;
+    if (!PyArg_ParseTuple(args, "O!p:_learn_scalar", &PyType_Type, &type, &late)) return NULL;
     for (unsigned i = 0; i < SCALAR_TYPES; i++)
-        if (self->scalar_type[i] == type) Py_RETURN_NONE;
-    PyObject *old = self->scalar_type[self->next_scalar_type % SCALAR_TYPES];
-    self->scalar_type[self->next_scalar_type++ % SCALAR_TYPES] = Py_NewRef(type);
+        if (self->scalar[i].type == type) Py_RETURN_NONE;
+    scalar_kind *kind = &self->scalar[self->next_scalar++ % SCALAR_TYPES];
+    PyObject *old = kind->type;
+    *kind = (scalar_kind){Py_NewRef(type), late};
     Py_XDECREF(old);
     Py_RETURN_NONE;
 }
+
+/* ---- values that are not there yet ---- */
+
+static deferred_value *deferred_new(uint64_t bits) {
+    deferred_value *late = (deferred_value *)deferred_type->tp_alloc(deferred_type, 0);
+    if (late) late->bits = bits;
+    return late;
+}
+
+/* _reserve(count): the first entry, the key as an int64, and a list of that many deferred values; None where the slab has
+ * no room for them. */
+static PyObject *producer_reserve(PyObject *op, PyObject *args) {
+    producer *self = (producer *)op;
+    unsigned count;
+    if (!PyArg_ParseTuple(args, "I:_reserve", &count)) return NULL;
+    if (!self->ring) Py_RETURN_NONE;
+    PyObject *values = PyList_New(count);
+    for (unsigned i = 0; values && i < count; i++) {
+        deferred_value *late = deferred_new(0);
+        if (late) PyList_SET_ITEM(values, i, (PyObject *)late);
+        else Py_CLEAR(values);
+    }
+    if (!values) return NULL;
+    uint64_t reference = advlog_slab_reserve(self->ring, count);
+    if (!reference) {
+        Py_DECREF(values);
+        Py_RETURN_NONE;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        deferred_value *late = (deferred_value *)PyList_GET_ITEM(values, i);
+        late->bits = reference + i;
+        late->ring = self->ring;
+        late->owner = Py_NewRef(self->owner);
+    }
+    return Py_BuildValue("KLN", reference % ADVLOG_SLAB_ENTRIES, (long long)advlog_slab_key(reference), values);
+}
+
+/* _unresolved(reason): a deferred value that never comes. */
+static PyObject *producer_unresolved(PyObject *Py_UNUSED(op), PyObject *args) {
+    int reason;
+    if (!PyArg_ParseTuple(args, "i:_unresolved", &reason)) return NULL;
+    if (reason < ADVLOG_UNRESOLVED_TIMEOUT || reason >= ADVLOG_UNRESOLVED_REASONS) {
+        PyErr_Format(PyExc_ValueError, "reason: expected an advlog_unresolved, got %d", reason);
+        return NULL;
+    }
+    return (PyObject *)deferred_new((uint64_t)reason);
+}
+
+static void deferred_dealloc(PyObject *op) {
+    deferred_value *late = (deferred_value *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    if (late->ring) slab_abandon(late->ring, late->bits);
+    Py_XDECREF(late->owner);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot deferred_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("What a record holds in place of a value that an accelerator is to fill in.")},
+    {Py_tp_dealloc, deferred_dealloc},
+    {0, NULL}};
+
+static PyType_Spec deferred_spec = {
+    .name = "advlog_fast._producer.Deferred",
+    .basicsize = sizeof(deferred_value),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = deferred_slots,
+};
 
 /* _samples(): the ns that the latest calls of log_batch_progress took that were timed; one in SAMPLE_SLOTS. */
 static PyObject *producer_samples(PyObject *op, PyObject *Py_UNUSED(none)) {
@@ -492,7 +679,9 @@ static PyMethodDef producer_methods[] = {
     {"_bind", producer_bind, METH_VARARGS, NULL},
     {"_unbind", producer_unbind, METH_NOARGS, NULL},
     {"_learn", producer_learn, METH_O, NULL},
-    {"_learn_scalar", producer_learn_scalar, METH_O, NULL},
+    {"_learn_scalar", producer_learn_scalar, METH_VARARGS, NULL},
+    {"_reserve", producer_reserve, METH_VARARGS, NULL},
+    {"_unresolved", producer_unresolved, METH_VARARGS | METH_STATIC, NULL},
     {"_samples", producer_samples, METH_NOARGS, NULL},
     {"__copy__", producer_self, METH_NOARGS, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
@@ -521,10 +710,11 @@ static int producer_traverse(PyObject *op, visitproc visit, void *arg) {
     producer *self = (producer *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->owner);
+    Py_VISIT(self->defer);
     Py_VISIT(self->targets);
     Py_VISIT(self->dict);
     for (unsigned i = 0; i < PLANS; i++) Py_VISIT(self->plan[i].names);
-    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_VISIT(self->scalar_type[i]);
+    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_VISIT(self->scalar[i].type);
     return 0;
 }
 
@@ -532,9 +722,10 @@ static int producer_clear(PyObject *op) {
     producer *self = (producer *)op;
     self->ring = NULL;
     Py_CLEAR(self->owner);
+    Py_CLEAR(self->defer);
     Py_CLEAR(self->dict);
     forget_plans(self);
-    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_CLEAR(self->scalar_type[i]);
+    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_CLEAR(self->scalar[i].type);
     return 0;
 }
 
@@ -576,6 +767,9 @@ static int module_exec(PyObject *module) {
         return -1;
     }
     if (!item_name && !(item_name = PyUnicode_InternFromString("item"))) return -1;
+    if (!is_cuda_name && !(is_cuda_name = PyUnicode_InternFromString("is_cuda"))) return -1;
+    if (!deferred_type && !(deferred_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &deferred_spec, NULL))) return -1;
+    if (PyModule_AddType(module, deferred_type)) return -1;
     PyObject *type = PyType_FromModuleAndSpec(module, &producer_spec, NULL);
     if (!type) return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);

@@ -35,6 +35,15 @@ static inline bool kind_has_values(unsigned kind) {
     return kind >= ADVLOG_KIND_BATCH && kind <= ADVLOG_KIND_PERFORMANCE;
 }
 
+/* Whether a value of the record is still to come, or never came. */
+static inline bool record_defers(const advlog_view *view) {
+    const advlog_slot *header = view_slot(view, 0);
+    if (!kind_has_values(header->kind)) return false;
+    unsigned deferred = header->deferred;
+    for (unsigned part = 1; part < header->part; part++) deferred |= view_slot(view, part)->deferred;
+    return deferred != 0;
+}
+
 static inline bool record_ids_valid(const uint16_t *id, unsigned count) {
     for (unsigned i = 0; i < count; i++)
         if (id[i] >= ADVLOG_MAX_NAMES) return false;

@@ -1,5 +1,5 @@
 /* What a dead process left in its ring, checked and made whole. */
-#include "record.h"
+#include "slab.h"
 
 typedef struct {
     advlog_ring *ring;
@@ -47,6 +47,13 @@ static void mark_lost(const dead_ring *dead, uint64_t position, uint64_t slots) 
         position += here;
         slots -= here;
     }
+}
+
+/* The values that an accelerator had brought are put into the record; no other will come. */
+static void settle(advlog_ring *ring, uint64_t position) {
+    const advlog_view view = {ring->slots, ring->mask, position};
+    int64_t since_ns;
+    if (record_defers(&view)) slab_settle(ring, position, ADVLOG_UNRESOLVED_KILLED, NULL, &since_ns);
 }
 
 /* What a drain counts with: nothing here may overflow on the way to the ring's end. */
@@ -101,6 +108,7 @@ int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out) {
         uint64_t first = p;
         unsigned slots = whole_record(&dead, p, &damaged);
         int stream = slots ? kind_stream(ring_slot(ring, p)->kind) : -1;
+        if (stream >= 0 && !dry) settle(ring, p);
         p += slots;
         while (!slots && p != dead.end && !whole_record(&dead, p, &damaged) && !damaged) p++;
         if (damaged) return ADVLOG_RING_BAD_LAYOUT;

@@ -127,6 +127,7 @@ advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
 void advlog_ring_detach(advlog_ring *ring) {
     if (!ring) return;
     canary_free(ring);
+    free(ring->use);
     ring->magic = 0;
     free(ring);
 }
@@ -159,6 +160,13 @@ int ring_look_again(advlog_ring *ring, uint64_t slots) {
     return used > ring->count ? ADVLOG_FULL : ADVLOG_OK;
 }
 
+/* Which of `n` extras from `first` on are references, a bit each. */
+static ADVLOG_COLD uint16_t deferred_extras(const advlog_record *record, unsigned first, unsigned n) {
+    unsigned bits = 0;
+    for (unsigned i = 0; i < n; i++) bits |= (record->extra_deferred[(first + i) / 8] >> (first + i) % 8 & 1u) << i;
+    return (uint16_t)bits;
+}
+
 /* The drain has read the slot that comes next since it was last written, so its lines are in
  * another core's cache: they are asked for this many slots ahead. */
 #define PREFETCH_SLOTS 8
@@ -179,7 +187,7 @@ void ring_write(advlog_ring *ring, uint64_t position, uint64_t slots, const advl
         s->kind = ADVLOG_KIND_PART;
         s->part = (uint8_t)part;
         s->count = (uint16_t)n;
-        s->deferred = 0;
+        s->deferred = ADVLOG_UNLIKELY(record->extra_deferred != NULL) ? deferred_extras(record, first, n) : 0;
         s->level = 0;
         memcpy(s->more.value, value + first, n * sizeof *value);
         memcpy(s->more.id, id + first, n * sizeof *id);
@@ -190,7 +198,9 @@ void ring_write(advlog_ring *ring, uint64_t position, uint64_t slots, const advl
     s->kind = record->kind;
     s->part = (uint8_t)slots;
     s->count = (uint16_t)extras;
-    s->deferred = 0;
+    s->deferred = record->core_deferred;
+    if (ADVLOG_UNLIKELY(record->extra_deferred != NULL))
+        s->deferred |= (uint16_t)(deferred_extras(record, 0, inline_extras) << ADVLOG_CORE_METRICS);
     s->level = 0;
     s->time_ns = record->time_ns;
     s->present = record->present;

@@ -40,7 +40,6 @@
 #define ADVLOG_RING_MAGIC UINT64_C(0x676f6c7664610a01) /* "\x01\nadvlog" */
 #define ADVLOG_HANDLE_MAGIC UINT32_C(0x61646c67)
 #define ADVLOG_CLOSED_BIT (UINT64_C(1) << 63)
-#define ADVLOG_SLAB_ENTRIES 4096
 #define ADVLOG_PAGE_BYTES 4096
 #define ADVLOG_HEADER_BYTES (2 * ADVLOG_PAGE_BYTES)
 
@@ -99,10 +98,10 @@ typedef struct {
 _Static_assert(sizeof(advlog_ring_header) <= ADVLOG_HEADER_BYTES, "the header has two pages");
 _Static_assert(sizeof(advlog_cursor) == 64, "a cursor copy is one cache line");
 
-/* Where an accelerator puts a value: one aligned 16-byte store, self-validating. */
+/* Where an accelerator puts a value: slab.h. */
 typedef struct {
-    uint64_t value;
-    uint64_t check; /* value ^ key; the key is in the slot's reference */
+    atomic_u64 value;
+    atomic_u64 check; /* value ^ key; the key is made of the slot's reference */
 } advlog_slab_entry;
 
 /* The names: append-only, so that a recovery can decode slots. */
@@ -123,6 +122,9 @@ struct advlog_ring {
     advlog_slot *slots;
     uint64_t mask;
     uint64_t count;
+    struct advlog_slab_use *use; /* of each entry, once one was reserved */
+    uint64_t slab_turn;          /* of the latest reservation; under the GIL */
+    atomic_u32 abandoned;        /* entries, so far */
     atomic_u32 naming;     /* held while a name is looked for or added; dies with the process */
     atomic_u32 *canary;    /* holds canary_alive in the process that attached ... */
     uint32_t canary_alive; /* ... and something else in its forked children */

@@ -27,8 +27,8 @@
  * count     header: extras in the record (values) or bytes of text (text);
  *           continuation: values or bytes in this slot
  * deferred  bit i: value i of this slot (header: core 0-5, extra 6-8) is not a
- *           number but a reference into the slab that an accelerator fills; in
- *           a spool: the value never came, and its bits are an advlog_unresolved
+ *           number but a reference into the slab that an accelerator fills, or,
+ *           once that is given up, an advlog_unresolved; in a spool always that
  * level     of a text, on the scale of Python's logging (INFO is 20)
  * present   bit i: core metric i was given; bits ADVLOG_HAS_*: the integers
  * worker    0 for the process itself; set by the drain for a child's record

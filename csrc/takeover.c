@@ -92,6 +92,7 @@ static void copy_record(advlog_ring *ring, uint64_t to, const drain_worker *w, u
     for (unsigned part = slots; part-- > 0;) {
         advlog_slot *s = ring_slot(ring, to + part);
         memcpy((char *)s + rest, (const char *)ring_slot(w->ring, from + part) + rest, sizeof *s - rest);
+        s->deferred = 0; /* a child defers no value; what a stray store made must name no entry here */
         if (part == 0) {
             s->worker = (uint16_t)w->info.number;
             if (values) translate(w, s->extra_id, s->count < ADVLOG_HEADER_EXTRAS ? s->count : ADVLOG_HEADER_EXTRAS);

@@ -134,6 +134,18 @@ static bool add_named(running_totals *t, const advlog_view *view, int stream, co
     return first;
 }
 
+/* By their reasons, the values that never came. */
+static ADVLOG_COLD void add_unresolved(advlog_totals *sum, const advlog_view *view) {
+    const advlog_slot *h = view_slot(view, 0);
+    for (unsigned i = 0; i < ADVLOG_CORE_METRICS; i++)
+        if (h->present & h->deferred & 1u << i) sum->unresolved[record_unresolved(h->core[i])]++;
+    for (unsigned part = 0; part < h->part; part++) {
+        record_extras extras = record_extras_of(view, part);
+        for (unsigned i = 0; i < extras.count; i++)
+            if (extras.deferred >> i & 1) sum->unresolved[record_unresolved(extras.value[i])]++;
+    }
+}
+
 bool totals_add(running_totals *t, const advlog_view *view) {
     const advlog_slot *h = view_slot(view, 0);
     advlog_totals *sum = &t->sum;
@@ -141,6 +153,7 @@ bool totals_add(running_totals *t, const advlog_view *view) {
     if (stream < 0) return false;
     uint64_t seq = ++sum->records[stream];
     if (stream == ADVLOG_STREAM_EVENTS) return false;
+    if (ADVLOG_UNLIKELY(record_defers(view))) add_unresolved(sum, view);
 
     stat_where where = {.seq = (int64_t)seq, .step = h->step, .time_ns = h->time_ns,
                         .epoch = h->epoch, .batch = h->batch, .present = h->present};

@@ -9,6 +9,8 @@ from numbers import Real
 from types import ModuleType
 from typing import Any
 
+from .._native import Deferred
+from .._tensors import is_late, is_scalar
 from ..exceptions import expected
 from ..records import SEVERITIES
 
@@ -130,19 +132,23 @@ def settings(argument: str, value: Any) -> Mapping[Any, Any]:
     raise TypeError(expected(argument, "a mapping, or an object whose attributes are the settings", value))
 
 
-def metric_values(argument: str, value: Any) -> dict[str, float]:
+def metric_values(argument: str, value: Any, *, late: bool = False) -> dict[str, Any]:
     """Names to float64: nested mappings flatten with `/`, None is left out, arrays of one element are their
     number.
+
+    :param late: as of :func:`number`.
 
     :raises TypeError: it is no mapping, a name is no string, or a value is no number.
     :raises ValueError: a name is empty or comes twice, or an integer is one that float64 cannot hold.
     """
-    result: dict[str, float] = {}
-    _flatten(argument, mapping(argument, value), "", result, 0)
+    result: dict[str, Any] = {}
+    _flatten(argument, mapping(argument, value), "", result, 0, late)
     return result
 
 
-def _flatten(argument: str, values: Mapping[Any, Any], prefix: str, into: dict[str, float], depth: int) -> None:
+def _flatten(
+    argument: str, values: Mapping[Any, Any], prefix: str, into: dict[str, Any], depth: int, late: bool
+) -> None:
     for name, value in values.items():
         if not isinstance(name, str):
             raise TypeError(expected(f"{argument}: a metric's name", "a string", name))
@@ -153,11 +159,11 @@ def _flatten(argument: str, values: Mapping[Any, Any], prefix: str, into: dict[s
         if isinstance(value, Mapping):
             if depth >= 20:
                 raise ValueError(expected(f"{argument}[{full!r}]", "at most 20 nested mappings", value))
-            _flatten(argument, value, full + "/", into, depth + 1)
+            _flatten(argument, value, full + "/", into, depth + 1, late)
         elif value is not None:
             if full in into:
                 raise ValueError(expected(argument, "each name once, nested ones written with '/'", full))
-            into[full] = number(f"{argument}[{full!r}]", value)
+            into[full] = number(f"{argument}[{full!r}]", value, late=late)
         if len(into) > _MAX_METRICS:
             raise ValueError(expected(argument, f"at most {_MAX_METRICS} metrics", len(into)))
 
@@ -166,13 +172,21 @@ def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def number(argument: str, value: Any) -> float:
+def number(argument: str, value: Any, *, late: bool = False) -> Any:
     """The value as float64, an array or tensor of one element by its `item()`.
+
+    :param late: leave a tensor of one number as it is that lies on an accelerator, and what stands for one.
 
     :raises TypeError: it is no number.
     :raises ValueError: it is an integer that float64 cannot hold.
     """
     found = value
+    if late and isinstance(value, Deferred):
+        return value
+    if late and is_late(value):
+        if not is_scalar(value):
+            raise TypeError(expected(argument, "a number", value))
+        return value
     if hasattr(type(value), "item") and hasattr(type(value), "shape"):
         try:
             found = value.item()

@@ -231,6 +231,7 @@ def _plain_health(health: Health) -> Health:
         health,
         dropped_at_entry=dict(health.dropped_at_entry),
         sinks=dict(health.sinks),
+        unresolved=dict(health.unresolved),
         entries_lost=dict(health.entries_lost),
     )
 

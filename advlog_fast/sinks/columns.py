@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from .._native import ffi, lib
-from ..records import CORE_METRICS, INTEGER_COLUMNS, RESERVED_NAMES
+from ..records import CORE_METRICS, INTEGER_COLUMNS, RESERVED_NAMES, UNRESOLVED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,9 +24,6 @@ GROUP_BYTES = 64 << 20
 """What the columns of one batch may take: wide runs get fewer rows a batch, not more memory."""
 
 _SYSTEM_CORE = ("batch_time", "data_time")
-_REASONS = ("unknown", "timeout", "slab_full", "capture", "killed")
-"""By `enum advlog_unresolved`, in the words of the JSON lines."""
-
 _KINDS = ("", "", "", "memory", "performance")
 """By `enum advlog_kind`, those of the system stream."""
 
@@ -297,7 +294,7 @@ class _Decoder:
             return pa.nulls(self.rows, type_)
         ids = _over(pa.int32(), entries, held.unresolved_ids)
         index = pc.add(ids, _constant(len(CORE_METRICS), entries))
-        reasons = _strings(_REASONS).take(_over(pa.int32(), entries, held.unresolved_reasons))
+        reasons = _strings(UNRESOLVED).take(_over(pa.int32(), entries, held.unresolved_reasons))
         return self._map(type_, held.unresolved_offsets, self._all_names.take(index), reasons)
 
     def _map(self, type_: pa.MapType, offsets: Any, keys: pa.Array, values: pa.Array) -> pa.Array:

@@ -39,6 +39,7 @@ ONCE = {*START, *CLOSE, "schema_written", "schema_linked"} - {"file_opened", "ro
 TRIMMED = ["rotate_trimmed"]
 COMPACTION = ["compact_begun", "compact_written", "compact_built", "compact_away", "compact_swapped", "schema_remade"]
 COMPACTION += ["compact_frozen", "compact_removed", "compact_moved", "compact_emptied"]  # in test_compaction.py
+SLAB = ["slab_filled"]  # in tests/c/test_slab.c
 TAKEOVER = ["takeover_reserved", "takeover_noted", "takeover_slot", "takeover_taken"]  # in test_workers.py
 
 
@@ -46,7 +47,7 @@ def test_every_failpoint_is_tried():
     """One that is added to the code must be added here too."""
     sources = [*(CHECKOUT / "csrc").glob("*.[ch]"), *(CHECKOUT / "advlog_fast").rglob("*.py")]
     there = {n for s in sources for n in re.findall(r'\b(?:FAILPOINT|failpoint)\("(\w+)"\)', s.read_text())}
-    elsewhere = {*TRIMMED, *TAKEOVER, *COMPACTION}
+    elsewhere = {*TRIMMED, *TAKEOVER, *COMPACTION, *SLAB}
     assert there == {*START, *PUSH, *DRAIN, *ROTATION, *SEAL, *CLOSE, *RECOVERY, *elsewhere}
 
 

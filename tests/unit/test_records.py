@@ -8,7 +8,7 @@ from advlog_fast._native import lib
 from advlog_fast._totals import SKETCHES
 from advlog_fast.control.text import MAX_LINE_BYTES
 from advlog_fast.records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES
-from advlog_fast.sinks.columns import _REASONS, STREAMS
+from advlog_fast.sinks.columns import STREAMS, UNRESOLVED
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from advlog_fast.sinks.columns import _REASONS, STREAMS
     [
         (CORE_METRICS, "ADVLOG_"),
         (STREAMS, "ADVLOG_STREAM_"),
-        (_REASONS[1:], "ADVLOG_UNRESOLVED_"),
+        (UNRESOLVED[1:], "ADVLOG_UNRESOLVED_"),
         ([name.replace("performance/", "system_") for name in SKETCHES], "ADVLOG_SKETCH_"),
     ],
 )

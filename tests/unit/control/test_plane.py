@@ -52,7 +52,24 @@ class RecordedLink:
     def health(self):
         sink = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
         return Health(
-            5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": sink}, None, "running", CallCost(), 0.0, 0.0, 0, 0, None, {}, None
+            5,
+            5,
+            {"full": 0},
+            0,
+            1024,
+            0,
+            {"jsonl": sink},
+            {},
+            None,
+            "running",
+            CallCost(),
+            0.0,
+            0.0,
+            0,
+            0,
+            None,
+            {},
+            None,
         )
 
     def memory(self):

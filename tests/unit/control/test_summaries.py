@@ -17,7 +17,24 @@ SINK = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
 LOST = MappingProxyType({"a": 3})
 CALL = CallCost.of([200, 100], stalls=3, stalled_s=0.125)
 HEALTH = Health(
-    5, 5, {"full": 0}, 0, 1024, 0, {"jsonl": SINK}, None, "running", CALL, 0.5, 0.25, 0, 2, "full", LOST, "b"
+    5,
+    5,
+    {"full": 0},
+    0,
+    1024,
+    0,
+    {"jsonl": SINK},
+    {"timeout": 1},
+    None,
+    "running",
+    CALL,
+    0.5,
+    0.25,
+    0,
+    2,
+    "full",
+    LOST,
+    "b",
 )
 
 

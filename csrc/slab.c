@@ -1,0 +1,164 @@
+/* Entries of the slab: reserved, filled by a device, taken. Described in slab.h. */
+#include "slab.h"
+
+#include <stdlib.h>
+
+static unsigned entry_of(uint64_t reference) { return (unsigned)(reference & (ADVLOG_SLAB_ENTRIES - 1)); }
+
+uint64_t advlog_slab_key(uint64_t reference) {
+    /* The finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection, so that keys differ as turns do. */
+    uint64_t z = (reference >> ADVLOG_SLAB_ENTRY_BITS) + UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+/* ---- callers ---- */
+
+static bool is_free(const advlog_ring *ring, unsigned entry) {
+    return load_acquire(&ring->use[entry].reference) == 0; /* I, partner E */
+}
+
+/* The first of `count` free entries side by side, as low as may be: those are in cache, on the device too. -1: there
+ * are none. */
+static int find_free(const advlog_ring *ring, unsigned count) {
+    unsigned run = 0;
+    for (unsigned entry = 0; entry < ADVLOG_SLAB_ENTRIES; entry++) {
+        run = is_free(ring, entry) ? run + 1 : 0;
+        if (run == count) return (int)(entry + 1 - count);
+    }
+    return -1;
+}
+
+uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
+    if (ring_is_child(ring) || count == 0 || count > ADVLOG_SLAB_ENTRIES) return 0;
+    if (!ring->use && !(ring->use = calloc(ADVLOG_SLAB_ENTRIES, sizeof *ring->use))) return 0;
+    if (ring->slab_turn + 1 == ADVLOG_REFERENCE_END >> ADVLOG_SLAB_ENTRY_BITS) return 0; /* in 12 days at a call a µs */
+    int first = find_free(ring, count);
+    if (first < 0) return 0;
+    uint64_t reference = ++ring->slab_turn << ADVLOG_SLAB_ENTRY_BITS | (uint64_t)first;
+    int64_t now = advlog_monotonic_ns();
+    for (uint64_t i = 0; i < count; i++) {
+        struct advlog_slab_use *use = &ring->use[(uint64_t)first + i];
+        use->since_ns = now;
+        store_relaxed(&use->reference, reference + i); /* relaxed: W, with the record */
+    }
+    return reference;
+}
+
+void slab_abandon(advlog_ring *ring, uint64_t reference) {
+    if (ring_is_child(ring)) return;
+    store_relaxed(&ring->use[entry_of(reference)].reference, reference | ADVLOG_ABANDONED); /* relaxed: O */
+    /* Relaxed: the holder of the GIL is the one writer. */
+    store32_release(&ring->abandoned, load32_relaxed(&ring->abandoned) + 1); /* O, partner J */
+}
+
+void *advlog_slab_memory(const advlog_ring *ring) { return ring->slab; }
+
+void advlog_slab_move(advlog_ring *ring, void *memory) {
+    memset(memory, 0, ADVLOG_SLAB_ENTRIES * sizeof *ring->slab);
+    ring->slab = memory;
+}
+
+uint32_t advlog_slab_used(const advlog_ring *ring) {
+    uint32_t used = 0;
+    for (unsigned entry = 0; ring->use && entry < ADVLOG_SLAB_ENTRIES; entry++) used += !is_free(ring, entry);
+    return used;
+}
+
+/* ---- the drain ---- */
+
+static bool has_come(const advlog_ring *ring, uint64_t reference, double *value) {
+    const advlog_slab_entry *entry = &ring->slab[entry_of(reference)];
+    /* Relaxed: the key alone says whether the two belong together. */
+    uint64_t bits = load_relaxed(&entry->value);
+    if ((bits ^ load_relaxed(&entry->check)) != advlog_slab_key(reference)) return false;
+    memcpy(value, &bits, sizeof bits);
+    return true;
+}
+
+/* No other copy comes into it. Nothing, in a ring whose process is dead: nobody has its entries. */
+static void let_go(advlog_ring *ring, uint64_t reference) {
+    if (ring->use) store_release(&ring->use[entry_of(reference)].reference, 0); /* E, partner I */
+}
+
+static void quarantine(slab_quarantine *given_up, uint64_t reference) {
+    /* Full only where a stray store has doubled a reference: no entry is reserved twice. */
+    if (given_up->count < ADVLOG_SLAB_ENTRIES) given_up->entry[given_up->count++] = (uint16_t)entry_of(reference);
+}
+
+static void take_abandoned(advlog_ring *ring, slab_quarantine *given_up) {
+    for (unsigned entry = 0; entry < ADVLOG_SLAB_ENTRIES; entry++) {
+        atomic_u64 *who = &ring->use[entry].reference;
+        uint64_t reference = load_relaxed(who); /* relaxed: J */
+        if (!(reference & ADVLOG_ABANDONED)) continue;
+        store_relaxed(who, reference & ~ADVLOG_ABANDONED); /* relaxed: nobody but the drain has it now */
+        quarantine(given_up, reference);
+    }
+}
+
+void slab_sweep(advlog_ring *ring, slab_quarantine *given_up) {
+    uint32_t abandoned = load32_acquire(&ring->abandoned); /* J, partner O */
+    if (abandoned != given_up->abandoned) take_abandoned(ring, given_up);
+    given_up->abandoned = abandoned;
+    for (uint32_t i = given_up->count; i-- > 0;) {
+        uint64_t reference = load_relaxed(&ring->use[given_up->entry[i]].reference); /* relaxed: it is ours */
+        double value;
+        if (!has_come(ring, reference, &value)) continue;
+        let_go(ring, reference);
+        given_up->entry[i] = given_up->entry[--given_up->count];
+    }
+}
+
+/* One value of a slot. */
+typedef struct {
+    advlog_slot *slot;
+    double *value;
+    unsigned bit;
+} owed_value;
+
+static void settle(const owed_value *owed, double value) {
+    *owed->value = value;
+    fence_full(); /* a SIGKILL must not find the bit gone and the reference still there */
+    FAILPOINT("slab_filled");
+    owed->slot->deferred &= (uint16_t)~(1u << owed->bit);
+}
+
+/* False: it is still to come. */
+static bool settle_value(advlog_ring *ring, const owed_value *owed, unsigned reason, slab_quarantine *given_up, int64_t *since_ns) {
+    uint64_t reference;
+    memcpy(&reference, owed->value, sizeof reference);
+    double value = *owed->value;
+    if (record_unresolved(value)) return true; /* given up before */
+    if (!is_reference(reference)) {
+        settle(owed, value); /* the value itself: see slab.h */
+    } else if (has_come(ring, reference, &value)) {
+        settle(owed, value);
+        let_go(ring, reference);
+    } else if (reason) {
+        uint64_t why = reason;
+        memcpy(owed->value, &why, sizeof why);
+        if (given_up) quarantine(given_up, reference);
+    } else {
+        *since_ns = ring->use ? ring->use[entry_of(reference)].since_ns : 0;
+        return false;
+    }
+    return true;
+}
+
+bool slab_settle(advlog_ring *ring, uint64_t position, unsigned reason, slab_quarantine *given_up, int64_t *since_ns) {
+    unsigned parts = ring_slot(ring, position)->part;
+    for (unsigned part = 0; part < parts; part++) {
+        advlog_slot *slot = ring_slot(ring, position + part);
+        unsigned room = part ? ADVLOG_PART_EXTRAS : ADVLOG_CORE_METRICS + ADVLOG_HEADER_EXTRAS;
+        for (unsigned left = slot->deferred & ((1u << room) - 1); left; left &= left - 1) {
+            unsigned bit = (unsigned)__builtin_ctz(left);
+            double *value = part ? &slot->more.value[bit]
+                            : bit < ADVLOG_CORE_METRICS ? &slot->core[bit]
+                                                        : &slot->extra[bit - ADVLOG_CORE_METRICS];
+            const owed_value owed = {slot, value, bit};
+            if (!settle_value(ring, &owed, reason, given_up, since_ns)) return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,59 @@
+/* The slab: where an accelerator puts the values that it owes to records.
+ *
+ * A caller reserves entries, has the device copy into each a pair (value, value ^ key) whenever
+ * its stream gets there, and publishes a record that holds references in place of the values.
+ * The drain takes each value from memory, in the order of the records, and calls nothing of the
+ * device: such a call from another thread breaks a capture of a CUDA graph.
+ *
+ *   reference   turn << 12 | entry: turns count the reservations of a ring, from 1
+ *   key         the turn, mixed to 64 bits, so that no two turns share one
+ *
+ * An entry holds the value of its reference once value ^ check is the key. No order of the two
+ * halves is assumed, nor that they come together: half of this copy beside half of another one
+ * fits by chance of 2^-64. An entry that was given up stays reserved until its own copy has
+ * come, so that it can come to no later record.
+ *
+ * What settles a reference writes the value over it, and then clears the slot's bit for it. A
+ * SIGKILL between the two leaves the bit beside a value: a reference, and a reason, is below
+ * 2^52, where only zero and subnormal numbers are, and of those a zero is no reference either.
+ *
+ * Ordering edges (each line names its partner), beside those of the ring:
+ *   E  drain lets an entry go         use, release      -> I  who reserves it, acquire
+ *      so that a copy is asked for only after the drain's last look at the one before.
+ *   O  caller counts what it abandons abandoned, release -> J  drain, acquire
+ *      so that the drain finds the entries marked that it saw counted.
+ * A reservation and its table become known to the drain with the record: W, partner R. */
+#pragma once
+
+#include "record.h"
+
+#define ADVLOG_SLAB_ENTRY_BITS 12
+#define ADVLOG_FIRST_REFERENCE (UINT64_C(1) << ADVLOG_SLAB_ENTRY_BITS)
+#define ADVLOG_REFERENCE_END (UINT64_C(1) << 52)
+#define ADVLOG_ABANDONED (UINT64_C(1) << 63)
+
+_Static_assert(ADVLOG_SLAB_ENTRIES == ADVLOG_FIRST_REFERENCE, "a reference names its entry");
+
+/* Who has an entry: of the process, not in the ring. */
+struct advlog_slab_use {
+    atomic_u64 reference; /* 0: nobody; with ADVLOG_ABANDONED: its record never entered the ring */
+    int64_t since_ns;     /* monotonic */
+};
+
+/* Entries of which the record is gone, and the copy perhaps still to come. */
+typedef struct {
+    uint32_t count;
+    uint32_t abandoned; /* as many as the drain has met */
+    uint16_t entry[ADVLOG_SLAB_ENTRIES];
+} slab_quarantine;
+
+static inline bool is_reference(uint64_t bits) { return bits >= ADVLOG_FIRST_REFERENCE && bits < ADVLOG_REFERENCE_END; }
+
+/* Puts the values that came into a published record. With a `reason` (enum advlog_unresolved)
+ * those that did not come are given up; else it is false while one is still to come, and *since_ns
+ * says since when it is owed. For the one thread that drains, or repairs, the ring. */
+bool slab_settle(advlog_ring *ring, uint64_t position, unsigned reason, slab_quarantine *given_up, int64_t *since_ns);
+/* Frees what has come of the entries that were given up. */
+void slab_sweep(advlog_ring *ring, slab_quarantine *given_up);
+/* The record of this reference will never be. Under the GIL. */
+void slab_abandon(advlog_ring *ring, uint64_t reference);

@@ -1,0 +1,432 @@
+"""Values on an accelerator: logged by a call that waits for nothing, in the files when they have come."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import threading
+import time
+import weakref
+
+import pytest
+from run_files import json_lines
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from late_device import LateDevice, OnDevice, bits_of, on_device, queue_on  # noqa: E402
+
+import advlog_fast  # noqa: E402
+from advlog_fast import _deferral  # noqa: E402
+from advlog_fast._native import lib  # noqa: E402
+from advlog_fast.recovery import recover  # noqa: E402
+from advlog_fast.verification import verify  # noqa: E402
+
+REASONS = ("timeout", "slab_full", "capture", "killed")
+DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> LateDevice:
+    made = LateDevice()
+    monkeypatch.setattr(_deferral.Deferral, "queue_type", queue_on(made))
+    return made
+
+
+@pytest.fixture
+def start(tmp_path):
+    made = []
+
+    def begin(**options):
+        given = {"console": "off", "memory_interval_s": 0, **options}
+        made.append(advlog_fast.AdvancedLogger(tmp_path, "run", **given))
+        return made[-1]
+
+    yield begin
+    for log in made:
+        log.close(1.0)
+
+
+def log_step(log, step, **values):
+    log.log_batch_progress(1, step, 1 << 30, values.pop("loss", 0.5), **values)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def rows_of(log):
+    return advlog_fast.read_run(log.config.log_dir, "run").metrics.to_pylist()
+
+
+def unresolved(log, **counts):
+    return log.health().unresolved == {**dict.fromkeys(REASONS, 0), **counts}
+
+
+def test_a_value_stands_where_it_was_logged_once_it_has_come(device, start):
+    log = start()
+    log_step(log, 1, loss=on_device(0.25), mine=on_device([7]), plain=1.5)
+    log_step(log, 2, loss=2.0)
+    assert not log.flush(0.05)
+    assert json_lines(log.paths["metrics_jsonl"]) == []
+    device.land()
+    assert log.close()
+    first, second = json_lines(log.paths["metrics_jsonl"])
+    assert (first["loss"], first["mine"], first["plain"], second["loss"]) == (0.25, 7.0, 1.5, 2.0)
+    assert [row["unresolved"] for row in rows_of(log)] == [None, None]
+    assert log.get_training_summary()["loss_stats"]["mean"] == 1.125
+    assert unresolved(log)
+    assert "loss=0.25 mine=7.0 plain=1.5" in log.paths["training_log"].read_text()
+
+
+def run_values(device, log, count, seed):
+    """Logs that many values, which land from a thread of their own in bursts, shuffled and torn; what they were."""
+    random = torch.Generator().manual_seed(seed)
+    values = torch.randn(count, dtype=torch.float64, generator=random)
+    values[:: count // 4] = torch.tensor([math.nan, math.inf, -0.0, 5e-324], dtype=torch.float64)[
+        : len(values[:: count // 4])
+    ]
+    done = threading.Event()
+
+    def device_thread():
+        while not done.is_set() or device.calls:
+            device.enqueued.wait(0.01)
+            device.enqueued.clear()
+            for _ in device.land_torn(seed):
+                pass
+
+    thread = threading.Thread(target=device_thread)
+    thread.start()
+    for step in range(1, count + 1):
+        loss = values[step - 1].clone()
+        wait_for(lambda: len(device.calls) < 1000)
+        log_step(log, step, loss=on_device(loss), twice=on_device(2 * loss))
+        loss.fill_(-1.0)  # as an optimizer, or the allocator's next user, would
+    done.set()
+    thread.join()
+    assert log.close()
+    return values.tolist()
+
+
+@pytest.mark.parametrize("count", [2_000, pytest.param(500_000, marks=pytest.mark.stress)])
+def test_every_value_is_the_tensors_to_the_bit_and_in_order(device, start, count):
+    log = start(text=False, jsonl=False)
+    values = run_values(device, log, count, seed=count)
+    table = advlog_fast.read_run(log.config.log_dir, "run").metrics
+    assert table["step"].to_pylist() == list(range(1, count + 1))
+    assert list(map(bits_of, table["loss"].to_pylist())) == list(map(bits_of, values))
+    assert list(map(bits_of, table["twice"].to_pylist())) == [bits_of(2 * value) for value in values]
+    assert table["unresolved"].null_count == count
+    assert unresolved(log)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_dtype_is_what_item_says(device, start, dtype):
+    kind = getattr(torch, dtype)
+    log = start()
+    given = torch.tensor([1, 0, 1] if dtype == "bool" else [3, 1, 100]).to(kind)
+    if kind.is_floating_point:
+        given = torch.tensor([1 / 3, -0.0, torch.finfo(kind).max], dtype=torch.float64).to(kind)
+    for step, value in enumerate(given, 1):
+        log_step(log, step, loss=on_device(value.clone()), group=on_device(value.clone()), other=on_device(0.1))
+    device.land()
+    assert log.close()
+    expected = [bits_of(float(value.item())) for value in given]
+    for name in ("loss", "group"):
+        assert [bits_of(row[name]) for row in rows_of(log)] == expected
+    assert {row["other"] for row in rows_of(log)} == {torch.tensor(0.1).item()}
+
+
+def test_what_lands_late_fills_no_other_record(device, start):
+    """The entries of values that were given up are not used again before their own copies came."""
+    log = start(deferred_timeout_s=0.05)
+    for step in range(1, 11):
+        log_step(log, step, loss=on_device(float(step)))
+    wait_for(lambda: log.health().unresolved["timeout"] == 10)
+    for step in range(11, 21):
+        log_step(log, step, loss=on_device(float(step)))
+    device.land(10, at=10)
+    wait_for(lambda: log.flush(0.1))
+    device.land()  # ten copies that nobody waits for any more
+    wait_for(lambda: lib.advlog_slab_used(log._session._drain.ring.handle) == 0)
+    log_step(log, 21, loss=on_device(21.0))
+    device.land()
+    assert log.close()
+    rows = rows_of(log)
+    assert [row["loss"] for row in rows] == [None] * 10 + [float(step) for step in range(11, 22)]
+    assert [row["unresolved"] for row in rows] == [[("loss", "timeout")]] * 10 + [None] * 11
+    assert json_lines(log.paths["metrics_jsonl"])[0]["unresolved"] == {"loss": "timeout"}
+    assert unresolved(log, timeout=10)
+
+
+def test_the_deadline_counts_from_the_call(device, start):
+    """Values that wait together are given up together, not one timeout after another."""
+    log = start(deferred_timeout_s=0.3)
+    began = time.monotonic()
+    for step in range(1, 201):
+        log_step(log, step, loss=on_device(0.5))
+    assert log.flush(20)
+    assert time.monotonic() - began < 15  # 200 timeouts would be 60 s
+    assert unresolved(log, timeout=200)
+
+
+def test_a_device_that_never_answers_lets_close_return(device, start):
+    log = start()
+    for step in range(1, 101):
+        log_step(log, step, loss=on_device(0.5), plain=float(step))
+    began = time.monotonic()
+    assert log.close(2.0)
+    assert time.monotonic() - began < 10
+    assert [row["plain"] for row in rows_of(log)] == [float(step) for step in range(1, 101)]
+    assert unresolved(log, timeout=100)
+    assert device.locked  # what a device may still write into is kept
+    device.land()
+
+
+def test_the_last_value_comes_if_its_copy_lands_within_the_timeout(device, start):
+    log = start()
+    log_step(log, 1, loss=on_device(0.75))
+    threading.Timer(0.2, device.land).start()
+    assert log.close(20.0)
+    assert rows_of(log)[0]["loss"] == 0.75
+    assert not device.locked
+
+
+def test_a_full_slab_is_said_and_the_record_kept(device, start):
+    entries = lib.ADVLOG_SLAB_ENTRIES
+    log = start(ring_bytes=8 << 20)
+    for step in range(1, entries + 11):
+        log_step(log, step, loss=on_device(float(step)))
+    log.log_metrics({f"m{at}": on_device(1.0) for at in range(20)}, step=entries + 11)
+    device.land()
+    assert log.close()
+    rows = rows_of(log)
+    assert [row["loss"] for row in rows[:entries]] == [float(step) for step in range(1, entries + 1)]
+    assert [row["unresolved"] for row in rows[entries : entries + 10]] == [[("loss", "slab_full")]] * 10
+    assert unresolved(log, slab_full=30)
+
+
+def test_nothing_is_enqueued_while_a_graph_is_captured(device, start):
+    log = start()
+    device.capturing = True
+    log_step(log, 1, loss=on_device(0.5), plain=2.0)
+    assert device.calls == []
+    device.capturing = False
+    log_step(log, 2, loss=on_device(0.5))
+    device.land()
+    assert log.close()
+    first, second = rows_of(log)
+    assert (first["loss"], first["plain"], first["unresolved"]) == (None, 2.0, [("loss", "capture")])
+    assert second["loss"] == 0.5
+    assert unresolved(log, capture=1)
+
+
+def test_half_a_copy_is_no_value(device, start):
+    log = start()
+    for step in range(1, 50):
+        log_step(log, step, loss=on_device(float(step)))
+        for _ in device.land_torn(seed=step):
+            log.flush(0.0)
+    assert log.close()
+    assert [row["loss"] for row in rows_of(log)] == [float(step) for step in range(1, 50)]
+
+
+def test_a_record_that_never_enters_the_ring_leaves_its_entries_to_the_next(device, start):
+    log = start()
+    log.log_metrics({f"m{at}": 0.0 for at in range(1024)})
+    ring = log._session._drain.ring.handle
+    for _ in range(3):
+        with pytest.raises(ValueError, match="at most 1024 different names"):
+            log_step(log, 1, loss=on_device(0.5), one_too_many=on_device(2.0))
+    assert lib.advlog_slab_used(ring) == 6
+    assert log.flush(20)  # nothing waits for them
+    device.land()
+    wait_for(lambda: lib.advlog_slab_used(ring) == 0)
+    log_step(log, 2, loss=on_device(0.25))
+    device.land()
+    assert log.close()
+    assert [row["loss"] for row in rows_of(log)] == [None, 0.25]
+    assert unresolved(log)
+
+
+def test_a_ring_nearly_full_gives_up_values_rather_than_records(device, start):
+    log = start(ring_bytes=64 << 10, overflow="block", overflow_timeout_s=None)
+    slots = log.health().ring_slots
+    for step in range(1, 2 * slots):
+        log_step(log, step, loss=on_device(float(step)), plain=float(step))
+    device.land()
+    assert log.close()
+    rows = rows_of(log)
+    assert [row["plain"] for row in rows] == [float(step) for step in range(1, 2 * slots)]
+    assert all(row["loss"] in (row["step"], None) for row in rows)
+    assert log.health().unresolved["timeout"] >= slots
+
+
+def test_the_graph_behind_a_loss_is_not_kept(device, start):
+    log = start()
+    weight = torch.ones(4, requires_grad=True)
+    saved = weight * 2
+    alive = weakref.ref(saved)
+    loss = (saved * saved).sum()
+    log_step(log, 1, loss=on_device(loss), also=on_device(loss * 2))
+    del saved, loss
+    gc.collect()
+    assert alive() is None
+    device.land()
+    assert log.close()
+    assert rows_of(log)[0]["loss"] == 16.0
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_first_call_may_come_in_any_mode(device, start, mode):
+    log = start()
+    with mode():
+        log_step(log, 1, loss=on_device(torch.tensor(0.5) * 2))
+    log_step(log, 2, loss=on_device(0.25))
+    with torch.inference_mode():
+        log_step(log, 3, loss=on_device(torch.tensor(0.5) / 4), two=on_device(1.0))
+    device.land()
+    assert log.close()
+    assert [row["loss"] for row in rows_of(log)] == [1.0, 0.25, 0.125]
+
+
+@pytest.mark.parametrize("value", [torch.ones(2), torch.ones(0), torch.tensor(1j)], ids=["two", "none", "complex"])
+def test_what_is_no_number_is_refused_by_name_and_nothing_is_lost(device, start, value):
+    log = start()
+    for _ in range(2):  # before the type is known to C, and after
+        with pytest.raises(TypeError, match="accuracy: expected a number, got "):
+            log_step(log, 1, accuracy=on_device(value))
+        with pytest.raises(TypeError, match=r"metrics\['deep/mine'\]: expected a number, got "):
+            log.log_metrics({"deep": {"mine": on_device(value)}})
+        log_step(log, 2, loss=on_device(0.5))
+    device.land()
+    assert log.close()
+    assert [row["loss"] for row in rows_of(log)] == [0.5, 0.5]
+
+
+def test_tensors_of_the_cpu_are_read_at_once(device, start):
+    log = start()
+    log_step(log, 1, loss=on_device(0.5))
+    log_step(log, 2, loss=torch.tensor(0.25), other=torch.nn.Parameter(torch.tensor([3.0])))
+    assert len(device.calls) == 1
+    device.land()
+    assert log.close()
+    assert (rows_of(log)[1]["loss"], rows_of(log)[1]["other"]) == (0.25, 3.0)
+
+
+def test_values_of_metrics_nested_and_of_performance_come_too(device, start):
+    log = start()
+    log.log_metrics({"a": {"b": on_device(1.0)}, "loss": on_device(2.0), "c": 3.0}, step=9)
+    log.log_performance_metrics(on_device(0.1), data_time=0.05)
+    device.land()
+    assert log.close()
+    run = advlog_fast.read_run(log.config.log_dir, "run")
+    (row,) = run.metrics.to_pylist()
+    assert (row["a/b"], row["loss"], row["c"], row["step"]) == (1.0, 2.0, 3.0, 9)
+    assert run.system["batch_time"].to_pylist() == [torch.tensor(0.1).item()]
+
+
+def test_copies_are_asked_for_on_the_callers_thread_alone(device, start):
+    log = start()
+    for step in range(1, 200):
+        log_step(log, step, loss=on_device(0.5))
+        device.land()
+    assert log.close()
+    assert device.threads == {threading.get_ident()}
+
+
+def test_many_threads_each_get_their_own_values(device, start):
+    log = start(text=False, jsonl=False)
+
+    def work(number):
+        for step in range(1, 301):
+            log_step(log, step, loss=on_device(float(1000 * number + step)), thread=float(number))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        device.land()
+    device.land()
+    assert log.close()
+    assert unresolved(log)
+    assert sorted(row["loss"] - 1000 * row["thread"] - row["step"] for row in rows_of(log)) == [0.0] * 1200
+
+
+def test_memory_that_cannot_be_page_locked_is_replaced(device, start):
+    device.locks_pages = False
+    log = start()
+    log_step(log, 1, loss=on_device(0.5))
+    device.land()
+    assert log.close()
+    assert rows_of(log)[0]["loss"] == 0.5
+
+
+def test_a_device_that_refuses_is_said_once_and_harms_nobody(device, start):
+    device.fault = RuntimeError("CUDA error: device-side assert triggered")
+    log = start(deferred_timeout_s=0.05)
+    for step in range(1, 4):
+        log_step(log, step, loss=on_device(0.5), plain=1.0)
+    assert log.close()
+    assert [row["plain"] for row in rows_of(log)] == [1.0] * 3
+    assert unresolved(log, timeout=3)
+    said = [line for line in log.paths["main_log"].read_text().splitlines() if "could not be copied" in line]
+    assert len(said) == 1
+    assert "device-side assert" in said[0]
+
+
+def test_a_forked_child_reads_its_values_itself(device, start, tmp_path):
+    log = start()
+    log_step(log, 1, loss=on_device(0.5))
+    device.land()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            OnDevice.may_wait = True
+            log_step(log, 2, loss=on_device(0.25))
+            status = 0 if log.flush(20) and not device.calls else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert log.close()
+    assert sorted((row["worker"], row["loss"]) for row in rows_of(log)) == [(0, 0.5), (1, 0.25)]
+
+
+def test_after_a_kill_what_had_landed_is_there_and_the_rest_is_said_to_be_lost(device, start, tmp_path):
+    """In the drain's own words, read from the ring of a process that is gone."""
+    pid = os.fork()
+    if pid == 0:
+        log = advlog_fast.AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0, deferred_timeout_s=1e5)
+        for step in range(1, 21):
+            log_step(log, step, loss=on_device(float(step)), twice=on_device(2.0 * step))
+        device.land(10, at=1)  # the first holds back all of them
+        os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    (found,) = recover(tmp_path, "run")
+    assert found.outcome == "recovered"
+    rows = advlog_fast.read_run(tmp_path, "run").metrics.to_pylist()
+    landed = set(range(2, 12))
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    for row in rows:
+        values = (row["loss"], row["twice"], row["unresolved"])
+        killed = (None, None, [("loss", "killed"), ("twice", "killed")])
+        assert values == ((row["step"], 2.0 * row["step"], None) if row["step"] in landed else killed)
+    assert verify(tmp_path, "run") == []
+    summary = json.loads((tmp_path / "run_summary.json").read_text())
+    assert summary["metrics"]["loss"]["count"] == 10
+
+
+def test_the_summary_accounts_for_what_never_came(device, start):
+    log = start(deferred_timeout_s=0.05)
+    log_step(log, 1, loss=on_device(0.5))
+    log_step(log, 2, loss=1.0)
+    assert log.close()
+    summary = json.loads(log.paths["summary"].read_text())
+    assert summary["accounting"]["unresolved"] == {**dict.fromkeys(REASONS, 0), "timeout": 1}
+    assert summary["loss_stats"]["mean"] == 1.0

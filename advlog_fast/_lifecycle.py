@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -142,6 +143,7 @@ class Session:
             for name in config.metrics:
                 bound._learn(name)
         self._told_nonfinite: set[str] = set()
+        self._told_leaks: set[str] = set()
         duties: dict[Callable[[], object], float] = {self.control.write_summary: SUMMARY_INTERVAL_S}
         if config.fsync == "interval":
             duties[self._sync] = SYNC_INTERVAL_S
@@ -388,6 +390,14 @@ class Session:
                 lambda: self._producer._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics),
                 slots_for(len(metrics)),
             )
+        for name in self.sampler.leaks():
+            if name not in self._told_leaks:
+                self._told_leaks.add(name)
+                self._keeper.do(partial(self._tell_leak, name))
+
+    def _tell_leak(self, name: str) -> None:
+        growth = self.memory()[name]["growth_gb_per_hour"]
+        self.control.logger.warning("%s grows without an end in sight, by %.3g GB an hour", name, growth)
 
     # -- the process's own end -----------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-import sys
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +14,7 @@ from typing import Any
 from ._hooks import importing
 from .config import check_seconds
 from .exceptions import expected
-
-GB = 1024**3
-"""Bytes of the `gb` in every name here: binary, as torch and nvidia-smi count."""
+from .gpu_memory import GB, GpuMemory
 
 RETAINED = 120
 """Samples that the trend is drawn from, however long the run."""
@@ -26,6 +25,8 @@ second."""
 
 STALE_INTERVALS = 3
 
+_LEAK_S, _LEAK_GB, _LEAK_SHARE, _LEAK_PARTS = 600.0, 0.1, 0.05, 4
+
 _COLUMNS = (
     "cpu_memory_gb",
     "system_memory_percent",
@@ -33,6 +34,9 @@ _COLUMNS = (
     "gpu_memory_allocated_gb",
     "gpu_memory_reserved_gb",
     "gpu_memory_max_allocated_gb",
+    "gpu_memory_used_gb",
+    "gpu_memory_process_gb",
+    "gpu_utilization_percent",
 )
 _TREND = ("cpu_memory_gb", "gpu_memory_allocated_gb")
 
@@ -58,6 +62,14 @@ class MemorySample:
     gpu_memory_max_allocated_gb: float | None = None
     """The sum of each GPU's highest `gpu_memory_allocated_gb` since the start or the user's last reset of the peak.
     """
+    gpu_memory_used_gb: float | None = None
+    """Memory that is taken of the GPUs on which torch holds some, by whichever process; this and the next two where
+    nvidia-ml-py is installed (for AMD: amdsmi)."""
+    gpu_memory_process_gb: float | None = None
+    """Of it, by this process: the allocator's, the context's and the libraries' own. It is looked for each 10 s; None
+    also where a container hides the driver's process numbers."""
+    gpu_utilization_percent: float | None = None
+    """The share of the latest second or less in which a kernel ran on these GPUs, in their mean."""
     stale: bool = False
     """It is older than three intervals: the sampler hangs in a probe."""
 
@@ -88,6 +100,7 @@ class MemorySampler:
         self._on_sample = on_sample
         self._latest: MemorySample | None = None
         self._trend = _Trend()
+        self._gpus = GpuMemory()
         self._process: Any = None
         self._cpu_percent_primed = False
         self._wake = threading.Event()
@@ -135,13 +148,21 @@ class MemorySampler:
     def trend(self) -> dict[str, Any]:
         """How memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where
         there was a GPU, its first, last, min, max (GB) and growth_gb_per_hour, a slope that outliers do not
-        move (None below two samples); beside them `samples`, `errors` and the sampler's own `cpu_s`."""
+        move (None below two samples), and whether a leak is suspected; beside them `samples`, `errors` and the
+        sampler's own `cpu_s`.
+
+        A leak is suspected of what grew through all of the time after its first quarter, which may be a warm-up: over
+        10 minutes at least, by 5 % and 100 MB at least, and in each part of that time by a good share of it."""
         return {
             "samples": self._trend.count,
             "errors": self.errors,
             "cpu_s": self.cpu_s,
             **self._trend.series(),
         }
+
+    def leaks(self) -> list[str]:
+        """Of which of these a leak is suspected."""
+        return [name for name in _TREND if self._trend.is_leak(name)]
 
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread, waiting at most `timeout_s` seconds; False where a probe still hangs then."""
@@ -184,9 +205,9 @@ class MemorySampler:
         self._trend.add(sample)
 
     def _read(self, whole: bool) -> MemorySample:
-        probes = [self._probe_memory, self._probe_gpu]
+        probes = [self._probe_memory, self._gpus.allocator]
         if whole:
-            probes += [self._probe_cpu, self._probe_system]
+            probes += [self._probe_cpu, self._probe_system, self._gpus.driver]
         values: dict[str, Any] = {}
         for probe in probes:
             try:
@@ -221,24 +242,6 @@ class MemorySampler:
             "system_memory_percent": float(memory.percent),
         }
 
-    def _probe_gpu(self) -> dict[str, float]:
-        cuda = getattr(sys.modules.get("torch"), "cuda", None)
-        # Any other question to CUDA would start it, and poison the forks that follow.
-        initialised = getattr(cuda, "is_initialized", None)
-        if cuda is None or initialised is None or not initialised():
-            return {}
-        allocated = reserved = peak = 0
-        for device in range(cuda.device_count()):
-            stats = cuda.memory_stats_as_nested_dict(device)
-            allocated += stats["allocated_bytes"]["all"]["current"]
-            peak += stats["allocated_bytes"]["all"]["peak"]
-            reserved += stats["reserved_bytes"]["all"]["current"]
-        return {
-            "gpu_memory_allocated_gb": allocated / GB,
-            "gpu_memory_reserved_gb": reserved / GB,
-            "gpu_memory_max_allocated_gb": peak / GB,
-        }
-
 
 class _Trend:
     """First, last and extremes of all samples, and at most RETAINED of them, evenly spread, for the slope."""
@@ -264,10 +267,10 @@ class _Trend:
                 self._kept.append(sample)
         self.count += 1
 
-    def series(self) -> dict[str, dict[str, float | None]]:
+    def series(self) -> dict[str, dict[str, float | bool | None]]:
         # The sampler's thread may replace the list meanwhile; it never shortens this one.
         kept = list(self._kept)
-        found: dict[str, dict[str, float | None]] = {}
+        found: dict[str, dict[str, float | bool | None]] = {}
         for name, (first, last, low, high) in list(self._ends.items()):
             points = [(s.time_ns, value) for s in kept if (value := getattr(s, name)) is not None]
             found[name] = {
@@ -276,8 +279,29 @@ class _Trend:
                 "min": low,
                 "max": high,
                 "growth_gb_per_hour": _slope_per_hour(points),
+                "leak_suspected": _is_leak(points),
             }
         return found
+
+    def is_leak(self, name: str) -> bool:
+        points = [(s.time_ns, value) for s in list(self._kept) if (value := getattr(s, name)) is not None]
+        return _is_leak(points)
+
+
+def _is_leak(points: list[tuple[int, float]]) -> bool:
+    """See :meth:`MemorySampler.trend`."""
+    if not points or points[-1][0] - points[0][0] < _LEAK_S * 1e9:
+        return False
+    since = points[0][0] + (points[-1][0] - points[0][0]) // 4
+    later = [value for time_ns, value in points if time_ns >= since]
+    size = len(later) // _LEAK_PARTS
+    if size < _LEAK_PARTS:
+        return False
+    # Medians, so that neither a checkpoint's spike nor a sawtooth is growth.
+    levels = [statistics.median(later[part * size : (part + 1) * size]) for part in range(_LEAK_PARTS)]
+    growth = levels[-1] - levels[0]
+    steady = all(b - a >= growth / (3 * _LEAK_PARTS) for a, b in itertools.pairwise(levels))
+    return steady and growth >= max(_LEAK_GB, _LEAK_SHARE * levels[0])
 
 
 def _slope_per_hour(points: list[tuple[int, float]]) -> float | None:

@@ -32,6 +32,7 @@ LAYERS = {
     "_reduction": 3,
     "_ring": 2,
     "_ring_note": 2,
+    "gpu_memory": 2,
     "memory_sampler": 2,
     "ranks": 2,
     "reader": 2,

@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 
-from advlog_fast import memory_sampler
+from advlog_fast import AdvancedLogger, memory_sampler
 from advlog_fast.memory_sampler import GB, MemorySample, MemorySampler
 
 
@@ -298,7 +298,55 @@ def test_a_trend_of_one_sample_or_none_claims_no_growth():
     sampler.usage()
     found = sampler.trend()["cpu_memory_gb"]
     assert found["growth_gb_per_hour"] is None
+    assert found["leak_suspected"] is False
     assert found["first"] == found["last"] > 0
+
+
+def course(*levels, seconds=3600, samples=120):
+    """A trend that goes through these levels in GB, straight from one to the next."""
+    last = samples - 1
+    points = []
+    for i in range(samples):
+        at = i / last * (len(levels) - 1)
+        low = min(int(at), len(levels) - 2)
+        points.append(levels[low] + (at - low) * (levels[low + 1] - levels[low]))
+    return grown(MemorySample(int(i * seconds * 1e9 / last), cpu_memory_gb=gb) for i, gb in enumerate(points))
+
+
+@pytest.mark.parametrize(
+    ("trend", "leaks"),
+    [
+        (course(4.0, 5.0), True),
+        (course(4.0, 6.0, 6.0, 6.0, 6.0), False),  # a warm-up
+        (course(4.0, 8.0, 8.3, 8.6, 9.0), True),  # after a warm-up
+        (course(4.0, 4.0, 6.0, 6.0, 6.0), False),  # one step
+        (course(4.0, 4.1), False),  # too little of 4 GB
+        (course(0.1, 0.15), False),  # too little at all
+        (course(4.0, 5.0, seconds=300), False),  # too soon
+        (course(5.0, 4.0), False),
+        (course(*([4.0, 6.0] * 40)), False),  # a sawtooth
+        (course(4.0, 5.0, samples=12), False),
+    ],
+)
+def test_a_leak_is_what_grows_on_and_on(trend, leaks):
+    assert trend.series()["cpu_memory_gb"]["leak_suspected"] is leaks
+    assert trend.is_leak("cpu_memory_gb") is leaks
+    assert not trend.is_leak("gpu_memory_allocated_gb")
+
+
+def test_a_leak_is_told_once_in_the_main_log(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=3600) as log:
+        sampler = log._session.sampler
+        for i in range(200):
+            sampler._trend.add(MemorySample(i * 30 * 10**9, cpu_memory_gb=4.0 + i / 100))
+        for _ in range(3):
+            sampler._on_sample(MemorySample(time.time_ns(), cpu_memory_gb=6.0))
+        assert sampler.leaks() == ["cpu_memory_gb"]
+        assert wait_until(lambda: "grows" in log.paths["main_log"].read_text())
+    said = [line for line in log.paths["main_log"].read_text().splitlines() if "grows without an end" in line]
+    assert len(said) == 1
+    assert "WARNING cpu_memory_gb" in said[0]
+    assert log.get_training_summary()["memory"]["cpu_memory_gb"]["leak_suspected"] is True
 
 
 @pytest.mark.parametrize(

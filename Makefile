@@ -10,7 +10,7 @@ WERROR ?=
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all test-spark pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all test-gpu test-spark pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -43,6 +43,9 @@ test-3.%: ## The same on one version, such as 3.12
 	@python=$$($(find_pythons) | sed -n 's/^3\.$* //p'); \
 	test -n "$$python" || { echo "make $@: no CPython 3.$* with venv and ensurepip" >&2; exit 1; }; \
 	$(MAKE) --no-print-directory pytest PYTHON="$$python" VENV=.venv-3.$* EXTRA=test-core
+
+test-gpu: $(VENV)/has-$(EXTRA) ## What needs a CUDA device, the long forms too
+	$(run_pytest) gpu -m "gpu"
 
 test-spark: ## What PySpark reads; needs Java
 	@$(MAKE) --no-print-directory pytest VENV=.venv-spark EXTRA=test-spark PYTEST_ARGS="readers $(PYTEST_ARGS)"

@@ -125,7 +125,9 @@ def page(machine: dict[str, Any], date: str, figures: Figures) -> str:
     if not all("| not measured" in each for each in rows):  # else: a run of some benchmarks that have none
         parts += ["## Goals", "\n".join([table(head, []), *rows])]
     parts += [
-        part for section in (_calls, _core, _sinks, _steps, _hung_sink, _many_rows, _peers) for part in section(figures)
+        part
+        for section in (_calls, _core, _sinks, _steps, _hung_sink, _sampler, _gpu, _many_rows, _peers)
+        for part in section(figures)
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -221,6 +223,38 @@ def _hung_sink(figures: Figures) -> Iterable[str]:
             f"It hung for {found['seconds']:.0f} s. {found['full_over_half_a_second']} call waited for room, as long "
             f"as `overflow_timeout_s` says; {found['dropped']} were refused at once, and counted. `close(timeout=2)` "
             f"came back after {found['close_s']:.2f} s, {found['pending']} records pending: a recovery writes them."
+        )
+
+
+def _sampler(figures: Figures) -> Iterable[str]:
+    found = figures.get("bench_sampler")
+    if found:
+        yield "## Memory samples"
+        yield (
+            f"One a second takes {100 * found['share_of_a_core']:.2f} % of a core, "
+            f"{found['cpu_us_a_sample']:.0f} us of CPU each."
+        )
+
+
+def _gpu(figures: Figures) -> Iterable[str]:
+    runs = [figures[key] for key in figures if key.startswith("bench_gpu[")]
+    if runs:
+        yield f"## Tensors of a GPU, {runs[0]['device']}"
+        yield table(
+            ["a step", "tensors logged", "how", "pace of no logging", "the call, p50", "p99"],
+            (
+                [
+                    f"{run['ways']['nothing']['step_ms']:.2f} ms",
+                    str(run["tensors"]),
+                    way,
+                    f"{100 * found['throughput']:.2f} %",
+                    f"{found['call_us_p50']:.1f} us",
+                    f"{found['call_us_p99']:.1f} us",
+                ]
+                for run in runs
+                for way, found in run["ways"].items()
+                if way != "nothing"
+            ),
         )
 
 

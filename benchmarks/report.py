@@ -234,6 +234,20 @@ def _sampler(figures: Figures) -> Iterable[str]:
             f"One a second takes {100 * found['share_of_a_core']:.2f} % of a core, "
             f"{found['cpu_us_a_sample']:.0f} us of CPU each."
         )
+    found = figures.get("bench_hung_driver")
+    if found:
+        quantiles = {"p50": "p50_ns", "p99": "p99_ns", "p99.9": "p99.9_ns", "max": "max_ns"}
+        yield table(
+            ["the call, ns, a thousand a second", *quantiles],
+            (
+                [name, *(f"{found[key][q]:.0f}" for q in quantiles.values())]
+                for name, key in (
+                    ("the GPU's driver answers", "before"),
+                    (f"it hangs, for {found['seconds']:.0f} s", "hanging"),
+                    ("it answers again", "after"),
+                )
+            ),
+        )
 
 
 def _gpu(figures: Figures) -> Iterable[str]:

@@ -26,8 +26,9 @@ _ENTRY_BYTES = 16
 _PORTABLE = 1
 """cudaHostRegisterPortable: page-locked for every device of the process."""
 
-_in_use_for_good: list[object] = []
-"""Memory into which a device may still write, long after its session."""
+_kept: list[object] = []
+"""What devices know: memory that they may write into, and where they copy from. It stays for the life of the process,
+since to take it back may wait for all that a device has to do."""
 
 
 class DeviceQueue:
@@ -66,11 +67,6 @@ class DeviceQueue:
         with contextlib.suppress(RuntimeError):
             torch.zeros(1, device="cuda").fill_(0)
         return torch.zeros(numbers, dtype=torch.int64, pin_memory=True)
-
-    @staticmethod
-    def page_unlock(address: int) -> None:
-        """Takes that back."""
-        sys.modules["torch"].cuda.cudart().cudaHostUnregister(address)
 
     @classmethod
     def is_capturing(cls, index: int) -> bool:
@@ -123,7 +119,6 @@ class Deferral:
         self._producer, self._on_fault = producer, on_fault
         self._opening = threading.Lock()
         self._host: Tensor | None = None
-        self._locked_address = 0
         self._queues: dict[int, DeviceQueue] = {}
         self._told = False
 
@@ -182,24 +177,25 @@ class Deferral:
         address = int(ffi.cast("uintptr_t", memory))
         with torch.inference_mode(False):
             if self.queue_type.page_lock(address, size):
-                self._locked_address = address
                 host = torch.frombuffer(ffi.buffer(memory, size), dtype=torch.int64)
             else:
                 host = self.queue_type.page_locked(_ENTRIES * 2)
                 lib.advlog_slab_move(handle, ffi.cast("void *", host.data_ptr()))
         return host.view(_ENTRIES, 2)
 
-    def close(self) -> None:
-        """The session is over. What a device may still write into stays for good."""
+    def close(self, *, written: bool) -> None:
+        """The session is over.
+
+        :param written: every record is; what is not stays in the ring, for a recovery.
+        """
         with self._opening:
             ring, self._ring = self._ring, None
             self._on_fault = _nobody  # it leads back to the session, which is to go
-            if ring is not None and lib.advlog_slab_used(ring.handle):
-                _in_use_for_good.append((ring, self._host, dict(self._queues)))
-            elif self._locked_address:
-                with contextlib.suppress(Exception):
-                    self.queue_type.page_unlock(self._locked_address)
-            self._host, self._locked_address = None, 0
+            if ring is not None and self._host is not None:
+                _kept.append((ring, self._host, dict(self._queues)))
+                if written:
+                    ring.forget_records()
+            self._host = None
             self._queues.clear()
 
 

@@ -467,7 +467,7 @@ class Session:
         self._keeper.stop(min(timeout_s, 1.0))
         failpoint("close_begun")
         done = drain.finish(deadline)
-        self.deferral.close()
+        self.deferral.close(written=done)
         failpoint("close_drained")
         self._tell_nonfinite()
         if self.sealer is not None:

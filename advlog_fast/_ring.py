@@ -187,6 +187,12 @@ class Ring:
         """Whether somebody removed the file: a SIGKILL would now lose what is in it."""
         return self.path is not None and not self.path.exists()
 
+    def forget_records(self) -> None:
+        """Gives the memory of the slots back, where all records are written; the mapping stays."""
+        size = self.slots * lib.ADVLOG_SLOT_BYTES
+        with contextlib.suppress(AttributeError, OSError):  # not on every system, nor every file system
+            self._map.madvise(mmap.MADV_REMOVE, lib.advlog_ring_bytes(self.slots) - size, size)
+
     def remove(self) -> None:
         """Removes the file, its note and its lock; the memory stays mapped for whoever still holds it."""
         for file in (self.path, self._note_file):

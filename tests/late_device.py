@@ -91,10 +91,6 @@ def queue_on(device: LateDevice) -> type[_deferral.DeviceQueue]:
             return device.locks_pages
 
         @staticmethod
-        def page_unlock(address: int) -> None:
-            device.locked.remove(address)
-
-        @staticmethod
         def page_locked(numbers: int) -> torch.Tensor:
             return torch.zeros(numbers, dtype=torch.int64)
 

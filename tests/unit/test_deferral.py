@@ -184,8 +184,7 @@ def test_a_device_that_never_answers_lets_close_return(device, start):
     assert time.monotonic() - began < 10
     assert [row["plain"] for row in rows_of(log)] == [float(step) for step in range(1, 101)]
     assert unresolved(log, timeout=100)
-    assert device.locked  # what a device may still write into is kept
-    device.land()
+    device.land()  # into memory that is still there
 
 
 def test_the_last_value_comes_if_its_copy_lands_within_the_timeout(device, start):
@@ -194,7 +193,32 @@ def test_the_last_value_comes_if_its_copy_lands_within_the_timeout(device, start
     threading.Timer(0.2, device.land).start()
     assert log.close(20.0)
     assert rows_of(log)[0]["loss"] == 0.75
-    assert not device.locked
+
+
+def test_what_a_device_knows_stays_and_the_slots_memory_goes(device, start):
+    log = start(ring_bytes=1 << 20)
+    ring = log._session._drain.ring
+    first = lib.advlog_ring_bytes(ring.slots) - ring.slots * lib.ADVLOG_SLOT_BYTES
+    log_step(log, 1, loss=on_device(0.75))
+    device.land()
+    assert log.flush(10)
+    assert any(ring._map[first:])
+    assert log.close()
+    assert not any(ring._map[first:])
+    assert any(ring in kept for kept in _deferral._kept)
+
+
+def test_what_is_not_written_at_the_close_stays_for_a_recovery(device, start, tmp_path):
+    log = start()
+    for step in range(1, 11):
+        log_step(log, step, loss=on_device(float(step)))
+    assert not log.close(0.0)
+    device.land()
+    with advlog_fast.AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as second:
+        assert second.attempt == 2
+    rows = advlog_fast.read_run(tmp_path, "run", attempts="all").metrics.to_pylist()
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert all(row["loss"] == row["step"] or row["unresolved"] for row in rows)
 
 
 def test_a_full_slab_is_said_and_the_record_kept(device, start):

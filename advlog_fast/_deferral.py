@@ -117,7 +117,7 @@ class Deferral:
     def __init__(self, ring: Ring, producer: Producer, on_fault: Callable[[str], None]) -> None:
         self._ring: Ring | None = ring
         self._producer, self._on_fault = producer, on_fault
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()  # a signal handler may close inside
         self._host: Tensor | None = None
         self._queues: dict[int, DeviceQueue] = {}
         self._told = False

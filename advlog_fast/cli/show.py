@@ -118,6 +118,9 @@ def _trouble(found: dict[str, Any]) -> Iterator[str]:
         )
     for each in found["silent"]:
         yield f"silent: rank {each['rank']} on {each['host']}, for {duration(each['silent_s'])}"
+    if found["unresolved"]:
+        told = ", ".join(f"{count} by {reason}" for reason, count in found["unresolved"].items())
+        yield f"values that never came from a GPU: {told}"
     if found["errors"]:
         yield f"errors: {found['errors']}"
 

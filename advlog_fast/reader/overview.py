@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import groupby
@@ -144,9 +145,18 @@ def overview(
         "step_times": [_times(each) for each in found.times if each.steps],
         "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
         "errors": sum(errors.values()),
+        "unresolved": _unresolved(summaries),
         "metrics": of_ranks(summaries),
         "best": next((s.get("best") for s in summaries if s["rank"] == 0), None),
     }
+
+
+def _unresolved(summaries: list[dict[str, Any]]) -> dict[str, int]:
+    """The values that never came from an accelerator, by reason, over all ranks."""
+    told: Counter[str] = Counter()
+    for summary in summaries:
+        told.update((summary.get("accounting") or {}).get("unresolved") or {})
+    return {reason: count for reason, count in told.items() if count}
 
 
 def _attempt(attempt: int, mine: list[dict[str, Any]], errors: dict[int, int]) -> dict[str, Any]:

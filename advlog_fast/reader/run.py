@@ -216,8 +216,9 @@ class Run:
         """What `advlog show` shows, times in seconds: the run's `status`, how many `records` it has, its `attempts` and
         the `shown_attempts` among them; the newest attempt's `ranks` with how far each came, those that are `missing`,
         `stopped_early` or fell `silent`; of the shown ones the `loss` over the steps in the mean of the ranks,
-        `step_times` and `stragglers`; the number of `errors` of all attempts; the `metrics` of the newest attempt over
-        all ranks, merged from their summaries, which a live rank renews each 10 s, and rank 0's `best` validation.
+        `step_times` and `stragglers`; the number of `errors` of all attempts; from the summaries of the newest
+        attempt's ranks, which a live one renews each 10 s, the `metrics` merged, the values `unresolved` by reason, and
+        rank 0's `best` validation.
 
         :param ratio: as in :meth:`stragglers`.
         :raises ValueError: `ratio` is not above 1.

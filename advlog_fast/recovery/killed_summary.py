@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from .._accounts import Account
@@ -12,7 +13,7 @@ from .._statistics import merged, statistics_of
 from ..control.summaries import duration_text, write_summary
 from ..control.text import time_text
 from ..reader.lines import moment
-from ..records import CORE_METRICS, INTEGER_COLUMNS
+from ..records import CORE_METRICS, INTEGER_COLUMNS, UNRESOLVED
 from ..sinks.columns import columns_schema
 from ..sinks.wide import part_metrics, wide_batches
 
@@ -37,7 +38,10 @@ def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None,
         summary["accounting"] = account.as_dict()
     if detail:
         summary["recovery"] = detail
-    summary |= _from_parts(paths, attempt, summary.get("metrics") or {})
+    unresolved: Counter[str] = Counter()
+    summary |= _from_parts(paths, attempt, summary.get("metrics") or {}, unresolved)
+    if account is not None:
+        summary["accounting"]["unresolved"] = {reason: unresolved[reason] for reason in UNRESOLVED[1:]}
     summary |= _duration(summary.get("started_at"), summary.get("ended_at"))
     for name in ("loss_stats", "accuracy_stats"):
         summary.setdefault(name, dict.fromkeys(("min", "max", "mean", "std")))
@@ -76,10 +80,11 @@ def _errors(paths: RunPaths, attempt: int) -> int:
     return count
 
 
-def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any]) -> dict[str, Any]:
+def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any], unresolved: Counter[str]) -> dict[str, Any]:
     """What the sealed parts say: the statistics of every metric, and the last record. Empty where there are none.
 
     :param before: what the last summary said of each metric; where it first was not finite only that knows.
+    :param unresolved: gets the values that never came, by reason.
     """
     import pyarrow as pa
 
@@ -90,11 +95,15 @@ def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any]) -> dict[s
         for file in sorted(paths.part("metrics", attempt, 1).parent.glob(f"rank{paths.rank:05d}-*.parquet")):
             late = part_metrics(file)
             names = (*CORE_METRICS, *late)
-            fields = [f for f in columns_schema("metrics", late) if f.name in ("timestamp", *INTEGER_COLUMNS, *names)]
+            wanted = ("timestamp", *INTEGER_COLUMNS, *names, "unresolved")
+            fields = [field for field in columns_schema("metrics", late) if field.name in wanted]
             for batch in wide_batches(file, pa.schema(fields)):
                 for name in names:
                     statistics.setdefault(name, []).append(statistics_of(batch.column(name)))
                 last |= _last_values(batch)
+                if batch.column("unresolved").null_count < batch.num_rows:
+                    rows = batch.column("unresolved").drop_null().to_pylist()
+                    unresolved.update(reason for row in rows for _, reason in row)
     except OSError:
         return {}
     if not last:
@@ -118,6 +127,6 @@ def _last_values(batch: Any) -> dict[str, Any]:
             found[name] = time_text(column[-1].value * 1000)
         elif name in INTEGER_COLUMNS:
             found[name] = column[-1].as_py()
-        elif len(valid := column.drop_null()):
+        elif name != "unresolved" and len(valid := column.drop_null()):
             found[name] = valid[-1].as_py()
     return found

@@ -21,6 +21,7 @@ from late_device import LateDevice, OnDevice, bits_of, on_device, queue_on  # no
 import advlog_fast  # noqa: E402
 from advlog_fast import _deferral  # noqa: E402
 from advlog_fast._native import lib  # noqa: E402
+from advlog_fast.cli import main  # noqa: E402
 from advlog_fast.recovery import recover  # noqa: E402
 from advlog_fast.verification import verify  # noqa: E402
 
@@ -422,7 +423,7 @@ def test_a_forked_child_reads_its_values_itself(device, start, tmp_path):
     assert sorted((row["worker"], row["loss"]) for row in rows_of(log)) == [(0, 0.5), (1, 0.25)]
 
 
-def test_after_a_kill_what_had_landed_is_there_and_the_rest_is_said_to_be_lost(device, start, tmp_path):
+def test_after_a_kill_what_had_landed_is_there_and_the_rest_is_said_to_be_lost(device, start, tmp_path, capsys):
     """In the drain's own words, read from the ring of a process that is gone."""
     pid = os.fork()
     if pid == 0:
@@ -444,6 +445,9 @@ def test_after_a_kill_what_had_landed_is_there_and_the_rest_is_said_to_be_lost(d
     assert verify(tmp_path, "run") == []
     summary = json.loads((tmp_path / "run_summary.json").read_text())
     assert summary["metrics"]["loss"]["count"] == 10
+    assert summary["accounting"]["unresolved"] == {**dict.fromkeys(REASONS, 0), "killed": 20}
+    assert main(["show", str(tmp_path), "run"]) == 0
+    assert "\nvalues that never came from a GPU: 20 by killed\n" in capsys.readouterr().out
 
 
 def test_the_summary_accounts_for_what_never_came(device, start):

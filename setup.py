@@ -16,7 +16,7 @@ import build_ffi
 
 producer = Extension(
     "advlog_fast._producer",
-    sources=["csrc/producer.c", "csrc/ring.c", "csrc/names.c", "csrc/slab.c"],
+    sources=[f"csrc/{name}" for name in build_ffi.PRODUCER_SOURCES],
     include_dirs=["csrc"],
     depends=build_ffi.HEADERS,
     extra_compile_args=build_ffi.COMPILE_ARGS,

@@ -25,6 +25,8 @@ SOURCES = (
     "takeover.c",
     "totals.c",
 )
+PRODUCER_SOURCES = ("producer.c", "names.c", "ring.c", "slab.c")
+"""Of the module that is not cffi's."""
 HEADERS = [f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))]
 """What both modules are built again for, where it changed."""
 

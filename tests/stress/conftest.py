@@ -64,7 +64,7 @@ def build_with_failpoints(folder: Path) -> None:
     flags = ["-O0", "-shared", "-fPIC", "-w", "-DADVLOG_FAILPOINTS", "-Icsrc", f"-I{include}"]
     for module, sources in (
         ("_core", ["core.c", *build_ffi.SOURCES]),
-        ("_producer", ["producer.c", "ring.c", "names.c"]),
+        ("_producer", build_ffi.PRODUCER_SOURCES),
     ):
         objects = []
         for source in sources:

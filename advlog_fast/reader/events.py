@@ -60,7 +60,7 @@ def validation_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
     rows = []
     for line in lines:
         if line.get("event") == "validation":
-            told = (line.get("metrics") or {}).items()
+            told = line["metrics"].items() if isinstance(line.get("metrics"), dict) else ()
             metrics = {f"metrics/{name}" if name in own else name: _number(value) for name, value in told}
             rows.append({**metrics, **{name: line.get(name) for name in own}})
     for name in dict.fromkeys(name for row in rows for name in row if name not in own):

@@ -13,6 +13,7 @@ from .._accounts import read_account
 from .._attempts import read_claim, read_origins
 from .._paths import RunPaths
 from .._processes import machine_id, process_start
+from .._statistics import of_ranks
 from ..sinks.columns import STREAMS
 
 if TYPE_CHECKING:
@@ -107,14 +108,26 @@ def together(statuses: list[str]) -> str:
 
 
 def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict[str, Any]]:
-    """What each rank's summary says of the attempt; those of other attempts are left out."""
+    """What each rank's summary says of the attempt; those of other attempts are left out, and what is damaged."""
     found = []
     for rank in ranks:
         with contextlib.suppress(OSError, ValueError):
             summary = json.loads(RunPaths(paths.log_dir, paths.name, rank).summary.read_bytes())
-            if isinstance(summary, dict) and summary.get("attempt") == attempt:
+            if isinstance(summary, dict) and summary.get("attempt") == attempt and _is_ours(summary):
                 found.append({**summary, "rank": rank})
     return found
+
+
+def _is_ours(summary: dict[str, Any]) -> bool:
+    """Whether it has the shape that a session writes, in what is read of it."""
+    kinds = {"metrics": dict, "last": dict, "accounting": dict, "total_metrics": int, "total_errors": int}
+    if not all(isinstance(summary.get(name), (kind, type(None))) for name, kind in kinds.items()):
+        return False
+    try:
+        of_ranks([summary])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return isinstance(summary.get("duration_s"), (int, float, type(None)))
 
 
 def process_table(paths: RunPaths, run_id: str | None, processes: list[Process], stored: Stored) -> pa.Table:

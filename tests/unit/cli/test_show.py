@@ -162,3 +162,26 @@ def test_no_such_run_is_said(tmp_path, capsys, arguments):
     status, out, err = printed(capsys, command, tmp_path / directory, *name)
     assert (status, out) == (2, "")
     assert err.startswith(f"advlog {command}: log_dir: expected a directory of runs, got ")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "[1]",
+        '{"attempt": 1, "metrics": "x"}',
+        '{"attempt": 1, "metrics": {"loss": {"count": "a"}}}',
+        '{"attempt": 1, "metrics": {"loss": 3}, "total_errors": 1}',
+        '{"attempt": 1, "total_metrics": "many"}',
+        '{"attempt": 1, "duration_s": [], "last": 7, "accounting": []}',
+    ],
+)
+def test_a_damaged_summary_hides_nothing_else(tmp_path, capsys, damage):
+    with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as log:
+        for batch in range(1, 11):
+            log.log_batch_progress(1, batch, 10, 1 / batch)
+    (tmp_path / "run_summary.json").write_text(damage)
+    status, out, err = printed(capsys, "show", tmp_path, "run")
+    assert (status, err) == (0, "")
+    assert "loss, mean over the ranks: first 1 at step 1, last 0.1 at step 10, lowest 0.1 at step 10" in out
+    status, out, _ = printed(capsys, "ls", tmp_path)
+    assert (status, out.splitlines()[1].split()[:2]) == (0, ["run", "completed"])

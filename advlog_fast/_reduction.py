@@ -14,6 +14,8 @@ from ._statistics import of_ranks
 from .control.summaries import duration_text
 
 _GUIDE_STATS = ("min", "max", "mean", "std")
+_EARLY_S = 0.01
+"""By how much a wait of torch's, in whole milliseconds, may end before its time."""
 _OF_A_RANK = ("rank", "host", "pid", "status", "attempt", "total_metrics", "total_errors", "duration_s")
 _TOLD = (*_OF_A_RANK, "metrics", "last", "performance")
 
@@ -81,7 +83,7 @@ def _gathered(torch: Any, mine: bytes, timeout_s: float, group: Any) -> list[byt
         try:
             work.wait(timedelta(seconds=left_s))
         except RuntimeError as error:
-            if time.monotonic() < deadline:
+            if time.monotonic() < deadline - _EARLY_S:
                 raise
             reason = f"reduce_summary: expected {world_size} ranks within {timeout_s} s, and not all of them came"
             raise TimeoutError(reason) from error

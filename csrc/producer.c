@@ -339,8 +339,16 @@ static bool left_to_the_slow(void) {
     return true;
 }
 
-/* Asks scalars for their item(). False with an error set. */
-static bool exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t all) {
+/* Whether argument `at` of the call is one of the record's integers. */
+static bool is_integer(const producer *self, Py_ssize_t at, Py_ssize_t nargs, PyObject *names) {
+    if (at < nargs) return at < Py_ARRAY_LENGTH(BATCH_ORDER) && BATCH_ORDER[at] < TARGET_CORE;
+    int target = target_of(self, PyTuple_GET_ITEM(names, at - nargs));
+    return target >= 0 && target < TARGET_CORE;
+}
+
+/* Asks scalars for their item(), and notes those that lie on an accelerator. False with an error set. */
+static bool exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0);
     for (; x->count < all; x->count++) {
         PyObject *o = args[x->count], *item = NULL;
         const scalar_kind *kind = learned_kind(self, o);
@@ -352,7 +360,8 @@ static bool exchange_items(const producer *self, exchange *x, PyObject *const *a
             Py_XDECREF(is_cuda);
         }
         if (late) {
-            x->late[x->lates++] = (uint8_t)x->count;
+            /* An integer is a record's place, and cannot come later. */
+            if (!is_integer(self, x->count, nargs, names)) x->late[x->lates++] = (uint8_t)x->count;
         } else if (kind) {
             item = PyObject_CallMethodNoArgs(o, item_name);
             if (!item && !left_to_the_slow()) return false;
@@ -386,9 +395,8 @@ static bool exchange_late(producer *self, exchange *x) {
  * of the call is staged. */
 static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, exchange *x, PyObject *const *args, Py_ssize_t nargs,
                                           PyObject *names) {
-    Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0);
-    if (all > MOST_ITEMS) return ADVLOG_SLOW;
-    if (!exchange_items(self, x, args, all) || !exchange_late(self, x)) return -1;
+    if (nargs + (names ? PyTuple_GET_SIZE(names) : 0) > MOST_ITEMS) return ADVLOG_SLOW;
+    if (!exchange_items(self, x, args, nargs, names) || !exchange_late(self, x)) return -1;
     /* The logger may have been closed meanwhile. */
     return x->changed && self->ring ? try_batch(self, time_ns, x->item, nargs, names) : ADVLOG_SLOW;
 }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
+import mmap
 import os
+import random
 import threading
 import time
 import weakref
@@ -448,6 +451,43 @@ def test_after_a_kill_what_had_landed_is_there_and_the_rest_is_said_to_be_lost(d
     assert summary["accounting"]["unresolved"] == {**dict.fromkeys(REASONS, 0), "killed": 20}
     assert main(["show", str(tmp_path), "run"]) == 0
     assert "\nvalues that never came from a GPU: 20 by killed\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.stress)])
+def test_a_kill_at_any_moment_loses_no_record_and_makes_no_value_up(device, tmp_path, kills):
+    chance = random.Random(kills)
+    for kill in range(kills):
+        folder = tmp_path / str(kill)
+        returned = mmap.mmap(-1, 8)
+        pid = os.fork()
+        if pid == 0:
+            log = advlog_fast.AdvancedLogger(folder, "run", console="off", memory_interval_s=0, ring_bytes=1 << 16)
+            threading.Thread(target=land_forever, args=(device, kill), daemon=True).start()
+            for step in itertools.count(1):
+                log_step(log, step, loss=on_device(float(step)), twice=on_device(2.0 * step), plain=float(step))
+                returned[:] = step.to_bytes(8, "little")
+        wait_for(lambda: int.from_bytes(returned[:], "little") > 100)  # noqa: B023 - it is called at once
+        time.sleep(chance.random() / 10)
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        recover(folder, "run")
+        assert verify(folder, "run") == []
+        rows = advlog_fast.read_run(folder, "run").metrics.to_pylist()
+        acknowledged = int.from_bytes(returned[:], "little")
+        assert acknowledged <= len(rows) <= acknowledged + 1
+        for step, row in enumerate(rows, 1):
+            assert (row["step"], row["plain"]) == (step, step)
+            told = dict(row["unresolved"] or ())
+            for name, value in (("loss", step), ("twice", 2 * step)):
+                assert row[name] == value or (row[name] is None and told[name] in ("killed", "timeout"))
+
+
+def land_forever(device, seed):
+    while True:
+        device.enqueued.wait()
+        device.enqueued.clear()
+        for _ in device.land_torn(seed):
+            pass
 
 
 def test_the_summary_accounts_for_what_never_came(device, start):

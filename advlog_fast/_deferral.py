@@ -16,7 +16,7 @@ from typing import Any
 
 from ._native import Deferred, Producer, ffi, lib
 from ._ring import Ring
-from ._tensors import is_scalar
+from ._tensors import has_numbers
 
 Tensor = Any
 """A torch.Tensor: torch is the user's to import."""
@@ -123,9 +123,9 @@ class Deferral:
         self._told = False
 
     def defer(self, tensors: list[Tensor]) -> list[Deferred] | None:
-        """In place of each tensor what its record is to hold. None where one of them is not a single number."""
+        """In place of each tensor what its record is to hold. None where one of them is no single number to copy."""
         for tensor in tensors:
-            if not is_scalar(tensor):
+            if tensor.numel() != 1 or not has_numbers(tensor):
                 return None
         index = tensors[0].get_device()
         if all(tensor.get_device() == index for tensor in tensors):

@@ -18,18 +18,17 @@ def defers(kind: type) -> bool:
 
 def is_late(value: object) -> bool:
     """Whether it is a tensor that lies on an accelerator, of CUDA or ROCm, and can be copied by it."""
-    return getattr(value, "is_cuda", False) is True and defers(type(value))
+    return getattr(value, "is_cuda", False) is True and defers(type(value)) and has_numbers(value)
 
 
-def is_scalar(tensor: Any) -> bool:
-    """Whether it is one number."""
-    strided = sys.modules["torch"].strided
-    return tensor.numel() == 1 and tensor.dtype in _numbers() and tensor.layout is strided
+def has_numbers(tensor: Any) -> bool:
+    """Whether what it holds can be copied as float64; else it is asked for its `item()`."""
+    return tensor.dtype in _numbers() and tensor.layout is sys.modules["torch"].strided
 
 
 @cache
 def _numbers() -> frozenset[Any]:
-    """The dtypes of which float64 holds the values."""
+    """The dtypes in question."""
     torch = sys.modules["torch"]
     names = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
     return frozenset(getattr(torch, name) for name in names)

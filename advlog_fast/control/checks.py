@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from .._native import Deferred
-from .._tensors import is_late, is_scalar
+from .._tensors import is_late
 from ..exceptions import expected
 from ..records import SEVERITIES
 
@@ -184,7 +184,7 @@ def number(argument: str, value: Any, *, late: bool = False) -> Any:
     if late and isinstance(value, Deferred):
         return value
     if late and is_late(value):
-        if not is_scalar(value):
+        if value.numel() != 1:
             raise TypeError(expected(argument, "a number", value))
         return value
     if hasattr(type(value), "item") and hasattr(type(value), "shape"):

@@ -337,6 +337,17 @@ def test_what_is_no_number_is_refused_by_name_and_nothing_is_lost(device, start,
     assert [row["loss"] for row in rows_of(log)] == [0.5, 0.5]
 
 
+def test_a_dtype_that_is_not_copied_is_asked_for_its_number(device, start, monkeypatch):
+    monkeypatch.setattr(OnDevice, "may_wait", True)
+    log = start()
+    for step in (1, 2):
+        log_step(log, step, loss=on_device(torch.tensor(0.5).to(torch.float8_e4m3fn)), plain=on_device(2.0))
+        assert len(device.calls) == step  # the other one is
+    device.land()
+    assert log.close()
+    assert [(row["loss"], row["plain"]) for row in rows_of(log)] == [(0.5, 2.0)] * 2
+
+
 def test_tensors_of_the_cpu_are_read_at_once(device, start):
     log = start()
     log_step(log, 1, loss=on_device(0.5))

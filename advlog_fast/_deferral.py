@@ -42,16 +42,32 @@ class DeviceQueue:
         torch = self._torch = sys.modules["torch"]
         self._host = host
         self._places: dict[tuple[int, int], tuple[Tensor, ...]] = {}
-        self._device = self.device(index)
-        # A copy is made of a pair, and the pair on the device, out of a place that is kept: nothing is allocated there
-        # for a call, and what the call was given may go at once.
+        self._index = index
+        # A copy is made of a pair, and the pair on the device, in a place that is kept: nothing is allocated there for a
+        # call, and what the call was given may go at once.
         with torch.inference_mode(False):
-            self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self._device)
+            self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self.device(index))
+        self._made, self._streams = self.moment(index)
 
     @staticmethod
     def device(index: int) -> Any:
         """The device of that number."""
         return sys.modules["torch"].device("cuda", index)
+
+    @staticmethod
+    def moment(index: int) -> tuple[Any, set[int]]:
+        """Now, in the device's current stream, and that stream by its address."""
+        cuda = sys.modules["torch"].cuda
+        stream = cuda.current_stream(index)
+        return stream.record_event(), {stream.cuda_stream}
+
+    def _come_after(self) -> None:
+        """Lets a stream that is used for the first time wait for the one in which the pairs were made: whoever had their
+        memory before may still be at work there."""
+        stream = self._torch.cuda.current_stream(self._index)
+        if stream.cuda_stream not in self._streams:
+            stream.wait_event(self._made)
+            self._streams.add(stream.cuda_stream)
 
     @staticmethod
     def page_lock(address: int, size: int) -> bool:
@@ -81,6 +97,7 @@ class DeviceQueue:
         """Enqueues the copy of the tensors, one number each, into the slab's entries from `first` on."""
         torch = self._torch
         count = len(tensors)
+        self._come_after()
         values, bits, checks, pairs, host = self._places.get((first, count)) or self._place(first, count)
         if count == 1:
             value = tensors[0].detach()  # or the graph behind it would live as long as its place here

@@ -85,6 +85,12 @@ def queue_on(device: LateDevice) -> type[_deferral.DeviceQueue]:
             return torch.device("cpu")
 
         @staticmethod
+        def moment(index: int) -> tuple[Any, set[int]]:
+            return None, set()
+
+        def _come_after(self) -> None: ...
+
+        @staticmethod
         def page_lock(address: int, size: int) -> bool:
             if device.locks_pages:
                 device.locked.append(address)

@@ -160,6 +160,19 @@ def test_streams_each_keep_their_order(log):
     assert rows_of(log)["loss"].to_pylist() == [float(step) for step in range(1, 401)]
 
 
+def test_the_first_value_may_come_in_a_stream_that_is_far_behind(log):
+    busy, other = torch.cuda.Stream(), torch.cuda.Stream()
+    step_work = work(2048)
+    with torch.cuda.stream(busy):
+        for _ in range(20):
+            step_work()
+        log.log_batch_progress(1, 1, 101, torch.full((), 1.0, device="cuda"))
+    with torch.cuda.stream(other):
+        for step in range(2, 102):
+            log.log_batch_progress(1, step, 101, torch.full((), float(step), device="cuda"))
+    assert rows_of(log)["loss"].to_pylist() == [float(step) for step in range(1, 102)]
+
+
 def test_a_second_device(log):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two devices")

@@ -43,8 +43,8 @@ class DeviceQueue:
         self._host = host
         self._places: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         self._index = index
-        # A copy is made of a pair, and the pair on the device, in a place that is kept: nothing is allocated there for a
-        # call, and what the call was given may go at once.
+        # A copy is made of a pair, and the pair on the device, in a place that is kept: nothing is allocated there for
+        # a call, and what the call was given may go at once.
         with torch.inference_mode(False):
             self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self.device(index))
         self._made, self._streams = self.moment(index)
@@ -62,8 +62,8 @@ class DeviceQueue:
         return stream.record_event(), {stream.cuda_stream}
 
     def _come_after(self) -> None:
-        """Lets a stream that is used for the first time wait for the one in which the pairs were made: whoever had their
-        memory before may still be at work there."""
+        """Lets a stream that is used for the first time wait for the one in which the pairs were made: whoever had
+        their memory before may still be at work there."""
         stream = self._torch.cuda.current_stream(self._index)
         if stream.cuda_stream not in self._streams:
             stream.wait_event(self._made)

@@ -105,10 +105,9 @@ class DeviceQueue:
         else:
             given = [tensor.detach() for tensor in tensors]
             given = [tensor if tensor.dim() == 0 else tensor.reshape(()) for tensor in given]
+            # Each by itself: what different dtypes promote to together need not hold every number.
             if any(tensor.dtype is not given[0].dtype for tensor in given):
-                given = [
-                    tensor.double() for tensor in given
-                ]  # whatever they promote to together, a number keeps its own
+                given = [tensor.double() for tensor in given]
             values.copy_(torch.stack(given))
         torch.bitwise_xor(bits, key, out=checks)
         host.copy_(pairs, non_blocking=True)

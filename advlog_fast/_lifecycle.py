@@ -132,7 +132,7 @@ class Session:
         self._drain = drain
         self.console = Console(config.console, ranks.rank, config.log_level)
         self.control = ControlPlane(config, paths, self.run, self, self.console)
-        self.sampler = MemorySampler(config.memory_interval_s, self._sampled)
+        self.sampler = MemorySampler(config.memory_interval_s, self._sampled, self.seq)
 
         # The session pushes through a producer of its own: it must not keep the user's logger alive.
         self._producer = Producer()

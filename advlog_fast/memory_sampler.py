@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -15,17 +13,13 @@ from ._hooks import importing
 from .config import check_seconds
 from .exceptions import expected
 from .gpu_memory import GB, GpuMemory
-
-RETAINED = 120
-"""Samples that the trend is drawn from, however long the run."""
+from .memory_trend import MemoryTrend
 
 REFRESH_S = 0.1
 """The shortest time between two samples that `usage()` asks for: a call a batch costs no more than ten a
 second."""
 
 STALE_INTERVALS = 3
-
-_LEAK_S, _LEAK_GB, _LEAK_SHARE, _LEAK_PARTS = 600.0, 0.1, 0.05, 4
 
 _COLUMNS = (
     "cpu_memory_gb",
@@ -84,11 +78,14 @@ class MemorySampler:
     The thread keeps `on_sample` alive, and with it whatever that refers to. What it raises is counted in
     `errors`. With `interval_s` 0 there is no thread, and :meth:`usage` reads inline.
 
+    :param steps: says how many steps there were so far.
     :raises TypeError: `interval_s` is no number, or `on_sample` cannot be called.
     :raises ValueError: `interval_s` is negative or not finite.
     """
 
-    def __init__(self, interval_s: float, on_sample: Callable[[MemorySample], None]) -> None:
+    def __init__(
+        self, interval_s: float, on_sample: Callable[[MemorySample], None], steps: Callable[[], int] = int
+    ) -> None:
         check_seconds("interval_s", interval_s, 0.0)
         if not callable(on_sample):
             raise TypeError(expected("on_sample", "a function of a MemorySample", on_sample))
@@ -97,9 +94,9 @@ class MemorySampler:
         """Probes that failed, and samples that `on_sample` failed to take."""
         self.cpu_s = 0.0
         """CPU seconds that the thread has used."""
-        self._on_sample = on_sample
+        self._on_sample, self._steps = on_sample, steps
         self._latest: MemorySample | None = None
-        self._trend = _Trend()
+        self._trend = MemoryTrend()
         self._gpus = GpuMemory()
         self._process: Any = None
         self._cpu_percent_primed = False
@@ -146,10 +143,10 @@ class MemorySampler:
         return latest
 
     def trend(self) -> dict[str, Any]:
-        """How memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where
-        there was a GPU, its first, last, min, max (GB) and growth_gb_per_hour, a slope that outliers do not
-        move (None below two samples), and whether a leak is suspected; beside them `samples`, `errors` and the
-        sampler's own `cpu_s`.
+        """How memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where there was
+        a GPU, its first, last, min, max (GB), growth_gb_per_hour and growth_gb_per_step, slopes that outliers do not
+        move (None below two samples, or two steps), and whether a leak is suspected; beside them `samples`, `errors`
+        and the sampler's own `cpu_s`.
 
         A leak is suspected of what grew through all of the time after its first quarter, which may be a warm-up: over
         10 minutes at least, by 5 % and 100 MB at least, and in each part of that time by a good share of it."""
@@ -202,7 +199,8 @@ class MemorySampler:
 
     def _keep(self, sample: MemorySample) -> None:
         self._latest = sample
-        self._trend.add(sample)
+        values = {name: value for name in _TREND if (value := getattr(sample, name)) is not None}
+        self._trend.add(sample.time_ns, self._steps(), values)
 
     def _read(self, whole: bool) -> MemorySample:
         probes = [self._probe_memory, self._gpus.allocator]
@@ -241,76 +239,3 @@ class MemorySampler:
             "system_memory_gb": (memory.total - memory.available) / GB,
             "system_memory_percent": float(memory.percent),
         }
-
-
-class _Trend:
-    """First, last and extremes of all samples, and at most RETAINED of them, evenly spread, for the slope."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._every = 1
-        self._kept: list[MemorySample] = []
-        self._ends: dict[str, list[float]] = {}
-
-    def add(self, sample: MemorySample) -> None:
-        for name in _TREND:
-            value = getattr(sample, name)
-            if value is None:
-                continue
-            first, _, low, high = self._ends.get(name, (value, value, value, value))
-            self._ends[name] = [first, value, min(low, value), max(high, value)]
-        if self.count % self._every == 0:
-            if len(self._kept) >= RETAINED:
-                self._kept = self._kept[::2]
-                self._every *= 2
-            if self.count % self._every == 0:
-                self._kept.append(sample)
-        self.count += 1
-
-    def series(self) -> dict[str, dict[str, float | bool | None]]:
-        # The sampler's thread may replace the list meanwhile; it never shortens this one.
-        kept = list(self._kept)
-        found: dict[str, dict[str, float | bool | None]] = {}
-        for name, (first, last, low, high) in list(self._ends.items()):
-            points = [(s.time_ns, value) for s in kept if (value := getattr(s, name)) is not None]
-            found[name] = {
-                "first": first,
-                "last": last,
-                "min": low,
-                "max": high,
-                "growth_gb_per_hour": _slope_per_hour(points),
-                "leak_suspected": _is_leak(points),
-            }
-        return found
-
-    def is_leak(self, name: str) -> bool:
-        points = [(s.time_ns, value) for s in list(self._kept) if (value := getattr(s, name)) is not None]
-        return _is_leak(points)
-
-
-def _is_leak(points: list[tuple[int, float]]) -> bool:
-    """See :meth:`MemorySampler.trend`."""
-    if not points or points[-1][0] - points[0][0] < _LEAK_S * 1e9:
-        return False
-    since = points[0][0] + (points[-1][0] - points[0][0]) // 4
-    later = [value for time_ns, value in points if time_ns >= since]
-    size = len(later) // _LEAK_PARTS
-    if size < _LEAK_PARTS:
-        return False
-    # Medians, so that neither a checkpoint's spike nor a sawtooth is growth.
-    levels = [statistics.median(later[part * size : (part + 1) * size]) for part in range(_LEAK_PARTS)]
-    growth = levels[-1] - levels[0]
-    steady = all(b - a >= growth / (3 * _LEAK_PARTS) for a, b in itertools.pairwise(levels))
-    return steady and growth >= max(_LEAK_GB, _LEAK_SHARE * levels[0])
-
-
-def _slope_per_hour(points: list[tuple[int, float]]) -> float | None:
-    """Theil and Sen's slope: the median over all pairs, so that a spike in a few samples does not tilt it."""
-    slopes = sorted(
-        (later - earlier) / (t1 - t0)
-        for i, (t0, earlier) in enumerate(points)
-        for t1, later in points[i + 1 :]
-        if t1 > t0
-    )
-    middle = len(slopes) // 2
-    return (slopes[middle] + slopes[~middle]) / 2 * 3.6e12 if slopes else None

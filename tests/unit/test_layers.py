@@ -33,6 +33,7 @@ LAYERS = {
     "_ring": 2,
     "_ring_note": 2,
     "gpu_memory": 2,
+    "memory_trend": 2,
     "memory_sampler": 2,
     "ranks": 2,
     "reader": 2,

@@ -262,83 +262,22 @@ def test_metrics_hold_the_values_there_are_under_the_columns_names():
     }
 
 
-def grown(samples):
-    trend = memory_sampler._Trend()
-    for sample in samples:
-        trend.add(sample)
-    return trend
-
-
-def test_the_trend_keeps_few_samples_spread_over_the_whole_run():
-    trend = grown(MemorySample(i * 10**9, cpu_memory_gb=float(i)) for i in range(100_000))
-    kept = [sample.time_ns // 10**9 for sample in trend._kept]
-    assert memory_sampler.RETAINED // 2 <= len(kept) <= memory_sampler.RETAINED
-    assert len({b - a for a, b in itertools.pairwise(kept)}) == 1
-    assert kept[0] == 0
-    assert kept[-1] > 95_000
-    found = trend.series()["cpu_memory_gb"]
-    assert (found["first"], found["last"], found["min"], found["max"]) == (0.0, 99_999.0, 0.0, 99_999.0)
-    assert trend.count == 100_000
-
-
-def test_growth_is_a_leak_and_not_a_spike():
-    # 36 MB an hour, sampled each 5 s for an hour; every tenth sample is a checkpoint's spike of 20 GB.
-    leak = grown(
-        MemorySample(i * 5 * 10**9, cpu_memory_gb=4.0 + i * 5 / 3600 * 0.036 + (20.0 if i % 10 == 3 else 0.0))
-        for i in range(720)
-    )
-    assert leak.series()["cpu_memory_gb"]["growth_gb_per_hour"] == pytest.approx(0.036, rel=0.05)
-    level = grown(MemorySample(i * 10**9, cpu_memory_gb=4.0) for i in range(50))
-    assert level.series()["cpu_memory_gb"]["growth_gb_per_hour"] == 0.0
-
-
 def test_a_trend_of_one_sample_or_none_claims_no_growth():
     sampler = MemorySampler(0, print)
     assert sampler.trend() == {"samples": 0, "errors": 0, "cpu_s": 0.0}
     sampler.usage()
     found = sampler.trend()["cpu_memory_gb"]
     assert found["growth_gb_per_hour"] is None
+    assert found["growth_gb_per_step"] is None
     assert found["leak_suspected"] is False
     assert found["first"] == found["last"] > 0
-
-
-def course(*levels, seconds=3600, samples=120):
-    """A trend that goes through these levels in GB, straight from one to the next."""
-    last = samples - 1
-    points = []
-    for i in range(samples):
-        at = i / last * (len(levels) - 1)
-        low = min(int(at), len(levels) - 2)
-        points.append(levels[low] + (at - low) * (levels[low + 1] - levels[low]))
-    return grown(MemorySample(int(i * seconds * 1e9 / last), cpu_memory_gb=gb) for i, gb in enumerate(points))
-
-
-@pytest.mark.parametrize(
-    ("trend", "leaks"),
-    [
-        (course(4.0, 5.0), True),
-        (course(4.0, 6.0, 6.0, 6.0, 6.0), False),  # a warm-up
-        (course(4.0, 8.0, 8.3, 8.6, 9.0), True),  # after a warm-up
-        (course(4.0, 4.0, 6.0, 6.0, 6.0), False),  # one step
-        (course(4.0, 4.1), False),  # too little of 4 GB
-        (course(0.1, 0.15), False),  # too little at all
-        (course(4.0, 5.0, seconds=300), False),  # too soon
-        (course(5.0, 4.0), False),
-        (course(*([4.0, 6.0] * 40)), False),  # a sawtooth
-        (course(4.0, 5.0, samples=12), False),
-    ],
-)
-def test_a_leak_is_what_grows_on_and_on(trend, leaks):
-    assert trend.series()["cpu_memory_gb"]["leak_suspected"] is leaks
-    assert trend.is_leak("cpu_memory_gb") is leaks
-    assert not trend.is_leak("gpu_memory_allocated_gb")
 
 
 def test_a_leak_is_told_once_in_the_main_log(tmp_path):
     with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=3600) as log:
         sampler = log._session.sampler
         for i in range(200):
-            sampler._trend.add(MemorySample(i * 30 * 10**9, cpu_memory_gb=4.0 + i / 100))
+            sampler._trend.add(i * 30 * 10**9, i, {"cpu_memory_gb": 4.0 + i / 100})
         for _ in range(3):
             sampler._on_sample(MemorySample(time.time_ns(), cpu_memory_gb=6.0))
         assert sampler.leaks() == ["cpu_memory_gb"]
@@ -347,6 +286,17 @@ def test_a_leak_is_told_once_in_the_main_log(tmp_path):
     assert len(said) == 1
     assert "WARNING cpu_memory_gb" in said[0]
     assert log.get_training_summary()["memory"]["cpu_memory_gb"]["leak_suspected"] is True
+
+
+def test_growth_is_told_by_step_too(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as log:
+        held = []
+        for step in range(1, 21):
+            held.append(b"\1" * (4 << 20))
+            log.log_batch_progress(1, step, 20, 0.5)
+            log.log_memory_usage()
+        found = log.get_training_summary()["memory"]["cpu_memory_gb"]
+    assert found["growth_gb_per_step"] == pytest.approx(4 / 1024, rel=0.3)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ class DeviceQueue:
         # a call, and what the call was given may go at once.
         with torch.inference_mode(False):
             self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self.device(index))
-        self._made, self._streams = self.moment(index)
+        self._made, first = self.moment(index)
+        self._streams = {first}
 
     @staticmethod
     def device(index: int) -> Any:
@@ -55,19 +56,26 @@ class DeviceQueue:
         return sys.modules["torch"].device("cuda", index)
 
     @staticmethod
-    def moment(index: int) -> tuple[Any, set[int]]:
+    def moment(index: int) -> tuple[Any, int]:
         """Now, in the device's current stream, and that stream by its address."""
-        cuda = sys.modules["torch"].cuda
-        stream = cuda.current_stream(index)
-        return stream.record_event(), {stream.cuda_stream}
+        stream = sys.modules["torch"].cuda.current_stream(index)
+        return stream.record_event(), stream.cuda_stream
+
+    @staticmethod
+    def stream(index: int) -> int:
+        """The device's current stream by its address."""
+        torch = sys.modules["torch"]
+        # What torch's own compiler asks at each launch. A Stream made to be asked costs as much as a launch.
+        address = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+        return int(address(index) if address is not None else torch.cuda.current_stream(index).cuda_stream)
 
     def _come_after(self) -> None:
         """Lets a stream that is used for the first time wait for the one in which the pairs were made: whoever had
         their memory before may still be at work there."""
-        stream = self._torch.cuda.current_stream(self._index)
-        if stream.cuda_stream not in self._streams:
-            stream.wait_event(self._made)
-            self._streams.add(stream.cuda_stream)
+        stream = self.stream(self._index)
+        if stream not in self._streams:
+            self._torch.cuda.current_stream(self._index).wait_event(self._made)
+            self._streams.add(stream)
 
     @staticmethod
     def page_lock(address: int, size: int) -> bool:

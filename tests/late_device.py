@@ -85,10 +85,12 @@ def queue_on(device: LateDevice) -> type[_deferral.DeviceQueue]:
             return torch.device("cpu")
 
         @staticmethod
-        def moment(index: int) -> tuple[Any, set[int]]:
-            return None, set()
+        def moment(index: int) -> tuple[Any, int]:
+            return None, 0
 
-        def _come_after(self) -> None: ...
+        @staticmethod
+        def stream(index: int) -> int:
+            return 0
 
         @staticmethod
         def page_lock(address: int, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import json
@@ -12,6 +13,7 @@ import random
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 from run_files import json_lines
@@ -509,3 +511,70 @@ def test_the_summary_accounts_for_what_never_came(device, start):
     summary = json.loads(log.paths["summary"].read_text())
     assert summary["accounting"]["unresolved"] == {**dict.fromkeys(REASONS, 0), "timeout": 1}
     assert summary["loss_stats"]["mean"] == 1.0
+
+
+class Cuda:
+    """torch.cuda, as its documentation has it, for the few calls that the package makes of it itself."""
+
+    def __init__(self) -> None:
+        self.device_now, self.stream_now, self.capturing_on = 0, 100, None
+        self.said: list[tuple] = []
+        self.refuses = 0
+
+    def current_device(self) -> int:
+        return self.device_now
+
+    @contextlib.contextmanager
+    def device(self, index):
+        before, self.device_now = self.device_now, index
+        yield
+        self.device_now = before
+
+    def is_current_stream_capturing(self) -> bool:
+        return self.device_now == self.capturing_on
+
+    def current_stream(self, index):
+        stream = self.stream_now + index
+        return SimpleNamespace(
+            cuda_stream=stream,
+            record_event=lambda: self.said.append(("record", stream)) or f"event of {stream}",
+            wait_event=lambda event: self.said.append(("wait", stream, event)),
+        )
+
+    def cudart(self):
+        return SimpleNamespace(cudaHostRegister=lambda *given: self.said.append(("lock", *given)) or self.refuses)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    made = Cuda()
+    monkeypatch.setattr(torch, "cuda", made)
+    return made
+
+
+def test_a_capture_is_that_of_the_tensors_device(cuda):
+    cuda.capturing_on = 1
+    assert [_deferral.DeviceQueue.is_capturing(index) for index in (0, 1, 2)] == [False, True, False]
+    assert cuda.device_now == 0
+
+
+@pytest.mark.parametrize(("status", "locked"), [(0, True), (1, False)])
+def test_memory_is_page_locked_for_every_device(cuda, status, locked):
+    cuda.refuses = status
+    assert _deferral.DeviceQueue.page_lock(4096, 64) is locked
+    assert cuda.said == [("lock", 4096, 64, 1)]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_each_stream_waits_once_for_the_one_that_made_the_pairs(cuda, monkeypatch, raw):
+    if raw:
+        monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: cuda.stream_now + index, raising=False)
+    monkeypatch.setattr(_deferral.DeviceQueue, "device", staticmethod(lambda index: torch.device("cpu")))
+    host = torch.zeros((lib.ADVLOG_SLAB_ENTRIES, 2), dtype=torch.int64)
+    queue = _deferral.DeviceQueue(3, host)
+    for stream in (100, 200, 200, 300, 100, 200):
+        cuda.stream_now = stream
+        queue.copy([torch.tensor(0.5)], 7, -9)
+    assert cuda.said == [("record", 103), ("wait", 203, "event of 103"), ("wait", 303, "event of 103")]
+    value, check = host[7].tolist()
+    assert (bits_of(0.5), check) == (value.to_bytes(8, "little"), value ^ -9)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ._failpoints import failpoint
+from ._files import make_folder, read_file, scratch_file
 from ._paths import RunPaths
 from .snapshots import Health
 
@@ -61,12 +62,11 @@ def write_account(paths: RunPaths, attempt: int, account: Account) -> None:
 
     :raises OSError: it could not be.
     """
-    paths.accounts.mkdir(exist_ok=True)
+    make_folder(paths.accounts)
     file = paths.account(attempt)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(account.as_dict()))
-    failpoint("account_written")
-    scratch.replace(file)
+    with scratch_file(paths.accounts, file.name, json.dumps(account.as_dict()).encode()) as scratch:
+        failpoint("account_written")
+        os.rename(scratch, file)
 
 
 def read_accounts(paths: RunPaths) -> dict[tuple[int, int], Account]:
@@ -84,7 +84,7 @@ def read_account(file: Path) -> Account:
     :raises OSError: it could not be read.
     :raises ValueError: it is damaged; the message names it.
     """
-    text = file.read_text()
+    text = read_file(file)
     try:
         told = json.loads(text)
         told["sinks"] = {sink: SinkAccount(**numbers) for sink, numbers in told["sinks"].items()}

@@ -6,6 +6,7 @@ claimed, which only one process can do.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 from ._accounts import LOST, read_account
 from ._failpoints import failpoint
+from ._files import NotOursError, check_folder, make_folder, read_file, scratch_file
 from ._locks import COMPACTING, RECOVERING, FileLock, LockedError
 from ._paths import RunPaths
 from ._processes import machine_id, process_start, started_s
@@ -26,7 +28,22 @@ from .ranks import RankIdentity, RunIdentity
 _RECOVERY_S = 60.0
 _PAUSE_S = 0.05
 _CUT_SHORT = ("killed", LOST)
+_RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
 _ORIGIN = re.compile(r"(\d+)-origin\.json\Z")
+
+
+def make_private(paths: RunPaths) -> None:
+    """Makes the run's folder, and those above it.
+
+    :raises OSError: it could not be made.
+    :raises NotOursError: something else than a folder of this user lies there.
+    """
+    paths.log_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        paths.private.parent.mkdir()
+    if paths.private.parent.is_symlink():  # of any user: others may have runs in this log folder
+        check_folder(paths.private.parent)
+    make_folder(paths.private)
 
 
 def lock_rank(paths: RunPaths, doing: str = "") -> FileLock:
@@ -60,11 +77,11 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
 
     :raises OSError: the run's folder cannot be written, or the file that holds the run's id is damaged.
     """
-    paths.attempts.mkdir(parents=True, exist_ok=True)
-    paths.temporary.mkdir(exist_ok=True)
+    for folder in (paths.attempts, paths.temporary):
+        make_folder(folder)
     file = paths.private / "run.json"
     run = _claim(paths, file, {"run_id": uuid.uuid4().hex, "created_ns": time.time_ns()})
-    if run is None or not isinstance(run.get("run_id"), str):
+    if run is None or not _is_run_id(run.get("run_id")):
         # Made anew, it would silently be another run's id.
         remedy = f'write {{"run_id": "..."}} there, with the id in {paths.summary.name}, or remove it for a new id'
         raise OSError(errno.EINVAL, f"expected the run's id, got a damaged file; {remedy}", str(file))
@@ -90,8 +107,9 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
 
     :raises OSError: it could not be made.
     """
+    make_private(paths)
     for folder in (paths.attempts, paths.temporary):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     _claim(paths, paths.private / "run.json", {"run_id": run.run_id, "created_ns": time.time_ns()})
     mine = _described(run)
     _claim(paths, paths.attempts / f"{run.attempt}.json", {"launch": None, **mine})
@@ -104,7 +122,12 @@ def read_run_id(paths: RunPaths) -> str | None:
         run = _read(paths.private / "run.json")
     except OSError:
         return None
-    return run.get("run_id") if run is not None else None
+    run_id = run.get("run_id") if run is not None else None
+    return run_id if _is_run_id(run_id) else None
+
+
+def _is_run_id(value: object) -> bool:
+    return isinstance(value, str) and _RUN_ID.match(value) is not None
 
 
 def read_claim(file: Path) -> dict[str, Any]:
@@ -205,28 +228,23 @@ def _described(process: RankIdentity | RunIdentity) -> dict[str, Any]:
 
 def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, Any] | None:
     """What the claim says: `content`, or what another process had claimed before; None where it is damaged."""
-    if not target.exists():
-        temporary = paths.temporary / f"claim-{uuid.uuid4().hex}"
-        try:
-            with temporary.open("w") as file:
-                file.write(json.dumps(content))
-                # A loss of power must not leave the name without what it says.
-                file.flush()
-                os.fsync(file.fileno())
+    if not os.path.lexists(target):
+        # fsynced: a loss of power must not leave the name without what it says.
+        with scratch_file(paths.temporary, target.name, json.dumps(content).encode(), sync=True) as scratch:
             failpoint("claim_written")
-            os.link(temporary, target)
-            failpoint("claim_linked")
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.link(scratch, target)
+                failpoint("claim_linked")
     return _read(target)
 
 
 def _read(claim: Path) -> dict[str, Any] | None:
-    """What a claim says; None where it is empty or no JSON object, as a loss of power may leave it."""
+    """What a claim says; None where it is empty or no JSON object, as a loss of power may leave it, or no file of ours.
+
+    :raises OSError: it cannot be read.
+    """
     try:
-        found = json.loads(claim.read_bytes())
-    except ValueError:
+        found = json.loads(read_file(claim))
+    except (ValueError, NotOursError):
         return None
     return found if isinstance(found, dict) else None

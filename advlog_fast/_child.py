@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ._files import open_new
 from ._locks import FileLock, LockedError
 from ._native import Producer, ffi, lib
 from ._overflow import Overflow
 from ._paths import RunPaths
 from ._processes import process_start
-from ._ring import DROPS, Ring, allocate, formatted, identity_of, line_bytes, slots_for_text
+from ._ring import DROPS, Ring, allocate, check_private_folder, formatted, identity_of, line_bytes, slots_for_text
 from .config import LoggerConfig
 from .control.worker import WorkerControl
 from .exceptions import AdvlogError
@@ -64,8 +65,10 @@ class WorkerRing(Ring):
         name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.path, self.notes, self.slots = folder / f".{name}.tmp", [], WORKER_SLOTS
         self.aside = self._note_file = self._lock = None
+        self._fd = -1
+        check_private_folder(folder)
         size = lib.advlog_ring_bytes(WORKER_SLOTS)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_new(self.path, os.O_RDWR, 0o600)
         try:
             allocate(fd, size)
             self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -108,6 +111,8 @@ class Worker:
         self.control = WorkerControl(family.run.name, config.log_level, self.line, has_text)
         self.sampler = MemorySampler(0.0, lambda _sample: None)
         self._refused = refused
+        self._hindered: tuple[str, str] | None = None
+        """Likewise, where that may change."""
         self._homeless = 0
         self._ring: WorkerRing | None = None
         self._bound = False
@@ -123,7 +128,7 @@ class Worker:
         ring = self._opened()
         if ring is None:
             self._homeless += 1
-            return self._refused
+            return self._refused or self._hindered
         if lib.advlog_ring_closed(ring.handle):
             self.count_drop("closed")
             return "closed", _GONE
@@ -149,10 +154,18 @@ class Worker:
                     if self._ring is not made:
                         made.remove()  # another thread was first
             except FileNotFoundError:
-                self._refused = "", ""
+                if self._session_lives():
+                    told = f"{folder} was removed: what this process logs is dropped until it is made again"
+                    self._hindered = "forked", told
+                else:
+                    self._refused = "", ""
             except (OSError, LockedError, AdvlogError) as error:
                 self._refused = "forked", f"no ring for this process in {folder} ({error}): what is logged is dropped"
         return self._ring
+
+    def _session_lives(self) -> bool:
+        """Whether the parent's session goes on, as far as can be told: its ring is noted until it ends."""
+        return self.family.parent_lives() and self.paths.ring_note(self.run.attempt).exists()
 
     def push(self, try_push: Callable[[], int], slots: int) -> int:
         """As a session's."""

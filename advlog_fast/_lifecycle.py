@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ._accounts import Account, write_account
-from ._attempts import claim_attempt, lock_rank, restore_claims
+from ._attempts import claim_attempt, lock_rank, make_private, restore_claims
 from ._child import Family, Worker
 from ._deferral import Deferral
 from ._drain import Drain
@@ -95,7 +95,7 @@ class Session:
 
     def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths
-        paths.private.mkdir(parents=True, exist_ok=True)
+        make_private(paths)
         self._rank_lock = lock_rank(paths)
         undo.callback(self._rank_lock.release)
         failpoint("start_locked")

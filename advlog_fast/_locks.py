@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import struct
 from pathlib import Path
+
+from ._files import check_own, remove_own
+from ._native import lib
 
 RECOVERING = ", which recovers it"
 COMPACTING = ", which compacts it"
 """What the owner's name ends with where it is no logger, but a recovery or a compaction, which ends by itself."""
+
+_HELD = (errno.EAGAIN, errno.EACCES)
+_TRIES = 8
 
 
 class LockedError(Exception):
@@ -17,15 +25,17 @@ class LockedError(Exception):
 
 
 class FileLock:
-    """A POSIX record lock on a file of its own, held until `release` or the end of the process, however it ends.
+    """A lock on a file of its own, held until `release` or the end of the process, however it ends.
 
-    Not inherited by a fork, freed by a SIGKILL. The kernel would free it too if this process closed any other
-    descriptor of the file, and would grant this process a second lock on it: so a process opens such a file once, and
-    never asks for a lock that it holds (see :meth:`held_here`).
+    It belongs to the open file (an OFD lock of Linux), so that nothing else in the process can lose it by closing the
+    file's other descriptors, as a copy of the log folder does. A child that was forked would keep it past the end of
+    its parent; it closes its descriptor as it begins. Where there are no such locks, or no such hook, it is a POSIX
+    record lock, which a fork does not inherit but such a copy frees. Each excludes the other, and those of earlier
+    versions.
 
     :param doing: said of this process to whoever finds the lock held.
     :raises LockedError: another live process holds it.
-    :raises OSError: the file cannot be opened.
+    :raises OSError: the file cannot be opened, or is not ours.
     """
 
     _held: dict[str, int] = {}  # noqa: RUF012 - one table a process: path to the pid that holds it
@@ -33,20 +43,61 @@ class FileLock:
     def __init__(self, path: Path, doing: str = "") -> None:
         self.path = os.path.realpath(path)
         self._pid = os.getpid()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = -1
+        self._by_file = False
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
-            os.close(self._fd)
-            raise LockedError(owner) from None
-        except OSError:
-            pass  # a file system without locks: claims still keep the files of two attempts apart
+            for _ in range(_TRIES):
+                self._open(path)
+                # Whoever held it before may have removed the file between the two.
+                if self._is_still_there(path):
+                    break
+                self._close()
+            else:
+                raise LockedError("a process that ends")
+        except BaseException:
+            self._close()
+            raise
         name = f"pid {self._pid} on {os.uname().nodename}{doing}\n".encode()
         with contextlib.suppress(OSError):  # a full disk: the lock holds, only nobody is told whose it is
             os.pwrite(self._fd, name, 0)
             os.ftruncate(self._fd, len(name))
         self._held[self.path] = self._pid
+
+    def _open(self, path: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._fd = os.open(path, flags, 0o600)
+        found = os.fstat(self._fd)
+        if found.st_nlink:
+            check_own(found, path, any_owner=os.geteuid() == 0)  # root takes over what a user began
+        try:
+            self._lock()
+        except OSError as error:
+            if error.errno not in _HELD:
+                return  # a file system without locks: claims still keep the files of two attempts apart
+            owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
+            raise LockedError(owner) from None
+
+    def _lock(self) -> None:
+        """:raises OSError: it is held, or there are no locks here."""
+        if hasattr(fcntl, "F_OFD_SETLK") and lib.advlog_close_in_children(self._fd) == 0:
+            try:
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
+            except OSError as error:
+                if error.errno in _HELD:
+                    raise
+                lib.advlog_keep_in_children(self._fd)
+            else:
+                self._by_file = True
+                return
+        fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _is_still_there(self, path: Path) -> bool:
+        mine = os.fstat(self._fd)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
     @classmethod
     def held_here(cls, path: Path) -> bool:
@@ -57,8 +108,24 @@ class FileLock:
         """Frees the lock, once; `remove` takes its file away first. A forked child frees nothing."""
         if self._fd < 0 or os.getpid() != self._pid:
             return
-        if remove and os.path.exists(self.path):
-            os.unlink(self.path)
+        if remove:
+            remove_own(self.path)
         self._held.pop(self.path, None)
-        os.close(self._fd)
-        self._fd = -1
+        self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            # Before the child of a fork just now could keep it: what it inherits then is not locked.
+            if self._by_file:
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK))
+        lib.advlog_keep_in_children(fd)
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def _flock(kind: int) -> bytes:
+    """`struct flock` for the whole file."""
+    return struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0)

@@ -23,7 +23,7 @@ class Overflow:
         self._waits = policy != "drop_newest"
         self._timeout_s = timeout_s
         self._saturated = False
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()  # a signal handler may log inside
         self.stalls = 0
         """Waits so far, however they ended."""
         self.stalled_s = 0.0

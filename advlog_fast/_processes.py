@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -16,12 +17,22 @@ def boot_id() -> bytes:
         return bytes(16)
 
 
+_UNKNOWN = bytes(16).hex()
+
+
+def is_this_boot(boot: str, host: str) -> bool:
+    """Whether hexadecimal digits of a `boot_id` and a host's name are of this boot of this machine. Where /proc is
+    hidden, as in some containers, no boot can be told from another: the host's name decides alone."""
+    return boot == boot_id().hex() and (boot != _UNKNOWN or host == socket.gethostname())
+
+
 def machine_id() -> str:
     """Where a pid means one process: this boot of this machine and, on it, this container."""
     namespace = 0
     with contextlib.suppress(OSError):
         namespace = os.stat("/proc/self/ns/pid").st_ino
-    return f"{boot_id().hex()}-{namespace}"
+    boot = boot_id().hex()
+    return f"{boot if boot != _UNKNOWN else socket.gethostname()}-{namespace}"
 
 
 def process_start(pid: int) -> int:

@@ -1,8 +1,8 @@
 """The ring's memory: where it lies, how large it is, and its life as a file.
 
-The file is allocated in full before it is mapped: a store into a page that the file system cannot supply would kill
-the process with SIGBUS. It lies in shared memory (tmpfs) unless told otherwise, since a store to a mapping of a disk's
-file can wait for writeback.
+A store into a page that the file system cannot supply would kill the process with SIGBUS. So the file is allocated in
+full before it is mapped, and lies on a file system that is known to keep what it has allocated, or nowhere. That is
+shared memory (tmpfs) unless told otherwise, since a store to a mapping of a disk's file can wait for writeback.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import errno
 import mmap
 import os
 import re
-import shutil
-import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ._failpoints import failpoint
+from ._files import NotOursError, check_folder, make_folder, open_new, open_own, remove_own
 from ._locks import FileLock, LockedError
 from ._native import ffi, lib
 from ._paths import RunPaths
@@ -29,6 +28,8 @@ from .ranks import RunIdentity
 from .records import MAX_METRIC_NAMES
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - our folder in it is checked to be ours alone
+_MADE_UP = re.compile(r"advlog-\d+-[0-9a-f]{16}\Z")
+_MAGIC = b"\x01\nadvlog"
 _MIN_SLOTS = 256
 _NAMES_BYTES = 64 * 1024
 DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
@@ -41,23 +42,11 @@ _RING_ERRORS = {
     lib.ADVLOG_RING_BAD_LAYOUT: "its header is damaged",
     lib.ADVLOG_RING_NO_MEMORY: "there is no memory for its handle",
 }
-_NETWORK_FILE_SYSTEMS = frozenset(
-    (
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ceph",
-        "fuse.sshfs",
-        "glusterfs",
-        "9p",
-        "afs",
-        "pvfs2",
-    )
-)
+_KEEPS_BLOCKS = {0x01021994: "tmpfs", 0xEF53: "ext4", 0x58465342: "xfs"}
+"""By the type that statfs(2) gives: where a block that was allocated for a file is the one that a store to its mapping
+is written to. Elsewhere (btrfs, zfs, bcachefs, overlays, FUSE, 9p, network file systems) a store may want a new one,
+and SIGBUS ends the process where there is none."""
+_MOVES_BLOCKS = "is not known to keep the blocks that it has allocated, and where it is full a store would be fatal"
 
 
 class Ring:
@@ -84,6 +73,7 @@ class Ring:
         self.path: Path | None = None
         self.notes: list[str] = []
         self._lock: FileLock | None = None
+        self._fd = -1
         paths = RunPaths(log_dir, run.name, run.rank)
         self._note_file: Path | None = paths.ring_note(run.attempt)
         self.aside: Path | None = paths.set_aside
@@ -115,17 +105,19 @@ class Ring:
     def mapped(cls, path: Path) -> Ring:
         """A ring that another process made, and may still use.
 
+        :raises NotOursError: it is no regular file of this user: others could cut it while it is mapped.
         :raises OSError: the file cannot be opened or mapped.
         :raises AdvlogError: it is no ring of this version, or a damaged one.
         """
         ring = cls.__new__(cls)
         ring.path, ring.notes, ring.aside, ring._lock, ring._note_file = path, [], None, None, None
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        ring._fd = -1
+        fd = open_own(path, os.O_RDWR)
         try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or os.getuid() not in (0, found.st_uid) or found.st_size == 0:
-                raise AdvlogError(f"{path}: expected a regular file of this user, with a ring in it")
-            ring._map = mmap.mmap(fd, found.st_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            size = os.fstat(fd).st_size
+            if size == 0:
+                raise AdvlogError(f"{path}: expected a ring, got an empty file")
+            ring._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         finally:
             os.close(fd)
         ring._memory = ffi.from_buffer(ring._map)
@@ -195,33 +187,48 @@ class Ring:
 
     def remove(self) -> None:
         """Removes the file, its note and its lock; the memory stays mapped for whoever still holds it."""
+        self._close_fd()
         for file in (self.path, self._note_file):
             if file is not None:
                 with contextlib.suppress(OSError):
-                    os.unlink(file)
+                    remove_own(file)
                 failpoint("ring_removing")
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 self._lock.release(remove=True)
+        if self.path is not None and _MADE_UP.match(self.path.parent.name):
+            with contextlib.suppress(OSError):
+                os.rmdir(self.path.parent)  # not while there is another ring in it
 
     def _make(self, run: RunIdentity, slots: int, ring_dir: Path | None, fallback: Path) -> tuple[mmap.mmap, int]:
         """The memory, and how many slots it is for: fewer than asked where shared memory is short."""
-        name = f"{run.run_id}-attempt{run.attempt}-rank{run.rank:05d}.ring"
-        wanted = ring_dir if ring_dir is not None else _shared_folder()
-        folders = [folder for folder in (wanted, fallback) if folder is not None]
-        for folder in dict.fromkeys(folders):
+        name = ring_name(run.run_id, run.attempt, run.rank)
+        for folder, is_shared_memory in self._places(ring_dir, fallback):
             try:
-                if file_system(folder) in _NETWORK_FILE_SYSTEMS:
-                    self.notes.append(f"{folder} is a network file system, where a ring cannot lie")
-                    continue
-                return self._map_file(folder, name, slots, shared=ring_dir is None and folder == wanted)
+                return self._map_file(folder, name, slots, shared=is_shared_memory)
             except (OSError, LockedError) as error:
                 self.notes.append(f"the ring cannot lie in {folder}: {getattr(error, 'strerror', None) or error}")
         self.notes.append("the ring lies in memory that dies with the process: a SIGKILL loses what is in it")
         return mmap.mmap(-1, lib.advlog_ring_bytes(slots)), slots
 
+    def _places(self, ring_dir: Path | None, fallback: Path) -> Iterator[tuple[Path, bool]]:
+        """The folders that may hold it, the best first, and whether each lies in shared memory."""
+        if ring_dir is None:
+            yield from ((folder, True) for folder in shared_folders(self.notes.append))
+        else:
+            try:
+                ring_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                yield private_in(ring_dir), False
+            except OSError as error:
+                self.notes.append(f"the ring cannot lie in {ring_dir}: {error.strerror}")
+        if ring_dir is None or ring_dir != fallback:
+            try:
+                make_folder(fallback)
+                yield private_in(fallback), False
+            except OSError as error:
+                self.notes.append(f"the ring cannot lie in {fallback}: {error.strerror}")
+
     def _map_file(self, folder: Path, name: str, slots: int, *, shared: bool) -> tuple[mmap.mmap, int]:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if shared:
             free = os.statvfs(folder)
             affordable = free.f_bavail * free.f_frsize // 16
@@ -231,24 +238,41 @@ class Ring:
                 raise OSError(errno.ENOSPC, f"only {affordable * 16} bytes are free")
         size = lib.advlog_ring_bytes(slots)
         for stale in folder.glob(hidden_name(re.sub(r"attempt\d+", "attempt*", name))):
-            stale.unlink(missing_ok=True)  # of a start that was killed: this process holds the rank's lock
+            remove_own(stale)  # of a start that was killed: this process holds the rank's lock
         temporary = folder / hidden_name(name)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = open_new(temporary, os.O_RDWR, 0o600)
         try:
             self.path = temporary
-            allocate(fd, size)
+            keeps = _KEEPS_BLOCKS.get(lib.advlog_file_system(self._fd))
+            if keeps is None:
+                raise OSError(errno.EOPNOTSUPP, f"{file_system(folder) or 'its file system'} {_MOVES_BLOCKS}")
+            allocate(self._fd, size)
             failpoint("ring_allocated")
-            mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            mapped = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             self._final = folder / name
             self._lock = FileLock(lock_file(self._final))
+            if keeps != "xfs":
+                self._close_fd()
             return mapped, slots
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             self.path = None
+            self._close_fd()
             raise
-        finally:
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
             os.close(fd)
+
+    def unshare(self) -> str | None:
+        """Takes back the blocks that a copy of the file shares, which could not be written where the disk is full; why
+        that could not be. To be called now and then: a copy may be made at any time."""
+        if self._fd < 0:
+            return None
+        error = lib.advlog_unshare(self._fd, len(self._map))
+        return os.strerror(error) if error not in (0, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL) else None
 
     def write_note(self) -> None:
         """Says in the run's folder where the ring lies.
@@ -265,6 +289,8 @@ class Ring:
         self.write_note()
         failpoint("ring_noted")
         if self.path is not None:
+            if os.path.lexists(self._final):
+                raise NotOursError(errno.EEXIST, "expected no ring yet", str(self._final))
             os.rename(self.path, self._final)
             self.path = self._final
             failpoint("ring_published")
@@ -308,17 +334,22 @@ def _unusable(memory: Any, error: int) -> AdvlogError:
     return AdvlogError(f"a ring in {len(memory)} bytes cannot be used: {_RING_ERRORS[error]}")
 
 
-def set_aside(file: Path, folder: Path) -> Path:
-    """Moves a file that nobody can use into `folder`, under a name that is free; where it lies then.
+def ring_name(run_id: str, attempt: int, rank: int) -> str:
+    """What the ring of one rank in one attempt is called."""
+    return f"{run_id}-attempt{attempt}-rank{rank:05d}.ring"
 
-    :raises OSError: it could not be moved.
+
+def holds_ring(file: Path) -> bool:
+    """Whether a file of this user's begins as a ring does; nothing is moved or removed for one that does not.
+
+    :raises NotOursError: it is no regular file of this user.
+    :raises OSError: it cannot be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while (target := folder / f"{file.name}.{number}").exists():
-        number += 1
-    shutil.move(file, target)
-    return target
+    fd = open_own(file, os.O_RDONLY)
+    try:
+        return os.read(fd, len(_MAGIC)) == _MAGIC
+    finally:
+        os.close(fd)
 
 
 def lock_file(ring: Path) -> Path:
@@ -358,20 +389,71 @@ def allocate(fd: int, size: int) -> None:
             os.pwrite(fd, chunk[: size - offset], offset)
 
 
-def _shared_folder() -> Path | None:
-    """This user's folder in shared memory, if there is one that nobody else can touch."""
-    if not SHARED_MEMORY.is_dir():
-        return None
-    folder = SHARED_MEMORY / f"advlog-{os.getuid()}"
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        pass
-    except OSError:
-        return None
+def shared_folders(say: Callable[[str], object]) -> Iterator[Path]:
+    """Folders in shared memory that nobody but this user can touch; each is made where it is missing.
+
+    :param say: told, in a sentence, why one that there should be cannot be used.
+    """
+    uid = os.geteuid()
+    usual = SHARED_MEMORY / f"advlog-{uid}"
+    for folder in (usual, Path(f"/run/user/{uid}/advlog")):
+        if not folder.parent.is_dir():
+            continue
+        try:
+            make_private_folder(folder)
+        except OSError as error:
+            if folder == usual:
+                say(f"{folder} cannot be used: {error.strerror}")
+        else:
+            yield folder
+    # Somebody else has the usual name: a new one, which the ring's note tells.
+    folder = SHARED_MEMORY / f"advlog-{uid}-{os.urandom(8).hex()}"
+    if SHARED_MEMORY.is_dir():
+        try:
+            make_private_folder(folder)
+        except OSError as error:
+            say(f"{folder} cannot be made: {error.strerror}")
+        else:
+            yield folder
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # it was of no use either
+
+
+def private_in(folder: Path) -> Path:
+    """The folder, where nobody but this user can write it, else one of this user's own in it.
+
+    :raises OSError: it could not be made, or is another's.
+    """
+    found = os.stat(folder)
+    if found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022:
+        return folder
+    mine = folder / f"advlog-{os.geteuid()}"
+    make_private_folder(mine)
+    return mine
+
+
+def make_private_folder(folder: Path) -> None:
+    """Makes a folder that nobody but this user can enter, or sees that it is one.
+
+    :raises OSError: it could not be made.
+    :raises NotOursError: another user's lies there, or others may enter it, or it is no folder.
+    """
+    make_folder(folder, 0o700)
+    check_private_folder(folder)
+
+
+def check_private_folder(folder: Path) -> None:
+    """Checks that it is a folder, no link to one, that nobody but this user can enter.
+
+    :raises NotOursError: it is not.
+    :raises OSError: it is not there, or cannot be told.
+    """
+    check_folder(folder)
     found = os.lstat(folder)
-    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-    return folder if private else None
+    if found.st_uid != os.geteuid():
+        raise NotOursError(errno.EPERM, f"it belongs to user {found.st_uid}", str(folder))
+    if found.st_mode & 0o077:
+        raise NotOursError(errno.EPERM, "others may enter it", str(folder))
 
 
 def file_system(path: Path) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ._processes import boot_id
+from ._files import make_folder, read_file, write_whole
+from ._processes import is_this_boot
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "path": (str, type(None)),
@@ -38,7 +38,7 @@ class RingNote:
         """:raises OSError: it could not be read.
         :raises ValueError: it is damaged.
         """
-        told = json.loads(file.read_text())
+        told = json.loads(read_file(file))
         if not isinstance(told, dict) or not all(isinstance(told.get(name), kind) for name, kind in _FIELDS.items()):
             raise ValueError(f"{file}: expected the note of a ring, got {told!r}")
         return cls(**{name: told[name] for name in _FIELDS})
@@ -48,14 +48,12 @@ class RingNote:
 
         :raises OSError: it could not be written.
         """
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(self)))
-        os.rename(temporary, file)
+        make_folder(file.parent)
+        write_whole(file, json.dumps(asdict(self)).encode())
 
     @property
     def is_of_this_boot(self) -> bool:
-        return self.boot_id == boot_id().hex()
+        return is_this_boot(self.boot_id, self.host)
 
     @property
     def is_of_another_host(self) -> bool:

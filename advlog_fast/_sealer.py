@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ._files import NotOursError
 from ._hooks import importing
 from ._paths import RunPaths
 from .sinks.columns import STREAMS
@@ -198,10 +199,15 @@ class Sealer:
         return True
 
     def _failed(self, queue: _Queue, spool: _Spool, error: Exception) -> None:
+        what = ""
         if isinstance(error, FileNotFoundError) and not spool.path.exists():
+            what = "gone"
+        elif isinstance(error, NotOursError) and error.filename == str(spool.path):
+            what = error.strerror
+        if what:
             with self._changed:
                 queue.next_spool()
-            self._report(f"{spool.path}: gone, with records {spool.first_seq} to {spool.next_seq - 1}")
+            self._report(f"{spool.path}: {what}, with records {spool.first_seq} to {spool.next_seq - 1}")
             return
         with self._changed:
             began = queue.retry_s == 0

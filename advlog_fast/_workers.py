@@ -10,23 +10,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ._child import has_taken
+from ._files import NotOursError, check_folder, is_own, move_aside, remove_own
 from ._locks import FileLock, LockedError
 from ._native import ffi, lib
 from ._processes import process_start
-from ._ring import Ring, set_aside
+from ._ring import Ring, holds_ring, make_private_folder
 from .exceptions import AdvlogError
 
 _PATIENCE_S = 1.0
 _VISIT_S = 0.5
 _POLL_S = 0.001
 _DAMAGED = "it is damaged"
+_RING = re.compile(r"\d+-[0-9a-f]{8}\.ring\Z")
+_CHILDS = re.compile(r"\d+-[0-9a-f]{8}\.(?:ring|lock)\Z|\.\d+-[0-9a-f]{8}\.tmp\Z")
+"""What children call their files."""
 
 
 def workers_folder(ring: Path | None) -> Path | None:
@@ -47,8 +51,10 @@ class Workers:
         """Runs of slots that children reserved and never published."""
         self._ring, self._drain, self._on_fault = ring, drain, on_fault
         self._met: dict[Path, Ring] = {}
-        self._dead: dict[Path, FileLock] = {}
+        self._dead: dict[Path, FileLock | None] = {}
         """Those of them whose processes have ended, by now repaired."""
+        self._strangers: set[Path] = set()
+        """What has a ring's name and is none of ours."""
         self._ending = False
         self._told_names = False
         self._visit_due = 0.0
@@ -56,8 +62,18 @@ class Workers:
     def open(self) -> None:
         """From here on children may log."""
         if self.folder is not None:
-            with contextlib.suppress(OSError):
-                self.folder.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(OSError):  # a child says so
+                make_private_folder(self.folder)
+
+    def watch(self) -> None:
+        """Makes the folder again where somebody has removed it."""
+        if self.folder is None or self._ending or os.path.lexists(self.folder):
+            return
+        told = f"{self.folder} was removed: what children log whose rings were in it, and not met yet, is lost"
+        self._on_fault(told)
+        with contextlib.suppress(OSError):
+            self.folder.parent.mkdir(mode=0o700, exist_ok=True)
+            make_private_folder(self.folder)
 
     def has_any(self) -> bool:
         """Whether there is a child that logs, or one whose records are not all here. Any thread."""
@@ -66,7 +82,7 @@ class Workers:
     def look(self) -> None:
         """Meets new children, and now and then takes leave of dead ones whose records are all here."""
         for path in _rings_in(self.folder):
-            if path not in self._met:
+            if path not in self._met and path not in self._strangers:
                 self._meet(path)
         if time.monotonic() >= self._visit_due:
             for path, ring in list(self._met.items()):
@@ -94,8 +110,9 @@ class Workers:
         for ring in self._met.values():
             lib.advlog_ring_close(ring.handle)
         left: dict[Path, int] = {}
-        patience = 0.0
-        while not self._emptied_folder():
+        moved_s = 0.0
+        # The folder may be gone already, by somebody else's hand: those that were met are still to be taken over.
+        while self._met or not self._emptied_folder():
             advance()
             self._visit_due = 0.0
             self.look()
@@ -104,19 +121,25 @@ class Workers:
             before, left = left, {path: ring.used() for path, ring in self._met.items()}
             now = time.monotonic()
             if now >= deadline:
-                return self._emptied_folder()
+                return not self._met and self._emptied_folder()
             # Where nothing moves for want of room in our own ring, no child is to blame.
             if left != before or self._ring.used() > self._ring.slots // 2:
-                patience = now + _PATIENCE_S
-            elif now >= patience:
-                for path, ring in list(self._met.items()):
-                    self._pass_over(path, ring, "stood still")
+                moved_s = now + _PATIENCE_S
+            elif now >= moved_s and self._met:
+                # A child that is stopped in the middle of a call goes on one day, and is told that its record was
+                # accepted: nothing may be given up. What it has stays in its ring, for a recovery.
+                self._on_fault("a child stands still in the middle of a call: its records stay in its ring")
+                return False
         return True
 
     def _meet(self, path: Path) -> None:
         try:
             ring = Ring.mapped(path)
         except FileNotFoundError:
+            return
+        except NotOursError as error:
+            self._strangers.add(path)
+            self._on_fault(f"{path} is no ring of a child: {error.strerror}")
             return
         except (OSError, AdvlogError) as error:
             self._set_aside(path, str(error))
@@ -145,10 +168,14 @@ class Workers:
 
     def _has_died(self, path: Path, ring: Ring) -> bool:
         its = lib.advlog_ring_identity(ring.handle)
-        if process_start(its.pid) == its.process_start:
+        if process_start(its.pid) == its.process_start != 0:
             return False
         try:
             self._dead[path] = FileLock(path.with_suffix(".lock"))
+        except FileNotFoundError:  # somebody has removed the folder
+            if its.process_start == 0:
+                return False
+            self._dead[path] = None
         except (OSError, LockedError):
             return False
         return True
@@ -165,23 +192,25 @@ class Workers:
     def _leave(self, path: Path) -> None:
         ring = self._met.pop(path)
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            remove_own(path)
         lib.advlog_drain_remove_worker(self._drain, ring.handle)
         lock = self._dead.pop(path, None)
         with contextlib.suppress(OSError):
             if lock is not None:
                 lock.release(remove=True)
             else:
-                os.unlink(path.with_suffix(".lock"))
+                remove_own(path.with_suffix(".lock"))
 
     def _set_aside(self, path: Path, why: str) -> None:
         """Moves a child's ring that cannot be used out of the way."""
         told = f"the ring {path} of a child cannot be used: {why}"
+        kept = False
         with contextlib.suppress(OSError):
-            if self._ring.aside is not None:
-                told += f"; kept as {set_aside(path, self._ring.aside)}"
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+            if self._ring.aside is not None and holds_ring(path):
+                told += f"; kept as {move_aside(path, self._ring.aside)}"
+                kept = True
+        if not kept:
+            self._strangers.add(path)
         self._on_fault(told)
         if path in self._met:
             lib.advlog_ring_close(self._met[path].handle)  # a child that lives is to know
@@ -189,16 +218,34 @@ class Workers:
 
     def _emptied_folder(self) -> bool:
         """Removes the folder, unless there is a ring in it; whether it is gone."""
-        assert self.folder is not None
+        folder = self.folder
+        assert folder is not None
         try:
-            names = os.listdir(self.folder)
-            if not any(name.endswith(".ring") for name in names):
-                for name in names:
-                    os.unlink(self.folder / name)  # a lock, or a ring in the making: its child will find no folder
-                os.rmdir(self.folder)
+            names = os.listdir(folder)
+            if any(_RING.match(name) and folder / name not in self._strangers for name in names):
+                return False
+            strange = False
+            for name in names:
+                # A lock, or a ring in the making: its child will find no folder.
+                strange |= not (_CHILDS.match(name) and folder / name not in self._strangers and remove_own(folder / name))
+            if strange:
+                self._leave_folder(folder)
+            else:
+                os.rmdir(folder)
         except OSError:
             pass  # such as a ring that came into sight meanwhile
-        return not self.folder.exists()
+        return not folder.exists()
+
+    @staticmethod
+    def _leave_folder(folder: Path) -> None:
+        """Renames a folder that holds what is not ours: no child is to find it.
+
+        :raises OSError: it could not be.
+        """
+        left = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}")
+        os.rename(folder, left)
+        if any(_RING.match(name) and is_own(left / name) for name in os.listdir(left)):  # it came just before
+            os.rename(left, folder)
 
 
 def settle_workers(ring: Ring) -> bool:
@@ -213,8 +260,8 @@ def settle_workers(ring: Ring) -> bool:
         try:
             worker = Ring.mapped(path)
             if lib.advlog_takeover_settle(ring.handle, worker.handle) and ring.aside is not None:
-                set_aside(path, ring.aside)
-        except (FileNotFoundError, AdvlogError):
+                move_aside(path, ring.aside)
+        except (FileNotFoundError, NotOursError, AdvlogError):
             continue  # told when its records are to be taken
     return folder is not None and folder.exists()
 
@@ -224,16 +271,23 @@ def drop_workers(ring: Path | None, aside: Path) -> None:
     folder = workers_folder(ring)
     if folder is None:
         return
-    for path in _rings_in(folder):
-        with contextlib.suppress(OSError):
-            set_aside(path, aside)
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        check_folder(folder)
+        for name in os.listdir(folder):
+            if not _CHILDS.match(name):
+                continue
+            with contextlib.suppress(OSError):
+                if not _RING.match(name):
+                    remove_own(folder / name)
+                elif holds_ring(folder / name):
+                    move_aside(folder / name, aside)
+        os.rmdir(folder)
 
 
 def _rings_in(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     try:
-        return [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".ring")]
+        return [folder / name for name in sorted(os.listdir(folder)) if _RING.match(name)]
     except OSError:
         return []

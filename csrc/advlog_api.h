@@ -341,6 +341,19 @@ uint32_t advlog_name_count(const advlog_ring *ring);
 /* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. */
 int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out);
 
+/* ---- descriptors (descriptors.c) ---- */
+
+/* From now on each child that is forked closes its copy of fd as it begins. 0, or -1: it cannot be so, or
+ * there are too many. Any thread. */
+int advlog_close_in_children(int fd);
+/* No longer. Before fd is closed. */
+void advlog_keep_in_children(int fd);
+/* The type of the file system that fd lies on, as statfs(2) of Linux has it; -1 where it cannot be told. */
+int64_t advlog_file_system(int fd);
+/* Gives the file blocks of its own in place of those that it shares with a copy (reflink), so that
+ * a store to its mapping needs no new ones: 0, or errno. */
+int advlog_unshare(int fd, uint64_t bytes);
+
 /* ---- drain (drain.c): one thread at a time runs it ---- */
 
 advlog_drain *advlog_drain_new(advlog_ring *ring);

@@ -10,6 +10,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 SOURCES = (
     "columns.c",
+    "descriptors.c",
     "drain.c",
     "format.c",
     "format_jsonl.c",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._files import check_own
 from .._paths import PartKey
 from ..sinks.columns import rows_of_a_group
-from ..sinks.parquet import METADATA, ROW_GROUP_ROWS, sync_path, writer_options
+from ..sinks.parquet import METADATA, ROW_GROUP_ROWS, new_part, sync_path, writer_options
 from ..sinks.wide import opened_part, wide_batches
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class Part:
 
     @classmethod
     def read(cls, key: PartKey, path: Path) -> Part:
-        """:raises OSError: it cannot be read, or is no part; the message names it."""
+        """:raises OSError: it cannot be read, or is no part; the message names it.
+        :raises NotOursError: it is a link, or not this user's.
+        """
+        check_own(path.lstat(), path)
         with opened_part(path) as file:
             told = file.metadata.metadata or {}
             mine = {name: value for name, value in told.items() if name.startswith(METADATA)}
@@ -83,7 +87,7 @@ def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
     # Entries of `extra` take several times the memory of the columns that they become: a few batches a group.
     batch_rows = max(1, group_rows // 8)
     batches = (batch for part in parts for batch in read.watch(wide_batches(part.path, schema, batch_rows)))
-    with pa.OSFile(str(path), "wb") as sink, pq.ParquetWriter(sink, schema, **writer_options(schema)) as writer:
+    with new_part(path) as sink, pq.ParquetWriter(sink, schema, **writer_options(schema)) as writer:
         for table in _regrouped(batches, group_rows):
             writer.write_table(table, row_group_size=group_rows)
     sync_path(path)

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from .._attempts import lock_rank
+from .._attempts import lock_rank, make_private
 from .._locks import COMPACTING
 from .._paths import RunPaths, check_run, parts_in, run_names
 from ..exceptions import RunBusyError
@@ -39,7 +39,7 @@ def _compact_run(paths: RunPaths) -> list[Compacted]:
     with contextlib.ExitStack() as locks:
         # All of them before anything is done, and in order: two compactions cannot hold one another up.
         for rank in ranks:
-            paths.private.mkdir(parents=True, exist_ok=True)
+            make_private(paths)
             locks.callback(lock_rank(replace(paths, rank=rank), COMPACTING).release)
         for rank in ranks:
             for found in recover_rank(replace(paths, rank=rank)):

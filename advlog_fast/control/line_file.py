@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import threading
 import time
 from pathlib import Path
 
+from .._files import NotOursError, begins_as_ours, check_own, open_own
 from .._generations import shift, trim
 
 LOCK_TIMEOUT_S = 1.0
@@ -29,7 +29,7 @@ _WRONG_PLACE = (
     errno.EISDIR,
     errno.ELOOP,
 )
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class LineFile:
@@ -61,12 +61,12 @@ class LineFile:
         self._interrupted: list[tuple[bytes, bool]] = []
         self._unfinished: tuple[int, int] | None = None
         try:
-            if _regular_size(path):
+            if _size_of_own(path):
                 shift(path)
-                trim(path, max_files)
+                trim(path, max_files, begins_as_ours)
             self._open()
         except OSError as error:
-            if error.errno in _WRONG_PLACE or isinstance(error, _NotAFileError):
+            if error.errno in _WRONG_PLACE or isinstance(error, NotOursError):
                 raise
             self._note(error)
 
@@ -170,7 +170,7 @@ class LineFile:
             self._note(error)
             return fd, size
         self._drop_fd()
-        trim(self.path, self._max_files)
+        trim(self.path, self._max_files, begins_as_ours)  # another program may number its files likewise
         return self._open(), 0
 
     def _is_ours(self, fd: int) -> bool:
@@ -193,12 +193,9 @@ class LineFile:
         return (found.st_dev, found.st_ino) == self._key
 
     def _open(self) -> int:
-        _regular_size(self.path)
-        fd = os.open(self.path, _FLAGS, 0o644)
+        _size_of_own(self.path)
+        fd = open_own(self.path, _FLAGS)
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(fd)
-            raise _not_a_file(self.path, found.st_mode)
         self._fd = fd
         self._key = (found.st_dev, found.st_ino)
         self._looked_at = time.monotonic()
@@ -226,10 +223,6 @@ class LineFile:
         self.error = f"{type(error).__name__}: {error}"
 
 
-class _NotAFileError(OSError):
-    pass
-
-
 def _put(fd: int, data: memoryview) -> int:
     taken = os.write(fd, data)
     if taken == 0:
@@ -237,25 +230,14 @@ def _put(fd: int, data: memoryview) -> int:
     return taken
 
 
-def _regular_size(path: Path) -> int:
-    """Bytes of the file at `path`, 0 where there is none."""
+def _size_of_own(path: Path) -> int:
+    """Bytes of our file at `path`, 0 where there is none.
+
+    :raises NotOursError: something else lies there.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:
         return 0
-    if not stat.S_ISREG(found.st_mode):
-        raise _not_a_file(path, found.st_mode)
+    check_own(found, path)
     return found.st_size
-
-
-def _not_a_file(path: Path, mode: int) -> OSError:
-    kinds = {
-        stat.S_IFDIR: "a directory",
-        stat.S_IFLNK: "a symbolic link",
-        stat.S_IFIFO: "a named pipe",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-        stat.S_IFSOCK: "a socket",
-    }
-    kind = kinds.get(stat.S_IFMT(mode), "something else")
-    return _NotAFileError(errno.EINVAL, f"expected a regular file or nothing, got {kind}", str(path))

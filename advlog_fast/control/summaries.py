@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._files import check_folder, write_whole
 from ..ranks import RunIdentity
 from ..snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, Totals
 from .epochs import Epochs, rates
@@ -247,24 +246,13 @@ def write_summary(path: Path, summary: Mapping[str, Any], temporary: Path, *, sy
     if not path.parent.is_dir():
         return False
     text = strict_json(_null_nonfinite(summary), indent=2) + "\n"
-    scratch = temporary / f"{path.name}.{os.getpid()}"
     try:
         temporary.mkdir(parents=True, exist_ok=True)
-        with scratch.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        scratch.replace(path)
+        check_folder(temporary)
+        write_whole(path, text.encode(), folder=temporary, sync=sync)
     except OSError:
-        _remove(scratch)
         return False
     return True
-
-
-def _remove(scratch: Path) -> None:
-    with contextlib.suppress(OSError):
-        scratch.unlink()
 
 
 def _null_nonfinite(value: Any) -> Any:

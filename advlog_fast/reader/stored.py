@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._files import open_file
 from .._paths import PartKey, RunPaths
 from ..records import RESERVED_NAMES
 from ..sinks.columns import columns_schema, core_columns, scan_spool, spool_batches
@@ -233,7 +234,7 @@ class _Spool(_OfTables):
 
     def __init__(self, path: Path, part: _Part) -> None:
         self._path, self._part = path, part
-        with path.open("rb", buffering=0) as file:
+        with open_file(path) as file:
             self._info = scan_spool(file)
 
     def metrics(self) -> Iterable[str]:
@@ -245,7 +246,7 @@ class _Spool(_OfTables):
         if not self._info.records:
             return
         try:
-            file = self._path.open("rb", buffering=0)
+            file = open_file(self._path)
         except FileNotFoundError:
             yield from self._part.batches(schema, rows)
             return

@@ -6,17 +6,20 @@ recovery, the next one begins where this one was.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
 from .._accounts import LOST, Account, read_account, write_account
+from .._attempts import read_run_id
 from .._failpoints import failpoint
+from .._files import NotOursError, move_aside, remove_own
 from .._locks import FileLock, LockedError
 from .._native import ffi, lib
 from .._paths import RunPaths
 from .._processes import process_start
-from .._ring import Ring, hidden_name, lock_file, set_aside
+from .._ring import Ring, hidden_name, holds_ring, lock_file, ring_name
 from .._ring_note import RingNote
 from .._workers import drop_workers, settle_workers
 from ..exceptions import AdvlogError
@@ -42,27 +45,48 @@ class _RingRecovery:
     def run(self) -> Recovered:
         try:
             note = RingNote.read(self.note_file)
-            path = Path(note.path) if note.path else None
-            if path is not None and (original := self._original(note)) is not None:
-                return self.found.end("incomplete", f"this is a copy: its ring is for the files of {original}")
-            lock = _lock_of(path)
-        except ValueError:
-            self._set_aside(self.note_file, "it is damaged")
+        except (ValueError, NotOursError):
+            self._without_note("it is damaged")
             return self.found
-        except LockedError as owner:
-            return self.found.end("alive", str(owner))
         except OSError as error:
             return self.found.end("incomplete", f"{error.filename}: {error.strerror}")
-        if path is None or lock is None:
-            self._without_ring(note, path)
-            return self.found
+        path = Path(note.path) if note.path else None
         try:
-            self._with_ring(note, path, lock)
+            if path is not None and not self._is_named_so(note, path):
+                self._without_note(f"it leads to {path}, which is no name of this attempt's ring")
+            elif path is not None and (original := self._original(note)) is not None:
+                self.found.end("incomplete", f"this is a copy: its ring is for the files of {original}")
+            elif path is None or not os.path.lexists(path):
+                self._without_ring(note, path)
+            elif not holds_ring(path):
+                self._without_note(f"it leads to {path}, which is no ring, and stays there")
+            else:
+                self._with_lock(note, path)
+        except NotOursError as error:
+            if error.errno == errno.EPERM:  # such as where root looks into a user's folder: its owner recovers it
+                return self.found.end("incomplete", f"{error.filename}: {error.strerror}")
+            self._without_note(f"it leads to {error.filename}: {error.strerror}")
+        except LockedError as owner:
+            self.found.end("alive", str(owner))
         except OSError as error:  # such as too many open files: of the ring itself it says nothing
             self.found.end("incomplete", f"{error.filename or path}: {error.strerror or error}")
+        return self.found
+
+    def _is_named_so(self, note: RingNote, path: Path) -> bool:
+        """Whether the note leads to what can be this attempt's ring: whoever can write the run's folder can write a
+        note, and what lies where it leads may be moved and removed."""
+        run_id = read_run_id(self.paths)
+        named = path.name == ring_name(note.run_id, self.found.attempt, self.found.rank)
+        return named and run_id in (None, note.run_id) and path.is_absolute() and os.path.normpath(path) == str(path)
+
+    def _with_lock(self, note: RingNote, path: Path) -> None:
+        if FileLock.held_here(lock_file(path)):
+            raise LockedError("this process")
+        lock = FileLock(lock_file(path))
+        try:
+            self._with_ring(note, path, lock)
         finally:
             lock.release()
-        return self.found
 
     def _original(self, note: RingNote) -> Path | None:
         """The directory that this one is a copy of, if the run's note of the same ring still lies there."""
@@ -82,11 +106,12 @@ class _RingRecovery:
             self._set_aside(path, str(error), lock)
             return
         maker = lib.advlog_ring_identity(ring.handle)
+        mine = note.run_id, self.found.attempt, self.found.rank
         if note.is_of_this_boot and maker.pid != os.getpid() and process_start(maker.pid) == maker.process_start != 0:
             # It lives, and has lost its lock: it opened the lock's file itself, to copy it, say, and closed it again.
             self.found.end("alive", f"pid {maker.pid}")
-        elif ring.run_id != note.run_id:
-            self._set_aside(path, "it belongs to another run", lock)
+        elif (ring.run_id, maker.attempt, maker.rank) != mine:
+            self._without_note(f"it leads to {path}, which is another attempt's ring, and stays there")
         elif (repair := self._repaired(ring)) is None:
             self._set_aside(path, "it is damaged", lock)
         else:
@@ -108,18 +133,31 @@ class _RingRecovery:
             lib.advlog_ring_reopen(ring.handle)  # what its children left is still to come in
         return repair
 
-    def _set_aside(self, file: Path, why: str, lock: FileLock | None = None) -> None:
-        """A ring or a note that cannot be used: never a crash, never a silent deletion."""
-        self.found.end("set aside", f"{file} cannot be used: {why}")
+    def _without_note(self, why: str) -> None:
+        """A note that cannot be believed is kept; nothing that it leads to is touched."""
+        self.found.end("set aside", f"{self.note_file} cannot be used: {why}")
         if self.dry_run:
             return
         try:
-            drop_workers(file, self.paths.set_aside)
-            self.found.add(f"kept as {set_aside(file, self.paths.set_aside)}")
+            kept = self.paths.set_aside
+            self.found.add(f"kept as {move_aside(self.note_file, kept)}")
+            self._close_account()
+        except NotOursError:
+            self.found.add("it stays there")
+        except OSError as error:
+            self.found.end("incomplete", f"it could not be moved ({error.strerror})")
+
+    def _set_aside(self, ring: Path, why: str, lock: FileLock) -> None:
+        """A ring that cannot be used: never a crash, never a silent deletion."""
+        self.found.end("set aside", f"{ring} cannot be used: {why}")
+        if self.dry_run:
+            return
+        try:
+            drop_workers(ring, self.paths.set_aside)
+            self.found.add(f"kept as {move_aside(ring, self.paths.set_aside)}")
             self._close_account()
             self.note_file.unlink(missing_ok=True)
-            if lock is not None:
-                lock.release(remove=True)
+            lock.release(remove=True)
         except OSError as error:
             self.found.end("incomplete", f"it could not be moved ({error.strerror})")
 
@@ -147,7 +185,7 @@ class _RingRecovery:
                 self._close_account()
             for file in (unborn, path and lock_file(path), self.note_file):
                 if file is not None:
-                    file.unlink(missing_ok=True)
+                    remove_own(file)
         except OSError as error:
             self.found.add(f"to be said again ({error.filename}: {error.strerror})")
 
@@ -166,15 +204,3 @@ class _RingRecovery:
         write_account(self.paths, self.found.attempt, Account(LOST, {}))
         write_killed_summary(self.paths, self.found.attempt, None, self.found.detail)
 
-
-def _lock_of(ring: Path | None) -> FileLock | None:
-    """The lock of a ring, taken; None where there is no such ring.
-
-    :raises LockedError: a live process has it, perhaps this one.
-    :raises OSError: it cannot be told, or opened.
-    """
-    if ring is None or not ring.exists():
-        return None
-    if FileLock.held_here(lock_file(ring)):
-        raise LockedError("this process")
-    return FileLock(lock_file(ring))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from typing import Any
 
 from .._accounts import Account
+from .._files import read_file, read_lines
 from .._generations import generations
 from .._paths import RunPaths
 from .._statistics import merged, statistics_of
@@ -60,7 +62,7 @@ def _duration(started_at: Any, ended_at: Any) -> dict[str, Any]:
 def _last_summary(paths: RunPaths) -> dict[str, Any]:
     """What the file says; nothing where it is missing, or no JSON object."""
     try:
-        found = json.loads(paths.summary.read_text())
+        found = json.loads(read_file(paths.summary))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -69,14 +71,11 @@ def _last_summary(paths: RunPaths) -> dict[str, Any]:
 def _errors(paths: RunPaths, attempt: int) -> int:
     """The errors that the events of the attempt tell of."""
     count = 0
+    marks = (b'"event":"error"', b'"attempt":%d,' % attempt, b'"rank":%d,' % paths.rank)
     for file in (*generations(paths.events_jsonl), paths.events_jsonl):
-        try:
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            if '"event":"error"' in line and f'"attempt":{attempt},' in line and f'"rank":{paths.rank},' in line:
-                count += 1
+        with contextlib.suppress(OSError):
+            for line in read_lines(file):
+                count += all(mark in line for mark in marks)
     return count
 
 

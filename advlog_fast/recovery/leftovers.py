@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .._files import SCRATCH, begins_as_ours, open_own, remove_own
 from .._paths import RunPaths
 from .._sealer import Sealer
 from ..sinks.columns import STREAMS
 from .recovered import Recovered
 from .replay import PATIENCE_S
 
-_HALF_PART = re.compile(r"(?:metrics|system)[\w-]*-rank(\d{5})[\d-]*-\d+\.(?:parquet|json)\Z")
+# With a pid: as earlier versions called them.
+_HALF_PART = re.compile(
+    r"(?:metrics|system)[\w-]*-rank(\d{5})[\d-]*(?:-\d+\.(?:parquet|json)|\.(?:parquet|json)" + SCRATCH + r")\Z"
+)
+_SCRATCH = re.compile(SCRATCH + r"\Z")
+_SCRATCH_S = 3600.0
 _TAIL_BYTES = 1 << 20
 
 
@@ -56,12 +63,18 @@ def sweep(paths: RunPaths) -> None:
     for rank, file in half_made(paths):
         if rank == paths.rank:
             with contextlib.suppress(OSError):
-                file.unlink()
+                remove_own(file)
+    for folder in (paths.temporary, paths.rings, paths.accounts):
+        for file in folder.glob("*.tmp"):
+            # Of another rank's process it may be in use, but not for that long.
+            with contextlib.suppress(OSError):
+                if _SCRATCH.search(file.name) and time.time() - file.lstat().st_mtime > _SCRATCH_S:
+                    remove_own(file)
     for series in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl):
         for file in paths.temporary.glob(f"{series.name}.attempt*"):
             with contextlib.suppress(OSError):
-                if file.stat().st_size == 0:
-                    file.unlink()
+                if file.lstat().st_size == 0:
+                    remove_own(file)
 
 
 def mend_tails(paths: RunPaths) -> None:
@@ -72,10 +85,16 @@ def mend_tails(paths: RunPaths) -> None:
 
 
 def _mend_tail(file: Path) -> None:
-    """:raises OSError: there is no such file, or it cannot be read or cut."""
-    size = file.stat().st_size
-    with open(file, "r+b") as content:
-        content.seek(max(size - _TAIL_BYTES, 0))
-        tail = content.read()
-        if tail and not tail.endswith(b"\n"):
-            content.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+    """:raises OSError: there is no such file, it is not ours, or it cannot be read or cut."""
+    if not begins_as_ours(file):
+        return
+    fd = open_own(file, os.O_RDWR)
+    try:
+        size = os.fstat(fd).st_size
+        tail = os.pread(fd, _TAIL_BYTES, max(size - _TAIL_BYTES, 0))
+        end = tail.rfind(b"\n")
+        # No entry is that long: a tail without any line break is no entry of ours.
+        if 0 <= end < len(tail) - 1:
+            os.ftruncate(fd, size - len(tail) + end + 1)
+    finally:
+        os.close(fd)

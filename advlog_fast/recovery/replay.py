@@ -14,6 +14,7 @@ from typing import Any
 from .._accounts import Account, SinkAccount, write_account
 from .._drain import Drain
 from .._failpoints import failpoint
+from .._files import remove_own
 from .._outputs import sinks_of_ring
 from .._paths import RunPaths
 from .._ring import Ring
@@ -111,8 +112,8 @@ def _submit_closed(drain: Drain, paths: RunPaths, attempt: int, sealer: Sealer) 
         for part, path in paths.spools_of_attempt(sink.stream_name, attempt):
             if part < current:
                 sealer.submit(sink.stream_name, path, part, 0, 0)
-            elif part > current and path.stat().st_size == 0:
-                path.unlink()
+            elif part > current and path.lstat().st_size == 0:
+                remove_own(path)
 
 
 def _config(options: dict[str, Any]) -> LoggerConfig:

@@ -7,8 +7,8 @@ itself, and hands back the one it left. All of this happens on the drain's threa
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from .._failpoints import failpoint
+from .._files import NotOursError, make_folder, open_new, open_own, remove_own
 from .._native import ffi
 
-_OLD = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-_NEW = _OLD | os.O_CREAT | os.O_EXCL
+_APPEND = os.O_WRONLY | os.O_APPEND
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ class Sink(ABC):
         :raises OSError: it could not be.
         """
         path = self.next_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
             if os.lstat(path).st_size == 0:
-                os.unlink(path)  # opened ahead by a process that died before it was used
-        fd = os.open(path, _NEW, 0o644)
+                remove_own(path)  # opened ahead by a process that died before it was used
+        fd = open_new(path, _APPEND)
         self.generation += 1
         return self._opened(fd, self.generation, path)
 
@@ -158,12 +158,16 @@ class Sink(ABC):
         self.generation = cursor.generation
         for path in self.candidates(cursor.generation):
             try:
-                fd = os.open(path, _OLD)
-            except FileNotFoundError:
+                fd = open_own(path, _APPEND)
+            except (FileNotFoundError, NotOursError):
                 continue
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads
+                    continue
+                raise
             found = os.fstat(fd)
             same = (found.st_dev, found.st_ino) == (cursor.dev, cursor.ino)
-            if not same or not stat.S_ISREG(found.st_mode) or found.st_size < cursor.length:
+            if not same or found.st_size < cursor.length:
                 os.close(fd)
                 continue
             if found.st_size > cursor.length:
@@ -198,7 +202,8 @@ class Sink(ABC):
         """Closes and removes a file that was opened ahead and never written."""
         file = self.close_file(fd)
         with contextlib.suppress(OSError):
-            os.unlink(file.path)
+            if is_file(file.path, file):
+                os.unlink(file.path)
 
 
 def is_file(path: Path, file: OpenFile) -> bool:

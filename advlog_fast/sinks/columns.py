@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,11 +99,14 @@ def scan_spool(file: io.FileIO) -> SpoolInfo:
         slots = ffi.from_buffer(buffer)
         total = 0
         file.seek(0)
-        while got := _fill(file, memoryview(buffer)):
+        info = ffi.new("advlog_spool_info *")
+        # Nothing after the damage is read: a sparse file may be as long as it likes.
+        while not info.damaged and (got := _fill(file, memoryview(buffer))):
             lib.advlog_scan_feed(scan, slots, got // _SLOT_BYTES)
             total += got
-        info = ffi.new("advlog_spool_info *")
-        lib.advlog_scan_info(scan, info)
+            lib.advlog_scan_info(scan, info)
+        if info.damaged:
+            total = max(total, os.fstat(file.fileno()).st_size)
         return SpoolInfo(
             stream=STREAMS[info.stream] if info.stream in range(len(STREAMS)) else "",
             attempt=info.attempt,

@@ -9,9 +9,21 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._failpoints import failpoint
+from .._files import (
+    NotOursError,
+    check_folder,
+    check_own,
+    check_regular,
+    move_aside,
+    open_file,
+    open_new,
+    read_file,
+    scratch_file,
+    scratch_name,
+)
 from .._native import lib
 from .._paths import RunPaths
 from .columns import SpoolInfo, columns_schema, core_columns, scan_spool, spool_batches
@@ -71,9 +83,11 @@ def seal_spool(
 
     :param declared: metric names that get a column of the metrics' dataset from the run's first part on.
     :returns: the part; None for a spool without records, which is removed.
+    :raises NotOursError: the spool is a link, no regular file, or not this user's; nothing was done.
     :raises OSError: the disk failed, or another run's file stands in the part's place; the spool is kept.
     """
-    with spool.open("rb", buffering=0) as file:
+    check_own(spool.lstat(), spool)
+    with open_file(spool) as file:
         info = scan_spool(file)
         if info.records == 0 and not info.damaged:
             spool.unlink()
@@ -82,11 +96,11 @@ def seal_spool(
         if info.records > 0:
             paths = replace(paths, rank=info.rank)
             target = paths.part(info.stream, info.attempt, part)
-            if not _stands(target, info):
+            if not _stands(target, info, paths.set_aside):
                 first = declared if info.stream == "metrics" else ()
                 damaged_schema = _set_aside_damaged(paths.schema(info.stream))
                 names = frozen_columns(paths, info.stream, (*first, *info.metric_names()))
-                temporary = paths.temporary / f"{spool.stem}-{os.getpid()}.parquet"
+                temporary = scratch_name(paths.temporary, f"{spool.stem}.parquet")
                 make_folder(paths.temporary)
                 make_folder(target.parent)
                 try:
@@ -166,23 +180,27 @@ def replace_frozen_columns(paths: RunPaths, stream: str, columns: Iterable[str])
 @contextlib.contextmanager
 def _columns_file(paths: RunPaths, stream: str, columns: Iterable[str]) -> Iterator[Path]:
     """A frozen schema under a name of its own, whole and safe on disk."""
-    temporary = paths.temporary / f"{stream}_schema-rank{paths.rank:05d}-{os.getpid()}.json"
     make_folder(paths.temporary)
-    temporary.write_text(json.dumps(list(columns), ensure_ascii=False) + "\n", encoding="utf-8")
-    try:
-        sync_path(temporary)
+    text = json.dumps(list(columns), ensure_ascii=False) + "\n"
+    with scratch_file(
+        paths.temporary, f"{stream}_schema-rank{paths.rank:05d}.json", text.encode(), sync=True
+    ) as temporary:
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_frozen_columns(path: Path) -> tuple[str, ...]:
     """The names in a frozen schema.
 
     :raises FileNotFoundError: nothing is frozen yet.
+    :raises NotOursError: something else than a file lies there.
     :raises OSError: the file cannot be read, or does not hold a JSON list of names.
     """
-    text = path.read_bytes()
+    try:
+        text = read_file(path)
+    except NotOursError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        text = b""
     try:
         names = json.loads(text)
     except ValueError:
@@ -204,7 +222,7 @@ def _set_aside_damaged(schema: Path) -> Path | None:
         pass
     except _DamagedSchemaError:
         damaged = schema.with_name(schema.name + ".damaged")
-        schema.rename(damaged)
+        os.rename(schema, damaged)
         return damaged
     return None
 
@@ -217,6 +235,7 @@ def _columns_of_parts(paths: RunPaths, stream: str) -> list[str] | None:
     core = core_columns(stream)
     for _, part in sorted(paths.parts_of_all_ranks(stream).items()):
         with contextlib.suppress(OSError, pa.ArrowInvalid):
+            check_regular(os.stat(part), part)
             return [
                 field.name for field in pq.read_schema(part) if field.type == pa.float64() and field.name not in core
             ]
@@ -236,8 +255,12 @@ def sync_path(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder, and its name safe on disk: in an fsynced parent, back to the first that stood."""
-    if folder.is_dir():
+    """The folder, and its name safe on disk: in an fsynced parent, back to the first that stood.
+
+    :raises NotOursError: something else than a folder of this user lies there.
+    """
+    if os.path.lexists(folder):
+        check_folder(folder)
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
@@ -257,14 +280,18 @@ def _identity(info: SpoolInfo) -> dict[bytes, bytes]:
     return {METADATA + key.encode(): str(value).encode() for key, value in values.items()}
 
 
-def _stands(target: Path, info: SpoolInfo) -> bool:
-    """Whether the spool's part is there already. A file that is no Parquet is not it, and gives way."""
+def _stands(target: Path, info: SpoolInfo, aside: Path) -> bool:
+    """Whether the spool's part is there already. A file that is no Parquet is not it, and is moved to `aside`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
+        check_regular(os.lstat(target), target)
         found = pq.read_metadata(target).metadata or {}
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except FileNotFoundError:
+        return False
+    except pa.ArrowInvalid:
+        move_aside(target, aside)
         return False
     wanted = _identity(info)
     got = {key: found.get(key, b"") for key in wanted}
@@ -301,13 +328,20 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
+def new_part(path: Path) -> BinaryIO:
+    """The file of a part that is to be written. Not one of Arrow's own, which would follow a link.
+
+    :raises OSError: it could not be made.
+    """
+    return os.fdopen(open_new(path), "wb", buffering=1 << 20)
+
+
 def _write(file: Any, info: SpoolInfo, names: tuple[str, ...], path: Path, row_group_rows: int) -> None:
     """:raises OSError: the disk failed."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = columns_schema(info.stream, names).with_metadata(_identity(info))
-    with pa.OSFile(str(path), "wb") as sink:
+    with new_part(path) as sink:
         writer = pq.ParquetWriter(sink, schema, **writer_options(schema))
         for batch in spool_batches(file, info, names, row_group_rows):
             writer.write_batch(batch, row_group_size=batch.num_rows)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .._failpoints import failpoint
+from .._files import begins_as_ours, check_regular, is_own, open_file
 from .._generations import generations, shift, trim
 from .base import OpenFile, Retired, Sink, is_file
 
@@ -56,7 +55,7 @@ class RotatedSink(Sink):
         yield self._temporary / self._ahead(generation)
 
     def contents(self, file: OpenFile) -> tuple[int, int | None]:
-        with open(file.path, "rb") as content:
+        with open_file(file.path) as content:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(1 << 20), b"")), None
 
     def begin(self, file: OpenFile) -> None:
@@ -94,7 +93,8 @@ class RotatedSink(Sink):
                 inodes[path] = os.stat(path).st_ino
             except OSError:
                 return True
-            return self._may_expire is None or self._may_expire(self._finished.get(inodes[path]))
+            may_expire = self._may_expire is None or self._may_expire(self._finished.get(inodes[path]))
+            return may_expire and begins_as_ours(path)  # another program may number its files likewise
 
         for path in trim(self.path, self.max_files, may_remove):
             gone = self._finished.pop(inodes.get(path, -1), None)
@@ -110,8 +110,7 @@ def join_series(file: Path, path: Path) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         standing = os.lstat(path)
-        if not stat.S_ISREG(standing.st_mode):
-            raise OSError(errno.EINVAL, "expected a regular file", str(path))
+        check_regular(standing, path)
         if standing.st_size:
             shift(path)
         else:
@@ -133,7 +132,9 @@ def join_left(path: Path, temporary: Path) -> None:
         if number:
             left.append((int(number[1]), int(number[2]), file))
     for _, _, file in sorted(left):
-        if file.stat().st_size:
+        if not is_own(file):
+            continue
+        if file.lstat().st_size:
             join_series(file, path)
         else:
             file.unlink()

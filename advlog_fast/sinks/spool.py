@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .._files import open_file
 from .._native import lib
 from .._paths import RunPaths
 from .base import OpenFile, Retired, Sink
@@ -51,7 +52,7 @@ class SpoolSink(Sink):
         return (self._paths.spool(self.stream_name, self._attempt, generation),)
 
     def contents(self, file: OpenFile) -> tuple[int, int | None]:
-        with open(file.path, "rb", buffering=0) as spool:
+        with open_file(file.path) as spool:
             info = scan_spool(spool)
         return info.records, info.first_seq
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._files import check_regular
 from ..records import CORE_METRICS, RESERVED_NAMES
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_regular(os.stat(path), path)
     try:
         # The few different keys are decoded once each, not once an entry.
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=["extra.key_value.key"]) as file:

@@ -18,6 +18,7 @@ from unit.spools import CORE, MEMORY, RUN_ID, Late, Spool
 
 from advlog_fast import AdvancedLogger, RunBusyError, RunNotFoundError, read_run
 from advlog_fast._paths import RunPaths
+from advlog_fast._ring import ring_name
 from advlog_fast._ring_note import RingNote
 from advlog_fast.cli import main
 from advlog_fast.compaction import compact
@@ -391,7 +392,7 @@ def test_a_refused_run_holds_back_no_other(paths, capsys):
 
 def test_parts_whose_ring_lies_elsewhere_are_widened_one_by_one_and_known_again(paths, capsys):
     seal_run(paths)
-    note = RingNote("/nowhere/x.ring", "elsewhere", "aa" * 16, RUN_ID.hex(), {})
+    note = RingNote(f"/nowhere/{ring_name(RUN_ID.hex(), 1, 3)}", "elsewhere", "aa" * 16, RUN_ID.hex(), {})
     note.write(RunPaths(paths.log_dir, "exp", 3).ring_note(1))
     before = contents(paths)
     assert main(["compact", str(paths.log_dir)]) == 1

@@ -100,8 +100,8 @@ def test_a_close_that_had_no_time_does_not_later_say_that_it_was_complete(tmp_pa
     assert log.close(5) == first
 
 
-def test_a_live_ring_whose_lock_was_lost_is_left_alone(tmp_path: Path):
-    """A process that opens and closes a lock's file, to copy it, frees the lock that it holds."""
+def test_a_copy_of_the_log_folder_by_its_own_process_loses_no_lock(tmp_path: Path):
+    """With POSIX record locks, a process that opens and closes a lock's file frees the lock that it holds."""
     log_dir = tmp_path / "logs"
     with AdvancedLogger(log_dir, "run", console="off", ring_dir=log_dir / "rings") as log:
         log.log_batch_progress(1, 1, 2, 0.5)
@@ -109,7 +109,10 @@ def test_a_live_ring_whose_lock_was_lost_is_left_alone(tmp_path: Path):
         done = subprocess.run(
             [sys.executable, "-m", "advlog_fast", "recover", str(log_dir)], capture_output=True, text=True, timeout=60
         )
-        assert f"alive; pid {os.getpid()}" in done.stdout
+        assert f"alive; held by pid {os.getpid()}" in done.stdout
+        start = [sys.executable, "-c", f"from advlog_fast import AdvancedLogger as L; L({str(log_dir)!r}, 'run')"]
+        refused = subprocess.run(start, capture_output=True, text=True, timeout=60)
+        assert f"logged by another live process: pid {os.getpid()}" in refused.stderr
         log.log_batch_progress(1, 2, 2, 0.25)
     assert [row["loss"] for row in read_jsonl(log_dir / "run_metrics.jsonl")] == [0.5, 0.25]
 

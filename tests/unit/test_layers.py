@@ -18,6 +18,7 @@ LAYERS = {
     "_producer": 0,
     "_failpoints": 0,
     "_tensors": 0,
+    "_files": 0,
     "_accounts": 1,
     "_generations": 1,
     "_locks": 1,

@@ -15,8 +15,10 @@ import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
 from advlog_fast._accounts import read_accounts
+from advlog_fast._attempts import read_run_id
 from advlog_fast._paths import RunPaths
 from advlog_fast._processes import boot_id
+from advlog_fast._ring import ring_name
 from advlog_fast._ring_note import RingNote
 from advlog_fast.cli import main
 from advlog_fast.recovery import recover
@@ -114,7 +116,7 @@ def test_the_next_start_recovers_and_begins_an_attempt_of_its_own(dead: Path):
     assert [f for f in verify(dead) if not f.explained] == []
 
 
-@pytest.mark.parametrize("offset", [0, 8, 16, 24, 40, 256])
+@pytest.mark.parametrize("offset", [8, 16, 24, 40, 256])
 def test_a_damaged_ring_is_set_aside_and_said(dead: Path, offset: int):
     with ring_of(dead).open("r+b") as ring:
         ring.seek(offset)
@@ -134,11 +136,14 @@ def test_a_ring_that_is_cut_short_is_set_aside(dead: Path):
     assert recover(dead) == []
 
 
-def test_a_ring_of_another_run_is_set_aside(dead: Path):
+def test_a_note_of_another_run_is_set_aside_and_the_ring_left(dead: Path):
     file = RunPaths(dead, "run").ring_note(1)
     dataclasses.replace(RingNote.read(file), run_id="f" * 32).write(file)
+    ring = ring_of(dead)
+    before = ring.read_bytes()
     found = recover(dead)[0]
-    assert (found.outcome, "another run" in found.detail) == ("set aside", True)
+    assert (found.outcome, "no name of this attempt's ring" in found.detail) == ("set aside", True)
+    assert ring.read_bytes() == before
 
 
 def test_a_ring_is_recovered_although_the_file_with_the_runs_id_was_removed(dead: Path):
@@ -169,7 +174,10 @@ def test_a_summary_that_somebody_spoilt_does_not_stop_the_recovery(dead: Path, t
 def test_a_run_that_had_ended_but_for_its_note_is_not_called_lost(dead: Path):
     assert recover(dead)[0].outcome == "recovered"
     paths = RunPaths(dead, "run")
-    RingNote(str(dead.parent / "rings" / "x.ring"), "here", boot_id().hex(), "0" * 32, {}).write(paths.ring_note(1))
+    run_id = read_run_id(paths)
+    assert run_id is not None
+    gone = dead.parent / "rings" / ring_name(run_id, 1, 0)
+    RingNote(str(gone), "here", boot_id().hex(), run_id, {}).write(paths.ring_note(1))
     before = (dead / "run_summary.json").read_bytes()
     (found,) = recover(dead)
     assert (found.outcome, found.detail) == ("recovered", "it had ended")
@@ -291,6 +299,10 @@ def test_a_torn_last_line_of_the_control_plane_is_cut(dead: Path):
 def test_what_dead_processes_left_in_the_temporary_folder_goes(dead: Path):
     temporary = RunPaths(dead, "run").temporary
     (temporary / "metrics-attempt1-rank00000-000001-4711.parquet").write_bytes(b"half a part")
+    (temporary / "metrics-attempt1-rank00000-000001.parquet.0123456789abcdef.tmp").write_bytes(b"half a part")
+    old = temporary / "attempt1-rank00007.json.0123456789abcdef.tmp"
+    old.write_bytes(b"half a note")
+    os.utime(old, (0, 0))
     recover(dead)
     assert list(temporary.iterdir()) == []
 

@@ -239,18 +239,29 @@ def test_stop_ends_an_idle_thread_at_once(bench):
     assert not bench.sealer._thread.is_alive() or bench.sealer._ended
 
 
-def test_seal_all_comes_back_at_its_deadline_from_a_disk_that_hangs(bench):
-    """A spool that is a pipe nobody writes to: its open hangs, as a dead network disk does."""
-    path = bench.paths.spool("metrics", 1, 1)
-    path.parent.mkdir(parents=True)
-    os.mkfifo(path)
-    bench.submit(path, 1)
+def test_seal_all_comes_back_at_its_deadline_from_a_thread_that_hangs(paths):
+    go_on = threading.Event()
+    sealer = Sealer(paths, on_fault=lambda _message: go_on.wait())
+    sealer.submit("metrics", paths.spool("metrics", 1, 1), 1, 1, 2)  # it is not there, which is told
     began = time.monotonic()
-    assert not bench.seal_all(0.3)
-    bench.sealer.stop(0.1)
-    assert not bench.seal_all(0.1)
+    assert not sealer.seal_all(time.monotonic() + 0.3)
+    sealer.stop(0.1)
+    assert not sealer.seal_all(time.monotonic() + 0.1)
     assert 0.5 <= time.monotonic() - began < 5
-    os.close(os.open(path, os.O_WRONLY))  # lets the thread go
+    go_on.set()
+
+
+def test_a_spool_that_is_no_file_of_ours_hangs_nobody_and_stays(bench):
+    pipe = bench.paths.spool("metrics", 1, 1)
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    bench.submit(pipe, 1)
+    bench.both(2)
+    assert bench.seal_all()
+    (told,) = bench.faults
+    assert told.startswith(f"{pipe}: expected a regular file")
+    assert pipe.is_fifo()
+    assert bench.sealer.has_sealed("metrics", 10, 20)
 
 
 AT_EXIT = """

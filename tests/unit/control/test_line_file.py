@@ -13,6 +13,8 @@ from advlog_fast._generations import generations
 from advlog_fast.control import line_file
 from advlog_fast.control.line_file import LineFile
 
+TIME = "2026-01-01T12:00:00.000000Z"  # what every entry of ours begins with
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -126,14 +128,24 @@ class TestRotation:
     def test_so_many_files_stand_as_allowed_and_they_are_the_latest(self, opened, path):
         file = opened(max_bytes=10, max_files=3)
         for i in range(10):
-            file.write(f"entry {i}")
-        assert whole(path) == ["entry 7", "entry 8", "entry 9"]
+            file.write(f"{TIME} entry {i}")
+        assert whole(path) == [f"{TIME} entry {i}" for i in (7, 8, 9)]
+
+    def test_files_that_another_program_numbers_likewise_stay(self, opened, path):
+        for number in range(1, 5):
+            path.with_name(f"{path.name}.{number}").write_text(f"2026-01-01 12:00:00,000 another's {number}\n")
+        file = opened(max_bytes=10, max_files=2)
+        for i in range(4):
+            file.write(f"{TIME} entry {i}")
+        entries = [line for line in whole(path) if line.startswith(TIME)]
+        assert entries[-1] == f"{TIME} entry 3"
+        assert sorted(set(whole(path)) - set(entries)) == [f"2026-01-01 12:00:00,000 another's {n}" for n in range(1, 5)]
 
     def test_one_file_allowed_is_the_current_one(self, opened, path):
         file = opened(max_bytes=10, max_files=1)
         for i in range(5):
-            file.write(f"entry {i}")
-        assert whole(path) == ["entry 4"]
+            file.write(f"{TIME} entry {i}")
+        assert whole(path) == [f"{TIME} entry 4"]
 
     def test_an_entry_longer_than_a_file_has_one_to_itself(self, opened, path):
         file = opened(max_bytes=100)

@@ -279,7 +279,7 @@ class TestReadRun:
             put(RunPaths(paths.log_dir, "exp", rank), Spool(rank=rank).add({"loss": 1.0}), 1, sealed=False)
         paths.spool("metrics", 1, 1).unlink()
         paths.spool("metrics", 1, 1).mkdir()
-        with pytest.raises(IsADirectoryError) as caught:
+        with pytest.raises(OSError, match="expected a regular file, got a directory") as caught:
             _ = read_run(paths.log_dir, "exp").metrics
         assert caught.tb is not None  # its frames would hold what was left open
         assert not [name for name in descriptors() if name.startswith(str(paths.log_dir)) and name.endswith(".spool")]

@@ -28,6 +28,11 @@ static inline int64_t advlog_clock_ns(clockid_t clock) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* One read of memory that another process may write, and no second one behind it: what was read is what is checked. */
+static inline uint8_t load_once8(const uint8_t *p) { return *(const volatile uint8_t *)p; }
+static inline uint32_t load_once32(const uint32_t *p) { return *(const volatile uint32_t *)p; }
+static inline uint64_t load_once64(const uint64_t *p) { return *(const volatile uint64_t *)p; }
+
 /* Nanoseconds since 1970-01-01 UTC: the time that records carry. */
 static inline int64_t advlog_wall_ns(void) { return advlog_clock_ns(CLOCK_REALTIME); }
 

@@ -147,10 +147,9 @@ static bool label_make(advlog_labels *labels, uint32_t id, const char *name, uin
 bool labels_update(advlog_labels *labels, const advlog_ring *ring) {
     uint32_t count = names_count(ring);
     for (; labels->count < count; labels->count++) {
-        uint32_t bytes;
-        const char *name = names_get(ring, labels->count, &bytes);
-        if (name == NULL || bytes > ADVLOG_MAX_NAME_BYTES) continue;
-        if (!label_make(labels, labels->count, name, bytes)) return false;
+        char name[ADVLOG_MAX_NAME_BYTES];
+        int bytes = advlog_name_get(ring, labels->count, name);
+        if (bytes >= 0 && !label_make(labels, labels->count, name, (uint32_t)bytes)) return false;
     }
     return true;
 }

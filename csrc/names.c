@@ -1,7 +1,11 @@
 #include "names.h"
 
-static bool lies_in_heap(const advlog_name_table *t, uint32_t offset) {
-    return offset < sizeof t->heap && offset + 1u + t->heap[offset] <= sizeof t->heap;
+/* Where the name of an id lies, by its length byte, and how long it is; NULL: nowhere. */
+static const uint8_t *find(const advlog_name_table *t, uint32_t id, uint32_t *bytes) {
+    uint32_t offset = load_once32(&t->offset[id]);
+    if (offset >= sizeof t->heap) return NULL;
+    *bytes = load_once8(&t->heap[offset]);
+    return offset + 1u + *bytes <= sizeof t->heap ? &t->heap[offset + 1u] : NULL;
 }
 
 /* Bytes of the one character at `p`, as RFC 3629 has it; 0: there is none. */
@@ -22,28 +26,21 @@ static bool is_text(const uint8_t *p, uint32_t bytes) {
     return bytes > 0;
 }
 
-const char *names_get(const advlog_ring *ring, uint32_t id, uint32_t *bytes) {
-    const advlog_name_table *t = ring->names;
-    if (id >= names_count(ring) || !lies_in_heap(t, t->offset[id])) return NULL;
-    const uint8_t *name = &t->heap[t->offset[id]];
-    *bytes = name[0];
-    return is_text(name + 1, *bytes) ? (const char *)name + 1 : NULL;
-}
-
 /* With the turn. */
 static int intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     advlog_name_table *t = ring->names;
     uint32_t count = names_count(ring);
     for (uint32_t id = 0; id < count; id++) {
         uint32_t length;
-        const char *name = names_get(ring, id, &length);
+        const uint8_t *name = find(t, id, &length);
         if (name && length == bytes && memcmp(name, utf8, bytes) == 0) return (int)id;
     }
-    if (count >= ADVLOG_MAX_NAMES || t->used > sizeof t->heap || bytes + 1 > sizeof t->heap - t->used) return -1;
-    t->heap[t->used] = (uint8_t)bytes;
-    memcpy(&t->heap[t->used + 1], utf8, bytes);
-    t->offset[count] = (uint32_t)t->used;
-    t->used += bytes + 1;
+    uint64_t used = load_once64(&t->used);
+    if (count >= ADVLOG_MAX_NAMES || used > sizeof t->heap || bytes + 1 > sizeof t->heap - used) return -1;
+    t->heap[used] = (uint8_t)bytes;
+    memcpy(&t->heap[used + 1], utf8, bytes);
+    t->offset[count] = (uint32_t)used;
+    t->used = used + bytes + 1;
     store_release(&t->count, count + 1); /* N, partner M */
     return (int)count;
 }
@@ -61,8 +58,8 @@ uint32_t advlog_name_count(const advlog_ring *ring) { return names_count(ring); 
 
 int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out) {
     uint32_t bytes;
-    const char *name = names_get(ring, id, &bytes);
+    const uint8_t *name = id < names_count(ring) ? find(ring->names, id, &bytes) : NULL; /* M, partner N */
     if (!name) return -1;
     memcpy(out, name, bytes);
-    return (int)bytes;
+    return is_text((const uint8_t *)out, bytes) ? (int)bytes : -1;
 }

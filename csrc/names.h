@@ -1,11 +1,9 @@
 /* Metric names and their ids. Both lie in the ring's memory, so that whoever
- * finds the ring can decode its slots. */
+ * finds the ring can decode its slots. Another process may write that memory: what
+ * is read there is read once, and checked where it was copied to. */
 #pragma once
 
 #include "ring.h"
-
-/* The name of an id below names_count; NULL where the table is damaged. */
-const char *names_get(const advlog_ring *ring, uint32_t id, uint32_t *bytes);
 
 static inline uint32_t names_count(const advlog_ring *ring) {
     uint64_t count = load_acquire(&ring->names->count); /* M, partner N */

@@ -92,19 +92,25 @@ int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t st
     return 0;
 }
 
-static int check_header(const advlog_ring_header *h, uint64_t bytes) {
+/* `slots` is read once: who made the ring may still write it. The offsets of this version are constants. */
+static int check_header(const advlog_ring_header *h, uint64_t bytes, uint64_t *slots) {
     if (bytes < ADVLOG_HEADER_BYTES) return ADVLOG_RING_TOO_SMALL;
     if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* B, partner A */
     if (h->layout_version != ADVLOG_LAYOUT_VERSION) return ADVLOG_RING_BAD_VERSION;
-    if (h->slot_bytes != ADVLOG_SLOT_BYTES || !slots_allowed(h->slots) || h->names_offset != ADVLOG_HEADER_BYTES ||
+    *slots = load_once64(&h->slots);
+    uint64_t file_bytes = load_once64(&h->file_bytes);
+    if (h->slot_bytes != ADVLOG_SLOT_BYTES || !slots_allowed(*slots) || h->names_offset != ADVLOG_HEADER_BYTES ||
         h->slab_offset != ADVLOG_HEADER_BYTES + NAMES_BYTES || h->slab_entries != ADVLOG_SLAB_ENTRIES ||
         h->slots_offset != SLOTS_OFFSET)
         return ADVLOG_RING_BAD_LAYOUT;
-    return h->file_bytes > bytes || h->file_bytes < advlog_ring_bytes(h->slots) ? ADVLOG_RING_TOO_SMALL : 0;
+    return file_bytes > bytes || bytes < advlog_ring_bytes(*slots) || file_bytes < advlog_ring_bytes(*slots)
+               ? ADVLOG_RING_TOO_SMALL
+               : 0;
 }
 
 advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
-    *error = check_header(memory, bytes);
+    uint64_t slots = 0;
+    *error = check_header(memory, bytes, &slots);
     if (*error) return NULL;
     advlog_ring *ring = calloc(1, sizeof *ring);
     if (!ring || !canary_new(ring)) {
@@ -116,11 +122,11 @@ advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
     ring->magic = ADVLOG_HANDLE_MAGIC;
     ring->abi_version = ADVLOG_ABI_VERSION;
     ring->header = h;
-    ring->names = (advlog_name_table *)((char *)memory + h->names_offset);
-    ring->slab = (advlog_slab_entry *)((char *)memory + h->slab_offset);
-    ring->slots = (advlog_slot *)((char *)memory + h->slots_offset);
-    ring->count = h->slots;
-    ring->mask = h->slots - 1;
+    ring->names = (advlog_name_table *)((char *)memory + ADVLOG_HEADER_BYTES);
+    ring->slab = (advlog_slab_entry *)((char *)memory + ADVLOG_HEADER_BYTES + NAMES_BYTES);
+    ring->slots = (advlog_slot *)((char *)memory + SLOTS_OFFSET);
+    ring->count = slots;
+    ring->mask = slots - 1;
     return ring;
 }
 

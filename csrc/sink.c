@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define BUFFER_BYTES (256 * 1024)
@@ -51,10 +52,18 @@ static void recovered(advlog_drain *d, drain_sink *s) {
     d->reasons |= ADVLOG_DRAIN_FAULT;
 }
 
+/* Whether the file is no longer than `length` now. One that somebody else has cut shorter stays so: it would be made
+ * longer with zeros. */
+static bool cut_to(int fd, uint64_t length) {
+    struct stat found;
+    if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && (uint64_t)found.st_size <= length) return true;
+    return ftruncate(fd, (off_t)length) == 0;
+}
+
 /* Takes out of the file what was discarded after it was written. False where it could not. */
 static bool cut(drain_sink *s) {
     /* EINVAL: no regular file, so it has no length. ESTALE: the file is gone. */
-    if (ftruncate(s->fd, (off_t)s->cursor.length) != 0 && errno != EINVAL && errno != ESTALE) return false;
+    if (!cut_to(s->fd, s->cursor.length) && errno != EINVAL && errno != ESTALE) return false;
     s->torn = false;
     return true;
 }
@@ -105,7 +114,7 @@ static bool write_buffer(advlog_drain *d, drain_sink *s) {
         if (n <= 0) {
             sink_fault(d, s, n < 0 ? errno : ENOSPC);
             /* Between two attempts, and when the process ends, no line stands half in the file. */
-            if (s->sent && ftruncate(s->fd, (off_t)s->cursor.length) == 0) s->sent = 0;
+            if (s->sent && cut_to(s->fd, s->cursor.length)) s->sent = 0;
             return false;
         }
         s->sent += (size_t)n;
@@ -156,9 +165,10 @@ static size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *
 }
 
 static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
-    uint32_t bytes;
-    const char *name = names_get(d->ring, id, &bytes);
-    if (!name) return 0; /* a damaged table: the id stays without a name */
+    char name[ADVLOG_MAX_NAME_BYTES];
+    int length = advlog_name_get(d->ring, id, name);
+    if (length < 0) return 0; /* a damaged table: the id stays without a name */
+    uint32_t bytes = (uint32_t)length;
     unsigned parts = (unsigned)ring_slots_for_text(bytes);
     advlog_slot h = {.kind = ADVLOG_KIND_NAME, .part = (uint8_t)parts, .count = (uint16_t)bytes, .level = (uint16_t)id};
     store_relaxed(&h.mark, 1); /* relaxed: no thread shares a spool's slots */

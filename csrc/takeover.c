@@ -26,54 +26,75 @@
 
 /* Slots taken from one worker in one pass, so that none waits for another long. */
 #define TURN_SLOTS 512
+#define MAX_RECORD_SLOTS UINT8_MAX
 #define NO_ID UINT16_MAX
 
 typedef struct drain_worker {
     advlog_ring *ring;
+    uint64_t from; /* the position of the next record; its read_pos, which the child may write too */
     advlog_worker_info info;
     uint16_t id_of[ADVLOG_MAX_NAMES]; /* name id of the worker: that of the drain's ring, or NO_ID */
 } drain_worker;
 
 static void worker_init(drain_worker *w, advlog_ring *ring) {
     w->ring = ring;
-    w->info = (advlog_worker_info){.number = ring->header->takeover.number};
+    w->from = load_relaxed(&ring->header->read_pos); /* relaxed: stored by the drain alone, this one or one before it */
+    w->info = (advlog_worker_info){.number = load_once64(&ring->header->takeover.number)};
     memset(w->id_of, 0xff, sizeof w->id_of);
 }
 
 /* ---- one record ---- */
 
-/* The slots of the next record; 0: there is none yet, or what is there is damage. */
-static unsigned next_record(drain_worker *w, uint64_t from) {
+/* A record of a worker, copied out of its ring: the child may write there while it is looked at, so what is checked, and
+ * then published, is the copy. */
+typedef struct {
+    unsigned slots;
+    unsigned kind;
+    advlog_slot slot[MAX_RECORD_SLOTS];
+} record_copy;
+
+static void copy_slot(advlog_slot *to, const advlog_slot *from) {
+    const size_t rest = offsetof(advlog_slot, kind); /* all but the mark, which is each ring's own */
+    memcpy((char *)to + rest, (const char *)from + rest, sizeof *to - rest);
+}
+
+/* The next record; false: there is none yet, or what is there is damage. */
+static bool next_record(drain_worker *w, record_copy *r) {
     const advlog_ring *ring = w->ring;
-    const advlog_slot *header = ring_slot(ring, from);
-    if (load_acquire(&header->mark) != from + 1) return 0; /* R, partner W */
-    if (header->kind == ADVLOG_KIND_LOST && header->part) return header->part;
-    unsigned slots = header->kind == ADVLOG_KIND_NAME ? 0 : record_slots(header);
-    for (unsigned part = 1; part < slots; part++) {
-        const advlog_slot *slot = ring_slot(ring, from + part);
+    const advlog_slot *header = ring_slot(ring, w->from);
+    if (load_acquire(&header->mark) != w->from + 1) return false; /* R, partner W */
+    copy_slot(&r->slot[0], header);
+    r->kind = r->slot[0].kind;
+    bool lost = r->kind == ADVLOG_KIND_LOST;
+    unsigned slots = lost ? r->slot[0].part : r->kind == ADVLOG_KIND_NAME ? 0 : record_slots(&r->slot[0]);
+    if (advlog_ring_write_pos(ring) - w->from < slots) slots = 0; /* more than was ever reserved */
+    for (unsigned part = 1; !lost && part < slots; part++) {
+        const advlog_slot *slot = ring_slot(ring, w->from + part);
+        copy_slot(&r->slot[part], slot);
         /* Relaxed: the header came last, and its mark was acquired. */
-        if (load_relaxed(&slot->mark) != from + part + 1 || !record_continues(header, part, slot)) slots = 0;
+        if (load_relaxed(&slot->mark) != w->from + part + 1 || !record_continues(&r->slot[0], part, &r->slot[part])) slots = 0;
     }
+    r->slots = slots;
     if (slots == 0) w->info.damaged = 1;
-    return slots;
+    return slots != 0;
 }
 
 /* An id of the worker's as one of `ring`'s. False: it has no more room for names, or the
  * worker has no such name. */
 static bool learn_id(advlog_ring *ring, drain_worker *w, uint16_t id) {
     if (w->id_of[id] != NO_ID) return true;
-    uint32_t bytes;
-    const char *name = names_get(w->ring, id, &bytes); /* M: the record that uses it was acquired */
-    int found = name ? advlog_name_intern(ring, name, bytes) : -1;
+    char name[ADVLOG_MAX_NAME_BYTES];
+    int bytes = advlog_name_get(w->ring, id, name); /* M: the record that uses it was acquired */
+    int found = bytes >= 0 ? advlog_name_intern(ring, name, (uint64_t)bytes) : -1;
     if (found < 0) return false;
     w->id_of[id] = (uint16_t)found;
     return true;
 }
 
-static bool learn_ids(advlog_ring *ring, drain_worker *w, uint64_t from, unsigned slots) {
-    const advlog_view view = {w->ring->slots, w->ring->mask, from};
-    if (!kind_has_values(view_slot(&view, 0)->kind)) return true;
-    for (unsigned part = 0; part < slots; part++) {
+static bool learn_ids(advlog_ring *ring, drain_worker *w, const record_copy *r) {
+    const advlog_view view = {r->slot, UINT64_MAX, 0};
+    if (!kind_has_values(r->kind)) return true;
+    for (unsigned part = 0; part < r->slots; part++) {
         record_extras extras = record_extras_of(&view, part);
         for (unsigned i = 0; i < extras.count; i++)
             if (extras.id[i] >= ADVLOG_MAX_NAMES || !learn_id(ring, w, extras.id[i])) return false;
@@ -86,12 +107,11 @@ static void translate(const drain_worker *w, uint16_t *id, unsigned count) {
 }
 
 /* Step 3. */
-static void copy_record(advlog_ring *ring, uint64_t to, const drain_worker *w, uint64_t from, unsigned slots) {
-    const size_t rest = offsetof(advlog_slot, kind); /* all but the mark, which is each ring's own */
-    bool values = kind_has_values(ring_slot(w->ring, from)->kind);
-    for (unsigned part = slots; part-- > 0;) {
+static void publish_copy(advlog_ring *ring, uint64_t to, const drain_worker *w, const record_copy *r) {
+    bool values = kind_has_values(r->kind);
+    for (unsigned part = r->slots; part-- > 0;) {
         advlog_slot *s = ring_slot(ring, to + part);
-        memcpy((char *)s + rest, (const char *)ring_slot(w->ring, from + part) + rest, sizeof *s - rest);
+        copy_slot(s, &r->slot[part]);
         s->deferred = 0; /* a child defers no value; what a stray store made must name no entry here */
         if (part == 0) {
             s->worker = (uint16_t)w->info.number;
@@ -104,42 +124,42 @@ static void copy_record(advlog_ring *ring, uint64_t to, const drain_worker *w, u
     }
 }
 
-static void set_taken(advlog_ring *worker, uint64_t position) {
-    store_release(&worker->header->read_pos, position); /* F, partner G in the child */
+/* Step 4. */
+static void set_taken(drain_worker *w, uint64_t position) {
+    w->from = position;
+    store_release(&w->ring->header->read_pos, position); /* F, partner G in the child */
 }
 
 /* True: the record is dealt with, here or for good. */
-static bool take_record(advlog_ring *ring, drain_worker *w, uint64_t from, unsigned slots) {
+static bool take_record(advlog_ring *ring, drain_worker *w, const record_copy *r) {
     advlog_takeover *taking = &w->ring->header->takeover;
-    const advlog_slot *header = ring_slot(w->ring, from);
-    if (header->kind == ADVLOG_KIND_LOST) return true;
-    if (slots > ring_record_limit(ring) || !learn_ids(ring, w, from, slots)) {
+    if (r->kind == ADVLOG_KIND_LOST) return true;
+    if (r->slots > ring_record_limit(ring) || !learn_ids(ring, w, r)) {
         advlog_ring_count_drop(ring, ADVLOG_DROP_FULL);
         w->info.dropped++;
         return true;
     }
     uint64_t to;
-    if (ring_try_reserve(ring, slots, &to) != ADVLOG_OK) return false;
+    if (ring_try_reserve(ring, r->slots, &to) != ADVLOG_OK) return false;
     FAILPOINT("takeover_reserved");
     store_release(&taking->position, to);
-    store_release(&taking->until, from + slots); /* released: a SIGKILL must not find it without its position */
+    store_release(&taking->until, w->from + r->slots); /* released: a SIGKILL must not find it without its position */
     FAILPOINT("takeover_noted");
-    copy_record(ring, to, w, from, slots);
-    add_relaxed(&ring->header->accepted_push[kind_stream(header->kind)], 1); /* relaxed: a count */
+    publish_copy(ring, to, w, r);
+    add_relaxed(&ring->header->accepted_push[kind_stream((int)r->kind)], 1); /* relaxed: a count */
     w->info.taken++;
     return true;
 }
 
 static bool worker_advance(advlog_ring *ring, drain_worker *w) {
-    uint64_t start = load_relaxed(&w->ring->header->read_pos), from = start; /* relaxed: stored by this thread alone */
-    while (!w->info.damaged && from - start < TURN_SLOTS) {
-        unsigned slots = next_record(w, from);
-        if (slots == 0 || !take_record(ring, w, from, slots)) break;
-        from += slots;
-        set_taken(w->ring, from);
+    uint64_t start = w->from;
+    record_copy r;
+    while (!w->info.damaged && w->from - start < TURN_SLOTS) {
+        if (!next_record(w, &r) || !take_record(ring, w, &r)) break;
+        set_taken(w, w->from + r.slots);
         FAILPOINT("takeover_taken");
     }
-    return from != start;
+    return w->from != start;
 }
 
 bool workers_advance(advlog_drain *d) {
@@ -212,8 +232,10 @@ int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker) {
     uint64_t until = load_relaxed(&taking->until), to = load_relaxed(&taking->position);
     if ((int64_t)(until - from) <= 0) return 0;
     drain_worker w;
+    record_copy r;
     worker_init(&w, worker);
-    unsigned slots = next_record(&w, from);
+    w.from = from;
+    unsigned slots = next_record(&w, &r) ? r.slots : 0;
     uint64_t first = advlog_ring_read_pos(ring), reserved = advlog_ring_write_pos(ring) - first;
     if (slots == 0 || until - from != slots || reserved > ring->count || to - first >= reserved ||
         reserved - (to - first) < slots)
@@ -221,10 +243,10 @@ int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker) {
     if (given_up(ring, to)) {
         until = from; /* it is still to come */
     } else if (load_relaxed(&ring_slot(ring, to)->mark) != to + 1) { /* relaxed: likewise */
-        if (!learn_ids(ring, &w, from, slots)) return ADVLOG_RING_BAD_LAYOUT;
-        copy_record(ring, to, &w, from, slots);
+        if (!learn_ids(ring, &w, &r)) return ADVLOG_RING_BAD_LAYOUT;
+        publish_copy(ring, to, &w, &r);
     }
     store_relaxed(&taking->until, until); /* relaxed: no thread shares it */
-    set_taken(worker, until);
+    set_taken(&w, until);
     return 0;
 }

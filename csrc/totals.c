@@ -36,9 +36,9 @@ static void sum_finite(double *sum, double value) {
 }
 
 static bool is_name(const advlog_ring *ring, uint32_t id, const char *wanted) {
-    uint32_t bytes;
-    const char *name = names_get(ring, id, &bytes);
-    return name && bytes == strlen(wanted) && memcmp(name, wanted, bytes) == 0;
+    char name[ADVLOG_MAX_NAME_BYTES];
+    int bytes = advlog_name_get(ring, id, name);
+    return bytes >= 0 && (size_t)bytes == strlen(wanted) && memcmp(name, wanted, (size_t)bytes) == 0;
 }
 
 void totals_names(running_totals *t, const advlog_ring *ring) {

@@ -23,6 +23,7 @@ static struct {
     test_ring parent, child;
 } now;
 static int depth;
+static const advlog_ring *scribbled; /* the ring of a child whose stray stores come at each step */
 static uint64_t seed = 7, stops;
 
 static test_ring copy_of(const test_ring *t, uint64_t slots) {
@@ -126,8 +127,17 @@ static void recover_here(void) {
     advlog_drain_free(drain);
 }
 
+static void scribble(const advlog_ring *ring) {
+    uint64_t end = advlog_ring_write_pos(ring);
+    for (uint64_t p = load_relaxed(&ring->header->read_pos); p != end; p++) { /* relaxed: there is one thread */
+        uint8_t *payload = (uint8_t *)ring_slot(ring, p) + offsetof(advlog_slot, kind);
+        for (size_t i = 0; i < sizeof(advlog_slot) - offsetof(advlog_slot, kind); i++) payload[i] = (uint8_t)next_random(&seed);
+    }
+}
+
 static void stopped_here(void) {
-    if (!now.parent.ring || depth == 3 || (depth > 0 && next_random(&seed) % 16)) return;
+    if (scribbled) scribble(scribbled);
+    if (scribbled || !now.parent.ring || depth == 3 || (depth > 0 && next_random(&seed) % 16)) return;
     test_ring parent = now.parent, child = now.child;
     now.parent = copy_of(&parent, SLOTS);
     now.child = copy_of(&child, SLOTS);
@@ -350,6 +360,33 @@ static void a_name_that_finds_no_room_costs_its_record_which_is_counted(void) {
     test_ring_free(&child);
 }
 
+/* A stray store of the child's, at every step between the check of its record and the end of the copy. */
+static void what_a_child_writes_while_it_is_copied_reaches_nobody(void) {
+    test_ring parent = test_ring_new(3, 2), child = test_ring_at(SLOTS, SLOTS, 3, 2);
+    advlog_drain *drain = advlog_drain_new(parent.ring);
+    CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
+    uint64_t position = advlog_ring_write_pos(parent.ring);
+    for (int64_t round = 0; round < 2000; round++) {
+        if (next_random(&seed) % 3) push_numbered(&child, CHILD_STEP + round, (unsigned)(next_random(&seed) % 40));
+        else push_text(&child, CHILD_STEP + round);
+        scribbled = child.ring;
+        while (workers_advance(drain)) {}
+        scribbled = NULL;
+        for (uint64_t end = advlog_ring_write_pos(parent.ring); position != end;) {
+            const advlog_slot *h = ring_slot(parent.ring, position);
+            CHECK_INT(position + 1, load_relaxed(&h->mark));
+            CHECK(check_record(parent.ring, position, 1) == CHILD_STEP + round);
+            position += h->part;
+        }
+        store_relaxed(&parent.ring->header->read_pos, position); /* relaxed: there is one thread */
+        store_relaxed(&parent.ring->header->cached_read_pos, position);
+    }
+    CHECK_INT(2000, advlog_ring_accepted(parent.ring, ADVLOG_STREAM_METRICS) + advlog_ring_accepted(parent.ring, ADVLOG_STREAM_EVENTS));
+    advlog_drain_free(drain);
+    test_ring_free(&parent);
+    test_ring_free(&child);
+}
+
 int main(void) {
     killed_at_every_step_nothing_is_lost_or_doubled(SLOTS);
     killed_at_every_step_nothing_is_lost_or_doubled(-UINT64_C(100));
@@ -359,5 +396,6 @@ int main(void) {
     what_a_dead_child_had_not_finished_is_passed_over();
     a_copy_that_was_given_up_is_made_anew();
     a_name_that_finds_no_room_costs_its_record_which_is_counted();
+    what_a_child_writes_while_it_is_copied_reaches_nobody();
     return 0;
 }

@@ -213,6 +213,10 @@ class Worker:
         """As a session's."""
         return self._ring is None or self._ring.has_room_for_names(names)
 
+    def shielded(self, task: Callable[[], object]) -> None:
+        """As a session's; here there is no thread for it."""
+        task()
+
     def after_close(self) -> str:
         """As a session's."""
         return _GONE

@@ -32,6 +32,7 @@ _NANOSECONDS = 1_000_000_000
 _FOREVER_NS = 1 << 62
 _LEAVE_S = 0.05
 _LAST_S = 1.0
+_ABANDON_S = 5.0
 _RETRY_S = 0.11
 """A little longer than C leaves a failing sink alone: see RETRY_NS in sink.c."""
 
@@ -418,8 +419,18 @@ class Drain:
         self._count_gone(index, sink)
         return whole
 
-    def discard_files(self) -> None:
-        """Closes and removes what `open_files` opened, before anything was written."""
+    def abandon(self, timeout_s: float = _ABANDON_S) -> None:
+        """Takes `start` and `open_files` back. Where the thread does not end in time its files stay open for good, as
+        after `finish`."""
+        _started.discard(self)
+        self._ending = True
+        lib.advlog_ring_close(self.ring.handle)
+        lib.advlog_drain_stop(self._drain)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return
+        self._workers.abandon()
         for sink in self.sinks:
             for file in sink.open_files():
                 sink.discard(file.fd)

@@ -63,9 +63,10 @@ def _thread_hook(args: Any, /) -> None:
     _before["threading"](args)
 
 
-def on_sigterm(close: Callable[[], object]) -> None:
+def on_sigterm(close: Callable[[int], bool]) -> None:
     """Calls `close` at SIGTERM, then whoever handled it before; the default action ends the process as it would have.
 
+    :param close: given the signal's number; False where it is to be raised again later.
     :raises ValueError: not called on the main thread.
     """
     pid = os.getpid()
@@ -74,7 +75,8 @@ def on_sigterm(close: Callable[[], object]) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == pid:
             with contextlib.suppress(Exception):
-                close()
+                if not close(number):
+                    return
         if callable(before):
             before(number, frame)
         elif before != signal.SIG_IGN:
@@ -90,10 +92,14 @@ def at_exit(task: Callable[[], None]) -> None:
     _exit_tasks.append(task)
 
 
-@atexit.register
 def _exit() -> None:
     for task in _exit_tasks:
         task()
+
+
+# Twice: an interrupt ends one of them anywhere, and the other does what is left.
+atexit.register(_exit)
+atexit.register(_exit)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,9 @@
-"""The keeper: the thread for what may wait, and the drain may not."""
+"""The keeper: the thread for what may wait, and the drain may not; and for what an interrupt may not stop halfway.
+
+The exceptions of signals, KeyboardInterrupt before all, come to the main thread, between any two of its bytecodes: also
+between a call that takes hold of something and the store of what it took. So a session opens and ends on this thread,
+which they do not reach, and whoever wants it waits.
+"""
 
 from __future__ import annotations
 
@@ -7,57 +12,124 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 Task = Callable[[], object]
+Result = TypeVar("Result")
+
+_SLICE_S = 0.05
+
+
+class Latch:
+    """Something that happens once. To wait for it may be interrupted anywhere, and a signal handler may wait inside:
+    `threading.Event` holds a lock that is not re-entrant."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        self.is_set = True
+        self._woken.put(None)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has happened, now or in so many seconds."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_set and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                self._woken.get(timeout=min(left, _SLICE_S))
+                self._woken.put(None)  # for who else waits
+        return self.is_set
 
 
 class Keeper:
     """Runs the tasks that it is given, in their order, and each duty at its interval. What one of them raises is
     passed over: it is not worth the training.
 
-    :param duties: at least one; what is to be run every so many seconds.
+    :ivar duties: what is to be run every so many seconds; set by a task.
     """
 
-    def __init__(self, duties: Mapping[Task, float]) -> None:
-        self._duties = dict(duties)
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+    def __init__(self) -> None:
+        self.duties: Mapping[Task, float] = {}
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="advlog-keeper", daemon=True)
+        self._begun = False
+        self._refused = False
+        self._ending = False
+        self._inline = threading.RLock()
 
     def start(self) -> None:
-        # Where no thread can be had any more, as at the exit of an interpreter, tasks wait for `stop`.
-        with contextlib.suppress(RuntimeError):
+        self._begun = True
+        try:
             self._thread.start()
+        except RuntimeError:
+            self._refused = True  # no more threads here, as at the exit of an interpreter: whoever waits does the work
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is the keeper's."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a thread, or soon will be. An interrupt in the middle of `start` leaves that open."""
+        return self._begun and not self._refused and (self._thread.ident is None or self._thread.is_alive())
 
     def do(self, task: Task) -> None:
         """Hands a task over; never waits."""
         self._tasks.put(task)
 
-    def stop(self, timeout_s: float) -> None:
-        """Ends the thread, waiting at most so long for it; the tasks that it had no time for are run here."""
-        self._tasks.put(None)
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        if not self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    _run(self._tasks.get_nowait())
+    def call(self, task: Callable[[], Result], timeout_s: float) -> Result | None:
+        """What the task returns, or raises; None where that takes longer, and it goes on."""
+        if self.is_here:
+            return task()
+        done = Latch()
+        came: list[Result] = []
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                came.append(task())
+            except BaseException as error:  # noqa: BLE001 - the caller's to handle
+                raised.append(error)
+            done.set()
+
+        self._tasks.put(run)
+        if not self.runs:
+            self.run_pending()
+        done.wait(timeout_s)
+        if raised:
+            raise raised[0]
+        return came[0] if came else None
+
+    def run_pending(self) -> None:
+        """Runs what has been handed over here: on the keeper's thread, or where there is none."""
+        with self._inline, contextlib.suppress(queue.Empty):
+            while True:
+                _run(self._tasks.get_nowait())
+
+    def end(self) -> None:
+        """The thread ends after the task that calls this, and those that are waiting."""
+        self._ending = True
 
     def _run(self) -> None:
-        due = {duty: time.monotonic() + interval_s for duty, interval_s in self._duties.items()}
-        while True:
-            first = min(due, key=lambda duty: due[duty])
-            task: Task | None
+        due: dict[Task, float] = {}
+        while not self._ending:
+            for duty, interval_s in self.duties.items():
+                due.setdefault(duty, time.monotonic() + interval_s)
+            first = min(due, key=lambda duty: due[duty]) if due else None
+            task: Any = first
             try:
-                task = self._tasks.get(timeout=max(due[first] - time.monotonic(), 0.0))
+                left = None if first is None else max(due[first] - time.monotonic(), 0.0)
+                task = self._tasks.get(timeout=left)
             except queue.Empty:
-                task = first
-                due[first] = time.monotonic() + self._duties[first]
-            if task is None:
-                return
+                if first is not None:
+                    due[first] = time.monotonic() + self.duties[first]
             _run(task)
+            del task
+        self.run_pending()
 
 
-def _run(task: Task | None) -> None:
-    if task is not None:
-        with contextlib.suppress(Exception):
-            task()
+def _run(task: Task) -> None:
+    with contextlib.suppress(Exception):
+        task()

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import math
 import os
 import sys
 import threading
@@ -30,7 +31,7 @@ from ._deferral import Deferral
 from ._drain import Drain
 from ._failpoints import failpoint
 from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
-from ._keeper import Keeper
+from ._keeper import Keeper, Latch
 from ._native import Producer, lib
 from ._outputs import make_sinks
 from ._overflow import Overflow
@@ -42,35 +43,39 @@ from ._workers import workers_folder
 from .config import LoggerConfig
 from .control.console import Console
 from .control.plane import ControlPlane
+from .exceptions import RunBusyError
 from .memory_sampler import MemorySample, MemorySampler
 from .ranks import RankIdentity, rank_identity
-from .recovery import mend_tails, recover_rank
+from .recovery import HELD_HERE, mend_tails, recover_rank
 from .sinks.rotation import RotatedSink, join_left
 from .sinks.spool import SpoolSink
 from .snapshots import CallCost, Health, Totals
 
 SUMMARY_INTERVAL_S = 10.0
 SYNC_INTERVAL_S = 5.0
+_BUSY_THREADS = ("advlog-drain", "advlog-sealer", "advlog-sampler", "advlog-console")
 _WATCH_S = 1.0
 _LEAVE_S = 1.0
+_UNDO_S = 5.0
+_INTERRUPTED_S = 1.0
+_GRACE_S = 5.0
+"""So much longer than it was given an end may take, where a disk hangs, until its caller goes on without it."""
 
 
 class Session:
-    """Everything that one logger has open; to its control plane, the `RingLink`.
+    """Everything that one logger has open; to its control plane, the `RingLink`. Nothing until `start`.
 
     :param producer: the user's logger.
     :param on_end: told once the attempt has ended.
-    :raises OSError: `log_dir` cannot be made or written; the message names it.
-    :raises RunBusyError: another live process logs this rank of this run.
     """
 
     def __init__(self, config: LoggerConfig, producer: Producer, on_end: Callable[[Session], None]) -> None:
         self.config = config
         self._on_end = on_end
         self.pid = os.getpid()
-        self._closing = threading.RLock()
         self._closer = 0
-        self._ended = threading.Event()
+        self._ended = Latch()
+        self._opened = False
         self._complete = False
         self.at_exit = False
         """The interpreter's exit closes it."""
@@ -86,12 +91,45 @@ class Session:
         self._dropped_late = 0
         self._watch_due = 0.0
         self._told_ring = False
-        ranks = rank_identity(config.rank, config.world_size)
-        self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank)
+        self._told_nonfinite: set[str] = set()
+        self._told_leaks: set[str] = set()
+        self._raised: list[int] = []
+        self._ranks = rank_identity(config.rank, config.world_size)
+        self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, self._ranks.rank)
+        # The session pushes through a producer of its own: it must not keep the user's logger alive.
+        self._producer = Producer()
+        self._user = weakref.ref(producer)
+        self._keeper = Keeper()
+
+    def open(self) -> None:
+        """Opens everything, or nothing: what was opened is given back where the rest cannot be.
+
+        For the keeper's thread, once.
+
+        :raises OSError: `log_dir` cannot be made or written; the message names it.
+        :raises RunBusyError: another live process logs this rank of this run.
+        """
+        producer = self._user()
+        if self.closed or producer is None:
+            return  # whoever wanted it was interrupted, and has nobody to close it
         with contextlib.ExitStack() as undo:
-            with _naming_log_dir(config.log_dir):
-                self._open(config, producer, ranks, undo)
+            with _naming_log_dir(self.config.log_dir):
+                self._open(self.config, producer, self._ranks, undo)
             undo.pop_all()
+        self._opened = True
+
+    def start(self, task: Callable[[], object]) -> None:
+        """Has the task, which opens the session, run where no interrupt reaches it, and waits for it.
+
+        :raises OSError: as :meth:`open` does.
+        :raises RunBusyError: likewise.
+        """
+        self._keeper.start()
+        self._keeper.call(task, math.inf)
+
+    def shielded(self, task: Callable[[], object]) -> None:
+        """Has the task run where no interrupt reaches it, and waits for it; what it raises is raised here."""
+        self._keeper.call(task, self.config.close_timeout_s + _GRACE_S)
 
     def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths
@@ -100,6 +138,10 @@ class Session:
         undo.callback(self._rank_lock.release)
         failpoint("start_locked")
         recovered = recover_rank(paths)
+        for found in recovered:
+            if found.outcome == "alive" and found.detail != HELD_HERE:
+                what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
+                raise RunBusyError(f"{what} is being logged by another live process: {found.detail}")
         mend_tails(paths)  # they become generations now, those of an attempt on another host too
         for series in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl):
             join_left(series, paths.temporary)
@@ -126,34 +168,31 @@ class Session:
             on_nonfinite=lambda: self._keeper.do(self._tell_nonfinite),
             deferred_timeout_s=config.deferred_timeout_s,
         )
-        undo.callback(drain.discard_files)
+        undo.callback(drain.abandon)
         drain.open_files()
         failpoint("start_files")
         self._drain = drain
+        undo.callback(setattr, self, "_drain", None)
         self.console = Console(config.console, ranks.rank, config.log_level)
         self.control = ControlPlane(config, paths, self.run, self, self.console)
+        undo.callback(self.control.abandon)
         self.sampler = MemorySampler(config.memory_interval_s, self._sampled, self.seq)
+        undo.callback(self.sampler.stop, _UNDO_S)
 
-        # The session pushes through a producer of its own: it must not keep the user's logger alive.
-        self._producer = Producer()
-        self._user = weakref.ref(producer)
         self.deferral = Deferral(ring, self._producer, self._fault)
         for bound in (self._producer, producer):
+            undo.callback(bound._unbind)
             bound._bind(ring.address, ring, self.deferral.defer if bound is producer else None)
             for name in config.metrics:
                 bound._learn(name)
-        self._told_nonfinite: set[str] = set()
-        self._told_leaks: set[str] = set()
         duties: dict[Callable[[], object], float] = {self.control.write_summary: SUMMARY_INTERVAL_S}
         if config.fsync == "interval":
             duties[self._sync] = SYNC_INTERVAL_S
-        self._keeper = Keeper(duties)
         drain.start()
-        self._keeper.start()
         self.sampler.start()
+        undo.callback(unwatch_exceptions, self._uncaught)
         watch_exceptions(self._uncaught)
-        if config.handle_signals:
-            self._handle_sigterm()
+        self._keeper.duties = duties
         for note in ring.notes:
             self.control.logger.warning(note)
         for found in recovered:
@@ -405,13 +444,16 @@ class Session:
         if os.getpid() == self.pid and not self.closed:
             self.control.log_leaving(error, where)
 
-    def _handle_sigterm(self) -> None:
+    def handle_sigterm(self) -> None:
+        """SIGTERM ends the attempt first. For the main thread."""
         alive = weakref.ref(self)
 
-        def close() -> None:
+        def close(number: int) -> bool:
             session = alive()
-            if session is not None:
-                session.close(session.config.close_timeout_s, "interrupted")
+            if session is None:
+                return True
+            session.close(session.config.close_timeout_s, "interrupted")
+            return session.may_die(number)
 
         try:
             on_sigterm(close)
@@ -422,32 +464,56 @@ class Session:
 
     def close(self, timeout_s: float, status: str | None = None) -> bool:
         """Ends the attempt: everything accepted is written and sealed, the summary too. True if all of it was, in
-        time. Never raises; a second call waits for the first and says the same. Nothing at all in a forked child."""
+        time. Never raises; a second call waits for the first and says the same. Nothing at all in a forked child.
+
+        It is done on the keeper's thread: an interrupt of the caller ends the wait for it."""
         if os.getpid() != self.pid:
             return True
         if sys.is_finalizing():
             return self._leave(timeout_s)
-        if _on_thread("advlog-"):
-            # The collector runs anywhere: a thread of ours cannot wait for itself.
-            closing = threading.Thread(target=self.close, args=(timeout_s, status), name="closing", daemon=True)
-            with contextlib.suppress(RuntimeError):  # no more threads here: the exit closes it
-                closing.start()
-            return False
-        with self._closing:
-            first, self.closed = not self.closed, True
-            if first:
-                self._closer = threading.get_ident()
-        if not first:
-            if self._closer != threading.get_ident():  # else: called by a signal handler, inside the first
-                self._ended.wait(timeout_s)
-            return self._complete
+        deadline = time.monotonic() + timeout_s
+        self.closed = True
+        self._keeper.do(partial(self._close_here, deadline, status))
+        if self._keeper.is_here or _on_thread(*_BUSY_THREADS):
+            return False  # the collector runs anywhere: a thread that the end waits for cannot wait for it
+        if not self._keeper.runs:
+            self._keeper.run_pending()
         try:
-            self._complete = self._end(timeout_s, status)
-        finally:
-            self._on_end(self)
-            self._rank_lock.release()
-            self._ended.set()
+            self._ended.wait(max(deadline - time.monotonic(), 0.0) + _GRACE_S)
+        except BaseException:
+            self._ended.wait(_INTERRUPTED_S)  # it goes on; what takes no longer is over when the interrupt is seen
+            raise
         return self._complete
+
+    def may_die(self, number: int) -> bool:
+        """Whether a signal may end the process now. False: this very thread is in the middle of the end, which raises
+        the signal again when it is over."""
+        if self._closer != threading.get_ident():
+            return True
+        self._raised.append(number)
+        return False
+
+    def _close_here(self, deadline: float, status: str | None) -> None:
+        """The end, once: on the keeper's thread, or where there is none."""
+        if self._closer:
+            return
+        self._closer = threading.get_ident()
+        try:
+            if self._opened:
+                self._complete = self._end(deadline, status)
+        finally:
+            try:
+                self._on_end(self)
+            finally:
+                try:
+                    if self._opened:
+                        self._rank_lock.release()
+                finally:
+                    self._closer = -1
+                    self._ended.set()
+                    self._keeper.end()
+        for number in self._raised:
+            os.kill(self.pid, number)
 
     def _leave(self, timeout_s: float) -> bool:
         """The end of a session that no exit handler closed, since it began after ours had run: its threads are gone
@@ -458,15 +524,15 @@ class Session:
             drain.leave(min(timeout_s, _LEAVE_S))
         return self._complete
 
-    def _end(self, timeout_s: float, status: str | None) -> bool:
-        deadline = time.monotonic() + timeout_s
+    def _end(self, deadline: float, status: str | None) -> bool:
+        timeout_s = max(deadline - time.monotonic(), 0.0)
         drain = self._drain
         assert drain is not None
         unwatch_exceptions(self._uncaught)
         self.sampler.stop(min(timeout_s, 0.5))
-        self._keeper.stop(min(timeout_s, 1.0))
         failpoint("close_begun")
         done = drain.finish(deadline)
+        self._keeper.run_pending()  # what the drain found last
         self.deferral.close(written=done)
         failpoint("close_drained")
         self._tell_nonfinite()
@@ -477,7 +543,7 @@ class Session:
                 if isinstance(sink, RotatedSink):
                     sink.trim()
         if not done:
-            self.control.logger.warning("closed with records pending after %s s", timeout_s)
+            self.control.logger.warning("closed with records pending after %.3g s", timeout_s)
         failpoint("close_sealed")
         self.control.close(status or "completed")
         failpoint("close_summarized")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from pathlib import Path
+from functools import partial
 
 from ._child import Family
 from ._hooks import at_exit
@@ -14,7 +14,6 @@ from ._lifecycle import Session
 from ._native import Producer
 from ._paths import RunPaths
 from .config import LoggerConfig
-from .ranks import rank_identity
 
 _starting = threading.RLock()
 """Two threads that make loggers of one run take turns: the second supersedes the first."""
@@ -35,30 +34,33 @@ def _key(paths: RunPaths) -> tuple[str, str, int]:
     return os.path.realpath(paths.log_dir), paths.name, paths.rank
 
 
-def start(config: LoggerConfig, producer: Producer) -> Session:
+def start(session: Session) -> None:
     """Opens a session; one of the same run and rank that this process has open is closed first.
 
-    :raises OSError: as :class:`Session` does.
+    :raises OSError: as :meth:`Session.open` does.
     :raises RunBusyError: likewise.
     """
+    session.start(partial(_open, session))
+
+
+def _open(session: Session) -> None:
     with _starting:
-        return _start(config, producer)
+        _occupy_standard_streams()
+        key = _key(session.paths)
+        before = _sessions.get(key)
+        superseded = False
+        if before is not None and before.pid == os.getpid():
+            superseded = not before.closed
+            before.close(before.config.close_timeout_s, "interrupted")  # or waits for who is closing it
+        session.open()
+        _sessions[key] = session
+        if before is not None and superseded:
+            before.superseded_by = session.run.attempt
 
 
-def _start(config: LoggerConfig, producer: Producer) -> Session:
-    _occupy_standard_streams()
-    ranks = rank_identity(config.rank, config.world_size)
-    key = _key(RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, ranks.rank))
-    before = _sessions.get(key)
-    superseded = False
-    if before is not None and before.pid == os.getpid():
-        superseded = not before.closed
-        before.close(before.config.close_timeout_s, "interrupted")  # or waits for who is closing it
-    session = Session(config, producer, _forget)
-    if before is not None and superseded:
-        before.superseded_by = session.run.attempt
-    _sessions[key] = session
-    return session
+def new_session(config: LoggerConfig, producer: Producer) -> Session:
+    """A session that is still to be started."""
+    return Session(config, producer, _forget)
 
 
 def _forget(session: Session) -> None:

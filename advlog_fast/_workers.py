@@ -65,6 +65,12 @@ class Workers:
             with contextlib.suppress(OSError):  # a child says so
                 make_private_folder(self.folder)
 
+    def abandon(self) -> None:
+        """There is no parent any more to whom children could log."""
+        self._ending = True
+        if self.folder is not None:
+            self._emptied_folder()
+
     def watch(self) -> None:
         """Makes the folder again where somebody has removed it."""
         if self.folder is None or self._ending or os.path.lexists(self.folder):

@@ -13,6 +13,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ _REQUIRED = ("epoch", "batch", "total_batches", "loss")
 _PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
 _INT64_MAX = (1 << 63) - 1
 _END_SECONDS = 10.0
+_UNDO_SECONDS = 10.0
 _YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -102,14 +104,41 @@ class AdvancedLogger(Producer):
         capture_logging: bool = False,
         enabled: bool = True,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self.config = LoggerConfig(**given)
+        options: dict[str, Any] = {
+            "log_dir": log_dir,
+            "experiment_name": experiment_name,
+            "log_level": log_level,
+            "max_log_files": max_log_files,
+            "max_log_size": max_log_size,
+            "metrics": metrics,
+            "text": text,
+            "jsonl": jsonl,
+            "parquet": parquet,
+            "training_log_every": training_log_every,
+            "text_ranks": text_ranks,
+            "rank": rank,
+            "world_size": world_size,
+            "console": console,
+            "ring_bytes": ring_bytes,
+            "ring_dir": ring_dir,
+            "overflow": overflow,
+            "overflow_timeout_s": overflow_timeout_s,
+            "memory_interval_s": memory_interval_s,
+            "part_interval_s": part_interval_s,
+            "part_rows": part_rows,
+            "close_timeout_s": close_timeout_s,
+            "deferred_timeout_s": deferred_timeout_s,
+            "fsync": fsync,
+            "handle_signals": handle_signals,
+            "capture_logging": capture_logging,
+            "enabled": enabled,
+        }
+        self.config = LoggerConfig(**options)
         """The options, checked."""
         self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
         self._warned: set[str] = set()
         self._engine: Session | Worker | None = None
-        self._finalizer: weakref.finalize[..., AdvancedLogger] | None = None
         with importing():  # not before: it brings in what only a logger needs, and below all that one at work needs
             from .control.disabled import DisabledControl
         self._off = DisabledControl(self.config.experiment_name)
@@ -119,10 +148,19 @@ class AdvancedLogger(Producer):
         with importing():
             from . import _sessions
 
-        session = self._engine = _sessions.start(self.config, self)
+        session = _sessions.new_session(self.config, self)
         # The session must not keep the logger alive, or it could never be dropped.
-        self._finalizer = weakref.finalize(self, session.close, self.config.close_timeout_s)
-        self._finalizer.atexit = False
+        weakref.finalize(self, session.close, self.config.close_timeout_s).atexit = False
+        try:
+            _sessions.start(session)
+            if self.config.handle_signals:
+                session.handle_sigterm()
+            self._engine = session
+        except BaseException:
+            session.close(min(_UNDO_SECONDS, self.config.close_timeout_s), "interrupted")
+            raise
+        # The frame of an interrupt that comes just now must not keep what nobody else has.
+        del self
 
     @property
     def _session(self) -> Session | Worker | None:
@@ -168,10 +206,9 @@ class AdvancedLogger(Producer):
         :raises TypeError: `final_metrics` is no mapping.
         """
         self._plane.end_training(final_metrics)
-        if self._session is not None and not self._session.closed:
-            self._session.seal(min(_END_SECONDS, self.config.close_timeout_s))
-            # Again: what the sinks have written stands in it, and only now all of it is.
-            self._control.write_summary()
+        session = self._session
+        if session is not None and not session.closed:
+            session.shielded(partial(_seal, session, min(_END_SECONDS, self.config.close_timeout_s)))
 
     def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:
         """Begin an epoch.
@@ -461,10 +498,7 @@ class AdvancedLogger(Producer):
     def _close(self, timeout: float | None, status: str | None) -> bool:
         if self._session is None:
             return True
-        timeout_s = self._seconds(timeout)
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        return self._session.close(timeout_s, status)
+        return self._session.close(self._seconds(timeout), status)
 
     def health(self) -> Health:
         """The logger's own account, frozen: offered, accepted, each sink's written, dropped and pending, its cost."""
@@ -529,6 +563,12 @@ class AdvancedLogger(Producer):
         return f"<AdvancedLogger {self.config.experiment_name!r} in {str(self.config.log_dir)!r}: {state}>"
 
 
+def _seal(session: Session | Worker, timeout_s: float) -> None:
+    session.seal(timeout_s)
+    # Again: what the sinks have written stands in it, and only now all of it is.
+    session.control.write_summary()
+
+
 def _in_another_process(
     kind: type[AdvancedLogger], log_dir: str, experiment_name: str, family: Family | None
 ) -> AdvancedLogger:
@@ -545,7 +585,7 @@ def _in_another_process(
     from .control.disabled import DisabledControl
 
     logger = kind.__new__(kind)
-    logger.config, logger.enabled, logger._warned, logger._finalizer = family.config, True, set(), None
+    logger.config, logger.enabled, logger._warned = family.config, True, set()
     logger._engine = Worker(family)
     logger._off = DisabledControl(experiment_name)
     logger._unbind()  # from here on its calls come to _open_session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..snapshots import Health, Totals
@@ -10,6 +11,9 @@ from ..snapshots import Health, Totals
 
 class RingLink(Protocol):
     """The control plane's way to the ring and to what the drain has counted. No method raises."""
+
+    def shielded(self, task: Callable[[], object]) -> None:
+        """Has the task run where no interrupt reaches it, and waits for it; what it raises is raised here."""
 
     def line(self, level: int, text: str) -> None:
         """Puts a line into the training log, in the order of the records. `text` is escaped, one line, at

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from .._paths import RunPaths
@@ -136,6 +137,9 @@ class ControlPlane:
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
         """Ends the training, as completed unless it was interrupted; does not close."""
         final = masked(checks.mapping("final_metrics", final_metrics)) if final_metrics is not None else {}
+        self._link.shielded(partial(self._end_training, final))
+
+    def _end_training(self, final: dict[str, Any]) -> None:
         with Deadline(self._lock):
             self._final_metrics.update(final)
             self._end("completed")
@@ -205,8 +209,10 @@ class ControlPlane:
     def resume(self, state: object) -> None:
         """Notes that the attempt goes on from a state of another one."""
         origin = checked_state(state)
-        if origin is None:
-            return
+        if origin is not None:
+            self._link.shielded(partial(self._resume, origin))
+
+    def _resume(self, origin: dict[str, Any]) -> None:
         with Deadline(self._lock):
             self._resumed_from = origin
         self._event("resumed", {"resumed_from": origin})
@@ -406,6 +412,12 @@ class ControlPlane:
         if was_running:
             self._say(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)
         self.write_summary(0.0, sync=True)
+        self._main.close()
+        self._close_files()
+        self._silent = True
+
+    def abandon(self) -> None:
+        """Closes the files of an attempt that did not come about."""
         self._main.close()
         self._close_files()
         self._silent = True

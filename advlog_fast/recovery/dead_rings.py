@@ -27,6 +27,9 @@ from .killed_summary import write_killed_summary
 from .recovered import Recovered
 from .replay import replay
 
+HELD_HERE = "this process"
+"""What is said of a ring that is this very process's: of a session that goes on, or whose end was not complete."""
+
 _GONE = "up to the drain's lag is lost"
 
 
@@ -81,7 +84,7 @@ class _RingRecovery:
 
     def _with_lock(self, note: RingNote, path: Path) -> None:
         if FileLock.held_here(lock_file(path)):
-            raise LockedError("this process")
+            raise LockedError(HELD_HERE)
         lock = FileLock(lock_file(path))
         try:
             self._with_ring(note, path, lock)

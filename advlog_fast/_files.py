@@ -37,9 +37,7 @@ class NotOursError(OSError):
     """Something that this package did not make lies where a file of its own belongs."""
 
 
-def check_own(
-    found: os.stat_result, path: str | os.PathLike[str], *, links: int = 1, any_owner: bool = False
-) -> None:
+def check_own(found: os.stat_result, path: str | os.PathLike[str], *, links: int = 1, any_owner: bool = False) -> None:
     """Checks that what was found at `path`, by `lstat` or `fstat`, is a file of this process's user.
 
     :param links: the names that it may have at most.
@@ -266,34 +264,39 @@ def move_aside(file: Path, folder: Path) -> Path:
     :raises OSError: it could not be moved.
     """
     make_folder(folder)
-    fd = open_own(file, os.O_RDONLY)
+    check_own(os.lstat(file), file)
+    target = _free_name(folder, file.name)
     try:
-        number = 1
-        while True:
-            target = folder / f"{file.name}.{number}"
-            number += 1
-            try:
-                copy = open_new(target, mode=0o600)
-            except FileExistsError:
-                continue
-            break
         try:
-            try:
-                os.rename(file, target)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                while piece := os.read(fd, 1 << 20):
-                    view = memoryview(piece)
-                    while view:
-                        view = view[os.write(copy, view) :]
-                os.unlink(file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(target)
-            raise
-        finally:
-            os.close(copy)
-    finally:
-        os.close(fd)
+            os.rename(file, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(file, target)
+            os.unlink(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(target)
+        raise
     return target
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """An empty file of a name that was free."""
+    number = 1
+    while True:
+        target = folder / f"{name}.{number}"
+        try:
+            os.close(open_new(target, mode=0o600))
+        except FileExistsError:
+            number += 1
+        else:
+            return target
+
+
+def _copy(file: Path, target: Path) -> None:
+    with FileIO(open_own(file, os.O_RDONLY)) as source, FileIO(open_own(target, os.O_WRONLY), "wb") as copy:
+        while piece := source.read(1 << 20):
+            view = memoryview(piece)
+            while view:
+                view = view[copy.write(view) :]

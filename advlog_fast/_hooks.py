@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,8 +24,10 @@ _before: dict[str, Any] = {}
 _exit_tasks: list[Callable[[], None]] = []
 
 _LONGEST_IMPORT_S = 10.0
-_importing = threading.RLock()
-_forking = threading.local()
+_POLL_S = 0.001
+_imports: weakref.WeakSet[_Import] = weakref.WeakSet()
+_forking: list[int] = []
+"""The threads that fork just now."""
 
 
 def watch_exceptions(notice: Notice) -> None:
@@ -102,29 +106,50 @@ atexit.register(_exit)
 atexit.register(_exit)
 
 
+class _Import:
+    """An import that a thread is at. It is known as long as the frame of it lives, so that an interrupt at whatever
+    place leaves none behind; a lock might stay held."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
     """For an import inside a function: forks wait for its end. A child that is forked in the middle of an import of
     another thread can never import that module itself: the interpreter's lock on it is held, by nobody."""
-    with _importing:
+    given_up = time.monotonic() + _LONGEST_IMPORT_S
+    mine = _Import()
+    _imports.add(mine)
+    # First known, then looking: a fork does it the other way round, so one of the two sees the other.
+    while any(thread != mine.thread for thread in list(_forking)) and time.monotonic() < given_up:
+        _imports.discard(mine)
+        time.sleep(_POLL_S)
+        _imports.add(mine)
+    try:
         yield
+    finally:
+        _imports.discard(mine)
 
 
 def _before_fork() -> None:
+    here = threading.get_ident()
+    _forking.append(here)
     # Not forever: the import may be waiting for one that this very thread is in.
-    _forking.waited = _importing.acquire(timeout=_LONGEST_IMPORT_S)
+    given_up = time.monotonic() + _LONGEST_IMPORT_S
+    while any(each.thread != here for each in list(_imports)) and time.monotonic() < given_up:
+        time.sleep(_POLL_S)
 
 
 def _after_fork() -> None:
-    if _forking.waited:
-        _importing.release()
+    with contextlib.suppress(ValueError):
+        _forking.remove(threading.get_ident())
 
 
 def _free_in_child() -> None:
-    """A thread that the child does not have may hold it."""
-    global _importing
-    _after_fork()
-    _importing = threading.RLock()
+    """The child has none of the other threads."""
+    _forking.clear()
+    _imports.clear()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_free_in_child)

@@ -18,6 +18,7 @@ Task = Callable[[], object]
 Result = TypeVar("Result")
 
 _SLICE_S = 0.05
+_COMING_S = 0.5
 
 
 class Latch:
@@ -72,8 +73,14 @@ class Keeper:
 
     @property
     def runs(self) -> bool:
-        """Whether there is a thread, or soon will be. An interrupt in the middle of `start` leaves that open."""
-        return self._begun and not self._refused and (self._thread.ident is None or self._thread.is_alive())
+        """Whether there is a thread."""
+        # Where `start` was interrupted, the thread may be about to come, or never.
+        given_up = time.monotonic() + _COMING_S
+        while self._begun and not self._refused and self._thread.ident is None:
+            if time.monotonic() > given_up:
+                self._refused = True
+            time.sleep(0.001)
+        return self._thread.is_alive()
 
     def do(self, task: Task) -> None:
         """Hands a task over; never waits."""

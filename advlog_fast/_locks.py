@@ -46,14 +46,7 @@ class FileLock:
         self._fd = -1
         self._by_file = False
         try:
-            for _ in range(_TRIES):
-                self._open(path)
-                # Whoever held it before may have removed the file between the two.
-                if self._is_still_there(path):
-                    break
-                self._close()
-            else:
-                raise LockedError("a process that ends")
+            self._take(path)
         except BaseException:
             self._close()
             raise
@@ -62,6 +55,15 @@ class FileLock:
             os.pwrite(self._fd, name, 0)
             os.ftruncate(self._fd, len(name))
         self._held[self.path] = self._pid
+
+    def _take(self, path: Path) -> None:
+        for _ in range(_TRIES):
+            self._open(path)
+            # Whoever held it before may have removed the file between the two.
+            if self._is_still_there(path):
+                return
+            self._close()
+        raise LockedError("a process that ends")
 
     def _open(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

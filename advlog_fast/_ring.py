@@ -243,9 +243,7 @@ class Ring:
         self._fd = open_new(temporary, os.O_RDWR, 0o600)
         try:
             self.path = temporary
-            keeps = _KEEPS_BLOCKS.get(lib.advlog_file_system(self._fd))
-            if keeps is None:
-                raise OSError(errno.EOPNOTSUPP, f"{file_system(folder) or 'its file system'} {_MOVES_BLOCKS}")
+            keeps = self._checked_file_system(folder)
             allocate(self._fd, size)
             failpoint("ring_allocated")
             mapped = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -260,6 +258,13 @@ class Ring:
             self.path = None
             self._close_fd()
             raise
+
+    def _checked_file_system(self, folder: Path) -> str:
+        """:raises OSError: it may move blocks."""
+        keeps = _KEEPS_BLOCKS.get(lib.advlog_file_system(self._fd))
+        if keeps is None:
+            raise OSError(errno.EOPNOTSUPP, f"{file_system(folder) or 'its file system'} {_MOVES_BLOCKS}")
+        return keeps
 
     def _close_fd(self) -> None:
         fd, self._fd = self._fd, -1

@@ -203,7 +203,7 @@ class Sealer:
         if isinstance(error, FileNotFoundError) and not spool.path.exists():
             what = "gone"
         elif isinstance(error, NotOursError) and error.filename == str(spool.path):
-            what = error.strerror
+            what = error.strerror or "not ours"
         if what:
             with self._changed:
                 queue.next_spool()

@@ -233,7 +233,9 @@ class Workers:
             strange = False
             for name in names:
                 # A lock, or a ring in the making: its child will find no folder.
-                strange |= not (_CHILDS.match(name) and folder / name not in self._strangers and remove_own(folder / name))
+                strange |= not (
+                    _CHILDS.match(name) and folder / name not in self._strangers and remove_own(folder / name)
+                )
             if strange:
                 self._leave_folder(folder)
             else:

@@ -206,4 +206,3 @@ class _RingRecovery:
         """
         write_account(self.paths, self.found.attempt, Account(LOST, {}))
         write_killed_summary(self.paths, self.found.attempt, None, self.found.detail)
-

@@ -239,7 +239,8 @@ def test_stop_ends_an_idle_thread_at_once(bench):
     assert not bench.sealer._thread.is_alive() or bench.sealer._ended
 
 
-def test_seal_all_comes_back_at_its_deadline_from_a_thread_that_hangs(paths):
+def test_seal_all_comes_back_at_its_deadline_from_a_thread_that_hangs(tmp_path: Path):
+    paths = RunPaths(tmp_path, "exp")
     go_on = threading.Event()
     sealer = Sealer(paths, on_fault=lambda _message: go_on.wait())
     sealer.submit("metrics", paths.spool("metrics", 1, 1), 1, 1, 2)  # it is not there, which is told

@@ -18,7 +18,15 @@ from typing import Any
 
 from ._accounts import LOST, read_account
 from ._failpoints import failpoint
-from ._files import NotOursError, check_folder, make_folder, read_file, scratch_file
+from ._files import (
+    NotOursError,
+    begins_as_ours,
+    check_folder,
+    check_own,
+    make_folder,
+    read_file,
+    scratch_file,
+)
 from ._locks import COMPACTING, RECOVERING, FileLock, LockedError
 from ._paths import RunPaths
 from ._processes import machine_id, process_start, started_s
@@ -28,8 +36,30 @@ from .ranks import RankIdentity, RunIdentity
 _RECOVERY_S = 60.0
 _PAUSE_S = 0.05
 _CUT_SHORT = ("killed", LOST)
+_TAKEN = "expected a file that this package wrote or nothing, got another: choose another experiment_name"
+_SUMMARY = b'{\n  "total_metrics"'
 _RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
 _ORIGIN = re.compile(r"(\d+)-origin\.json\Z")
+
+
+def check_free(paths: RunPaths) -> None:
+    """Checks, where the run has never been here, that no file of the user's has a name of its files: it would be taken
+    for an earlier attempt's, rotated and one day removed.
+
+    :raises NotOursError: one has.
+    """
+    for stream in ("metrics", "system"):
+        if os.path.lexists(paths.dataset(stream)):
+            check_folder(paths.dataset(stream))
+    if os.path.lexists(paths.private):
+        return
+    lines = (paths.main_log, paths.training_log, paths.errors_log, paths.events_jsonl)
+    for file in (*lines, paths.metrics_jsonl, paths.system_jsonl):
+        if os.path.lexists(file) and not begins_as_ours(file):
+            check_own(os.lstat(file), file)
+            raise NotOursError(errno.EEXIST, _TAKEN, str(file))
+    if os.path.lexists(paths.summary) and not read_file(paths.summary).startswith(_SUMMARY):
+        raise NotOursError(errno.EEXIST, _TAKEN, str(paths.summary))
 
 
 def make_private(paths: RunPaths) -> None:

@@ -32,6 +32,7 @@ _NANOSECONDS = 1_000_000_000
 _FOREVER_NS = 1 << 62
 _LEAVE_S = 0.05
 _LAST_S = 1.0
+_SLICE_S = 0.05
 _ABANDON_S = 5.0
 _RETRY_S = 0.11
 """A little longer than C leaves a failing sink alone: see RETRY_NS in sink.c."""
@@ -218,7 +219,9 @@ class Drain:
                 self._on_fault(f"{sink.name} is written again; {info.cursor.dropped} of its records were dropped")
 
     def watch(self) -> None:
-        """Looks whether each file is still where it was made; one that is gone is left for a new one, and said."""
+        """Looks whether each file is still where it was made; one that is gone is left for a new one, and said. So with
+        the folder of the children's rings."""
+        self._workers.watch()
         for index, sink in enumerate(self.sinks):
             info = self._info(index)
             for file in sink.open_files():
@@ -250,9 +253,12 @@ class Drain:
     def _wait(self, wait: Callable[[Any, int, int], int], timeout_s: float) -> bool:
         """Waits for what was accepted before."""
         position, deadline = lib.advlog_ring_write_pos(self.ring.handle), time.monotonic() + timeout_s
-        while wait(self._drain, position, 0) != lib.ADVLOG_OK and time.monotonic() < deadline and self.help():
-            pass
-        return bool(wait(self._drain, position, _ns(deadline - time.monotonic())) == lib.ADVLOG_OK)
+        while True:
+            slice_s = 0.0 if self.help() else min(deadline - time.monotonic(), _SLICE_S)
+            # Back in Python after each slice, signals are handled.
+            status = wait(self._drain, position, _ns(max(slice_s, 0.0)))
+            if status != lib.ADVLOG_TIMEOUT or time.monotonic() >= deadline:
+                return bool(status == lib.ADVLOG_OK)
 
     def expect_children(self) -> None:
         """From here on there may be some that log."""

@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ._accounts import Account, write_account
-from ._attempts import claim_attempt, lock_rank, make_private, restore_claims
+from ._attempts import check_free, claim_attempt, lock_rank, make_private, restore_claims
 from ._child import Family, Worker
 from ._deferral import Deferral
 from ._drain import Drain
@@ -91,6 +91,7 @@ class Session:
         self._dropped_late = 0
         self._watch_due = 0.0
         self._told_ring = False
+        self._told_sharing = False
         self._told_nonfinite: set[str] = set()
         self._told_leaks: set[str] = set()
         self._raised: list[int] = []
@@ -133,6 +134,7 @@ class Session:
 
     def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths
+        check_free(paths)
         make_private(paths)
         self._rank_lock = lock_rank(paths)
         undo.callback(self._rank_lock.release)
@@ -397,6 +399,11 @@ class Session:
                 restore_claims(self.paths, self.run)
                 drain.ring.write_note()
         drain.watch()
+        why = drain.ring.unshare()
+        if why and not self._told_sharing:
+            self._told_sharing = True
+            ring = drain.ring.path
+            self._fault(f"the ring {ring} shares blocks with a copy ({why}): a full disk would end the process")
         if not self._told_ring and drain.ring.vanished():
             self._told_ring = True
             self._fault(f"the ring {drain.ring.path} was removed: a SIGKILL would now lose what is in it")

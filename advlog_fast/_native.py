@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from ._core import ffi, lib
-    from ._producer import Deferred, Producer
+    from ._producer import Deferred, Guard, Producer
 except ModuleNotFoundError as error:
     if error.name not in (f"{__package__}._core", f"{__package__}._producer"):
         raise
@@ -18,4 +18,4 @@ except ModuleNotFoundError as error:
         path=error.path,
     ) from error
 
-__all__ = ["Deferred", "Producer", "ffi", "lib"]
+__all__ = ["Deferred", "Guard", "Producer", "ffi", "lib"]

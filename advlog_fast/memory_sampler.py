@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -100,7 +102,8 @@ class MemorySampler:
         self._gpus = GpuMemory()
         self._process: Any = None
         self._cpu_percent_primed = False
-        self._wake = threading.Event()
+        # No `threading.Event`: a signal handler may ask for a sample while this thread does, and its lock is held.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -126,7 +129,7 @@ class MemorySampler:
         The first call, and every call where no thread runs (in a forked child too), reads inline: resident
         memory and torch's allocator, and nothing slower. Never raises.
         """
-        # A forked child has no thread, and its copy of the event may hold a lock that nobody will release.
+        # A forked child has no thread, and its copy of the queue may hold a lock that nobody will release.
         if os.getpid() != self._pid:
             return self._read(whole=False)
         latest = self._latest
@@ -137,7 +140,7 @@ class MemorySampler:
             return sample
         age_s = (time.time_ns() - latest.time_ns) / 1e9
         if age_s > REFRESH_S:
-            self._wake.set()
+            self._wake.put(None)
         if age_s > STALE_INTERVALS * self.interval_s:
             return dataclasses.replace(latest, stale=True)
         return latest
@@ -167,7 +170,7 @@ class MemorySampler:
         if thread is None or os.getpid() != self._pid:
             return True
         self._stopping = True
-        self._wake.set()
+        self._wake.put(None)
         if thread is not threading.current_thread():
             thread.join(timeout_s)
         if thread.is_alive():
@@ -178,10 +181,12 @@ class MemorySampler:
     def _run(self) -> None:
         due = time.monotonic() + self.interval_s
         while not self._stopping:
-            self._wake.wait(max(due - time.monotonic(), 0.0))
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=max(due - time.monotonic(), 0.0))
+                while True:
+                    self._wake.get_nowait()
             if self._stopping:
                 return
-            self._wake.clear()
             latest = self._latest
             if time.monotonic() < due and latest is not None and time.time_ns() - latest.time_ns < REFRESH_S * 1e9:
                 continue  # who asked had not yet seen the sample just taken

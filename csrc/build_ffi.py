@@ -26,7 +26,7 @@ SOURCES = (
     "takeover.c",
     "totals.c",
 )
-PRODUCER_SOURCES = ("producer.c", "names.c", "ring.c", "slab.c")
+PRODUCER_SOURCES = ("producer.c", "guard.c", "names.c", "ring.c", "slab.c")
 """Of the module that is not cffi's."""
 HEADERS = [f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))]
 """What both modules are built again for, where it changed."""

@@ -19,6 +19,7 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include "guard.h"
 #include "names.h"
 #include "slab.h"
 
@@ -779,7 +780,7 @@ static int module_exec(PyObject *module) {
     if (!item_name && !(item_name = PyUnicode_InternFromString("item"))) return -1;
     if (!is_cuda_name && !(is_cuda_name = PyUnicode_InternFromString("is_cuda"))) return -1;
     if (!deferred_type && !(deferred_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &deferred_spec, NULL))) return -1;
-    if (PyModule_AddType(module, deferred_type)) return -1;
+    if (PyModule_AddType(module, deferred_type) || guard_add_to(module)) return -1;
     PyObject *type = PyType_FromModuleAndSpec(module, &producer_spec, NULL);
     if (!type) return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);

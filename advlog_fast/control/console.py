@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import re
 import select
 import sys
 import threading
 from typing import Any, TextIO
 
+from .._native import Guard
 from ..config import ConsoleMode
-from .locks import Deadline
 from .position import Position
 from .text import clipped, escape
 
@@ -53,12 +54,14 @@ class Console:
         self._on = mode != "off" and rank == 0
         self._stream = stream
         # Re-entrant: a signal handler of the user's may log while this thread writes.
-        self._lock = threading.RLock()
+        # A line out of order is better than a training that waits for one.
+        self._lock = Guard(_LOCK_WAIT_S)
         self._wait_s = _WRITE_WAIT_S
         self._pid = os.getpid()
         self._position: Position | None = None
         self._thread: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._closing: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """What ends the bar's thread. No `threading.Event`, whose lock a signal handler may meet held."""
         self._closed = False
         self._bar_shown = False
         self._redraw = True
@@ -70,7 +73,7 @@ class Console:
         # For a person, not a parser: backslashes stay single, those of values quoted before among them.
         shown = escape(str(text)).replace("\\\\", "\\")
         line = clipped(f"[advlog] {shown}", _MAX_LINE_BYTES) + "\n"
-        with self._locked():
+        with self._lock:
             if last:
                 self._position = None
             if not self._write(self._erasing() + line):
@@ -97,19 +100,15 @@ class Console:
         self._position = None
         if self._thread is None or os.getpid() != self._pid:
             return
-        self._closing.set()
+        self._closing.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_WAIT_S)
         self._thread = None
-        with self._locked():
+        with self._lock:
             self._erase()
 
     def _target(self) -> TextIO | None:
         return self._stream if self._stream is not None else sys.stderr
-
-    def _locked(self) -> Deadline:
-        # A line out of order is better than a training that waits for one.
-        return Deadline(self._lock, _LOCK_WAIT_S)
 
     def _write(self, text: str) -> bool:
         """Whether the text went out. It waits for a full pipe only once, until that has room again."""
@@ -136,15 +135,20 @@ class Console:
         if self._bar_shown:
             self._write(self._erasing())
 
+    def _closed_within(self, timeout_s: float) -> bool:
+        with contextlib.suppress(queue.Empty):
+            self._closing.get(timeout=timeout_s)
+        return self._closed
+
     def _draw(self) -> None:
         bar: _Bar | None = None
         last: tuple[int, int] | None = None
-        while not self._closing.wait(FRAME_S):
+        while not self._closed_within(FRAME_S):
             position = self._position
             # Between epochs there is no bar: the user's own prints come there most often.
             if position is None or _at_epoch_end(position) or _tqdm_is_active():
                 if self._bar_shown:
-                    with self._locked():
+                    with self._lock:
                         self._erase()
                 last = None
                 continue
@@ -157,8 +161,8 @@ class Console:
                 frame = bar.frame(position)
             except Exception:  # noqa: BLE001 - no bar is worth a fault in it
                 return
-            with self._locked():
-                if self._position is None or self._closing.is_set():
+            with self._lock:
+                if self._position is None or self._closed:
                     continue
                 self._redraw = False
                 last = now

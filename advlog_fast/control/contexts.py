@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import threading
 import time
 from types import TracebackType
 from typing import Any, Protocol
 
-from .locks import Deadline
+from .._native import Guard
 
 _MAX_NAMES = 1000
 
@@ -88,17 +87,17 @@ class ContextStats:
     """Counts and durations by name."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Guard()
         self._by_name: dict[str, dict[str, Any]] = {}
 
     def started(self, name: str) -> None:
         """One more of this name is open."""
-        with Deadline(self._lock):
+        with self._lock:
             self._of(name)["open"] += 1
 
     def ended(self, name: str, duration_s: float, failed: bool) -> None:
         """One was left."""
-        with Deadline(self._lock):
+        with self._lock:
             entry = self._of(name)
             entry["open"] = max(entry["open"] - 1, 0)
             entry["count"] += 1
@@ -109,7 +108,7 @@ class ContextStats:
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """By name: `open`, `count` and `errors` of those that ended, `total_s`, `max_s`, `last_s`."""
-        with Deadline(self._lock):
+        with self._lock:
             return {name: dict(entry) for name, entry in self._by_name.items()}
 
     def _of(self, name: str) -> dict[str, Any]:

@@ -14,6 +14,10 @@ from .milestones import Progress
 from .position import Position
 
 
+# One for all: a handler that the module knows ends under the module's lock, wherever the collector happens to be.
+_NOWHERE = logging.NullHandler()
+
+
 class _NoConsole:
     def follow(self, position: Position) -> None: ...
 
@@ -25,7 +29,7 @@ class DisabledControl:
 
     def __init__(self, name: str) -> None:
         self.logger = logging.Logger(f"advlog_fast.{name}")  # noqa: LOG001 - one a run, not one a process
-        self.logger.addHandler(logging.NullHandler())
+        self.logger.addHandler(_NOWHERE)
         self.console = _NoConsole()
 
     def start_training(self, config: object = None) -> None: ...

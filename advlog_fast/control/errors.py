@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,10 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from .._native import Guard
 from ..records import ErrorLog
 from .error_text import category_of, message_of, raise_site, traceback_lines, traceback_text, type_of
 from .line_file import LineFile
-from .locks import Deadline
 from .masking import masked
 from .text import clipped, dumps, fields_text, quoted, time_text, value_text
 
@@ -78,7 +77,7 @@ class ErrorRecorder:
     def __init__(self, file: LineFile, attempt: int) -> None:
         self._file = file
         self._attempt = attempt
-        self._lock = threading.RLock()
+        self._lock = Guard()
         self._storms: OrderedDict[tuple[object, ...], _Storm] = OrderedDict()
         self._last_category: OrderedDict[str, str] = OrderedDict()
         self._next_id = 1
@@ -112,7 +111,7 @@ class ErrorRecorder:
             message=clipped(message_of(error), _MAX_MESSAGE),
             context=masked(context or {}),
         )
-        with Deadline(self._lock):
+        with self._lock:
             storm, error_id, count = self._counted(found, raise_site(error))
         full = count <= FULL_COPIES
         written = full or count & (count - 1) == 0
@@ -185,7 +184,7 @@ class ErrorRecorder:
             message=clipped(log.error_message, _MAX_MESSAGE),
             context=masked(context or {}),
         )
-        with Deadline(self._lock):
+        with self._lock:
             if severity != log.severity:
                 for name, change in ((log.severity, -1), (severity, 1)):
                     self._by_severity[name] = self._by_severity.get(name, 0) + change
@@ -203,7 +202,7 @@ class ErrorRecorder:
     def recovery(self, operation: str, action: str, success: bool = True) -> str:
         """Writes an attempt to recover from the last error of `operation`; the category it counts for, which
         is "other" where the operation had no error."""
-        with Deadline(self._lock):
+        with self._lock:
             category = self._last_category.get(operation, "other")
             counts = self._recoveries.setdefault(category, [0, 0])
             counts[0] += 1
@@ -217,7 +216,7 @@ class ErrorRecorder:
 
     def summary(self) -> dict[str, Any]:
         """`total`, `by_category`, `by_severity`, `repeated` (counted, not written whole) and `last`."""
-        with Deadline(self._lock):
+        with self._lock:
             return {
                 "total": self._total,
                 "by_category": dict(self._by_category),
@@ -228,7 +227,7 @@ class ErrorRecorder:
 
     def recoveries(self) -> dict[str, dict[str, float]]:
         """For each category: `attempts`, `successes` and `rate`, their share."""
-        with Deadline(self._lock):
+        with self._lock:
             return {
                 category: {"attempts": attempts, "successes": successes, "rate": successes / attempts}
                 for category, (attempts, successes) in self._recoveries.items()
@@ -236,7 +235,7 @@ class ErrorRecorder:
 
     def close(self) -> None:
         """Writes the counts of the storms that were not told yet; the file is its owner's to close."""
-        with Deadline(self._lock):
+        with self._lock:
             storms = list(self._storms.values())
         for storm in storms:
             self._tell_repeats(storm)

@@ -6,12 +6,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 import time
 from pathlib import Path
 
 from .._files import NotOursError, begins_as_ours, check_own, open_own
 from .._generations import shift, trim
+from .._native import Guard
 
 LOCK_TIMEOUT_S = 1.0
 """How long an entry waits for another thread's: a writer that hangs with its disk loses entries, it hangs
@@ -56,7 +56,7 @@ class LineFile:
         self._lost = 0
         # A thread that did not get the lock may only do what is atomic without it.
         self._gave_up: list[None] = []
-        self._lock = threading.RLock()
+        self._lock = Guard(LOCK_TIMEOUT_S)
         self._writing = False
         self._interrupted: list[tuple[bytes, bool]] = []
         self._unfinished: tuple[int, int] | None = None
@@ -87,10 +87,10 @@ class LineFile:
         data = entry.encode("utf-8", "backslashreplace") if isinstance(entry, str) else entry
         if not data.endswith(b"\n"):
             data += b"\n"
-        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
-            self._gave_up.append(None)
-            return False
-        try:
+        with self._lock as held:
+            if not held:
+                self._gave_up.append(None)
+                return False
             if self._writing:
                 if len(self._interrupted) >= _MAX_INTERRUPTED:
                     self._lost += 1
@@ -105,20 +105,14 @@ class LineFile:
                 return done
             finally:
                 self._writing = False
-        finally:
-            self._lock.release()
 
     def close(self) -> None:
         """Closes the file; later entries are lost and counted."""
-        held = self._lock.acquire(timeout=LOCK_TIMEOUT_S)
-        self._closed = True
-        if not held:
-            # Another thread hangs in a write. Its descriptor is leaked: a reused number would take its lines.
-            return
-        try:
-            self._drop_fd()
-        finally:
-            self._lock.release()
+        with self._lock as held:
+            self._closed = True
+            # Where another thread hangs in a write, its descriptor is leaked: a reused number would take its lines.
+            if held:
+                self._drop_fd()
 
     def _append(self, data: bytes, sync: bool) -> bool:
         if self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -34,7 +35,7 @@ class MainLog:
         in_child: Callable[[int, str], object] = lambda *_: None,
     ) -> None:
         # Not from getLogger: a name there is shared by the whole process, and outlives the run.
-        self.logger = logging.Logger(f"advlog_fast.{name}", level)  # noqa: LOG001
+        self.logger = _RunLogger(f"advlog_fast.{name}", level)
         self.logger.addHandler(_LineHandler(file, self.logger.name, logging.NOTSET, on_error, in_child))
         # The root logger's own level is the user's, so what it passes on is filtered here.
         self._capturing = _LineHandler(file, self.logger.name, level, on_error, in_child) if capture else None
@@ -51,8 +52,16 @@ class MainLog:
     def close(self) -> None:
         """Detaches from the root logger; the file is its owner's to close."""
         if self._capturing is not None:
-            logging.getLogger().removeHandler(self._capturing)
+            self._capturing.detach()
             self._capturing = None
+
+
+class _RunLogger(logging.Logger):
+    """A logger that stands alone. What is enabled is looked up each time: the cache of the class is filled under the
+    lock of the logging module, and for a logger that the module does not know nothing ever empties it."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the class's name
+        return not self.disabled and level > self.manager.disable and level >= self.level
 
 
 class _LineHandler(logging.Handler):
@@ -64,7 +73,15 @@ class _LineHandler(logging.Handler):
         on_error: Callable[[BaseException, int, str, str], object],
         in_child: Callable[[int, str], object],
     ) -> None:
-        super().__init__(level)
+        # Not by the constructor of Handler: the module would know the handler, and its end would take the module's
+        # lock, wherever the collector happens to be.
+        logging.Filterer.__init__(self)
+        self._name = None
+        self._closed = False
+        self.level = level
+        self.formatter = None
+        self.createLock()
+        self._detached = False
         self._pid = os.getpid()
         self._in_child = in_child
         self._file = file
@@ -79,7 +96,16 @@ class _LineHandler(logging.Handler):
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return bool(passed)
 
+    def detach(self) -> None:
+        """Leaves the root logger. Not by `removeHandler`, which waits for the lock of the logging module: whoever
+        closes may hold another handler's, under which that lock is never to be taken."""
+        self._detached = True
+        with contextlib.suppress(ValueError):
+            logging.getLogger().handlers.remove(self)
+
     def emit(self, record: logging.LogRecord) -> None:
+        if self._detached:
+            return
         try:
             text = message_of_record(record)
             if os.getpid() != self._pid:

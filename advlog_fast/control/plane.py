@@ -7,12 +7,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import threading
 import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from .._native import Guard
 from .._paths import RunPaths
 from ..config import LoggerConfig
 from ..exceptions import expected
@@ -27,7 +27,6 @@ from .epochs import Best, Epochs
 from .errors import ErrorRecorder, RecordedError
 from .events import EventLog
 from .line_file import LineFile
-from .locks import Deadline
 from .main_log import MainLog
 from .masking import masked
 from .milestones import Progress
@@ -65,7 +64,7 @@ class ControlPlane:
         self._run = run
         self._link = link
         self._pid = os.getpid()
-        self._lock = threading.RLock()
+        self._lock = Guard()
         self._files: list[LineFile] = []
         try:
             main, errors, events = map(self._open, (paths.main_log, paths.errors_log, paths.events_jsonl))
@@ -119,7 +118,7 @@ class ControlPlane:
         """Begins the training: notes its configuration, secrets masked, and where the run comes from."""
         given = masked(checks.settings("config", config)) if config is not None else {}
         provenance = gather()
-        with Deadline(self._lock):
+        with self._lock:
             self._training.update(given)
             self._provenance = provenance
             self._started_ns = time.time_ns()
@@ -140,7 +139,7 @@ class ControlPlane:
         self._link.shielded(partial(self._end_training, final))
 
     def _end_training(self, final: dict[str, Any]) -> None:
-        with Deadline(self._lock):
+        with self._lock:
             self._final_metrics.update(final)
             self._end("completed")
             status, duration_s = self._status, self._duration_s()
@@ -154,7 +153,7 @@ class ControlPlane:
         """Begins an epoch; its time runs from here."""
         epoch = checks.whole("epoch", epoch)
         total = checks.whole_or_none("total_epochs", total_epochs)
-        with Deadline(self._lock):
+        with self._lock:
             self._epochs.start(epoch, total)
         fields = {"epoch": epoch, "total_epochs": total}
         self._event("epoch_start", fields)
@@ -165,7 +164,7 @@ class ControlPlane:
         epoch = checks.whole("epoch", epoch)
         values = checks.metric_values("metrics", metrics) if metrics is not None else {}
         totals = self._link.totals()
-        with Deadline(self._lock):
+        with self._lock:
             entry = self._epochs.end(epoch, values, totals.epoch)
             of = "" if self._epochs.total is None else f"/{self._epochs.total}"
         self._event("epoch_end", entry)
@@ -181,7 +180,7 @@ class ControlPlane:
         epoch = checks.whole("epoch", epoch)
         values = checks.metric_values("metrics", metrics)
         given = checks.flag("is_best", is_best)
-        with Deadline(self._lock):
+        with self._lock:
             best = self._best.offer(epoch, values, given)
         self._event("validation", {"epoch": epoch, "metrics": values, "is_best": given, "best_so_far": best})
         shown = {"epoch": epoch, **values, **({"best": True} if given else {})}
@@ -191,7 +190,7 @@ class ControlPlane:
     def milestone(self, passed: Progress) -> None:
         """Notes a mark of an epoch or of the whole."""
         fields = passed.fields()
-        with Deadline(self._lock):
+        with self._lock:
             self._milestones += 1
             if passed.scope == "overall":
                 self._overall_milestones[str(passed.percent)] = time_text(time.time_ns())
@@ -213,7 +212,7 @@ class ControlPlane:
             self._link.shielded(partial(self._resume, origin))
 
     def _resume(self, origin: dict[str, Any]) -> None:
-        with Deadline(self._lock):
+        with self._lock:
             self._resumed_from = origin
         self._event("resumed", {"resumed_from": origin})
         self._tell(logging.INFO, "resumed", with_nulls(origin))
@@ -226,7 +225,7 @@ class ControlPlane:
     def log_hyperparameters(self, hyperparameters: object) -> None:
         """Notes hyperparameters, secrets masked; a later call adds to those before."""
         given = masked(checks.settings("hyperparameters", hyperparameters))
-        with Deadline(self._lock):
+        with self._lock:
             self._hyperparameters.update(given)
         self._event("hyperparameters", {"hyperparameters": given})
         self._main.say(logging.INFO, f"hyperparameters {fields_text(with_nulls(given))}")
@@ -234,7 +233,7 @@ class ControlPlane:
     def log_model_info(self, model: Any) -> None:
         """Notes what the model is made of: parameters, bytes, dtypes, devices, layers."""
         found = masked(describe_model(model))
-        with Deadline(self._lock):
+        with self._lock:
             self._model = found
         self._event("model_info", {"model": found})
         shown = {name: value for name, value in found.items() if name != "layers"}
@@ -329,7 +328,7 @@ class ControlPlane:
             if not self._recorded.since(error, started):
                 self._record_from_context(error, path, duration_s)
         elif isinstance(error, KeyboardInterrupt):
-            with Deadline(self._lock):
+            with self._lock:
                 if self._status == "running":
                     self._status = "interrupted"
         outcome = "completed" if error is None else "failed" if failed else _leaving(error)
@@ -393,7 +392,7 @@ class ControlPlane:
         """Ends the attempt with this status, unless it has a final one already; the files are closed."""
         if status not in FINAL_STATUSES:
             raise ValueError(expected("status", "one of " + ", ".join(FINAL_STATUSES), status))
-        with Deadline(self._lock):
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -435,7 +434,7 @@ class ControlPlane:
         health, memory = self._link.health(), readable(self._link.memory())
         errors, recoveries = self._errors.summary(), self._errors.recoveries()
         contexts = self._contexts.summary()
-        with Deadline(self._lock):
+        with self._lock:
             state = RunState(
                 run=self._run,
                 status=self._status,

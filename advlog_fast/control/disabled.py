@@ -13,7 +13,6 @@ from .contexts import DisabledContext
 from .milestones import Progress
 from .position import Position
 
-
 # One for all: a handler that the module knows ends under the module's lock, wherever the collector happens to be.
 _NOWHERE = logging.NullHandler()
 

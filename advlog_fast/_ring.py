@@ -465,14 +465,14 @@ def file_system(path: Path) -> str:
     """The type of the file system that `path` lies on, or will; empty where it cannot be told."""
     while not path.exists() and path != path.parent:
         path = path.parent
-    best, kind = "", ""
+    best, kind = Path("/"), ""
     with contextlib.suppress(OSError):
-        device = os.stat(path).st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}"
+        path = path.resolve()
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             for line in mounts:
                 fields = line.split()
-                dash = fields.index("-")
-                if fields[2] == wanted and len(fields[4]) >= len(best):
-                    best, kind = fields[4], fields[dash + 1]
+                place = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]))
+                # By its place, not by its device: the volumes of btrfs have devices of their own.
+                if (place == path or place in path.parents) and len(place.parts) >= len(best.parts):
+                    best, kind = place, fields[fields.index("-") + 1]
     return kind

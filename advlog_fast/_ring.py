@@ -78,6 +78,8 @@ class Ring:
         self._note_file: Path | None = paths.ring_note(run.attempt)
         self.aside: Path | None = paths.set_aside
         slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, _MIN_SLOTS).bit_length() - 1
+        if ring_dir is not None:
+            ring_dir = Path(os.path.abspath(ring_dir))  # the note leads there from any directory
         self._map, self.slots = self._make(run, slots, ring_dir, paths.private)
         self._memory = ffi.from_buffer(self._map)
         first = self.slots if start is None else start

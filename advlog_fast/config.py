@@ -79,8 +79,10 @@ class LoggerConfig:
     :param ring_bytes: memory for records on their way, 128 bytes each: 64 KiB to 1 GiB, rounded down to a power of two
         of slots. More rides out longer stalls of the disk. Where shared memory is short, a sixteenth of what is free.
     :param ring_dir: where the ring's file lies; None is shared memory, which is faster than a disk and survives a
-        SIGKILL too. A network file system is refused: the ring then lies in memory that dies with the process, with a
-        warning.
+        SIGKILL too. It must lie on tmpfs, ext4 or xfs: other file systems may need a new block for a store to one that
+        they have allocated, and end the process where the disk is full. Anywhere else the ring lies in memory that
+        dies with the process, and the main log says why. In a folder that others can write it lies in a folder of its
+        own.
     :param overflow: what a full ring does: "block" waits for the drain; "drop_newest" drops the record at once. A
         dropped record is counted in `health()`.
     :param overflow_timeout_s: how long "block" waits, in seconds; None is forever. After one wait that ran out, records

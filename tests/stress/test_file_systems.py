@@ -117,7 +117,8 @@ def test_a_ring_is_placed_or_refused_and_a_full_disk_ends_no_process(tmp_path: P
             assert "cannot lie" not in told
         else:
             assert ring is None or place not in Path(ring).parents
-            assert f"the ring cannot lie in {place}/rings: {kind.split(maxsplit=1)[0]} is not known to keep the blocks" in told
+            refused = f"the ring cannot lie in {place}/rings: {kind.partition(' ')[0]} is not known to keep the blocks"
+            assert refused in told
     assert [row["batch"] for row in read_jsonl(log_dir / "run_metrics.jsonl")] == list(range(1, 100_001))
 
 

@@ -102,18 +102,20 @@ def open_new(path: str | os.PathLike[str], flags: int = os.O_WRONLY, mode: int =
     return os.open(path, flags | os.O_CREAT | os.O_EXCL | _SAFE, mode)
 
 
-def open_file(path: Path) -> FileIO:
+def open_file(path: Path, *, follow: bool = False) -> FileIO:
     """A regular file, opened for reading, unbuffered.
 
+    :param follow: links are followed, for what a user asks to read.
     :raises NotOursError: a link or something else that is no regular file lies there.
     :raises OSError: it cannot be opened.
     """
-    return FileIO(path, "rb", opener=_open_regular)
+    flags = os.O_CLOEXEC | os.O_NONBLOCK if follow else _SAFE
+    return FileIO(path, "rb", opener=lambda name, _: _open_regular(name, flags))
 
 
-def _open_regular(path: str, _flags: int) -> int:
+def _open_regular(path: str, flags: int) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | _SAFE)
+        fd = os.open(path, os.O_RDONLY | flags)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotOursError(errno.EINVAL, "expected a regular file, got a symbolic link", str(path)) from None

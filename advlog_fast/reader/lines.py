@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .._files import open_file
 from .._generations import latest_first
 
 
@@ -28,7 +29,7 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
     # its inode. All are read before the first is parsed, which takes long enough for a rotation.
     read: dict[tuple[int, int], tuple[Path, bytes]] = {}
     for file in latest_first(path) if rotated else (path,):
-        with contextlib.suppress(FileNotFoundError), file.open("rb") as lines:
+        with contextlib.suppress(FileNotFoundError), open_file(file, follow=True) as lines:
             found = os.fstat(lines.fileno())
             if (found.st_dev, found.st_ino) not in read:
                 read[found.st_dev, found.st_ino] = (file, lines.read())

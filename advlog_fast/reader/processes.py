@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._accounts import read_account
 from .._attempts import read_claim, read_origins
+from .._files import read_file
 from .._paths import RunPaths
 from .._processes import machine_id, process_start
 from .._statistics import of_ranks
@@ -112,7 +113,7 @@ def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict
     found = []
     for rank in ranks:
         with contextlib.suppress(OSError, ValueError):
-            summary = json.loads(RunPaths(paths.log_dir, paths.name, rank).summary.read_bytes())
+            summary = json.loads(read_file(RunPaths(paths.log_dir, paths.name, rank).summary))
             if isinstance(summary, dict) and summary.get("attempt") == attempt and _is_ours(summary):
                 found.append({**summary, "rank": rank})
     return found

@@ -7,9 +7,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+from .._files import NotOursError, check_regular, open_file
 from .._generations import generations
 from .._paths import PartKey, RunPaths
 from ..sinks.columns import STREAMS, SpoolInfo, scan_spool
@@ -105,7 +107,7 @@ class Contents:
         found = {}
         for part_key, path in sorted(self._paths.spools_of_all_ranks(stream).items()):
             try:
-                with path.open("rb", buffering=0) as file:
+                with open_file(path) as file:
                     found[part_key] = scan_spool(file)
             except FileNotFoundError:
                 continue
@@ -125,6 +127,7 @@ class Contents:
         import pyarrow.parquet as pq
 
         try:
+            check_regular(path.stat(), path)
             with pq.ParquetFile(path, page_checksum_verification=True) as part:
                 # All columns, so that all checksums are looked at.
                 for batch in part.iter_batches(batch_size=65_536):
@@ -145,8 +148,8 @@ def _files(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
         fresh = False
         for file in (path, *reversed(generations(path))):
             try:
-                lines = file.open("rb")
-            except FileNotFoundError:
+                lines = BufferedReader(open_file(file, follow=True))
+            except (FileNotFoundError, NotOursError):
                 continue
             with lines:
                 found = os.fstat(lines.fileno())

@@ -13,6 +13,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,12 @@ def make_private(paths: RunPaths) -> None:
     make_folder(paths.private)
 
 
-def lock_rank(paths: RunPaths, doing: str = "") -> FileLock:
+def lock_rank(paths: RunPaths, doing: str = "", is_wanted: Callable[[], bool] = lambda: True) -> FileLock:
     """This process's claim on one rank of a run. A recovery or a compaction that another process is at is waited for, a
     minute at most.
 
     :param doing: said of this process to whoever finds the lock held.
+    :param is_wanted: asked while another process is waited for.
     :raises RunBusyError: another live process holds it.
     """
     if FileLock.held_here(paths.lock):
@@ -94,7 +96,7 @@ def lock_rank(paths: RunPaths, doing: str = "") -> FileLock:
             looks += 1
             ends = str(owner).endswith((RECOVERING, COMPACTING))
             # Twice: whoever has just taken it may not have said yet who it is.
-            if time.monotonic() > deadline or (looks > 1 and not ends):
+            if time.monotonic() > deadline or (looks > 1 and not ends) or not is_wanted():
                 what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
                 held = "held" if ends else "being logged"
                 other = "" if ends else "; another rank of the run gives rank=, or has a launcher that says it"

@@ -46,7 +46,7 @@ from .control.plane import ControlPlane
 from .exceptions import RunBusyError
 from .memory_sampler import MemorySample, MemorySampler
 from .ranks import RankIdentity, rank_identity
-from .recovery import HELD_HERE, mend_tails, recover_rank
+from .recovery import HAS_ENDED, HELD_HERE, mend_tails, recover_rank
 from .sinks.rotation import RotatedSink, join_left
 from .sinks.spool import SpoolSink
 from .snapshots import CallCost, Health, Totals
@@ -75,7 +75,7 @@ class Session:
         self.pid = os.getpid()
         self._closer = 0
         self._ended = Latch()
-        self._opened = False
+        self.opened = False
         self._complete = False
         self.at_exit = False
         """The interpreter's exit closes it."""
@@ -105,19 +105,23 @@ class Session:
     def open(self) -> None:
         """Opens everything, or nothing: what was opened is given back where the rest cannot be.
 
-        For the keeper's thread, once.
+        For the keeper's thread, once. Not called where `is_wanted` is false by then.
 
         :raises OSError: `log_dir` cannot be made or written; the message names it.
         :raises RunBusyError: another live process logs this rank of this run.
         """
         producer = self._user()
-        if self.closed or producer is None:
-            return  # whoever wanted it was interrupted, and has nobody to close it
+        if producer is None:
+            return
         with contextlib.ExitStack() as undo:
             with _naming_log_dir(self.config.log_dir):
                 self._open(self.config, producer, self._ranks, undo)
             undo.pop_all()
-        self._opened = True
+        self.opened = True
+
+    def is_wanted(self) -> bool:
+        """False: whoever wanted it was interrupted, and nobody has it."""
+        return not self.closed and self._user() is not None
 
     def start(self, task: Callable[[], object]) -> None:
         """Has the task, which opens the session, run where no interrupt reaches it, and waits for it.
@@ -136,12 +140,13 @@ class Session:
         paths = self.paths
         check_free(paths)
         make_private(paths)
-        self._rank_lock = lock_rank(paths)
+        self._rank_lock = lock_rank(paths, is_wanted=self.is_wanted)
         undo.callback(self._rank_lock.release)
         failpoint("start_locked")
         recovered = recover_rank(paths)
         for found in recovered:
-            if found.outcome == "alive" and found.detail != HELD_HERE:
+            logs = not found.detail.startswith(HELD_HERE) and not found.detail.endswith(HAS_ENDED)
+            if found.outcome == "alive" and logs:
                 what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
                 raise RunBusyError(f"{what} is being logged by another live process: {found.detail}")
         mend_tails(paths)  # they become generations now, those of an attempt on another host too
@@ -506,14 +511,14 @@ class Session:
             return
         self._closer = threading.get_ident()
         try:
-            if self._opened:
+            if self.opened:
                 self._complete = self._end(deadline, status)
         finally:
             try:
                 self._on_end(self)
             finally:
                 try:
-                    if self._opened:
+                    if self.opened:
                         self._rank_lock.release()
                 finally:
                     self._closer = -1

@@ -45,6 +45,8 @@ def start(session: Session) -> None:
 
 def _open(session: Session) -> None:
     with _starting:
+        if not session.is_wanted():
+            return
         _occupy_standard_streams()
         key = _key(session.paths)
         before = _sessions.get(key)
@@ -53,6 +55,8 @@ def _open(session: Session) -> None:
             superseded = not before.closed
             before.close(before.config.close_timeout_s, "interrupted")  # or waits for who is closing it
         session.open()
+        if not session.opened:
+            return
         _sessions[key] = session
         if before is not None and superseded:
             before.superseded_by = session.run.attempt

@@ -43,7 +43,7 @@ _REQUIRED = ("epoch", "batch", "total_batches", "loss")
 _PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
 _INT64_MAX = (1 << 63) - 1
 _END_SECONDS = 10.0
-_UNDO_SECONDS = 10.0
+_UNDO_SECONDS = 1.0
 _YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)

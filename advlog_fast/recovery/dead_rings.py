@@ -30,6 +30,9 @@ from .replay import replay
 HELD_HERE = "this process"
 """What is said of a ring that is this very process's: of a session that goes on, or whose end was not complete."""
 
+HAS_ENDED = ", whose log has ended"
+"""What is said behind the owner of a ring whose end was not complete: it logs no more, but may still be writing."""
+
 _GONE = "up to the drain's lag is lost"
 
 
@@ -70,7 +73,7 @@ class _RingRecovery:
                 return self.found.end("incomplete", f"{error.filename}: {error.strerror}")
             self._without_note(f"it leads to {error.filename}: {error.strerror}")
         except LockedError as owner:
-            self.found.end("alive", str(owner))
+            self.found.end("alive", f"{owner}{HAS_ENDED if _has_ended(path) else ''}")
         except OSError as error:  # such as too many open files: of the ring itself it says nothing
             self.found.end("incomplete", f"{error.filename or path}: {error.strerror or error}")
         return self.found
@@ -206,3 +209,14 @@ class _RingRecovery:
         """
         write_account(self.paths, self.found.attempt, Account(LOST, {}))
         write_killed_summary(self.paths, self.found.attempt, None, self.found.detail)
+
+
+def _has_ended(path: Path | None) -> bool:
+    """Whether nothing more comes into the ring of a process that lives."""
+    if path is None:
+        return False
+    try:
+        ring = Ring.mapped(path)  # kept until the answer is there: its memory goes with it
+    except (OSError, AdvlogError):
+        return False
+    return bool(lib.advlog_ring_closed(ring.handle))

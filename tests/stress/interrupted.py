@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import advlog_fast
@@ -28,6 +28,7 @@ from advlog_fast.verification import verify
 PACKAGE = str(Path(advlog_fast.__file__).parent) + os.sep
 RECORDS = 20
 PATIENCE_S = 20.0
+_TOOL = 4
 
 
 class Interrupt:
@@ -37,9 +38,32 @@ class Interrupt:
         self.at = at
         self.seen = 0
         self.where = ""
+        self.thread = threading.get_ident()
 
     def start(self) -> None:
-        sys.settrace(self._call)
+        # From 3.12 on, frames that are traced do not tell of each bytecode of those that they call.
+        if sys.version_info >= (3, 12):
+            monitoring = sys.monitoring
+            monitoring.use_tool_id(_TOOL, "interrupts")
+            monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, self._instruction)
+            monitoring.set_events(_TOOL, monitoring.events.INSTRUCTION)
+            monitoring.restart_events()
+        else:
+            sys.settrace(self._call)
+
+    def stop(self) -> None:
+        if sys.version_info >= (3, 12):
+            sys.monitoring.set_events(_TOOL, 0)
+            sys.monitoring.free_tool_id(_TOOL)
+        else:
+            sys.settrace(None)
+
+    def _instruction(self, code: CodeType, offset: int) -> Any:
+        if not code.co_filename.startswith(PACKAGE):
+            return sys.monitoring.DISABLE  # type: ignore[attr-defined,unused-ignore]
+        if threading.get_ident() == self.thread:
+            self._count(code, next((line for start, end, line in code.co_lines() if start <= offset < end), 0))
+        return None
 
     def _call(self, frame: FrameType, _event: str, _arg: Any) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGE):
@@ -50,11 +74,14 @@ class Interrupt:
 
     def _step(self, frame: FrameType, event: str, _arg: Any) -> Any:
         if event == "opcode":
-            self.seen += 1
-            if self.seen == self.at:
-                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
-                raise KeyboardInterrupt
+            self._count(frame.f_code, frame.f_lineno)
         return self._step
+
+    def _count(self, code: CodeType, line: int | None) -> None:
+        self.seen += 1
+        if self.seen == self.at:
+            self.where = f"{Path(code.co_filename).name}:{line} {code.co_name}"
+            raise KeyboardInterrupt
 
 
 def interrupted(call: Callable[[], object], at: int) -> Interrupt:
@@ -65,7 +92,7 @@ def interrupted(call: Callable[[], object], at: int) -> Interrupt:
     except KeyboardInterrupt:
         pass
     finally:
-        sys.settrace(None)
+        interrupt.stop()
     return interrupt
 
 
@@ -179,7 +206,7 @@ def at_exit(folder: Path, at: int) -> None:
         try:
             exit_handler()
         finally:
-            sys.settrace(None)
+            interrupt.stop()
             print(interrupt.where, flush=True)
 
     import atexit

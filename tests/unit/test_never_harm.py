@@ -663,3 +663,45 @@ def test_threads_that_log_end_with_nothing_of_ours_left(tmp_path: Path):
     log.log_batch_progress(1, 1, None, 0.5)
     log.close()
     until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("advlog-")])
+
+
+def test_an_interrupt_of_a_start_that_waits_for_another_process_is_heeded(tmp_path: Path):
+    start(tmp_path).close()
+    holder = f"""
+import sys, time
+from pathlib import Path
+from advlog_fast._locks import RECOVERING, FileLock
+lock = FileLock(Path({str(RunPaths(tmp_path, "run").lock)!r}), RECOVERING)
+print("locked", flush=True)
+time.sleep(60)
+"""
+    holding = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == "locked\n"
+        done = run_script(
+            """
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            began = time.monotonic()
+            try:
+                AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
+            except KeyboardInterrupt:
+                print(time.monotonic() - began < 5, [t.name for t in threading.enumerate() if "advlog" in t.name])
+            """,
+            tmp_path,
+        )
+        assert done.stdout == "True []\n", done.stderr
+    finally:
+        holding.kill()
+        holding.communicate()
+
+
+def test_a_run_whose_end_was_not_complete_can_be_started_by_another_process(tmp_path: Path):
+    """Its owner lives, and holds the ring for a recovery, but logs no more."""
+    log = start(tmp_path)
+    for batch in range(1, 30_001):
+        log.log_batch_progress(1, batch, None, 0.5)
+    if log.close(0):
+        pytest.skip("the disk was quicker than nothing")
+    done = run_script("print(AdvancedLogger(LOG_DIR, 'run', console='off', parquet=False).attempt)", tmp_path)
+    assert done.stdout == "2\n", done.stderr

@@ -85,6 +85,8 @@ class Ring:
         first = self.slots if start is None else start
         try:
             self.handle = formatted(self._memory, self.slots, first, identity_of(run, run.pid))
+            home = os.fsencode(os.path.realpath(log_dir))
+            lib.advlog_ring_set_home(self.handle, home, len(home))
             self._publish(run, options or {})
         except BaseException:
             self.remove()
@@ -136,6 +138,13 @@ class Ring:
     def run_id(self) -> str:
         """Of the run that the ring belongs to, as its header says."""
         return bytes(lib.advlog_ring_identity(self.handle).run_id).hex()
+
+    @property
+    def home(self) -> Path | None:
+        """The log folder whose records these are, as its maker said; None where it did not."""
+        path = ffi.new("char[]", lib.ADVLOG_MAX_HOME_BYTES)
+        size = lib.advlog_ring_home(self.handle, path)
+        return Path(os.fsdecode(ffi.unpack(path, size))) if size else None
 
     def used(self) -> int:
         """Slots that hold records which not every working sink has completed."""

@@ -8,6 +8,7 @@
 #define ADVLOG_MAX_NAMES 1024
 #define ADVLOG_MAX_NAME_BYTES 255
 #define ADVLOG_MAX_TEXT_BYTES 4096
+#define ADVLOG_MAX_HOME_BYTES 1024
 #define ADVLOG_MAX_SINKS 8
 #define ADVLOG_SLAB_ENTRIES 4096
 #define ADVLOG_STREAMS 3
@@ -333,6 +334,10 @@ uint64_t advlog_ring_expired(const advlog_ring *ring, int sink);
 uint64_t advlog_ring_vanished(const advlog_ring *ring, int sink);
 void advlog_ring_set_gone(advlog_ring *ring, int sink, uint64_t expired, uint64_t vanished);
 const advlog_identity *advlog_ring_identity(const advlog_ring *ring);
+/* Notes the folder that the ring's records are for; one that is longer than ADVLOG_MAX_HOME_BYTES is not noted. */
+void advlog_ring_set_home(advlog_ring *ring, const char *path, uint64_t bytes);
+/* Bytes of it copied to out (at most ADVLOG_MAX_HOME_BYTES); 0: it is not known. */
+uint64_t advlog_ring_home(const advlog_ring *ring, char *out);
 
 /* The id of a name, given one if it is new; -1: the table is full, or the process is
  * a forked child. Any thread. */

@@ -140,3 +140,11 @@ void advlog_ring_set_gone(advlog_ring *ring, int sink, uint64_t expired, uint64_
     store_relaxed(&ring->header->cursor[sink].vanished, vanished);
 }
 const advlog_identity *advlog_ring_identity(const advlog_ring *ring) { return &ring->header->identity; }
+
+void advlog_ring_set_home(advlog_ring *ring, const char *path, uint64_t bytes) {
+    if (bytes <= sizeof ring->header->home) memcpy(ring->header->home, path, bytes);
+}
+uint64_t advlog_ring_home(const advlog_ring *ring, char *out) {
+    memcpy(out, ring->header->home, sizeof ring->header->home);
+    return strnlen(out, sizeof ring->header->home);
+}

@@ -93,6 +93,10 @@ typedef struct {
     _Alignas(ADVLOG_LINE_BYTES) uint64_t workers;
     /* The parent's drain. */
     advlog_takeover takeover;
+
+    /* Written before the ring comes into sight: the folder of its logs, without a NUL at its end if it fills this; empty
+     * in rings of earlier versions, or where it is longer. */
+    char home[ADVLOG_MAX_HOME_BYTES];
 } advlog_ring_header;
 
 _Static_assert(sizeof(advlog_ring_header) <= ADVLOG_HEADER_BYTES, "the header has two pages");

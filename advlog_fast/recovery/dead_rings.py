@@ -60,7 +60,7 @@ class _RingRecovery:
         try:
             if path is not None and not self._is_named_so(note, path):
                 self._without_note(f"it leads to {path}, which is no name of this attempt's ring")
-            elif path is not None and (original := self._original(note)) is not None:
+            elif path is not None and (original := self._original(note, Path(str(note.options.get("log_dir", ""))))):
                 self.found.end("incomplete", f"this is a copy: its ring is for the files of {original}")
             elif path is None or not os.path.lexists(path):
                 self._without_ring(note, path)
@@ -94,9 +94,8 @@ class _RingRecovery:
         finally:
             lock.release()
 
-    def _original(self, note: RingNote) -> Path | None:
+    def _original(self, note: RingNote, log_dir: Path) -> Path | None:
         """The directory that this one is a copy of, if the run's note of the same ring still lies there."""
-        log_dir = Path(str(note.options.get("log_dir", "")))
         file = log_dir / self.note_file.relative_to(self.paths.log_dir)
         try:
             if not log_dir.is_absolute() or file.samefile(self.note_file) or RingNote.read(file).path != note.path:
@@ -118,6 +117,8 @@ class _RingRecovery:
             self.found.end("alive", f"pid {maker.pid}")
         elif (ring.run_id, maker.attempt, maker.rank) != mine:
             self._without_note(f"it leads to {path}, which is another attempt's ring, and stays there")
+        elif ring.home is not None and (original := self._original(note, ring.home)):  # whatever the note says of it
+            self.found.end("incomplete", f"this is a copy: its ring is for the files of {original}")
         elif (repair := self._repaired(ring)) is None:
             self._set_aside(path, "it is damaged", lock)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -129,6 +130,28 @@ def test_a_ring_that_is_another_attempts_is_not_touched(tmp_path: Path):
     (found,) = recover(log_dir)
     assert (found.outcome, "another attempt's ring" in found.detail) == ("set aside", True)
     assert stolen.read_bytes() == before
+
+
+def test_a_ring_goes_to_no_copy_of_its_log_folder_whatever_the_note_says(tmp_path: Path):
+    log_dir, copy = tmp_path / "logs", tmp_path / "copy"
+    killed_run(log_dir)
+    shutil.copytree(log_dir, copy)
+    file = RunPaths(copy, "run").ring_note(1)
+    note = RingNote.read(file)
+    dataclasses.replace(note, options={**note.options, "log_dir": str(copy)}).write(file)
+    (found,) = recover(copy)
+    assert (found.outcome, found.detail) == ("incomplete", f"this is a copy: its ring is for the files of {log_dir}")
+    (found,) = recover(log_dir)
+    assert found.outcome == "recovered"
+    assert batches(log_dir) == list(range(1, 11))
+
+
+def test_a_ring_follows_its_log_folder_when_that_is_moved(tmp_path: Path):
+    killed_run(tmp_path / "logs")
+    (tmp_path / "logs").rename(tmp_path / "moved")
+    (found,) = recover(tmp_path / "moved")
+    assert found.outcome == "recovered"
+    assert batches(tmp_path / "moved") == list(range(1, 11))
 
 
 # ---- what lies where our files belong ----

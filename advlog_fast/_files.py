@@ -37,17 +37,21 @@ class NotOursError(OSError):
     """Something that this package did not make lies where a file of its own belongs."""
 
 
-def check_own(found: os.stat_result, path: str | os.PathLike[str], *, links: int = 1, any_owner: bool = False) -> None:
-    """Checks that what was found at `path`, by `lstat` or `fstat`, is a file of this process's user.
+def check_own(found: os.stat_result, path: str | os.PathLike[str], *, links: int = 1, strictly: bool = False) -> None:
+    """Checks that what was found at `path`, by `lstat` or `fstat`, is a file of this process's user. Root has those of
+    the folder's owner as well: what a user has begun may go on as root.
 
     :param links: the names that it may have at most.
+    :param strictly: root, too, has its own alone: another's could be cut while it is mapped.
     :raises NotOursError: it is not.
     """
     check_regular(found, path, "a regular file or nothing")
     if found.st_nlink > links:
         names = f"expected a file with one name, got one with {found.st_nlink} (hard links)"
         raise NotOursError(errno.EMLINK, names, os.fspath(path))
-    if not any_owner and not _is_owner(found.st_uid, os.path.dirname(os.path.abspath(path))):
+    folder = os.path.dirname(os.path.abspath(path))
+    root_may = os.geteuid() == 0 and not strictly and found.st_uid == os.stat(folder).st_uid
+    if not root_may and not _is_owner(found.st_uid, folder):
         owner = f"expected a file of user {os.geteuid()}, got one of user {found.st_uid}"
         raise NotOursError(errno.EPERM, owner, os.fspath(path))
 
@@ -78,16 +82,17 @@ def is_own(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def open_own(path: str | os.PathLike[str], flags: int, mode: int = 0o644) -> int:
+def open_own(path: str | os.PathLike[str], flags: int, mode: int = 0o644, *, strictly: bool = False) -> int:
     """Opens a file, which is ours or, with O_CREAT, new.
 
     :param flags: as `os.open` takes them; no link is followed, and a pipe hangs nobody.
+    :param strictly: as :func:`check_own` has it.
     :raises NotOursError: it is not ours; nothing was done to it.
     :raises OSError: it could not be opened. FileNotFoundError: there is none.
     """
     fd = os.open(path, flags | _SAFE, mode)
     try:
-        check_own(os.fstat(fd), path)
+        check_own(os.fstat(fd), path, strictly=strictly)
     except BaseException:
         os.close(fd)
         raise

@@ -57,10 +57,10 @@ class FileLock:
         self._held[self.path] = self._pid
 
     def _take(self, path: Path) -> None:
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             self._open(path)
             # Whoever held it before may have removed the file between the two.
-            if self._is_still_there(path):
+            if self._is_still_there(path, any_inode=not left):
                 return
             self._close()
         raise LockedError("a process that ends")
@@ -70,7 +70,7 @@ class FileLock:
         self._fd = os.open(path, flags, 0o600)
         found = os.fstat(self._fd)
         if found.st_nlink:
-            check_own(found, path, any_owner=os.geteuid() == 0)  # root takes over what a user began
+            check_own(found, path)
         try:
             self._lock()
         except OSError as error:
@@ -93,13 +93,14 @@ class FileLock:
                 return
         fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _is_still_there(self, path: Path) -> bool:
+    def _is_still_there(self, path: Path, *, any_inode: bool) -> bool:
+        """:param any_inode: some file systems number files anew each time."""
         mine = os.fstat(self._fd)
         try:
             found = os.lstat(path)
         except FileNotFoundError:
             return False
-        return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+        return any_inode or (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
     @classmethod
     def held_here(cls, path: Path) -> bool:

@@ -116,7 +116,7 @@ class Ring:
         ring = cls.__new__(cls)
         ring.path, ring.notes, ring.aside, ring._lock, ring._note_file = path, [], None, None, None
         ring._fd = -1
-        fd = open_own(path, os.O_RDWR)
+        fd = open_own(path, os.O_RDWR, strictly=True)
         try:
             size = os.fstat(fd).st_size
             if size == 0:
@@ -361,7 +361,7 @@ def holds_ring(file: Path) -> bool:
     :raises NotOursError: it is no regular file of this user.
     :raises OSError: it cannot be read.
     """
-    fd = open_own(file, os.O_RDONLY)
+    fd = open_own(file, os.O_RDONLY, strictly=True)
     try:
         return os.read(fd, len(_MAGIC)) == _MAGIC
     finally:

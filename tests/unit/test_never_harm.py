@@ -455,6 +455,19 @@ def test_a_strangers_ring_is_not_mapped_even_by_root(tmp_path: Path):
     assert recover(tmp_path)[0].outcome == "recovered"
 
 
+def test_root_goes_on_with_a_users_run(tmp_path: Path):
+    """As a container does, with the logs of its host."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    for batch in range(1, 4):
+        with start(tmp_path, max_log_files=2) as log:
+            log.log_batch_progress(1, batch, None, 0.5)
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.lchown(path, 65534, 65534)
+    assert batches(tmp_path) == [2, 3]
+    assert sorted(path.name for path in tmp_path.glob("run_main.log*")) == ["run_main.log", "run_main.log.1"]
+
+
 def test_a_ring_lies_in_no_folder_that_others_can_write(tmp_path: Path):
     tmp_path.chmod(0o1777)
     with start(tmp_path / "logs", ring_dir=tmp_path) as log:

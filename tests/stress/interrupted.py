@@ -174,7 +174,7 @@ class Trial:
 
 def survey(call: str, folder: Path, stride: int) -> dict[str, Any]:
     findings: list[str] = []
-    at, interrupts, seen = 1, 0, 0
+    at, interrupts = 1, 0
     warm = Trial(folder, 0)
     warm.logger().close()
     while True:
@@ -185,9 +185,8 @@ def survey(call: str, folder: Path, stride: int) -> dict[str, Any]:
         del target
         where = f"{call} at {at} ({interrupt.where})"
         findings += [f"{where}: {found}" for found in trial.check(log, baseline)]
-        seen = max(seen, interrupt.seen)
         if not interrupt.where:
-            return {"bytecodes": seen, "interrupts": interrupts, "findings": findings}
+            return {"bytecodes": interrupt.seen, "interrupts": interrupts, "findings": findings}
         interrupts += 1
         at += stride
 

@@ -21,7 +21,7 @@ import pytest
 from advlog_fast import AdvancedLogger, RunBusyError, read_jsonl
 from advlog_fast._paths import RunPaths
 from advlog_fast._processes import boot_id
-from advlog_fast._ring import SHARED_MEMORY, ring_name
+from advlog_fast._ring import ring_name
 from advlog_fast._ring_note import RingNote
 from advlog_fast.recovery import recover
 from advlog_fast.verification import verify
@@ -42,9 +42,9 @@ def run_script(code: str, log_dir: Path, timeout_s: float = 60) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
 
 
-def killed_run(log_dir: Path, batches: int = 10, options: str = "parquet=False") -> None:
+def killed_run(log_dir: Path, batches: int = 10, options: str = "parquet=False", before: str = "") -> None:
     """A run whose process was killed, its ring left behind."""
-    code = f"""
+    code = f"""{before}
     log = AdvancedLogger(LOG_DIR, "run", console="off", {options})
     log_batches(log, 1, {batches})
     log.flush()
@@ -348,49 +348,44 @@ def test_links_planted_under_names_of_ours_are_not_followed(tmp_path: Path):
 # ---- shared memory ----
 
 
-@pytest.fixture
-def shared() -> Path:
-    folder = SHARED_MEMORY / f"advlog-{os.geteuid()}"
-    if not SHARED_MEMORY.is_dir():
-        pytest.skip("needs shared memory")
-    return folder
-
-
 @pytest.mark.parametrize("kind", ["another's", "open to others", "a link", "a file"])
 def test_where_the_usual_folder_in_shared_memory_is_not_ours_alone_the_ring_lies_in_another(
-    tmp_path: Path, shared: Path, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
     if kind == "another's" and os.geteuid() != 0:
         pytest.skip("only root gives a folder away")
-    kept = shared.with_name(f"{shared.name}.kept")
-    if shared.exists():
-        shared.rename(kept)
-    elsewhere = tmp_path / "elsewhere"
+    memory, elsewhere, logs = tmp_path / "shm", tmp_path / "elsewhere", tmp_path / "logs"
+    memory.mkdir()
     elsewhere.mkdir(mode=0o700)
-    try:
-        if kind == "a link":
-            shared.symlink_to(elsewhere)
-        elif kind == "a file":
-            shared.write_bytes(PRECIOUS)
-        else:
-            shared.mkdir(mode=0o700)
-            os.chmod(shared, 0o755 if kind == "open to others" else 0o700)
-            if kind == "another's":
-                os.chown(shared, 65534, 65534)
-        killed_run(tmp_path / "logs", 5)
-        assert not list(elsewhere.iterdir())
-        assert f"{shared} cannot be used" in (tmp_path / "logs/run_main.log").read_text()
-        with start(tmp_path / "logs") as log:
-            ring = Path(str(log.health().ring_path))
-            assert ring.parent != shared
-            assert stat.S_IMODE(ring.parent.stat().st_mode) == 0o700
-            log.log_batch_progress(1, 6, None, 0.5)
-        assert batches(tmp_path / "logs") == [1, 2, 3, 4, 5, 6]
-        assert not ring.parent.exists() or ring.parent.parent != SHARED_MEMORY  # one made up goes with its ring
-    finally:
-        shutil.rmtree(shared, ignore_errors=True) if shared.is_dir() and not shared.is_symlink() else shared.unlink()
-        if kept.exists():
-            kept.rename(shared)
+    shared = memory / f"advlog-{os.geteuid()}"
+    if kind == "a link":
+        shared.symlink_to(elsewhere)
+    elif kind == "a file":
+        shared.write_bytes(PRECIOUS)
+    else:
+        shared.mkdir(mode=0o700)
+        os.chmod(shared, 0o755 if kind == "open to others" else 0o700)
+        if kind == "another's":
+            os.chown(shared, 65534, 65534)
+    before = shared.lstat()
+    in_memory = f"""
+    from pathlib import Path
+    from advlog_fast import _ring
+    _ring.SHARED_MEMORY = Path({str(memory)!r})
+    """
+    killed_run(logs, 5, before=in_memory)
+    assert not list(elsewhere.iterdir())
+    assert f"{shared} cannot be used" in (logs / "run_main.log").read_text()
+    monkeypatch.setattr("advlog_fast._ring.SHARED_MEMORY", memory)
+    with start(logs) as log:
+        ring = Path(str(log.health().ring_path))
+        assert ring.parent != shared
+        assert stat.S_IMODE(ring.parent.stat().st_mode) == 0o700
+        log.log_batch_progress(1, 6, None, 0.5)
+    assert batches(logs) == [1, 2, 3, 4, 5, 6]
+    # What was made up goes with its ring; what was there is as it was.
+    assert [path for path in memory.iterdir() if path != shared] == []
+    assert (shared.lstat().st_mode, shared.lstat().st_ino) == (before.st_mode, before.st_ino)
 
 
 def test_children_whose_folder_is_removed_are_told_and_what_was_met_is_taken_over(tmp_path: Path):

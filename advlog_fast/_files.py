@@ -37,16 +37,19 @@ class NotOursError(OSError):
     """Something that this package did not make lies where a file of its own belongs."""
 
 
-def check_own(found: os.stat_result, path: str | os.PathLike[str], *, links: int = 1, strictly: bool = False) -> None:
+def check_own(
+    found: os.stat_result, path: str | os.PathLike[str], *, sole: bool = False, strictly: bool = False
+) -> None:
     """Checks that what was found at `path`, by `lstat` or `fstat`, is a file of this process's user. Root has those of
     the folder's owner as well: what a user has begun may go on as root.
 
-    :param links: the names that it may have at most.
+    :param sole: under no other name, too, for what is to be written or cut: the other may be a file of the user's. A
+        backup by hard links gives each file another name, which hinders no renaming and no removal.
     :param strictly: root, too, has its own alone: another's could be cut while it is mapped.
     :raises NotOursError: it is not.
     """
     check_regular(found, path, "a regular file or nothing")
-    if found.st_nlink > links:
+    if sole and found.st_nlink > 1:
         names = f"expected a file with one name, got one with {found.st_nlink} (hard links)"
         raise NotOursError(errno.EMLINK, names, os.fspath(path))
     folder = os.path.dirname(os.path.abspath(path))
@@ -74,7 +77,7 @@ def _is_owner(uid: int, folder: str) -> bool:
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of this process's user lies there, under no other name as well."""
+    """Whether a file of this process's user lies there."""
     try:
         check_own(os.lstat(path), path)
     except OSError:
@@ -82,24 +85,27 @@ def is_own(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def open_own(path: str | os.PathLike[str], flags: int, mode: int = 0o644, *, strictly: bool = False) -> int:
+def open_own(
+    path: str | os.PathLike[str], flags: int, mode: int = 0o666, *, sole: bool = False, strictly: bool = False
+) -> int:
     """Opens a file, which is ours or, with O_CREAT, new.
 
     :param flags: as `os.open` takes them; no link is followed, and a pipe hangs nobody.
-    :param strictly: as :func:`check_own` has it.
+    :param sole: as :func:`check_own` has it.
+    :param strictly: likewise.
     :raises NotOursError: it is not ours; nothing was done to it.
     :raises OSError: it could not be opened. FileNotFoundError: there is none.
     """
     fd = os.open(path, flags | _SAFE, mode)
     try:
-        check_own(os.fstat(fd), path, strictly=strictly)
+        check_own(os.fstat(fd), path, sole=sole, strictly=strictly)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def open_new(path: str | os.PathLike[str], flags: int = os.O_WRONLY, mode: int = 0o644) -> int:
+def open_new(path: str | os.PathLike[str], flags: int = os.O_WRONLY, mode: int = 0o666) -> int:
     """Makes a file that was not there.
 
     :raises OSError: it could not be made. FileExistsError: something is there.
@@ -243,7 +249,7 @@ def remove_own(path: str | os.PathLike[str]) -> bool:
     :raises OSError: it could not be removed.
     """
     try:
-        check_own(os.lstat(path), path, links=2)  # two: between being linked into place and losing its first name
+        check_own(os.lstat(path), path)
         os.unlink(path)
     except FileNotFoundError:
         pass

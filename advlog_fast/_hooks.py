@@ -137,8 +137,15 @@ def _before_fork() -> None:
     _forking.append(here)
     # Not forever: the import may be waiting for one that this very thread is in.
     given_up = time.monotonic() + _LONGEST_IMPORT_S
-    while any(each.thread != here for each in list(_imports)) and time.monotonic() < given_up:
+    while _others_import(here) and time.monotonic() < given_up:
         time.sleep(_POLL_S)
+
+
+def _others_import(here: int) -> bool:
+    try:
+        return any(each.thread != here for each in list(_imports))
+    except RuntimeError:
+        return True  # one began or ended while they were looked through
 
 
 def _after_fork() -> None:

@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 _SLICE_S = 0.05
 _COMING_S = 0.5
+_LOOK_S = 0.5
 
 
 class Latch:
@@ -102,9 +103,11 @@ class Keeper:
             done.set()
 
         self._tasks.put(run)
-        if not self.runs:
-            self.run_pending()
-        done.wait(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while not done.is_set and time.monotonic() < deadline:
+            if not self.runs:
+                self.run_pending()  # also where the thread ended just before the task came
+            done.wait(min(deadline - time.monotonic(), _LOOK_S))
         if raised:
             raise raised[0]
         return came[0] if came else None

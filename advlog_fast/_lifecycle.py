@@ -58,6 +58,7 @@ _WATCH_S = 1.0
 _LEAVE_S = 1.0
 _UNDO_S = 5.0
 _INTERRUPTED_S = 1.0
+_SHIELDED_S = 10.0
 _GRACE_S = 5.0
 """So much longer than it was given an end may take, where a disk hangs, until its caller goes on without it."""
 
@@ -79,6 +80,8 @@ class Session:
         self._complete = False
         self.at_exit = False
         """The interpreter's exit closes it."""
+        self.waited_at_exit = False
+        """And has waited for the end for as long as it may."""
         self.closed = False
         """True from the first `close` on."""
         self.superseded_by: int | None = None
@@ -133,8 +136,9 @@ class Session:
         self._keeper.call(task, math.inf)
 
     def shielded(self, task: Callable[[], object]) -> None:
-        """Has the task run where no interrupt reaches it, and waits for it; what it raises is raised here."""
-        self._keeper.call(task, self.config.close_timeout_s + _GRACE_S)
+        """Has the task run where no interrupt reaches it, and waits for it, 10 s at most; what it raises is raised
+        here."""
+        self._keeper.call(task, min(_SHIELDED_S, self.config.close_timeout_s))
 
     def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths

@@ -51,7 +51,9 @@ class FileLock:
             self._close()
             raise
         name = f"pid {self._pid} on {os.uname().nodename}{doing}\n".encode()
-        with contextlib.suppress(OSError):  # a full disk: the lock holds, only nobody is told whose it is
+        # A full disk, or another name of the file's: the lock holds, only nobody is told whose it is.
+        with contextlib.suppress(OSError):
+            check_own(os.fstat(self._fd), path, sole=True)
             os.pwrite(self._fd, name, 0)
             os.ftruncate(self._fd, len(name))
         self._held[self.path] = self._pid

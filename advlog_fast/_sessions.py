@@ -9,7 +9,7 @@ import threading
 from functools import partial
 
 from ._child import Family
-from ._hooks import at_exit
+from ._hooks import at_exit, importing
 from ._lifecycle import Session
 from ._native import Producer
 from ._paths import RunPaths
@@ -64,6 +64,11 @@ def _open(session: Session) -> None:
 
 def new_session(config: LoggerConfig, producer: Producer) -> Session:
     """A session that is still to be started."""
+    if config.parquet:
+        # Here, on the caller's thread: an import may want a lock that the caller holds, such as logging's.
+        with importing():
+            import pyarrow.compute
+            import pyarrow.parquet  # noqa: F401
     return Session(config, producer, _forget)
 
 
@@ -102,9 +107,12 @@ def _exit_status() -> str | None:
 def _close_all() -> None:
     status = _exit_status()
     for session in list(_sessions.values()):
+        if session.waited_at_exit:
+            continue  # an end that hangs is not waited for twice
         session.at_exit = True
         with contextlib.suppress(BaseException):  # a Ctrl-C here ends the wait for one, and not the end of the others
             session.close(session.config.close_timeout_s, status)
+            session.waited_at_exit = True
 
 
 at_exit(_close_all)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ._child import has_taken
-from ._files import NotOursError, check_folder, is_own, move_aside, remove_own
+from ._files import NotOursError, check_folder, move_aside, remove_own
 from ._locks import FileLock, LockedError
 from ._native import ffi, lib
 from ._processes import process_start
@@ -195,10 +195,11 @@ class Workers:
             self.lost_in_flight += repair.lost
             self._on_fault(f"a child {what} in the middle of a call: {repair.lost} lost in flight")
 
-    def _leave(self, path: Path) -> None:
+    def _leave(self, path: Path, *, remove: bool = True) -> None:
         ring = self._met.pop(path)
         with contextlib.suppress(OSError):
-            remove_own(path)
+            if remove:
+                remove_own(path)
         lib.advlog_drain_remove_worker(self._drain, ring.handle)
         lock = self._dead.pop(path, None)
         with contextlib.suppress(OSError):
@@ -220,7 +221,7 @@ class Workers:
         self._on_fault(told)
         if path in self._met:
             lib.advlog_ring_close(self._met[path].handle)  # a child that lives is to know
-            self._leave(path)
+            self._leave(path, remove=kept)
 
     def _emptied_folder(self) -> bool:
         """Removes the folder, unless there is a ring in it; whether it is gone."""
@@ -244,15 +245,15 @@ class Workers:
             pass  # such as a ring that came into sight meanwhile
         return not folder.exists()
 
-    @staticmethod
-    def _leave_folder(folder: Path) -> None:
+    def _leave_folder(self, folder: Path) -> None:
         """Renames a folder that holds what is not ours: no child is to find it.
 
         :raises OSError: it could not be.
         """
         left = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}")
         os.rename(folder, left)
-        if any(_RING.match(name) and is_own(left / name) for name in os.listdir(left)):  # it came just before
+        if any(_RING.match(name) and folder / name not in self._strangers for name in os.listdir(left)):
+            # It came just before.
             os.rename(left, folder)
 
 

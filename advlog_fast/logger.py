@@ -200,8 +200,8 @@ class AdvancedLogger(Producer):
         self._plane.start_training(config)
 
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
-        """End the training: everything logged is written and sealed into Parquet, within a deadline of 10 s. The
-        logger stays open.
+        """End the training: everything logged is written and sealed into Parquet; a disk that hangs is waited for twice
+        10 s at most. The logger stays open.
 
         :raises TypeError: `final_metrics` is no mapping.
         """

@@ -16,6 +16,15 @@ typedef struct {
     int64_t timeout_ns;
 } guard_object;
 
+static PyObject *guard_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    guard_object *g = (guard_object *)type->tp_alloc(type, 0);
+    if (g && !(g->lock = PyThread_allocate_lock())) {
+        Py_DECREF(g);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)g;
+}
+
 static int guard_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     guard_object *g = (guard_object *)self;
     static char *names[] = {"timeout_s", NULL};
@@ -26,10 +35,6 @@ static int guard_init(PyObject *self, PyObject *args, PyObject *kwargs) {
         return -1;
     }
     g->timeout_ns = (int64_t)(timeout_s * 1e9);
-    if (!g->lock && !(g->lock = PyThread_allocate_lock())) {
-        PyErr_NoMemory();
-        return -1;
-    }
     return 0;
 }
 
@@ -91,6 +96,7 @@ static PyMethodDef guard_methods[] = {
 
 static PyType_Slot guard_slots[] = {
     {Py_tp_doc, "A re-entrant lock that nobody waits for longer than `timeout_s`: `with guard as held:`."},
+    {Py_tp_new, guard_new},
     {Py_tp_init, guard_init},
     {Py_tp_dealloc, guard_dealloc},
     {Py_tp_methods, guard_methods},

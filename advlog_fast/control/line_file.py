@@ -61,7 +61,7 @@ class LineFile:
         self._interrupted: list[tuple[bytes, bool]] = []
         self._unfinished: tuple[int, int] | None = None
         try:
-            if _size_of_own(path):
+            if _is_in_use(path):
                 shift(path)
                 trim(path, max_files, begins_as_ours)
             self._open()
@@ -187,8 +187,9 @@ class LineFile:
         return (found.st_dev, found.st_ino) == self._key
 
     def _open(self) -> int:
-        _size_of_own(self.path)
-        fd = open_own(self.path, _FLAGS)
+        with contextlib.suppress(FileNotFoundError):
+            check_own(self.path.lstat(), self.path)
+        fd = open_own(self.path, _FLAGS, 0o644, sole=True)
         found = os.fstat(fd)
         self._fd = fd
         self._key = (found.st_dev, found.st_ino)
@@ -224,14 +225,14 @@ def _put(fd: int, data: memoryview) -> int:
     return taken
 
 
-def _size_of_own(path: Path) -> int:
-    """Bytes of our file at `path`, 0 where there is none.
+def _is_in_use(path: Path) -> bool:
+    """Whether our file at `path` holds entries, or has another name, by a backup of hard links.
 
     :raises NotOursError: something else lies there.
     """
     try:
         found = path.lstat()
     except FileNotFoundError:
-        return 0
+        return False
     check_own(found, path)
-    return found.st_size
+    return found.st_size > 0 or found.st_nlink > 1

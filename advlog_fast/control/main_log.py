@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,11 +37,11 @@ class MainLog:
     ) -> None:
         # Not from getLogger: a name there is shared by the whole process, and outlives the run.
         self.logger = _RunLogger(f"advlog_fast.{name}", level)
-        self.logger.addHandler(_LineHandler(file, self.logger.name, logging.NOTSET, on_error, in_child))
+        self.logger.handlers.append(_LineHandler(file, self.logger.name, logging.NOTSET, on_error, in_child))
         # The root logger's own level is the user's, so what it passes on is filtered here.
         self._capturing = _LineHandler(file, self.logger.name, level, on_error, in_child) if capture else None
         if self._capturing is not None:
-            logging.getLogger().addHandler(self._capturing)
+            logging.getLogger().handlers.append(self._capturing)
 
     def say(self, level: int, line: str) -> None:
         """Writes the line as it is: escaped by the caller, and not taken for a format."""
@@ -73,14 +74,15 @@ class _LineHandler(logging.Handler):
         on_error: Callable[[BaseException, int, str, str], object],
         in_child: Callable[[int, str], object],
     ) -> None:
-        # Not by the constructor of Handler: the module would know the handler, and its end would take the module's
-        # lock, wherever the collector happens to be.
+        # Not by the constructor of Handler, nor by createLock: the module would know the handler, and its beginning and
+        # its end would wait for the module's lock. Whoever makes a logger may hold it, and waits for another thread;
+        # and the collector may end one anywhere.
         logging.Filterer.__init__(self)
         self._name = None
         self._closed = False
         self.level = level
         self.formatter = None
-        self.createLock()
+        self.lock = threading.RLock()
         self._detached = False
         self._pid = os.getpid()
         self._in_child = in_child

@@ -56,12 +56,15 @@ class _RingRecovery:
             return self.found
         except OSError as error:
             return self.found.end("incomplete", f"{error.filename}: {error.strerror}")
-        path = Path(note.path) if note.path else None
+        # Earlier versions noted a relative path as it was given.
+        path = Path(os.path.abspath(note.path)) if note.path else None
         try:
             if path is not None and not self._is_named_so(note, path):
                 self._without_note(f"it leads to {path}, which is no name of this attempt's ring")
             elif path is not None and (original := self._original(note, Path(str(note.options.get("log_dir", ""))))):
                 self.found.end("incomplete", f"this is a copy: its ring is for the files of {original}")
+            elif path is not None and not os.path.isabs(note.path or "") and not os.path.lexists(path):
+                self.found.end("incomplete", f"its ring lies at {note.path}, as seen from where it was started")
             elif path is None or not os.path.lexists(path):
                 self._without_ring(note, path)
             elif not holds_ring(path):
@@ -83,7 +86,7 @@ class _RingRecovery:
         note, and what lies where it leads may be moved and removed."""
         run_id = read_run_id(self.paths)
         named = path.name == ring_name(note.run_id, self.found.attempt, self.found.rank)
-        return named and run_id in (None, note.run_id) and path.is_absolute() and os.path.normpath(path) == str(path)
+        return named and run_id in (None, note.run_id)
 
     def _with_lock(self, note: RingNote, path: Path) -> None:
         if FileLock.held_here(lock_file(path)):

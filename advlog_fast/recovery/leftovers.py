@@ -88,7 +88,7 @@ def _mend_tail(file: Path) -> None:
     """:raises OSError: there is no such file, it is not ours, or it cannot be read or cut."""
     if not begins_as_ours(file):
         return
-    fd = open_own(file, os.O_RDWR)
+    fd = open_own(file, os.O_RDWR, sole=True)
     try:
         size = os.fstat(fd).st_size
         tail = os.pread(fd, _TAIL_BYTES, max(size - _TAIL_BYTES, 0))

@@ -145,7 +145,7 @@ class Sink(ABC):
         with contextlib.suppress(FileNotFoundError):
             if os.lstat(path).st_size == 0:
                 remove_own(path)  # opened ahead by a process that died before it was used
-        fd = open_new(path, _APPEND)
+        fd = open_new(path, _APPEND, 0o644)
         self.generation += 1
         return self._opened(fd, self.generation, path)
 

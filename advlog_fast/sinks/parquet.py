@@ -259,12 +259,16 @@ def make_folder(folder: Path) -> None:
 
     :raises NotOursError: something else than a folder of this user lies there.
     """
+    if folder.parent.suffix == ".parquet" and os.path.lexists(folder.parent):
+        check_folder(folder.parent)
     if os.path.lexists(folder):
         check_folder(folder)
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_path(folder.parent)
+    elif folder.parent.is_dir():  # the log folder itself may be a link, and anybody's
+        folder.mkdir(exist_ok=True)
+        sync_path(folder.parent)
+    else:
+        make_folder(folder.parent)
+        make_folder(folder)
 
 
 def _identity(info: SpoolInfo) -> dict[bytes, bytes]:

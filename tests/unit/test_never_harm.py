@@ -98,7 +98,7 @@ def test_a_note_that_leads_to_a_file_of_the_users_moves_and_removes_nothing(tmp_
     assert recover(log_dir) == []
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "directory", "two names"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
 def test_a_ring_that_is_no_file_of_ours_is_not_touched(tmp_path: Path, kind: str):
     log_dir = tmp_path / "logs"
     start(log_dir).close()
@@ -109,7 +109,6 @@ def test_a_ring_that_is_no_file_of_ours_is_not_touched(tmp_path: Path, kind: str
         "link": lambda: ring.symlink_to(mine),
         "pipe": lambda: os.mkfifo(ring),
         "directory": ring.mkdir,
-        "two names": lambda: os.link(mine, ring),
     }[kind]()
     hostile_note(log_dir, ring)
     start(log_dir).close()
@@ -171,9 +170,11 @@ def test_a_torn_end_is_cut_off_no_file_that_is_not_ours(tmp_path: Path, name: st
         (log_dir / name).symlink_to(mine)
     else:
         os.link(mine, log_dir / name)
-    if how == "start":
+    if how == "start" and kind == "link":
         with pytest.raises(OSError, match=f"{name}: expected a "):
             start(log_dir)
+    elif how == "start":
+        start(log_dir).close()
     else:
         recover(log_dir)
     assert mine.read_bytes() == b"\x00" * (3 << 20)
@@ -736,3 +737,120 @@ def test_a_run_whose_end_was_not_complete_can_be_started_by_another_process(tmp_
         pytest.skip("the disk was quicker than nothing")
     done = run_script("print(AdvancedLogger(LOG_DIR, 'run', console='off', parquet=False).attempt)", tmp_path)
     assert done.stdout == "2\n", done.stderr
+
+
+# ---- starts that are the user's good right ----
+
+
+def test_a_log_folder_behind_a_link_holds_everything(tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "logs").symlink_to(tmp_path / "disk")
+    with AdvancedLogger(tmp_path / "logs", "run", console="off") as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+    assert log.close()
+    assert list((tmp_path / "disk/run_metrics.parquet/attempt=1").glob("*.parquet"))
+
+
+def test_a_log_folder_of_another_users_that_all_may_write_holds_everything(tmp_path: Path):
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
+    tmp_path.chmod(0o1777)
+    for folder in (tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    done = run_script(
+        """
+        import tempfile
+        with AdvancedLogger(tempfile.mkdtemp(), "run", console="off") as log:  # imports what nobody may read later
+            log_batches(log, 1, 10)
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        log = AdvancedLogger(LOG_DIR, "run", console="off")
+        log_batches(log, 1, 10)
+        print(log.close())
+        """,
+        tmp_path,
+    )
+    assert done.stdout == "True\n", done.stderr
+    assert list((tmp_path / "run_metrics.parquet/attempt=1").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("when", ["between", "killed", "running"])
+def test_a_backup_by_hard_links_hinders_nothing(tmp_path: Path, when: str):
+    """As rsnapshot and `cp -al` make it; what it holds is not written any more."""
+    log_dir, rings, backup = tmp_path / "logs", tmp_path / "rings", tmp_path / "backup"
+    options = f"parquet=False, max_log_files=2, ring_dir={str(rings)!r}"
+    killed_run(log_dir, options=options)
+    if when == "between":
+        start(log_dir, ring_dir=rings).close()
+    log = start(log_dir, ring_dir=rings) if when == "running" else None
+    subprocess.run(["cp", "-al", tmp_path / "logs", backup], check=True)
+    subprocess.run(["cp", "-al", rings, tmp_path / "rings-backup"], check=True)
+    if log is not None:
+        log.close()
+    kept = {
+        name: content for name, content in tree(backup).items() if name.endswith((".lock", "main.log", "errors.log"))
+    }
+    for _ in range(2):
+        start(log_dir, ring_dir=rings, max_log_files=2).close()
+    assert recover(log_dir) == []
+    assert batches(log_dir) == list(range(1, 11))
+    assert len(list(log_dir.glob("run_main.log*"))) == 2
+    if when != "running":
+        assert {name: (backup / name).read_bytes() for name in kept} == kept
+
+
+def test_a_logger_can_be_made_while_the_lock_of_logging_is_held(tmp_path: Path):
+    """As by a handler that `logging.config` makes."""
+    done = run_script(
+        """
+        import logging
+        with logging._lock:
+            log = AdvancedLogger(LOG_DIR, "run", console="off", capture_logging=True)
+        logging.getLogger("user").warning("captured")
+        print(log.close())
+        """,
+        tmp_path,
+        timeout_s=30,
+    )
+    assert done.stdout == "True\n", done.stderr
+    assert "captured" in (tmp_path / "run_main.log").read_text()
+
+
+def test_files_have_the_users_umask(tmp_path: Path):
+    before = os.umask(0o002)
+    try:
+        with AdvancedLogger(tmp_path, "run", console="off") as log:
+            log.log_batch_progress(1, 1, 1, 0.5)
+    finally:
+        os.umask(before)
+    shared = [*tmp_path.rglob("*.parquet/*/*"), tmp_path / "run_summary.json", tmp_path / ".advlog/run/run.json"]
+    assert len(shared) > 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in shared} == {0o664}
+
+
+def test_what_lies_beside_the_rings_of_children_holds_no_end_up(tmp_path: Path):
+    log = start(tmp_path, ring_dir=tmp_path / "rings")
+    folder = Path(f"{log.health().ring_path}.workers")
+    mine = [folder / "1-deadbeef.ring", folder / "photo.jpg"]
+    for file in mine:
+        file.write_bytes(PRECIOUS)
+    began = time.monotonic()
+    assert log.close(20)
+    assert time.monotonic() - began < 5
+    assert sorted(path.read_bytes() for path in (tmp_path / "rings").rglob("*") if path.is_file()) == [PRECIOUS] * 2
+
+
+def test_a_note_with_a_relative_path_leads_on_from_where_the_run_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Earlier versions noted `ring_dir` as it was given."""
+    log_dir = tmp_path / "logs"
+    killed_run(log_dir, options=f"parquet=False, ring_dir={str(tmp_path / 'rings')!r}")
+    file = RunPaths(log_dir, "run").ring_note(1)
+    note = RingNote.read(file)
+    assert note.path is not None
+    dataclasses.replace(note, path=os.path.relpath(note.path, tmp_path)).write(file)
+    assert recover(log_dir)[0].outcome == "incomplete"
+    monkeypatch.chdir(tmp_path)
+    assert recover(log_dir)[0].outcome == "recovered"
+    assert batches(log_dir) == list(range(1, 11))

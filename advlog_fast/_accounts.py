@@ -89,5 +89,5 @@ def read_account(file: Path) -> Account:
         told = json.loads(text)
         told["sinks"] = {sink: SinkAccount(**numbers) for sink, numbers in told["sinks"].items()}
         return Account(**told)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file}: expected an account, got {type(error).__name__}") from error

@@ -40,7 +40,8 @@ _CUT_SHORT = ("killed", LOST)
 _TAKEN = "expected a file that this package wrote or nothing, got another: choose another experiment_name"
 _SUMMARY = b'{\n  "total_metrics"'
 _RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
-_ORIGIN = re.compile(r"(\d+)-origin\.json\Z")
+_ATTEMPT = re.compile(r"(?:attempt=)?([0-9]{1,9})(?:\.json)?\Z")
+_ORIGIN = re.compile(r"([0-9]{1,9})-origin\.json\Z")
 
 
 def check_free(paths: RunPaths) -> None:
@@ -194,9 +195,10 @@ def read_origins(paths: RunPaths) -> dict[int, dict[str, Any]]:
 
 def _attempts(paths: RunPaths) -> list[int]:
     """The attempts that are claimed, and those whose parts stand: the claims may have been removed, or left behind."""
-    claimed = [int(entry.name[:-5]) for entry in paths.attempts.iterdir() if entry.name[:-5].isdigit()]
-    folders = [entry.name[8:] for stream in ("metrics", "system") for entry in paths.dataset(stream).glob("attempt=*")]
-    return claimed + [int(number) for number in folders if number.isdigit()]
+    names = [entry.name for entry in paths.attempts.iterdir()]
+    names += [entry.name for stream in ("metrics", "system") for entry in paths.dataset(stream).glob("attempt=*")]
+    found = map(_ATTEMPT.match, names)
+    return [int(match[1]) for match in found if match]
 
 
 def _joins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
@@ -277,6 +279,6 @@ def _read(claim: Path) -> dict[str, Any] | None:
     """
     try:
         found = json.loads(read_file(claim))
-    except (ValueError, NotOursError):
+    except (ValueError, RecursionError, NotOursError):
         return None
     return found if isinstance(found, dict) else None

@@ -271,6 +271,16 @@ def begins_as_ours(path: Path) -> bool:
     return not head or _MADE.match(head) is not None
 
 
+def free_name(path: Path) -> Path:
+    """`path`, or with a number behind it where something has that name."""
+    number = 0
+    free = path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}.{number}")
+    return free
+
+
 def move_aside(file: Path, folder: Path) -> Path:
     """Moves a file of ours into a folder of ours, under a name that is free; where it lies then.
 

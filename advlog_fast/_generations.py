@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ._failpoints import failpoint
+from ._files import is_own
 
 
 def _numbered(path: Path) -> dict[int, str]:
@@ -41,19 +42,27 @@ def latest_first(path: Path) -> Iterator[Path]:
 
 def shift(path: Path) -> None:
     """Renames `path` to its generation 1, and each generation that stands in the way to the next; deletes
-    nothing.
+    nothing, and leaves out the numbers of files that are not ours.
 
     Interrupted at any point it leaves a gap and no file lost; the next shift closes the gap.
 
     :raises OSError: a file that is there could not be renamed. Nothing was overwritten.
     """
     standing = _numbered(path)
-    last = 0
-    while last + 1 in standing:
-        last += 1
-    for number in range(last, -1, -1):
+    others = {number for number, file in standing.items() if not is_own(file)}
+
+    def after(number: int) -> int:
+        number += 1
+        while number in others:
+            number += 1
+        return number
+
+    moving = [0]
+    while after(moving[-1]) in standing:
+        moving.append(after(moving[-1]))
+    for number in reversed(moving):
         with contextlib.suppress(FileNotFoundError):
-            os.rename(standing[number] if number else path, f"{path}.{number + 1}")
+            os.rename(standing[number] if number else path, f"{path}.{after(number)}")
         failpoint("rotate_shifting")
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,6 +22,10 @@ Notice = Callable[[BaseException, str], None]
 
 _notices: list[Notice] = []
 _before: dict[str, Any] = {}
+_closers: list[Callable[[int], bool]] = []
+"""What is called at SIGTERM."""
+_handlers: list[Any] = []
+"""Of ours: one, and one more for each time that somebody else's came over it."""
 _exit_tasks: list[Callable[[], None]] = []
 
 _LONGEST_IMPORT_S = 10.0
@@ -73,21 +78,32 @@ def on_sigterm(close: Callable[[int], bool]) -> None:
     :param close: given the signal's number; False where it is to be raised again later.
     :raises ValueError: not called on the main thread.
     """
-    pid = os.getpid()
     before = signal.getsignal(signal.SIGTERM)
+    if before not in _handlers:
+        handle = partial(_on_sigterm, before, os.getpid())
+        signal.signal(signal.SIGTERM, handle)
+        _handlers.append(handle)
+    _closers.append(close)
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == pid:
-            with contextlib.suppress(Exception):
-                if not close(number):
-                    return
-        if callable(before):
-            before(number, frame)
-        elif before != signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
 
-    signal.signal(signal.SIGTERM, handle)
+def off_sigterm(close: Callable[[int], bool]) -> None:
+    """Ends that. The handler stays: only the main thread could take it out, and others may have chained theirs."""
+    with contextlib.suppress(ValueError):
+        _closers.remove(close)
+
+
+def _on_sigterm(before: Any, pid: int, number: int, frame: FrameType | None) -> None:
+    later = False
+    for close in list(_closers) if os.getpid() == pid else ():
+        with contextlib.suppress(Exception):
+            later |= not close(number)
+    if later:
+        return
+    if callable(before):
+        before(number, frame)
+    elif before != signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def at_exit(task: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ which they do not reach, and whoever wants it waits.
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -138,6 +139,23 @@ class Keeper:
             _run(task)
             del task
         self.run_pending()
+
+
+def shielded(task: Callable[[], Result]) -> Result:
+    """What the task returns, or raises. An interrupt ends the wait for it: it goes on to its end, and gives back what
+    it took, as long as the process lives."""
+    keeper = Keeper()
+    done: list[Result] = []
+
+    def run() -> None:
+        try:
+            done.append(task())
+        finally:
+            keeper.end()
+
+    keeper.start()
+    keeper.call(run, math.inf)
+    return done[0]
 
 
 def _run(task: Task) -> None:

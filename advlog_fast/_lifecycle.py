@@ -30,7 +30,7 @@ from ._child import Family, Worker
 from ._deferral import Deferral
 from ._drain import Drain
 from ._failpoints import failpoint
-from ._hooks import on_sigterm, unwatch_exceptions, watch_exceptions
+from ._hooks import off_sigterm, on_sigterm, unwatch_exceptions, watch_exceptions
 from ._keeper import Keeper, Latch
 from ._native import Producer, lib
 from ._outputs import make_sinks
@@ -98,6 +98,7 @@ class Session:
         self._told_nonfinite: set[str] = set()
         self._told_leaks: set[str] = set()
         self._raised: list[int] = []
+        self._at_sigterm: Callable[[int], bool] = lambda _number: True
         self._ranks = rank_identity(config.rank, config.world_size)
         self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, self._ranks.rank)
         # The session pushes through a producer of its own: it must not keep the user's logger alive.
@@ -471,6 +472,7 @@ class Session:
             session.close(session.config.close_timeout_s, "interrupted")
             return session.may_die(number)
 
+        self._at_sigterm = close
         try:
             on_sigterm(close)
         except ValueError:
@@ -527,6 +529,7 @@ class Session:
                 finally:
                     self._closer = -1
                     self._ended.set()
+                    off_sigterm(self._at_sigterm)
                     self._keeper.end()
         for number in self._raised:
             os.kill(self.pid, number)
@@ -541,7 +544,8 @@ class Session:
         return self._complete
 
     def _end(self, deadline: float, status: str | None) -> bool:
-        timeout_s = max(deadline - time.monotonic(), 0.0)
+        began = time.monotonic()
+        timeout_s = max(deadline - began, 0.0)
         drain = self._drain
         assert drain is not None
         unwatch_exceptions(self._uncaught)
@@ -559,7 +563,8 @@ class Session:
                 if isinstance(sink, RotatedSink):
                     sink.trim()
         if not done:
-            self.control.logger.warning("closed with records pending after %.3g s", timeout_s)
+            took_s = time.monotonic() - began
+            self.control.logger.warning("closed with records pending after %.3g s", took_s)
         failpoint("close_sealed")
         self.control.close(status or "completed")
         failpoint("close_summarized")

@@ -19,11 +19,11 @@ _RUN_FILE = (
     r"(?P<name>.+)_(?:(?:metrics|system|events)(?:\.rank\d{5})?\.jsonl|(?:metrics|system)\.parquet"
     r"|summary(?:\.rank\d{5})?\.json)\Z"
 )
-_ATTEMPT = r"attempt=(?P<attempt>\d+)\Z"
+_ATTEMPT = r"attempt=(?P<attempt>[0-9]{1,9})\Z"
 _PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
-_SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>\d+)-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
-_CLAIM = r"(?P<attempt>\d+)-rank(?P<rank>\d{5,})\.claim\Z"
-_OF_A_RANK = r"attempt(?P<attempt>\d+)-rank(?P<rank>\d+)\.json\Z"
+_SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
+_CLAIM = r"(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5,})\.claim\Z"
+_OF_A_RANK = r"attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d+)\.json\Z"
 _PRIVATE = ".advlog"
 _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
 
@@ -37,6 +37,7 @@ def run_names(log_dir: Path) -> list[str]:
         found = {match["name"] for entry in log_dir.iterdir() if (match := re.match(_RUN_FILE, entry.name))}
         with contextlib.suppress(FileNotFoundError):
             found.update(entry.name for entry in (log_dir / _PRIVATE).iterdir() if entry.is_dir())
+        found = set(filter(_SLUG.match, found))  # other programs name files likewise, with names that no run has
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(found)

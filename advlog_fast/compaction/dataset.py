@@ -10,11 +10,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
+import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._failpoints import failpoint
+from .._files import check_folder, remove_own
 from .._paths import PartKey, RunPaths, part_key
 from ..records import MAX_METRIC_NAMES
 from ..sinks.columns import columns_schema
@@ -25,6 +29,7 @@ from .files import Part, grouped, write_merged
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_ATTEMPT = re.compile(r"attempt=[0-9]+\Z")
 _AT_FDCWD = -100
 _SWAP = 2
 """RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS."""
@@ -98,6 +103,8 @@ class Dataset:
         """
         if self._folder.is_symlink():
             raise OSError(f"{self._folder}: expected a folder, which can be exchanged for another, got a symbolic link")
+        for folder in self._folder.glob("attempt=*"):
+            check_folder(folder)
         self._mend()
         parts = self._parts()
         if not parts:
@@ -163,10 +170,12 @@ class Dataset:
 
     def _build(self, files: list[list[Part]], schema: pa.Schema) -> None:
         make_folder(self._new)
+        shutil.copymode(self._folder, self._new)
         failpoint("compact_begun")
         for parts in files:
             target = self._new / parts[0].path.relative_to(self._folder)
             make_folder(target.parent)
+            shutil.copymode(parts[0].path.parent, target.parent)
             write_merged(parts, target, schema)
             failpoint("compact_written")
         for folder in self._new.iterdir():
@@ -185,39 +194,55 @@ class Dataset:
 
     def _mend(self) -> int:
         """Moves what the dataset does not hold into it, and removes the rest: how many parts were moved."""
-        if self._old.exists() and not self._folder.exists():  # killed between the two renames
+        if os.path.lexists(self._paths.compaction):
+            check_folder(self._paths.compaction)
+        left = [folder for folder in (self._old, self._new) if os.path.lexists(folder)]
+        for folder in left:
+            check_folder(folder)
+        if self._old in left and not self._folder.exists():  # killed between the two renames
             self._old.rename(self._folder)
             sync_path(self._folder.parent)
-        left = [folder for folder in (self._old, self._new) if folder.exists()]
+            left.remove(self._old)
         if not left:
             return 0
         held = {key for part in self._parts() for key in part.holds}
+        return sum(self._empty(place, held) for place in left)
+
+    def _empty(self, place: Path, held: set[PartKey]) -> int:
         moved = 0
-        for place in left:
-            for folder, _, names in os.walk(place, topdown=False):
-                for name in sorted(names):
-                    path = Path(folder, name)
-                    moved += self._bring_home(path, path.relative_to(place), held)
+        for entry in sorted(place.iterdir()):
+            if _ATTEMPT.match(entry.name) and stat.S_ISDIR(entry.lstat().st_mode):
+                moved += sum(self._bring_home(path, held) for path in sorted(entry.iterdir()))
                 failpoint("compact_emptied")
-                os.rmdir(folder)
+                entry.rmdir()
+            else:
+                self._give_back(entry, self._folder / entry.name)
+        failpoint("compact_emptied")
+        place.rmdir()
         return moved
 
-    def _bring_home(self, path: Path, name: Path, held: set[PartKey]) -> bool:
+    def _bring_home(self, path: Path, held: set[PartKey]) -> bool:
         """Whether it is a part that the dataset did not hold; something else that lay in it is moved, too."""
         key = part_key(path)
         if key is not None:
             mine = [key] if key in held else Part.read(key, path).holds
             if not held.isdisjoint(mine):
-                path.unlink()
+                remove_own(path)
                 failpoint("compact_removed")
                 return False
             held.update(mine)
-        target = self._folder / name
+        self._give_back(path, self._folder / path.parent.name / path.name)
+        return key is not None
+
+    @staticmethod
+    def _give_back(path: Path, target: Path) -> None:
+        """:raises FileExistsError: another such name stands there."""
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "expected a name that is free", str(target))
         make_folder(target.parent)
         path.rename(target)
         sync_path(target.parent)
         failpoint("compact_moved")
-        return key is not None
 
 
 def _has_columns(part: Path, schema: pa.Schema) -> bool:

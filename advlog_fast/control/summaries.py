@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._files import check_folder, write_whole
+from .._files import check_folder, check_own, write_whole
 from ..ranks import RunIdentity
 from ..snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, Totals
 from .epochs import Epochs, rates
@@ -249,6 +250,8 @@ def write_summary(path: Path, summary: Mapping[str, Any], temporary: Path, *, sy
     try:
         temporary.mkdir(parents=True, exist_ok=True)
         check_folder(temporary)
+        if os.path.lexists(path):
+            check_own(os.lstat(path), path)
         write_whole(path, text.encode(), folder=temporary, sync=sync)
     except OSError:
         return False

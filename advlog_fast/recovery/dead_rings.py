@@ -51,7 +51,7 @@ class _RingRecovery:
     def run(self) -> Recovered:
         try:
             note = RingNote.read(self.note_file)
-        except (ValueError, NotOursError):
+        except (ValueError, RecursionError, NotOursError):
             self._without_note("it is damaged")
             return self.found
         except OSError as error:
@@ -203,7 +203,7 @@ class _RingRecovery:
         """Whether the attempt was drained to its end, and accounted for."""
         try:
             return read_account(self.paths.account(self.found.attempt)).status != LOST
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
 
     def _close_account(self) -> None:

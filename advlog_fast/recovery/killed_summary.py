@@ -63,7 +63,7 @@ def _last_summary(paths: RunPaths) -> dict[str, Any]:
     """What the file says; nothing where it is missing, or no JSON object."""
     try:
         found = json.loads(read_file(paths.summary))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

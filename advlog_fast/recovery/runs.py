@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .._keeper import shielded
 from .._locks import RECOVERING, FileLock, LockedError
 from .._paths import RunPaths, check_run, run_names
 from ..sinks.columns import STREAMS
@@ -26,8 +27,12 @@ def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run
         raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
     if name is not None:
         check_run(folder, name)
+    return shielded(lambda: _recover_runs(folder, [name] if name is not None else run_names(folder), dry_run))
+
+
+def _recover_runs(folder: Path, names: list[str], dry_run: bool) -> list[Recovered]:
     report = []
-    for run in [name] if name is not None else run_names(folder):
+    for run in names:
         for rank in _ranks(RunPaths(folder, run)):
             report += _recover_unless_alive(RunPaths(folder, run, rank), dry_run)
     return report

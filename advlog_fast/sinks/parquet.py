@@ -17,6 +17,7 @@ from .._files import (
     check_folder,
     check_own,
     check_regular,
+    free_name,
     move_aside,
     open_file,
     open_new,
@@ -114,7 +115,7 @@ def seal_spool(
                 sync_path(target.parent)
     set_aside = None
     if info.damaged:
-        set_aside = spool.with_name(spool.name + ".damaged")
+        set_aside = free_name(spool.with_name(spool.name + ".damaged"))
         spool.rename(set_aside)
     else:
         failpoint("seal_before_unlink")
@@ -203,7 +204,7 @@ def read_frozen_columns(path: Path) -> tuple[str, ...]:
         text = b""
     try:
         names = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _DamagedSchemaError(f"{path}: expected a JSON list of metric names, got {text[:80]!r}")
@@ -221,7 +222,7 @@ def _set_aside_damaged(schema: Path) -> Path | None:
     except FileNotFoundError:
         pass
     except _DamagedSchemaError:
-        damaged = schema.with_name(schema.name + ".damaged")
+        damaged = free_name(schema.with_name(schema.name + ".damaged"))
         os.rename(schema, damaged)
         return damaged
     return None

@@ -23,6 +23,7 @@ from advlog_fast._paths import RunPaths
 from advlog_fast._processes import boot_id
 from advlog_fast._ring import ring_name
 from advlog_fast._ring_note import RingNote
+from advlog_fast.compaction import compact
 from advlog_fast.recovery import recover
 from advlog_fast.verification import verify
 
@@ -245,6 +246,52 @@ def test_rotation_removes_no_file_that_another_program_numbers_likewise(tmp_path
     assert sorted(path.read_bytes() for path in tmp_path.glob("run_*") if b"mine" in path.read_bytes()) == sorted(
         mine.values()
     )
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
+def test_a_rotation_renames_no_numbered_name_that_is_no_file_of_ours(tmp_path: Path, kind: str):
+    start(tmp_path).close()
+    mine, planted = tmp_path / "mine", [tmp_path / f"{name}.{number}" for name in NAMES for number in (1, 3)]
+    mine.write_bytes(PRECIOUS)
+    for path in planted:
+        {"link": lambda p: p.symlink_to(mine), "directory": os.mkdir, "pipe": os.mkfifo}[kind](path)
+    inodes = [path.lstat().st_ino for path in planted]
+    for batch in range(1, 5):
+        with start(tmp_path) as log:
+            log.log_batch_progress(1, batch, None, 0.5)
+    assert [path.lstat().st_ino for path in planted] == inodes
+    assert mine.read_bytes() == PRECIOUS
+    numbers = {path.name.rpartition(".")[2] for path in tmp_path.glob("run_main.log.*")}
+    assert numbers == {"1", "2", "3", "4", "5", "6"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attempts/99999999999999999999.json",
+        "attempts/²³.json",
+        "../../run_metrics.parquet/attempt=18446744073709551615",
+    ],
+)
+def test_a_number_that_no_attempt_can_have_is_none(tmp_path: Path, name: str):
+    start(tmp_path).close()
+    planted = tmp_path / ".advlog/run" / name
+    planted.parent.mkdir(exist_ok=True)
+    planted.mkdir() if "=" in name else planted.write_bytes(b"{}")
+    with start(tmp_path) as log:
+        assert log.attempt == 2
+
+
+@pytest.mark.parametrize("name", ["run.json", "rings/attempt1-rank00000.json", "attempts/1.json"])
+def test_an_object_that_is_nested_without_end_is_damaged(tmp_path: Path, name: str):
+    start(tmp_path).close()
+    file = tmp_path / ".advlog/run" / name
+    file.write_bytes(b'{"path":' * 100_000)
+    if name == "run.json":
+        with pytest.raises(OSError, match="expected the run's id, got a damaged file"):
+            start(tmp_path)
+    else:
+        start(tmp_path).close()
 
 
 @pytest.mark.parametrize("name", ["run.json", "attempts/1.json", "accounts/attempt1-rank00000.json"])
@@ -854,3 +901,100 @@ def test_a_note_with_a_relative_path_leads_on_from_where_the_run_was_started(
     monkeypatch.chdir(tmp_path)
     assert recover(log_dir)[0].outcome == "recovered"
     assert batches(log_dir) == list(range(1, 11))
+
+
+def test_a_thousand_loggers_with_handled_signals_end_by_a_signal(tmp_path: Path):
+    done = run_script(
+        """
+        for number in range(1100):
+            AdvancedLogger(LOG_DIR, "run", console="off", parquet=False, jsonl=False, handle_signals=True).close()
+        log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False, handle_signals=True)
+        log_batches(log, 1, 10)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+        """,
+        tmp_path,
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert json.loads((tmp_path / "run_summary.json").read_text())["status"] == "interrupted"
+
+
+def test_a_handler_of_the_users_between_two_of_ours_runs_once(tmp_path: Path):
+    done = run_script(
+        """
+        first = AdvancedLogger(LOG_DIR, "first", console="off", parquet=False, handle_signals=True)
+        ours = signal.getsignal(signal.SIGTERM)
+        def mine(number, frame):
+            print("mine", flush=True)
+            ours(number, frame)
+        signal.signal(signal.SIGTERM, mine)
+        second = AdvancedLogger(LOG_DIR, "second", console="off", parquet=False, handle_signals=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "mine\n"), done.stderr
+    for name in ("first", "second"):
+        assert json.loads((tmp_path / f"{name}_summary.json").read_text())["status"] == "interrupted"
+
+
+# ---- compaction ----
+
+
+def two_attempts(log_dir: Path, name: str = "run") -> None:
+    for batch in (1, 2):
+        with AdvancedLogger(log_dir, name, console="off", part_rows=1) as log:
+            log.log_batch_progress(1, batch, None, 0.5)
+            log.log_metrics({"late": 1.0})
+
+
+def test_a_compaction_loses_nothing_that_the_user_keeps_in_the_dataset(tmp_path: Path):
+    two_attempts(tmp_path)
+    two_attempts(tmp_path, "other")
+    dataset = tmp_path / "run_metrics.parquet"
+    (tmp_path / "other_metrics.parquet").rename(dataset / "other")
+    shutil.copytree(dataset / "attempt=1", dataset / "backup")
+    (dataset / "empty").mkdir()
+    (dataset / "private").mkdir(mode=0o700)
+    (dataset / "attempt=1/notes").mkdir()
+    (dataset / "attempt=1/notes/file").write_bytes(PRECIOUS)
+    (dataset / "link").symlink_to(tmp_path)
+    dataset.chmod(0o750)
+    (dataset / "attempt=1").chmod(0o700)
+
+    def looked_at() -> dict[str, object]:
+        paths = [path for path in dataset.rglob("*") if "attempt=1" not in path.parts or "notes" in path.parts]
+        paths = [path for path in paths if path.parent.name != "attempt=2" or "other" in path.parts]
+        return {str(path): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"") for path in paths}
+
+    before = looked_at()
+    compact(tmp_path, "run")
+    assert looked_at() == before
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (dataset, dataset / "attempt=1")] == [0o750, 0o700]
+
+
+@pytest.mark.parametrize("folder", ["compact", "compact/metrics"])
+def test_a_compaction_follows_no_link(tmp_path: Path, folder: str):
+    log_dir, mine = tmp_path / "logs", tmp_path / "mine"
+    two_attempts(log_dir)
+    (mine / "metrics/sub").mkdir(parents=True)
+    (mine / "metrics/sub/file").write_bytes(PRECIOUS)
+    planted = log_dir / ".advlog/run" / folder
+    planted.parent.mkdir(exist_ok=True)
+    planted.symlink_to(mine)
+    with pytest.raises(OSError, match="expected a folder or nothing, got a symbolic link"):
+        compact(log_dir, "run")
+    assert tree(mine) == {"metrics/sub/file": PRECIOUS}
+
+
+def test_an_attempts_folder_that_is_a_link_is_named_before_anything_is_done(tmp_path: Path):
+    two_attempts(tmp_path)
+    attempt = tmp_path / "run_metrics.parquet/attempt=1"
+    attempt.rename(tmp_path / "elsewhere")
+    attempt.symlink_to(tmp_path / "elsewhere")
+    before = tree(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(OSError, match="expected a folder or nothing, got a symbolic link.*attempt=1"):
+            compact(tmp_path, "run")
+    assert tree(tmp_path / "elsewhere") == before

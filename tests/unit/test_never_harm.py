@@ -995,6 +995,6 @@ def test_an_attempts_folder_that_is_a_link_is_named_before_anything_is_done(tmp_
     attempt.symlink_to(tmp_path / "elsewhere")
     before = tree(tmp_path / "elsewhere")
     for _ in range(2):
-        with pytest.raises(OSError, match="expected a folder or nothing, got a symbolic link.*attempt=1"):
+        with pytest.raises(OSError, match=r"expected a folder or nothing, got a symbolic link.*attempt=1"):
             compact(tmp_path, "run")
     assert tree(tmp_path / "elsewhere") == before

@@ -93,8 +93,9 @@ class LoggerConfig:
         the first part comes after 10 s, each later one after twice the time. Shorter shows records to plain readers
         sooner, in more and smaller files.
     :param part_rows: records after which a part is sealed, whatever the time.
-    :param close_timeout_s: how long `close()` and the exit wait for a disk or a GPU that hangs, in seconds; what is
-        left then is counted as pending, and recovered at the next start.
+    :param close_timeout_s: how long `close()` and the exit wait for a disk or a GPU that hangs, in seconds, and 5 more
+        where the disk holds up the summary, too; what is left then is counted as pending, and recovered at the next
+        start.
     :param deferred_timeout_s: how long a value on a GPU is waited for, by the drain and never by the training, in
         seconds from its call; its record, and those behind it, wait with it. Then it is null, and `unresolved` says
         "timeout". A ring nearly full, and the end of `close()`, cut it short.

@@ -481,7 +481,8 @@ class AdvancedLogger(Producer):
     def close(self, timeout: float | None = None) -> bool:
         """End the attempt: everything logged is written, sealed and summed up; whether it was in time.
 
-        A second call waits for the first and says what it said. Logging afterwards warns once and counts.
+        A second call waits for the first and says what it said. Logging afterwards warns once and counts. An interrupt
+        (Ctrl-C) ends the wait; the end itself goes on, and another call waits for it again.
 
         :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`.
         :raises TypeError: it is no number.

@@ -17,7 +17,8 @@ from .recovered import Recovered
 def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run: bool = False) -> list[Recovered]:
     """Recovers every dead attempt of every rank of the runs in a directory, or of one of them.
 
-    A run that a live process logs is left alone. Safe to run at any time, to be killed, and to be run again.
+    A run that a live process logs is left alone. Safe to run at any time, to be killed, and to be run again. An
+    interrupt (Ctrl-C) ends the wait for it; it goes on as long as the process does.
 
     :param dry_run: only look, change nothing.
     :raises FileNotFoundError: there is no such directory, or no run of that name in it.

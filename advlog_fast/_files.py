@@ -96,7 +96,12 @@ def open_own(
     :raises NotOursError: it is not ours; nothing was done to it.
     :raises OSError: it could not be opened. FileNotFoundError: there is none.
     """
-    fd = os.open(path, flags | _SAFE, mode)
+    try:
+        fd = os.open(path, flags | _SAFE, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotOursError(errno.ELOOP, "expected a file, got a symbolic link", os.fspath(path)) from None
+        raise
     try:
         check_own(os.fstat(fd), path, sole=sole, strictly=strictly)
     except BaseException:
@@ -288,23 +293,23 @@ def move_aside(file: Path, folder: Path) -> Path:
     """
     make_folder(folder)
     check_own(os.lstat(file), file)
-    target = _free_name(folder, file.name)
+    target = _reserved_name(folder, file.name)
     try:
-        try:
-            os.rename(file, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            _copy(file, target)
-            os.unlink(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
+        os.rename(file, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
             os.unlink(target)
-        raise
+            raise
+        try:
+            _copy(file, target)
+        except OSError:
+            os.unlink(target)
+            raise
+        os.unlink(file)
     return target
 
 
-def _free_name(folder: Path, name: str) -> Path:
+def _reserved_name(folder: Path, name: str) -> Path:
     """An empty file of a name that was free."""
     number = 1
     while True:

@@ -72,7 +72,7 @@ def trim(path: Path, keep: int, may_remove: Callable[[Path], bool] | None = None
     `may_remove` is asked for each; a file that it refuses, or that cannot be removed, stands until the next
     time.
     """
-    standing = _numbered(path)
+    standing = {number: file for number, file in _numbered(path).items() if is_own(file)}
     removed: list[Path] = []
     for number in sorted(standing, reverse=True)[: max(len(standing) - max(keep - 1, 0), 0)]:
         file = Path(standing[number])

@@ -94,7 +94,10 @@ def off_sigterm(close: Callable[[int], bool]) -> None:
 
 def _on_sigterm(before: Any, pid: int, number: int, frame: FrameType | None) -> None:
     later = False
-    for close in list(_closers) if os.getpid() == pid else ():
+    due: list[Callable[[int], bool]] = []
+    if os.getpid() == pid:
+        due[:], _closers[:] = _closers, []  # each once, though several of ours may lie below one another
+    for close in due:
         with contextlib.suppress(Exception):
             later |= not close(number)
     if later:
@@ -170,9 +173,11 @@ def _after_fork() -> None:
 
 
 def _free_in_child() -> None:
-    """The child has none of the other threads."""
+    """The child has none of the other threads, and no session of its parent's to end by a signal."""
     _forking.clear()
     _imports.clear()
+    _closers.clear()
+    _handlers.clear()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_free_in_child)

@@ -8,7 +8,6 @@ which they do not reach, and whoever wants it waits.
 from __future__ import annotations
 
 import contextlib
-import math
 import queue
 import threading
 import time
@@ -105,10 +104,11 @@ class Keeper:
 
         self._tasks.put(run)
         deadline = time.monotonic() + timeout_s
-        while not done.is_set and time.monotonic() < deadline:
+        while not done.is_set:
             if not self.runs:
                 self.run_pending()  # also where the thread ended just before the task came
-            done.wait(min(deadline - time.monotonic(), _LOOK_S))
+            if not done.wait(min(deadline - time.monotonic(), _LOOK_S)) and time.monotonic() >= deadline:
+                break
         if raised:
             raise raised[0]
         return came[0] if came else None
@@ -139,23 +139,6 @@ class Keeper:
             _run(task)
             del task
         self.run_pending()
-
-
-def shielded(task: Callable[[], Result]) -> Result:
-    """What the task returns, or raises. An interrupt ends the wait for it: it goes on to its end, and gives back what
-    it took, as long as the process lives."""
-    keeper = Keeper()
-    done: list[Result] = []
-
-    def run() -> None:
-        try:
-            done.append(task())
-        finally:
-            keeper.end()
-
-    keeper.start()
-    keeper.call(run, math.inf)
-    return done[0]
 
 
 def _run(task: Task) -> None:

@@ -46,7 +46,7 @@ from .control.plane import ControlPlane
 from .exceptions import RunBusyError
 from .memory_sampler import MemorySample, MemorySampler
 from .ranks import RankIdentity, rank_identity
-from .recovery import HAS_ENDED, HELD_HERE, mend_tails, recover_rank
+from .recovery import mend_tails, recover_rank
 from .sinks.rotation import RotatedSink, join_left
 from .sinks.spool import SpoolSink
 from .snapshots import CallCost, Health, Totals
@@ -124,7 +124,7 @@ class Session:
         self.opened = True
 
     def is_wanted(self) -> bool:
-        """False: whoever wanted it was interrupted, and nobody has it."""
+        """Whether somebody still waits for this session, or has it."""
         return not self.closed and self._user() is not None
 
     def start(self, task: Callable[[], object]) -> None:
@@ -139,7 +139,7 @@ class Session:
     def shielded(self, task: Callable[[], object]) -> None:
         """Has the task run where no interrupt reaches it, and waits for it, 10 s at most; what it raises is raised
         here."""
-        self._keeper.call(task, min(_SHIELDED_S, self.config.close_timeout_s))
+        self._keeper.call(task, _SHIELDED_S)
 
     def _open(self, config: LoggerConfig, producer: Producer, ranks: RankIdentity, undo: contextlib.ExitStack) -> None:
         paths = self.paths
@@ -150,8 +150,7 @@ class Session:
         failpoint("start_locked")
         recovered = recover_rank(paths)
         for found in recovered:
-            logs = not found.detail.startswith(HELD_HERE) and not found.detail.endswith(HAS_ENDED)
-            if found.outcome == "alive" and logs:
+            if found.logs:
                 what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
                 raise RunBusyError(f"{what} is being logged by another live process: {found.detail}")
         mend_tails(paths)  # they become generations now, those of an attempt on another host too

@@ -45,6 +45,7 @@ class FileLock:
         self._pid = os.getpid()
         self._fd = -1
         self._by_file = False
+        self._key = (0, 0)
         try:
             self._take(path)
         except BaseException:
@@ -71,6 +72,7 @@ class FileLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._fd = os.open(path, flags, 0o600)
         found = os.fstat(self._fd)
+        self._key = found.st_dev, found.st_ino
         if found.st_nlink:
             check_own(found, path)
         try:
@@ -104,6 +106,14 @@ class FileLock:
             return False
         return any_inode or (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
+    def _is_open(self, fd: int) -> bool:
+        """Whether the number is still the lock's: a program may close those that are not its own."""
+        try:
+            found = os.fstat(fd)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._key
+
     @classmethod
     def held_here(cls, path: Path) -> bool:
         """Whether this very process holds the lock of that file."""
@@ -118,9 +128,14 @@ class FileLock:
         self._held.pop(self.path, None)
         self._close()
 
+    def __del__(self) -> None:
+        # An interrupt may come before anybody has it who could release it.
+        with contextlib.suppress(Exception):
+            self.release()
+
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
-        if fd < 0:
+        if fd < 0 or not self._is_open(fd):
             return
         with contextlib.suppress(OSError):
             # Before the child of a fork just now could keep it: what it inherits then is not locked.

@@ -14,6 +14,7 @@ from ._lifecycle import Session
 from ._native import Producer
 from ._paths import RunPaths
 from .config import LoggerConfig
+from .recovery import has_left
 
 _starting = threading.RLock()
 """Two threads that make loggers of one run take turns: the second supersedes the first."""
@@ -64,12 +65,17 @@ def _open(session: Session) -> None:
 
 def new_session(config: LoggerConfig, producer: Producer) -> Session:
     """A session that is still to be started."""
-    if config.parquet:
-        # Here, on the caller's thread: an import may want a lock that the caller holds, such as logging's.
-        with importing():
+    session = Session(config, producer, _forget)
+    # Here, on the caller's thread: an import may want a lock that the caller holds, such as logging's.
+    with importing():
+        if config.parquet:
             import pyarrow.compute
             import pyarrow.parquet  # noqa: F401
-    return Session(config, producer, _forget)
+        if has_left(session.paths):
+            from ._statistics import import_lazily
+
+            import_lazily()
+    return session
 
 
 def _forget(session: Session) -> None:

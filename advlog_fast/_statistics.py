@@ -75,3 +75,10 @@ def of_ranks(summaries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def import_lazily() -> None:
+    """Has pyarrow import what it imports at the first use, pandas where there is one."""
+    import pyarrow as pa
+
+    statistics_of(pa.array([1.0]))

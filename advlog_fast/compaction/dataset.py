@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._failpoints import failpoint
-from .._files import check_folder, remove_own
+from .._files import check_folder, free_name, remove_own
 from .._paths import PartKey, RunPaths, part_key
 from ..records import MAX_METRIC_NAMES
 from ..sinks.columns import columns_schema
@@ -104,7 +104,8 @@ class Dataset:
         if self._folder.is_symlink():
             raise OSError(f"{self._folder}: expected a folder, which can be exchanged for another, got a symbolic link")
         for folder in self._folder.glob("attempt=*"):
-            check_folder(folder)
+            if _ATTEMPT.match(folder.name):
+                check_folder(folder)
         self._mend()
         parts = self._parts()
         if not parts:
@@ -210,12 +211,14 @@ class Dataset:
 
     def _empty(self, place: Path, held: set[PartKey]) -> int:
         moved = 0
-        for entry in sorted(place.iterdir()):
-            if _ATTEMPT.match(entry.name) and stat.S_ISDIR(entry.lstat().st_mode):
-                moved += sum(self._bring_home(path, held) for path in sorted(entry.iterdir()))
-                failpoint("compact_emptied")
-                entry.rmdir()
-            else:
+        entries = sorted(place.iterdir())
+        attempts = [each for each in entries if _ATTEMPT.match(each.name) and stat.S_ISDIR(each.lstat().st_mode)]
+        for attempt in attempts:
+            moved += sum(self._bring_home(path, held) for path in sorted(attempt.iterdir()))
+            failpoint("compact_emptied")
+            attempt.rmdir()
+        for entry in entries:
+            if entry not in attempts:
                 self._give_back(entry, self._folder / entry.name)
         failpoint("compact_emptied")
         place.rmdir()
@@ -236,11 +239,9 @@ class Dataset:
 
     @staticmethod
     def _give_back(path: Path, target: Path) -> None:
-        """:raises FileExistsError: another such name stands there."""
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "expected a name that is free", str(target))
+        """Under its own name, or with a number behind it where another such stands there meanwhile."""
         make_folder(target.parent)
-        path.rename(target)
+        path.rename(free_name(target))
         sync_path(target.parent)
         failpoint("compact_moved")
 

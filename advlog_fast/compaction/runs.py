@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from .._attempts import lock_rank, make_private
-from .._keeper import shielded
 from .._locks import COMPACTING
 from .._paths import RunPaths, check_run, parts_in, run_names
 from ..exceptions import RunBusyError
@@ -32,7 +31,7 @@ def compact(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Co
     folder = Path(os.path.abspath(log_dir))
     check_run(folder, name)
     names = [name] if name is not None else run_names(folder)
-    return shielded(lambda: [compacted for run in names for compacted in _compact_run(RunPaths(folder, run))])
+    return [compacted for run in names for compacted in _compact_run(RunPaths(folder, run))]
 
 
 def _compact_run(paths: RunPaths) -> list[Compacted]:

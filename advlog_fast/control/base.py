@@ -10,7 +10,7 @@ from ..snapshots import Health, Totals
 
 
 class RingLink(Protocol):
-    """The control plane's way to the ring and to what the drain has counted. No method raises."""
+    """The control plane's way to the ring and to what the drain has counted. No method but `shielded` raises."""
 
     def shielded(self, task: Callable[[], object]) -> None:
         """Has the task run where no interrupt reaches it, and waits for it; what it raises is raised here."""

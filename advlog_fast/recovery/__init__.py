@@ -3,9 +3,8 @@
 Every step may be repeated, so a recovery may be killed at any point and run again.
 """
 
-from .dead_rings import HAS_ENDED, HELD_HERE
-from .leftovers import mend_tails
+from .leftovers import has_left, mend_tails
 from .recovered import Recovered
 from .runs import recover, recover_rank
 
-__all__ = ["HAS_ENDED", "HELD_HERE", "Recovered", "mend_tails", "recover", "recover_rank"]
+__all__ = ["Recovered", "has_left", "mend_tails", "recover", "recover_rank"]

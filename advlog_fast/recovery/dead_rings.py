@@ -27,12 +27,7 @@ from .killed_summary import write_killed_summary
 from .recovered import Recovered
 from .replay import replay
 
-HELD_HERE = "this process"
-"""What is said of a ring that is this very process's: of a session that goes on, or whose end was not complete."""
-
-HAS_ENDED = ", whose log has ended"
-"""What is said behind the owner of a ring whose end was not complete: it logs no more, but may still be writing."""
-
+_HERE = "this process"
 _GONE = "up to the drain's lag is lost"
 
 
@@ -56,9 +51,10 @@ class _RingRecovery:
             return self.found
         except OSError as error:
             return self.found.end("incomplete", f"{error.filename}: {error.strerror}")
-        # Earlier versions noted a relative path as it was given.
-        path = Path(os.path.abspath(note.path)) if note.path else None
+        path = None
         try:
+            # Earlier versions noted a relative path as it was given.
+            path = Path(os.path.abspath(note.path)) if note.path else None
             if path is not None and not self._is_named_so(note, path):
                 self._without_note(f"it leads to {path}, which is no name of this attempt's ring")
             elif path is not None and (original := self._original(note, Path(str(note.options.get("log_dir", ""))))):
@@ -72,11 +68,14 @@ class _RingRecovery:
             else:
                 self._with_lock(note, path)
         except NotOursError as error:
-            if error.errno == errno.EPERM:  # such as where root looks into a user's folder: its owner recovers it
+            # Another user's, who alone recovers it, or a link, which whoever made it may take back.
+            if error.errno in (errno.EPERM, errno.ELOOP):
                 return self.found.end("incomplete", f"{error.filename}: {error.strerror}")
             self._without_note(f"it leads to {error.filename}: {error.strerror}")
         except LockedError as owner:
-            self.found.end("alive", f"{owner}{HAS_ENDED if _has_ended(path) else ''}")
+            ended = _has_ended(path)
+            self.found.logs = not ended and str(owner) != _HERE
+            self.found.end("alive", f"{owner}{', whose log has ended' if ended else ''}")
         except OSError as error:  # such as too many open files: of the ring itself it says nothing
             self.found.end("incomplete", f"{error.filename or path}: {error.strerror or error}")
         return self.found
@@ -90,7 +89,7 @@ class _RingRecovery:
 
     def _with_lock(self, note: RingNote, path: Path) -> None:
         if FileLock.held_here(lock_file(path)):
-            raise LockedError(HELD_HERE)
+            raise LockedError(_HERE)
         lock = FileLock(lock_file(path))
         try:
             self._with_ring(note, path, lock)
@@ -116,7 +115,8 @@ class _RingRecovery:
         maker = lib.advlog_ring_identity(ring.handle)
         mine = note.run_id, self.found.attempt, self.found.rank
         if note.is_of_this_boot and maker.pid != os.getpid() and process_start(maker.pid) == maker.process_start != 0:
-            # It lives, and has lost its lock: it opened the lock's file itself, to copy it, say, and closed it again.
+            # It lives without its lock, as an earlier version does that has copied its own log folder.
+            self.found.logs = True
             self.found.end("alive", f"pid {maker.pid}")
         elif (ring.run_id, maker.attempt, maker.rank) != mine:
             self._without_note(f"it leads to {path}, which is another attempt's ring, and stays there")
@@ -216,7 +216,8 @@ class _RingRecovery:
 
 
 def _has_ended(path: Path | None) -> bool:
-    """Whether nothing more comes into the ring of a process that lives."""
+    """Whether nothing more comes into the ring of a process that lives: its end was not complete, and it may still be
+    writing, but it logs no more."""
     if path is None:
         return False
     try:

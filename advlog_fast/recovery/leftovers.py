@@ -25,6 +25,12 @@ _SCRATCH_S = 3600.0
 _TAIL_BYTES = 1 << 20
 
 
+def has_left(paths: RunPaths) -> bool:
+    """Whether there is anything of this rank to recover."""
+    spools = (key for stream in STREAMS for key in paths.spools_of_all_ranks(stream))
+    return bool(paths.noted_attempts()) or any(rank == paths.rank for _, rank, _ in spools)
+
+
 def seal_spools(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
     """Seals the spools of this rank whose ring is gone, or was done with before they could be sealed."""
     spools = {key for stream in STREAMS for key in paths.spools_of_all_ranks(stream)}

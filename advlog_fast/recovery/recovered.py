@@ -26,6 +26,8 @@ class Recovered:
     """Runs of ring slots that were reserved and never published, by calls that had not returned."""
     parts: int = 0
     """Parquet parts sealed."""
+    logs: bool = False
+    """Its process lives, and is another one that may still log."""
 
     def end(self, outcome: str, detail: str) -> Recovered:
         """The same, with this outcome."""
@@ -38,7 +40,7 @@ class Recovered:
         self.detail = f"{self.detail}; {detail}" if self.detail else detail
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "logs"}
 
     def __str__(self) -> str:
         did = [self.detail] if self.detail else []

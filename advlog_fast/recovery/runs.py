@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .._keeper import shielded
 from .._locks import RECOVERING, FileLock, LockedError
 from .._paths import RunPaths, check_run, run_names
 from ..sinks.columns import STREAMS
@@ -17,8 +16,7 @@ from .recovered import Recovered
 def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run: bool = False) -> list[Recovered]:
     """Recovers every dead attempt of every rank of the runs in a directory, or of one of them.
 
-    A run that a live process logs is left alone. Safe to run at any time, to be killed, and to be run again. An
-    interrupt (Ctrl-C) ends the wait for it; it goes on as long as the process does.
+    A run that a live process logs is left alone. Safe to run at any time, to be killed, and to be run again.
 
     :param dry_run: only look, change nothing.
     :raises FileNotFoundError: there is no such directory, or no run of that name in it.
@@ -28,12 +26,8 @@ def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run
         raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
     if name is not None:
         check_run(folder, name)
-    return shielded(lambda: _recover_runs(folder, [name] if name is not None else run_names(folder), dry_run))
-
-
-def _recover_runs(folder: Path, names: list[str], dry_run: bool) -> list[Recovered]:
     report = []
-    for run in names:
+    for run in [name] if name is not None else run_names(folder):
         for rank in _ranks(RunPaths(folder, run)):
             report += _recover_unless_alive(RunPaths(folder, run, rank), dry_run)
     return report

@@ -162,7 +162,7 @@ class Sink(ABC):
             except (FileNotFoundError, NotOursError):
                 continue
             except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads
+                if error.errno == errno.ENXIO:  # a pipe that nobody reads
                     continue
                 raise
             found = os.fstat(fd)

@@ -222,6 +222,8 @@ def test_what_is_not_written_at_the_close_stays_for_a_recovery(device, start, tm
     device.land()
     with advlog_fast.AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as second:
         assert second.attempt == 2
+    # The first one's drain still writes: a close without time does not wait for it.
+    wait_for(lambda: len(advlog_fast.read_run(tmp_path, "run", attempts="all").metrics) == 10)
     rows = advlog_fast.read_run(tmp_path, "run", attempts="all").metrics.to_pylist()
     assert [row["step"] for row in rows] == list(range(1, 11))
     assert all(row["loss"] == row["step"] or row["unresolved"] for row in rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from advlog_fast import AdvancedLogger, RunBusyError, read_jsonl
+from advlog_fast._locks import FileLock
 from advlog_fast._paths import RunPaths
 from advlog_fast._processes import boot_id
 from advlog_fast._ring import ring_name
@@ -846,8 +847,11 @@ def test_a_backup_by_hard_links_hinders_nothing(tmp_path: Path, when: str):
         assert {name: (backup / name).read_bytes() for name in kept} == kept
 
 
-def test_a_logger_can_be_made_while_the_lock_of_logging_is_held(tmp_path: Path):
+@pytest.mark.parametrize("before", ["nothing", "a killed run"])
+def test_a_logger_can_be_made_while_the_lock_of_logging_is_held(tmp_path: Path, before: str):
     """As by a handler that `logging.config` makes."""
+    if before == "a killed run":
+        killed_run(tmp_path, options="part_rows=5")
     done = run_script(
         """
         import logging
@@ -939,7 +943,70 @@ def test_a_handler_of_the_users_between_two_of_ours_runs_once(tmp_path: Path):
         assert json.loads((tmp_path / f"{name}_summary.json").read_text())["status"] == "interrupted"
 
 
+def test_a_forked_child_with_a_logger_of_its_own_heeds_its_signal(tmp_path: Path):
+    done = run_script(
+        """
+        log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False, handle_signals=True)
+        child = os.fork()
+        if child == 0:
+            mine = AdvancedLogger(LOG_DIR, "child", console="off", parquet=False, handle_signals=True)
+            log_batches(mine, 1, 10)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        tmp_path,
+    )
+    assert done.stdout == f"{-signal.SIGTERM}\n", done.stderr
+    assert json.loads((tmp_path / "child_summary.json").read_text())["status"] == "interrupted"
+
+
+def test_an_end_of_training_is_waited_for_where_a_close_has_no_time(tmp_path: Path):
+    log = start(tmp_path, close_timeout_s=0)
+    log.log_batch_progress(1, 1, None, 0.5)
+    log.end_training()
+    assert json.loads((tmp_path / "run_summary.json").read_text())["status"] == "completed"
+    log.close(10)
+
+
+def test_a_lock_that_nobody_got_is_free(tmp_path: Path):
+    """As where an interrupt comes between its making and the store of it."""
+    path = tmp_path / "lock"
+    FileLock(path)
+    assert not FileLock.held_here(path)
+    FileLock(path).release()
+
+
+def test_rotated_files_are_counted_without_what_else_has_such_a_name(tmp_path: Path):
+    for number in (1, 2):
+        (tmp_path / f"run_main.log.{number}").symlink_to(tmp_path / "elsewhere")
+    for _ in range(5):
+        start(tmp_path, max_log_files=3).close()
+    ours = [path for path in tmp_path.glob("run_main.log*") if not path.is_symlink()]
+    assert sorted(path.name for path in ours) == ["run_main.log", "run_main.log.3", "run_main.log.4"]
+
+
 # ---- compaction ----
+
+
+def test_what_comes_into_a_dataset_while_it_is_compacted_is_kept_beside_what_was_there(tmp_path: Path):
+    two_attempts(tmp_path)
+    dataset, left = tmp_path / "run_metrics.parquet", tmp_path / ".advlog/run/compact/metrics"
+    (dataset / "attempt=notes.txt").write_bytes(PRECIOUS)
+    left.mkdir(parents=True)
+    for folder in (dataset, left):
+        (folder / "_metadata").write_bytes(str(folder).encode())
+    compact(tmp_path, "run")
+    assert {path.name for path in dataset.iterdir()} == {
+        "_metadata",
+        "_metadata.1",
+        "attempt=1",
+        "attempt=2",
+        "attempt=notes.txt",
+    }
+    assert (dataset / "_metadata.1").read_bytes() == str(left).encode()
+    assert not left.exists()
 
 
 def two_attempts(log_dir: Path, name: str = "run") -> None:

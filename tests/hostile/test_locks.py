@@ -1,0 +1,95 @@
+"""The lock of a rank: held as long as its process lives, and no longer, whatever that has forked or copied."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hostile_runs import PRELUDE, batches, start
+
+from advlog_fast import RunBusyError
+from advlog_fast._paths import RunPaths
+
+
+@pytest.mark.parametrize("child", ["os.fork", "a fork in C", "DataLoader", "multiprocessing"])
+def test_a_killed_parent_is_started_again_while_its_children_live(tmp_path: Path, child: str):
+    if child == "DataLoader":
+        pytest.importorskip("torch")
+    code = f"""
+    import ctypes
+    child = {child!r}
+    log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
+    log_batches(log, 1, 10)
+    def tell(pid):
+        with open(os.path.join(LOG_DIR, "child"), "w") as file:
+            file.write(str(pid))
+    if child == "os.fork" or child == "a fork in C":
+        pid = os.fork() if child == "os.fork" else ctypes.CDLL(None).fork()
+        if pid == 0:
+            tell(os.getpid())
+            time.sleep(60)
+            os._exit(0)
+    elif child == "multiprocessing":
+        import multiprocessing
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        process.start()
+        tell(process.pid)
+    else:
+        import torch
+        class Items(torch.utils.data.Dataset):
+            def __len__(self):
+                return 100
+            def __getitem__(self, index):
+                if index == 3:
+                    tell(os.getpid())
+                    time.sleep(60)
+                return index
+        loader = torch.utils.data.DataLoader(Items(), num_workers=2, multiprocessing_context="fork")
+        items = iter(loader)
+    while not os.path.exists(os.path.join(LOG_DIR, "child")) or not open(os.path.join(LOG_DIR, "child")).read():
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code), str(tmp_path)]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=60).returncode == -signal.SIGKILL
+    pid = int((tmp_path / "child").read_text())
+    try:
+        os.kill(pid, 0)
+        with start(tmp_path) as log:
+            assert log.attempt == 2
+            os.kill(pid, 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert batches(tmp_path) == list(range(1, 11))
+
+
+POSIX_LOCK = """
+import fcntl, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+os.write(fd, b"pid 1 on an earlier version")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_version_with_posix_locks_and_this_one_exclude_each_other(tmp_path: Path):
+    with start(tmp_path) as log:
+        lock = RunPaths(tmp_path, "run").lock
+        earlier = subprocess.run([sys.executable, "-c", POSIX_LOCK, lock], capture_output=True, text=True, timeout=20)
+        assert "BlockingIOError" in earlier.stderr
+        log.log_batch_progress(1, 1, 1, 0.5)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", POSIX_LOCK, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(RunBusyError, match="another live process: pid 1 on an earlier version"):
+            start(tmp_path)
+    start(tmp_path).close()

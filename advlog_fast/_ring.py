@@ -240,6 +240,8 @@ class Ring:
                 self.notes.append(f"the ring cannot lie in {fallback}: {error.strerror}")
 
     def _map_file(self, folder: Path, name: str, slots: int, *, shared: bool) -> tuple[mmap.mmap, int]:
+        if os.path.lexists(folder / name):
+            raise NotOursError(errno.EEXIST, f"something is called {name} there", str(folder / name))
         if shared:
             free = os.statvfs(folder)
             affordable = free.f_bavail * free.f_frsize // 16
@@ -305,8 +307,6 @@ class Ring:
         self.write_note()
         failpoint("ring_noted")
         if self.path is not None:
-            if os.path.lexists(self._final):
-                raise NotOursError(errno.EEXIST, "expected no ring yet", str(self._final))
             os.rename(self.path, self._final)
             self.path = self._final
             failpoint("ring_published")

@@ -1,8 +1,9 @@
-"""The one door to files that are opened for writing, cut, moved or removed.
+"""The checks of files that are opened for writing, cut, moved or removed, and of those that a start reads.
 
 A log folder may be writable by others, and may hold files of the user's under any name. So whatever is written, cut,
-moved or removed is first shown to be ours: no link is followed, it is a regular file with one name, and its owner is
-this process's user. What is read at a start is regular too, and no longer than expected: a pipe would hang it.
+moved or removed is first shown to be ours: no link is followed, it is a regular file, its owner is this process's user,
+and what is written in place has no other name. What a start reads is regular too, and no longer than expected: a pipe
+would hang it.
 """
 
 from __future__ import annotations

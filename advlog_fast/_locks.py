@@ -135,15 +135,17 @@ class FileLock:
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
-        if fd < 0 or not self._is_open(fd):
+        if fd < 0:
             return
+        is_open = self._is_open(fd)
         with contextlib.suppress(OSError):
             # Before the child of a fork just now could keep it: what it inherits then is not locked.
-            if self._by_file:
+            if is_open and self._by_file:
                 fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK))
         lib.advlog_keep_in_children(fd)
         with contextlib.suppress(OSError):
-            os.close(fd)
+            if is_open:
+                os.close(fd)
 
 
 def _flock(kind: int) -> bytes:

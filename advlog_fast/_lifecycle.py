@@ -4,6 +4,8 @@ Threads, all of them daemons (a thread that is no daemon is joined before the ex
 exit): the drain; the sealer; the memory sampler; the keeper, which writes the summary from time to time and tells the
 control plane what the drain found, since that may wait and the drain may not. Where the interpreter gives no thread any
 more, as some do in its exit handlers, whoever waits for the work of one does it.
+
+Above 500 lines because opening, running and ending share their state, and each undoes what the one before it did.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """The control plane: all of a run that is no batch. It writes events, errors and the main log at once, sends
 lines to the training log through the ring, and keeps what the summary says.
+
+Above 500 lines because each call of the logger that is no batch has its method here.
 """
 
 from __future__ import annotations

@@ -1,17 +1,7 @@
 """A high-throughput asynchronous logging engine for AI training.
 
-Layout, each part importing only from those before it:
-
-exceptions, records, snapshots            what things are called
-_native, _paths, _generations, config     the compiled core, the files, the options
-sinks/, control/, memory_sampler, ranks,  the parts: where records go, what is no record, memory,
-_ring, _attempts, _statistics, reader/    who logs, where the ring lies, reading it all back
-_drain, _sealer, _keeper                  the threads
-recovery/, verification/, compaction/     what the dead left; whether everything is there; in few files
-_reduction                                one summary of all ranks
-_lifecycle, _sessions                     a session: start, flush, end; all of a process: exit
-logger, progress                          what you call
-cli/                                      what you type
+`AdvancedLogger` logs; `read_run` and `list_runs` read back; `LoggerConfig` has the options. The names below are the
+public ones. ARCHITECTURE.md shows the rooms of the package, from the ground up.
 """
 
 from __future__ import annotations

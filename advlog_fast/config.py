@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ._paths import checked_name
 from .exceptions import expected
 from .records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES, RESERVED_NAMES, SEVERITIES
+from .store.paths import checked_name
 
 ConsoleMode = Literal["auto", "plain", "off"]
 Overflow = Literal["block", "drop_newest"]

@@ -29,13 +29,13 @@ from .records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, ErrorLog, 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._child import Family, Worker
-    from ._lifecycle import Session
     from .control.contexts import DisabledContext, TrainingContext
     from .control.disabled import DisabledControl
     from .control.plane import ControlPlane
     from .control.worker import WorkerControl
-    from .memory_sampler import MemorySample
+    from .engine.child import Family, Worker
+    from .sampling.memory_sampler import MemorySample
+    from .session.session import Session
     from .snapshots import Health
 
 _BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
@@ -146,13 +146,13 @@ class AdvancedLogger(Producer):
         if not self.enabled:
             return
         with importing():
-            from . import _sessions
+            from .session import registry
 
-        session = _sessions.new_session(self.config, self)
+        session = registry.new_session(self.config, self)
         # The session must not keep the logger alive, or it could never be dropped.
         weakref.finalize(self, session.close, self.config.close_timeout_s).atexit = False
         try:
-            _sessions.start(session)
+            registry.start(session)
             if self.config.handle_signals:
                 session.handle_sigterm()
             self._engine = session
@@ -326,7 +326,7 @@ class AdvancedLogger(Producer):
         :raises TimeoutError: not every rank came in time. An nccl group is of no more use then.
         """
         check_seconds("timeout_s", timeout_s, 0.0)
-        from ._reduction import reduce_summary
+        from .reader.reduction import reduce_summary
 
         world_size = 1 if self._session is None else self._session.run.world_size
         return reduce_summary(self.get_training_summary(), world_size, timeout_s, group)
@@ -413,7 +413,7 @@ class AdvancedLogger(Producer):
 
     def _push(self, session: Session | Worker, try_push: Callable[[], int], record: Mapping[str, Any]) -> None:
         """Sees the record into the ring, or counted as dropped."""
-        from ._ring import slots_for
+        from .engine.ring import slots_for
 
         slots = slots_for(len(record))
         while (status := session.push(try_push, slots)) == lib.ADVLOG_SLOW:
@@ -553,7 +553,7 @@ class AdvancedLogger(Producer):
         """In another process a logger is a handle on this one: its records come into this run, marked by `worker`."""
         session = self._session
         if session is not None:
-            from ._drain import expect_children
+            from .engine.drain import expect_children
 
             expect_children()
         family = None if session is None else session.family
@@ -577,13 +577,13 @@ def _in_another_process(
     if family is None or os.environ.get("ADVLOG_DISABLED", "0") not in ("", "0"):
         return AdvancedLogger(log_dir, experiment_name, enabled=False)
     if family.is_here():
-        from . import _sessions
+        from .session import registry
 
-        here = _sessions.living(family)
+        here = registry.living(family)
         if isinstance(here, AdvancedLogger):
             return here
-    from ._child import Worker
     from .control.disabled import DisabledControl
+    from .engine.child import Worker
 
     logger = kind.__new__(kind)
     logger.config, logger.enabled, logger._warned = family.config, True, set()

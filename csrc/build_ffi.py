@@ -14,6 +14,7 @@ SOURCES = (
     "drain.c",
     "format.c",
     "format_jsonl.c",
+    "format_record.c",
     "format_text.c",
     "names.c",
     "number.c",
@@ -26,7 +27,16 @@ SOURCES = (
     "takeover.c",
     "totals.c",
 )
-PRODUCER_SOURCES = ("producer.c", "guard.c", "names.c", "ring.c", "slab.c")
+PRODUCER_SOURCES = (
+    "guard.c",
+    "names.c",
+    "producer.c",
+    "producer_args.c",
+    "producer_deferred.c",
+    "producer_type.c",
+    "ring.c",
+    "slab.c",
+)
 """Of the module that is not cffi's."""
 HEADERS = [f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))]
 """What both modules are built again for, where it changed."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from advlog_fast import _deferral
+from advlog_fast.engine import deferred
 
 
 class OnDevice(torch.Tensor):
@@ -71,10 +71,10 @@ class LateDevice:
             yield
 
 
-def queue_on(device: LateDevice) -> type[_deferral.DeviceQueue]:
+def queue_on(device: LateDevice) -> type[deferred.DeviceQueue]:
     """The package's queue, on that device."""
 
-    class LateQueue(_deferral.DeviceQueue):
+    class LateQueue(deferred.DeviceQueue):
         def __init__(self, index: int, host: torch.Tensor) -> None:
             with torch.inference_mode(False):
                 super().__init__(index, torch.zeros_like(host))

@@ -1,4 +1,8 @@
-"""The `advlog` command. Each subcommand is a module of this folder, listed below."""
+"""The `advlog` command. Each subcommand is a module of this folder, listed in `_COMMANDS`.
+
+Never does what a function of the package does not: a command checks its arguments, calls it and prints. Door: `main`.
+Read first: this file.
+"""
 
 from __future__ import annotations
 

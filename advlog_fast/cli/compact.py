@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from .._paths import check_run, run_names
 from ..compaction import compact
 from ..exceptions import RunBusyError
+from ..store.paths import check_run, run_names
 
 HELP = "rewrite the Parquet datasets of runs that have ended: every metric a column, and few files"
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from .._paths import RunPaths
 from ..logger import AdvancedLogger
 from ..progress import TrainingProgressTracker
+from ..store.paths import RunPaths
 
 HELP = "train a classifier on real images of digits with every batch logged, and show the logs"
 

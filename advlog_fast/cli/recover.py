@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from .._paths import check_run
 from ..recovery import recover
+from ..store.paths import check_run
 
 HELP = "recover what killed processes left behind"
 

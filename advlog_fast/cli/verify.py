@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .._paths import check_run
+from ..store.paths import check_run
 from ..verification import tally, verify
 
 HELP = "find records that are missing or doubled, and damaged files"

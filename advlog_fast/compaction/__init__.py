@@ -1,6 +1,7 @@
-"""A run's Parquet datasets made anew: every metric a column, and few files. For runs that nobody logs.
+"""A run's Parquet datasets rewritten: a column for each metric, and few files. For runs that nobody logs.
 
-Every step may be killed, and the compaction run again: at each moment, the dataset holds every record once.
+Never leaves a moment at which a record is missing or doubled; every step may be killed, and the compaction run again.
+Door: `compact`. Read first: `dataset`.
 """
 
 from .dataset import Compacted

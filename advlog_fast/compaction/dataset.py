@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._failpoints import failpoint
-from .._files import check_folder, free_name, remove_own
-from .._paths import PartKey, RunPaths, part_key
+from ..parquet.columns import columns_schema
+from ..parquet.parts import make_folder, read_frozen_columns, replace_frozen_columns, sync_path
+from ..parquet.wide import opened_part, part_metrics
 from ..records import MAX_METRIC_NAMES
-from ..sinks.columns import columns_schema
-from ..sinks.parquet import make_folder, read_frozen_columns, replace_frozen_columns, sync_path
-from ..sinks.wide import opened_part, part_metrics
+from ..store.files import check_folder, free_name, remove_own
+from ..store.paths import PartKey, RunPaths, part_key
 from .files import Part, grouped, write_merged
 
 if TYPE_CHECKING:

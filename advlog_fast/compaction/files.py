@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import check_own
-from .._paths import PartKey
-from ..sinks.columns import rows_of_a_group
-from ..sinks.parquet import METADATA, ROW_GROUP_ROWS, new_part, sync_path, writer_options
-from ..sinks.wide import opened_part, wide_batches
+from ..parquet.columns import rows_of_a_group
+from ..parquet.parts import METADATA, ROW_GROUP_ROWS, new_part, sync_path, writer_options
+from ..parquet.wide import opened_part, wide_batches
+from ..store.files import check_own
+from ..store.paths import PartKey
 
 if TYPE_CHECKING:
     import pyarrow as pa

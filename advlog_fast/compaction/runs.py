@@ -7,12 +7,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from .._attempts import lock_rank, make_private
-from .._locks import COMPACTING
-from .._paths import RunPaths, check_run, parts_in, run_names
 from ..exceptions import RunBusyError
+from ..parquet.columns import STREAMS
 from ..recovery import recover_rank
-from ..sinks.columns import STREAMS
+from ..store.attempts import lock_rank, make_private
+from ..store.locks import COMPACTING
+from ..store.paths import RunPaths, check_run, parts_in, run_names
 from .dataset import Compacted, Dataset
 
 

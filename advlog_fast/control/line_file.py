@@ -9,9 +9,9 @@ import os
 import time
 from pathlib import Path
 
-from .._files import NotOursError, begins_as_ours, check_own, open_own
-from .._generations import shift, trim
 from .._native import Guard
+from ..store.files import NotOursError, begins_as_ours, check_own, open_own
+from ..store.rotated_files import shift, trim
 
 LOCK_TIMEOUT_S = 1.0
 """How long an entry waits for another thread's: a writer that hangs with its disk loses entries, it hangs

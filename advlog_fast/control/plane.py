@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any
 
 from .._native import Guard
-from .._paths import RunPaths
 from ..config import LoggerConfig
 from ..exceptions import expected
-from ..ranks import RunIdentity
 from ..records import SEVERITIES, ErrorLog
 from ..snapshots import NonFinite, Totals
+from ..store.paths import RunPaths
+from ..store.ranks import RunIdentity
 from . import checks
 from .base import RingLink
 from .console import Console

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .._attempts import claim_origin
-from .._paths import RunPaths
 from ..exceptions import expected
-from ..ranks import RunIdentity
 from ..snapshots import Totals
+from ..store.attempts import claim_origin
+from ..store.paths import RunPaths
+from ..store.ranks import RunIdentity
 from .text import time_text
 
 _KINDS: dict[str, type | tuple[type, ...]] = {

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._files import check_folder, check_own, write_whole
-from ..ranks import RunIdentity
 from ..snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, Totals
+from ..store.files import check_folder, check_own, write_whole
+from ..store.ranks import RunIdentity
 from .epochs import Epochs, rates
 from .readable import strict_json
 from .text import time_text

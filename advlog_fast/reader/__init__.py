@@ -1,4 +1,8 @@
-"""Reading runs back, finished or still being written: all that was flushed, of every rank and attempt."""
+"""Reading runs back, finished or still being written: all that was flushed, of every rank and attempt.
+
+Never writes a file, and never needs the process that logged. Doors: `read_run`, `list_runs`, `read_jsonl`. Read first:
+`run`, then `stored`, which finds the files.
+"""
 
 from .lines import read_jsonl
 from .listing import list_runs

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._paths import RunPaths
+from ..store.paths import RunPaths
 from .lines import read_jsonl
 
 if TYPE_CHECKING:

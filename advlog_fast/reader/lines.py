@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .._files import open_file
-from .._generations import latest_first
+from ..store.files import open_file
+from ..store.rotated_files import latest_first
 
 
 def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._attempts import read_run_id
-from .._paths import RunPaths, check_run, run_names
+from ..store.attempts import read_run_id
+from ..store.paths import RunPaths, check_run, run_names
 from .processes import Process, rank_summaries, read_processes, together
 from .stored import Stored
 

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta, timezone
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from .._attempts import read_run_id
-from .._paths import RunPaths
-from .._statistics import of_ranks
-from ..sinks.wide import BATCH_ROWS
+from ..parquet.wide import BATCH_ROWS
+from ..store.attempts import read_run_id
+from ..store.paths import RunPaths
 from .chain import Chain
 from .processes import rank_summaries, together
 from .select import place_batches
+from .statistics import of_ranks
 from .steps import (
     STEP_INTERVAL,
     Course,

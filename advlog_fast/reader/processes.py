@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._accounts import read_account
-from .._attempts import read_claim, read_origins
-from .._files import read_file
-from .._paths import RunPaths
-from .._processes import machine_id, process_start
-from .._statistics import of_ranks
-from ..sinks.columns import STREAMS
+from ..parquet.columns import STREAMS
+from ..store.accounts import read_account
+from ..store.attempts import read_claim, read_origins
+from ..store.files import read_file
+from ..store.paths import RunPaths
+from ..store.processes import machine_id, process_start
+from .statistics import of_ranks
 
 if TYPE_CHECKING:
     import pyarrow as pa

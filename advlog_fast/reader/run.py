@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from .._attempts import read_origins, read_run_id
-from .._paths import RunPaths, check_run
 from ..exceptions import expected
-from ..sinks.columns import STREAMS
+from ..parquet.columns import STREAMS
+from ..store.attempts import read_origins, read_run_id
+from ..store.paths import RunPaths, check_run
 from .chain import Attempts, Chain, chosen
 from .events import error_table, event_lines, event_table, validation_table
 from .lines import json_object

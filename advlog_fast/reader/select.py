@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..sinks.wide import BATCH_ROWS
+from ..parquet.wide import BATCH_ROWS
 from .chain import Chain, Cut
 from .stored import Place, Stored
 

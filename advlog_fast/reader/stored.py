@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._files import open_file
-from .._paths import PartKey, RunPaths
+from ..parquet.columns import columns_schema, core_columns, scan_spool, spool_batches
+from ..parquet.wide import BATCH_ROWS, opened_part, part_metrics, wide_batches, widened
 from ..records import RESERVED_NAMES
-from ..sinks.columns import columns_schema, core_columns, scan_spool, spool_batches
-from ..sinks.wide import BATCH_ROWS, opened_part, part_metrics, wide_batches, widened
+from ..store.files import open_file
+from ..store.paths import PartKey, RunPaths
 from .lines import read_jsonl
 
 if TYPE_CHECKING:

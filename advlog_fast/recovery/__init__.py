@@ -1,6 +1,7 @@
-"""What dead processes left behind, brought into the files: their rings, their spools, their summaries.
+"""What killed processes left: their rings, their spools, their summaries, brought into the files.
 
-Every step may be repeated, so a recovery may be killed at any point and run again.
+Never touches what it has not proved to be this run's; every step may be repeated, so a recovery may be killed at any
+point and run again. Doors: `recover`, `recover_rank`. Read first: `runs`, then `dead_rings`.
 """
 
 from .leftovers import has_left, mend_tails

@@ -11,18 +11,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .._accounts import LOST, Account, read_account, write_account
-from .._attempts import read_run_id
 from .._failpoints import failpoint
-from .._files import NotOursError, move_aside, remove_own
-from .._locks import FileLock, LockedError
 from .._native import ffi, lib
-from .._paths import RunPaths
-from .._processes import process_start
-from .._ring import Ring, hidden_name, holds_ring, lock_file, ring_name
-from .._ring_note import RingNote
-from .._workers import drop_workers, settle_workers
+from ..engine.child_rings import drop_workers, settle_workers
+from ..engine.ring import Ring, hidden_name, holds_ring, lock_file, ring_name
 from ..exceptions import AdvlogError
+from ..store.accounts import LOST, Account, read_account, write_account
+from ..store.attempts import read_run_id
+from ..store.files import NotOursError, move_aside, remove_own
+from ..store.locks import FileLock, LockedError
+from ..store.paths import RunPaths
+from ..store.processes import process_start
+from ..store.ring_note import RingNote
 from .killed_summary import write_killed_summary
 from .recovered import Recovered
 from .replay import replay

@@ -7,17 +7,17 @@ import json
 from collections import Counter
 from typing import Any
 
-from .._accounts import Account
-from .._files import read_file, read_lines
-from .._generations import generations
-from .._paths import RunPaths
-from .._statistics import merged, statistics_of
 from ..control.summaries import duration_text, write_summary
 from ..control.text import time_text
+from ..parquet.columns import columns_schema
+from ..parquet.wide import part_metrics, wide_batches
 from ..reader.lines import moment
+from ..reader.statistics import merged, statistics_of
 from ..records import CORE_METRICS, INTEGER_COLUMNS, UNRESOLVED
-from ..sinks.columns import columns_schema
-from ..sinks.wide import part_metrics, wide_batches
+from ..store.accounts import Account
+from ..store.files import read_file, read_lines
+from ..store.paths import RunPaths
+from ..store.rotated_files import generations
 
 
 def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None, detail: str = "") -> None:

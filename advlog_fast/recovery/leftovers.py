@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .._files import SCRATCH, begins_as_ours, open_own, remove_own
-from .._paths import RunPaths
-from .._sealer import Sealer
-from ..sinks.columns import STREAMS
+from ..parquet.columns import STREAMS
+from ..parquet.sealer import Sealer
+from ..store.files import SCRATCH, begins_as_ours, open_own, remove_own
+from ..store.paths import RunPaths
 from .recovered import Recovered
 from .replay import PATIENCE_S
 

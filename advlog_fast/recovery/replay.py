@@ -11,16 +11,16 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from .._accounts import Account, SinkAccount, write_account
-from .._drain import Drain
 from .._failpoints import failpoint
-from .._files import remove_own
-from .._outputs import sinks_of_ring
-from .._paths import RunPaths
-from .._ring import Ring
-from .._sealer import Sealer
 from ..config import LoggerConfig
+from ..engine.drain import Drain
+from ..engine.outputs import sinks_of_ring
+from ..engine.ring import Ring
+from ..parquet.sealer import Sealer
 from ..sinks.spool import SpoolSink
+from ..store.accounts import Account, SinkAccount, write_account
+from ..store.files import remove_own
+from ..store.paths import RunPaths
 from .killed_summary import write_killed_summary
 from .recovered import Recovered
 

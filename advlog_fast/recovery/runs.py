@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .._locks import RECOVERING, FileLock, LockedError
-from .._paths import RunPaths, check_run, run_names
-from ..sinks.columns import STREAMS
+from ..parquet.columns import STREAMS
+from ..store.locks import RECOVERING, FileLock, LockedError
+from ..store.paths import RunPaths, check_run, run_names
 from .dead_rings import recover_ring
 from .leftovers import half_made, mend_tails, seal_spools, sweep
 from .recovered import Recovered

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .._failpoints import failpoint
-from .._files import NotOursError, make_folder, open_new, open_own, remove_own
 from .._native import ffi
+from ..store.files import NotOursError, make_folder, open_new, open_own, remove_own
 
 _APPEND = os.O_WRONLY | os.O_APPEND
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .._failpoints import failpoint
-from .._files import begins_as_ours, check_regular, is_own, open_file
-from .._generations import generations, shift, trim
+from ..store.files import begins_as_ours, check_regular, is_own, open_file
+from ..store.rotated_files import generations, shift, trim
 from .base import OpenFile, Retired, Sink, is_file
 
 

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .._files import open_file
 from .._native import lib
-from .._paths import RunPaths
+from ..parquet.columns import STREAMS, scan_spool
+from ..store.files import open_file
+from ..store.paths import RunPaths
 from .base import OpenFile, Retired, Sink
-from .columns import STREAMS, scan_spool
 
 _MAX_BYTES = 1 << 40
 

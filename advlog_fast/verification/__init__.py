@@ -1,7 +1,7 @@
-"""Whether a run's files hold what its accounts say: gaps, doubles and damage, by (attempt, rank, seq).
+"""Whether a run's files hold what its ledgers say: gaps, doubles and damage, by (attempt, rank, seq).
 
-A gap is explained by a counter of the attempt's account (promise: accepted = written + dropped + pending, and some of
-what was written expired or vanished), by rotation, or by a ring that is still to be drained; by nothing else.
+Never repairs. A gap is explained by a counter of the attempt's ledger, by rotation, or by a ring that is still to be
+drained; by nothing else. Door: `verify`. Read first: `comparison`.
 """
 
 from .findings import Finding, tally

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .._accounts import Account, SinkAccount
-from ..sinks.columns import STREAMS
+from ..parquet.columns import STREAMS
+from ..store.accounts import Account, SinkAccount
 from .findings import Findings
 from .seqs import Key, Seqs, shown
 

@@ -11,10 +11,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from .._files import NotOursError, check_regular, open_file
-from .._generations import generations
-from .._paths import PartKey, RunPaths
-from ..sinks.columns import STREAMS, SpoolInfo, scan_spool
+from ..parquet.columns import STREAMS, SpoolInfo, scan_spool
+from ..store.files import NotOursError, check_regular, open_file
+from ..store.paths import PartKey, RunPaths
+from ..store.rotated_files import generations
 from .findings import Findings
 from .seqs import Key, SeqRuns, Seqs
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .._accounts import LOST, Account, read_accounts
-from .._paths import RunPaths, check_run, run_names
+from ..store.accounts import LOST, Account, read_accounts
+from ..store.paths import RunPaths, check_run, run_names
 from .comparison import Comparison
 from .contents import Contents
 from .findings import Finding, Findings

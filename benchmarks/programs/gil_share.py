@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from workload import Metrics, log_steps, report
 
 import advlog_fast
-from advlog_fast import _drain, _sealer
-from advlog_fast.sinks import columns
+from advlog_fast.engine import drain as drain_module
+from advlog_fast.parquet import columns
+from advlog_fast.parquet import sealer as sealer_module
 
 SYSTEM_CALLS = ("open", "close", "stat", "lstat", "fstat", "link", "rename", "replace", "unlink", "mkdir", "fsync")
 SYSTEM_CALLS += ("ftruncate", "listdir", "scandir", "write", "read")
@@ -70,10 +71,10 @@ class CountedLib:
 
 
 def main(directory: str, steps: int) -> None:
-    _drain.lib = CountedLib(_drain.lib)
+    drain_module.lib = CountedLib(drain_module.lib)
     columns.lib = CountedLib(columns.lib)
     columns._fill = counted(columns._fill)  # reads 4 MiB at a time
-    _sealer.seal_spool = counted(_sealer.seal_spool, " whole")
+    sealer_module.seal_spool = counted(sealer_module.seal_spool, " whole")
     for method in ("write_batch", "close"):
         setattr(pq.ParquetWriter, method, counted(getattr(pq.ParquetWriter, method)))
     for name in SYSTEM_CALLS:

@@ -10,7 +10,7 @@ import time
 
 from workload import report
 
-from advlog_fast.memory_sampler import MemorySampler
+from advlog_fast.sampling.memory_sampler import MemorySampler
 
 
 def main(seconds: float) -> None:

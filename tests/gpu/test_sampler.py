@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from advlog_fast.gpu_memory import GB, GpuMemory
-from advlog_fast.memory_sampler import MemorySampler
+from advlog_fast.sampling.gpu_memory import GB, GpuMemory
+from advlog_fast.sampling.memory_sampler import MemorySampler
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.gpu
@@ -56,7 +56,7 @@ def test_the_device_is_the_one_that_torch_uses(visible):
         visible = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(count - 1))[:12]
     script = """
         import torch
-        from advlog_fast.gpu_memory import GB, _Nvml
+        from advlog_fast.sampling.gpu_memory import GB, _Nvml
 
         nvml = _Nvml()
         last = torch.cuda.device_count() - 1
@@ -75,7 +75,7 @@ def test_a_fork_after_a_sample_without_cuda_can_use_it():
     script = """
         import os, time
         import torch
-        from advlog_fast.memory_sampler import MemorySampler
+        from advlog_fast.sampling.memory_sampler import MemorySampler
 
         sampler = MemorySampler(0.05, lambda sample: None)
         sampler.start()

@@ -12,8 +12,8 @@ import pytest
 from hostile_runs import NAMES, PRECIOUS, killed_run, run_script, start, tree
 
 from advlog_fast import AdvancedLogger
-from advlog_fast._paths import RunPaths
 from advlog_fast.recovery import recover
+from advlog_fast.store.paths import RunPaths
 
 LINES = ["run_main.log", "run_errors.log", "run_events.jsonl"]
 

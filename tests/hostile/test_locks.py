@@ -13,7 +13,7 @@ import pytest
 from hostile_runs import PRELUDE, batches, start
 
 from advlog_fast import RunBusyError
-from advlog_fast._paths import RunPaths
+from advlog_fast.store.paths import RunPaths
 
 
 @pytest.mark.parametrize("child", ["os.fork", "a fork in C", "DataLoader", "multiprocessing"])

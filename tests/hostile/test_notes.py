@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hostile_runs import PRECIOUS, batches, killed_run, start, tree
 
-from advlog_fast._paths import RunPaths
-from advlog_fast._processes import boot_id
-from advlog_fast._ring import ring_name
-from advlog_fast._ring_note import RingNote
+from advlog_fast.engine.ring import ring_name
 from advlog_fast.recovery import recover
+from advlog_fast.store.paths import RunPaths
+from advlog_fast.store.processes import boot_id
+from advlog_fast.store.ring_note import RingNote
 
 
 def hostile_note(log_dir: Path, path: Path | str, run_id: str | None = None, attempt: int = 1) -> None:

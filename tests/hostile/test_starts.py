@@ -18,20 +18,20 @@ import pytest
 from hostile_runs import PRECIOUS, batches, killed_run, run_script, start, tree, until
 
 from advlog_fast import AdvancedLogger
-from advlog_fast._locks import FileLock
-from advlog_fast._paths import RunPaths
-from advlog_fast._ring_note import RingNote
 from advlog_fast.recovery import recover
+from advlog_fast.store.locks import FileLock
+from advlog_fast.store.paths import RunPaths
+from advlog_fast.store.ring_note import RingNote
 
 
 def test_hosts_whose_boot_is_hidden_are_told_apart_by_name(monkeypatch: pytest.MonkeyPatch):
-    from advlog_fast import _processes
+    from advlog_fast.store import processes
 
-    monkeypatch.setattr(_processes, "boot_id", lambda: bytes(16))
+    monkeypatch.setattr(processes, "boot_id", lambda: bytes(16))
     hidden = bytes(16).hex()
-    assert _processes.is_this_boot(hidden, os.uname().nodename)
-    assert not _processes.is_this_boot(hidden, "another")
-    assert os.uname().nodename in _processes.machine_id()
+    assert processes.is_this_boot(hidden, os.uname().nodename)
+    assert not processes.is_this_boot(hidden, "another")
+    assert os.uname().nodename in processes.machine_id()
 
 
 def test_a_copy_of_the_whole_log_folder_by_its_own_process_frees_no_lock(tmp_path: Path):
@@ -58,7 +58,7 @@ def test_an_interrupt_of_a_start_that_waits_for_another_process_is_heeded(tmp_pa
     holder = f"""
 import sys, time
 from pathlib import Path
-from advlog_fast._locks import RECOVERING, FileLock
+from advlog_fast.store.locks import RECOVERING, FileLock
 lock = FileLock(Path({str(RunPaths(tmp_path, "run").lock)!r}), RECOVERING)
 print("locked", flush=True)
 time.sleep(60)

@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from stress.zygote import SLOT
 
-from advlog_fast._generations import generations
-from advlog_fast._paths import RunPaths
 from advlog_fast.recovery import recover
+from advlog_fast.store.paths import RunPaths
+from advlog_fast.store.rotated_files import generations
 from advlog_fast.verification import Finding, verify
 
 PATIENCE_S = 120.0

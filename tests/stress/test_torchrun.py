@@ -22,9 +22,9 @@ from stress.torchrun_rank import EXAMPLE, FILE_BYTES, RANKS, RESTARTS, VARIABLE,
 from stress.zygote import Acknowledged
 
 from advlog_fast import read_run
-from advlog_fast._generations import generations
-from advlog_fast._paths import RunPaths
 from advlog_fast.recovery import recover
+from advlog_fast.store.paths import RunPaths
+from advlog_fast.store.rotated_files import generations
 from advlog_fast.verification import verify
 
 NAME = "ddp_torchrun"

@@ -21,8 +21,8 @@ import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
 from advlog_fast._native import Producer, lib
-from advlog_fast._ring import Ring
-from advlog_fast.ranks import RunIdentity
+from advlog_fast.engine.ring import Ring
+from advlog_fast.store.ranks import RunIdentity
 
 ORDER = (
     "epoch",

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from advlog_fast._native import Deferred, Producer, ffi, lib
-from advlog_fast._ring import Ring
-from advlog_fast.ranks import RunIdentity
+from advlog_fast.engine.ring import Ring
+from advlog_fast.store.ranks import RunIdentity
 
 
 class OnDevice:

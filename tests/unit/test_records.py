@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from advlog_fast._native import lib
-from advlog_fast._totals import SKETCHES
 from advlog_fast.control.text import MAX_LINE_BYTES
+from advlog_fast.engine.totals import SKETCHES
+from advlog_fast.parquet.columns import STREAMS, UNRESOLVED
 from advlog_fast.records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES
-from advlog_fast.sinks.columns import STREAMS, UNRESOLVED
 
 
 @pytest.mark.parametrize(

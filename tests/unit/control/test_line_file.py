@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from advlog_fast._generations import generations
 from advlog_fast.control import line_file
 from advlog_fast.control.line_file import LineFile
+from advlog_fast.store.rotated_files import generations
 
 TIME = "2026-01-01T12:00:00.000000Z"  # what every entry of ours begins with
 

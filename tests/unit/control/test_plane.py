@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from run_files import error_entries, json_lines, physical_lines, strict_json, text_lines, unescape
 
-from advlog_fast._paths import RunPaths
 from advlog_fast.config import LoggerConfig
 from advlog_fast.control.console import Console
 from advlog_fast.control.milestones import Progress
 from advlog_fast.control.plane import ControlPlane
-from advlog_fast.ranks import RunIdentity
 from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, NonFinite, SinkHealth, Totals
+from advlog_fast.store.paths import RunPaths
+from advlog_fast.store.ranks import RunIdentity
 
 FORGED = "a\r\nERROR forged\x1b[2J\x00"
 ESCAPED = r'a "b" c\\d\ne\x1b'

@@ -9,8 +9,8 @@ from run_files import strict_json
 
 from advlog_fast.control.epochs import Epochs
 from advlog_fast.control.summaries import RunState, build_summary, overhead, performance, write_summary
-from advlog_fast.ranks import RunIdentity
 from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
+from advlog_fast.store.ranks import RunIdentity
 
 RUN = RunIdentity("0" * 32, "run", 1, 0, 1, "host", 7)
 SINK = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from unit.reader.writing import bits, line
 
-from advlog_fast._generations import latest_first, shift
 from advlog_fast.reader import read_jsonl
+from advlog_fast.store.rotated_files import latest_first, shift
 
 
 def test_values_have_their_types_and_nonfinite_ones_are_floats_again(tmp_path):

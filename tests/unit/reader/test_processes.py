@@ -13,9 +13,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from advlog_fast import AdvancedLogger, list_runs, read_run
-from advlog_fast._processes import machine_id
 from advlog_fast.exceptions import RunNotFoundError
 from advlog_fast.reader.processes import together
+from advlog_fast.store.processes import machine_id
 
 
 def log_some(folder, name="run", rank=0, world_size=1, records=3, **options):

@@ -15,9 +15,9 @@ from run_files import descriptors
 from unit.reader.writing import bits, line, put
 from unit.spools import CORE, MEMORY, Late, Spool
 
-from advlog_fast._paths import RunPaths
 from advlog_fast.exceptions import AdvlogError, RunNotFoundError
 from advlog_fast.reader import read_run
+from advlog_fast.store.paths import RunPaths
 
 pa = pytest.importorskip("pyarrow")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from unit.spools import Spool
 
-from advlog_fast._paths import RunPaths
-from advlog_fast.sinks.parquet import seal_spool
+from advlog_fast.parquet.parts import seal_spool
+from advlog_fast.store.paths import RunPaths
 
 
 def bits(value: float) -> bytes:

@@ -13,17 +13,17 @@ import pytest
 from run_files import text_lines
 
 from advlog_fast import read_jsonl, read_run
-from advlog_fast._drain import Drain
-from advlog_fast._generations import generations
 from advlog_fast._native import ffi, lib
-from advlog_fast._paths import RunPaths
-from advlog_fast._ring import Ring
-from advlog_fast._sealer import Sealer
-from advlog_fast.ranks import RunIdentity
+from advlog_fast.engine.drain import Drain
+from advlog_fast.engine.ring import Ring
+from advlog_fast.parquet.sealer import Sealer
 from advlog_fast.sinks.base import Sink
 from advlog_fast.sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
 from advlog_fast.sinks.spool import SpoolSink
 from advlog_fast.sinks.text import TextSink
+from advlog_fast.store.paths import RunPaths
+from advlog_fast.store.ranks import RunIdentity
+from advlog_fast.store.rotated_files import generations
 
 NO_LIMIT = 1 << 40
 BEFORE = b"what stood there before\n"

@@ -1,0 +1,302 @@
+"""Child processes that log, as their parent sees them: each has a small ring of its own, a worker, which the drain of
+the parent's session takes over. See child.py for the child's side.
+
+The workers of a session lie in a folder beside its ring. It is there as long as the session is: to end, the parent
+closes and empties every ring in it and removes it, which the system refuses while anything is in it; a child that finds
+no folder has no parent. So a record that was accepted is always seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .._native import ffi, lib
+from ..exceptions import AdvlogError
+from ..store.files import NotOursError, check_folder, move_aside, remove_own
+from ..store.locks import FileLock, LockedError
+from ..store.processes import process_start
+from .child import has_taken
+from .ring import Ring, holds_ring, make_private_folder
+
+_PATIENCE_S = 1.0
+_VISIT_S = 0.5
+_POLL_S = 0.001
+_DAMAGED = "it is damaged"
+_RING = re.compile(r"\d+-[0-9a-f]{8}\.ring\Z")
+_CHILDS = re.compile(r"\d+-[0-9a-f]{8}\.(?:ring|lock)\Z|\.\d+-[0-9a-f]{8}\.tmp\Z")
+"""What children call their files."""
+
+
+def workers_folder(ring: Path | None) -> Path | None:
+    """Where the rings of the children lie whose parent's ring is at `ring`; None: it has no file, and can have none."""
+    return ring.with_name(f"{ring.name}.workers") if ring is not None else None
+
+
+class Workers:
+    """The rings of a session's children. For the thread that runs the drain, but for `has_any` and `wait`.
+
+    :param drain: the C drain of `ring`.
+    :param on_fault: told, in a sentence, what was lost of a child.
+    """
+
+    def __init__(self, ring: Ring, drain: Any, on_fault: Callable[[str], None]) -> None:
+        self.folder = workers_folder(ring.path)
+        self.lost_in_flight = 0
+        """Runs of slots that children reserved and never published."""
+        self._ring, self._drain, self._on_fault = ring, drain, on_fault
+        self._met: dict[Path, Ring] = {}
+        self._dead: dict[Path, FileLock | None] = {}
+        """Those of them whose processes have ended, by now repaired."""
+        self._strangers: set[Path] = set()
+        """What has a ring's name and is none of ours."""
+        self._ending = False
+        self._told_names = False
+        self._visit_due = 0.0
+
+    def open(self) -> None:
+        """From here on children may log."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):  # a child says so
+                make_private_folder(self.folder)
+
+    def abandon(self) -> None:
+        """There is no parent any more to whom children could log."""
+        self._ending = True
+        if self.folder is not None:
+            self._emptied_folder()
+
+    def watch(self) -> None:
+        """Makes the folder again where somebody has removed it."""
+        if self.folder is None or self._ending or os.path.lexists(self.folder):
+            return
+        told = f"{self.folder} was removed: what children log whose rings were in it, and not met yet, is lost"
+        self._on_fault(told)
+        with contextlib.suppress(OSError):
+            self.folder.parent.mkdir(mode=0o700, exist_ok=True)
+            make_private_folder(self.folder)
+
+    def has_any(self) -> bool:
+        """Whether there is a child that logs, or one whose records are not all here. Any thread."""
+        return bool(_rings_in(self.folder))
+
+    def look(self) -> None:
+        """Meets new children, and now and then takes leave of dead ones whose records are all here."""
+        for path in _rings_in(self.folder):
+            if path not in self._met and path not in self._strangers:
+                self._meet(path)
+        if time.monotonic() >= self._visit_due:
+            for path, ring in list(self._met.items()):
+                self._visit(path, ring)
+            self._visit_due = time.monotonic() + _VISIT_S
+
+    def wait(self, deadline: float) -> bool:
+        """Waits until what the children met so far have been acknowledged is in the parent's ring. Any thread."""
+        ends = [(ring, lib.advlog_ring_write_pos(ring.handle)) for ring in list(self._met.values())]
+        for ring, end in ends:
+            while not has_taken(ring, end):
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_POLL_S)
+        return True
+
+    def end(self, advance: Callable[[], object], deadline: float) -> bool:
+        """Closes the children's rings, takes over what is in them, and ends the family; whether all of it was done.
+
+        :param advance: runs the drain for a moment.
+        """
+        if self.folder is None:
+            return True
+        self._ending = True
+        for ring in self._met.values():
+            lib.advlog_ring_close(ring.handle)
+        left: dict[Path, int] = {}
+        moved_s = 0.0
+        # The folder may be gone already, by somebody else's hand: those that were met are still to be taken over.
+        while self._met or not self._emptied_folder():
+            advance()
+            self._visit_due = 0.0
+            self.look()
+            for path in [path for path, ring in self._met.items() if ring.used() == 0]:
+                self._leave(path)
+            before, left = left, {path: ring.used() for path, ring in self._met.items()}
+            now = time.monotonic()
+            if now >= deadline:
+                return not self._met and self._emptied_folder()
+            # Where nothing moves for want of room in our own ring, no child is to blame.
+            if left != before or self._ring.used() > self._ring.slots // 2:
+                moved_s = now + _PATIENCE_S
+            elif now >= moved_s and self._met:
+                # A child that is stopped in the middle of a call goes on one day, and is told that its record was
+                # accepted: nothing may be given up. What it has stays in its ring, for a recovery.
+                self._on_fault("a child stands still in the middle of a call: its records stay in its ring")
+                return False
+        return True
+
+    def _meet(self, path: Path) -> None:
+        try:
+            ring = Ring.mapped(path)
+        except FileNotFoundError:
+            return
+        except NotOursError as error:
+            self._strangers.add(path)
+            self._on_fault(f"{path} is no ring of a child: {error.strerror}")
+            return
+        except (OSError, AdvlogError) as error:
+            self._set_aside(path, str(error))
+            return
+        mine, its = (lib.advlog_ring_identity(r.handle) for r in (self._ring, ring))
+        if (ring.run_id, its.attempt, its.rank) != (self._ring.run_id, mine.attempt, mine.rank):
+            self._set_aside(path, "it belongs to another run")
+            return
+        if self._ending:
+            lib.advlog_ring_close(ring.handle)  # first of all: only an empty ring that is closed stays empty
+        if lib.advlog_drain_add_worker(self._drain, ring.handle) == 0:
+            self._met[path] = ring
+
+    def _visit(self, path: Path, ring: Ring) -> None:
+        info = ffi.new("advlog_worker_info *")
+        lib.advlog_drain_worker(self._drain, ring.handle, info)
+        if info.dropped and not self._told_names:
+            self._told_names = True
+            self._on_fault("records of children are dropped: there is no room for their metrics or the names of these")
+        if info.damaged:
+            self._set_aside(path, _DAMAGED)
+        elif path not in self._dead and self._has_died(path, ring):
+            self._pass_over(path, ring, "died")
+        if path in self._dead and ring.used() == 0:
+            self._leave(path)
+
+    def _has_died(self, path: Path, ring: Ring) -> bool:
+        its = lib.advlog_ring_identity(ring.handle)
+        if process_start(its.pid) == its.process_start != 0:
+            return False
+        try:
+            self._dead[path] = FileLock(path.with_suffix(".lock"))
+        except FileNotFoundError:  # somebody has removed the folder
+            if its.process_start == 0:
+                return False
+            self._dead[path] = None
+        except (OSError, LockedError):
+            return False
+        return True
+
+    def _pass_over(self, path: Path, ring: Ring, what: str) -> None:
+        """Marks what a child reserved and will not publish as lost, so that what comes after it can be taken."""
+        repair = ffi.new("advlog_repair *")
+        if lib.advlog_ring_repair(ring.handle, False, repair):
+            self._set_aside(path, _DAMAGED)
+        elif repair.lost:
+            self.lost_in_flight += repair.lost
+            self._on_fault(f"a child {what} in the middle of a call: {repair.lost} lost in flight")
+
+    def _leave(self, path: Path, *, remove: bool = True) -> None:
+        ring = self._met.pop(path)
+        with contextlib.suppress(OSError):
+            if remove:
+                remove_own(path)
+        lib.advlog_drain_remove_worker(self._drain, ring.handle)
+        lock = self._dead.pop(path, None)
+        with contextlib.suppress(OSError):
+            if lock is not None:
+                lock.release(remove=True)
+            else:
+                remove_own(path.with_suffix(".lock"))
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        """Moves a child's ring that cannot be used out of the way."""
+        told = f"the ring {path} of a child cannot be used: {why}"
+        kept = False
+        with contextlib.suppress(OSError):
+            if self._ring.aside is not None and holds_ring(path):
+                told += f"; kept as {move_aside(path, self._ring.aside)}"
+                kept = True
+        if not kept:
+            self._strangers.add(path)
+        self._on_fault(told)
+        if path in self._met:
+            lib.advlog_ring_close(self._met[path].handle)  # a child that lives is to know
+            self._leave(path, remove=kept)
+
+    def _emptied_folder(self) -> bool:
+        """Removes the folder, unless there is a ring in it; whether it is gone."""
+        folder = self.folder
+        assert folder is not None
+        try:
+            names = os.listdir(folder)
+            if any(_RING.match(name) and folder / name not in self._strangers for name in names):
+                return False
+            strange = False
+            for name in names:
+                # A lock, or a ring in the making: its child will find no folder.
+                strange |= not (
+                    _CHILDS.match(name) and folder / name not in self._strangers and remove_own(folder / name)
+                )
+            if strange:
+                self._leave_folder(folder)
+            else:
+                os.rmdir(folder)
+        except OSError:
+            pass  # such as a ring that came into sight meanwhile
+        return not folder.exists()
+
+    def _leave_folder(self, folder: Path) -> None:
+        """Renames a folder that holds what is not ours: no child is to find it.
+
+        :raises OSError: it could not be.
+        """
+        left = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}")
+        os.rename(folder, left)
+        if any(_RING.match(name) and folder / name not in self._strangers for name in os.listdir(left)):
+            # It came just before.
+            os.rename(left, folder)
+
+
+def settle_workers(ring: Ring) -> bool:
+    """Finishes what a dead parent's drain was at with each of its workers; whether there are any, or may be: a child
+    that lives can still come, as long as there is the folder.
+
+    :param ring: the dead parent's, before it is repaired.
+    :raises OSError: one could not be opened. Without it nothing may be taken: its last record may be there already.
+    """
+    folder = workers_folder(ring.path)
+    for path in _rings_in(folder):
+        try:
+            worker = Ring.mapped(path)
+            if lib.advlog_takeover_settle(ring.handle, worker.handle) and ring.aside is not None:
+                move_aside(path, ring.aside)
+        except (FileNotFoundError, NotOursError, AdvlogError):
+            continue  # told when its records are to be taken
+    return folder is not None and folder.exists()
+
+
+def drop_workers(ring: Path | None, aside: Path) -> None:
+    """Sets the rings of children aside whose parent's ring is lost."""
+    folder = workers_folder(ring)
+    if folder is None:
+        return
+    with contextlib.suppress(OSError):
+        check_folder(folder)
+        for name in os.listdir(folder):
+            if not _CHILDS.match(name):
+                continue
+            with contextlib.suppress(OSError):
+                if not _RING.match(name):
+                    remove_own(folder / name)
+                elif holds_ring(folder / name):
+                    move_aside(folder / name, aside)
+        os.rmdir(folder)
+
+
+def _rings_in(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    try:
+        return [folder / name for name in sorted(os.listdir(folder)) if _RING.match(name)]
+    except OSError:
+        return []

@@ -1,0 +1,226 @@
+"""Values that lie on an accelerator: copied when its stream gets there, and waited for by nobody who trains.
+
+A call enqueues, on the current stream, one copy of all its values into the slab of the ring (csrc/slab.h), and is
+done. What follows there, an in-place change or a free of the tensor among it, comes after. The drain finds the values
+in memory: no thread but the caller's own calls anything of the device, since another's call can break a capture of a
+CUDA graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .._native import Deferred, Producer, ffi, lib
+from .._tensors import has_numbers
+from .ring import Ring
+
+Tensor = Any
+"""A torch.Tensor: torch is the user's to import."""
+
+_ENTRIES = int(lib.ADVLOG_SLAB_ENTRIES)
+_ENTRY_BYTES = 16
+_PORTABLE = 1
+"""cudaHostRegisterPortable: page-locked for every device of the process."""
+
+_kept: list[object] = []
+"""What devices know: memory that they may write into, and where they copy from. It stays for the life of the process,
+since to take it back may wait for all that a device has to do."""
+
+
+class DeviceQueue:
+    """Copies from one device, in the order of whichever stream is current there.
+
+    :param index: the device's number.
+    :param host: the slab, int64, an entry a row: a value's bits, and these XORed with the key of its copy.
+    """
+
+    def __init__(self, index: int, host: Tensor) -> None:
+        torch = self._torch = sys.modules["torch"]
+        self._host = host
+        self._places: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._index = index
+        # A copy is made of a pair, and the pair on the device, in a place that is kept: nothing is allocated there for
+        # a call, and what the call was given may go at once.
+        with torch.inference_mode(False):
+            self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self.device(index))
+        self._made, first = self.moment(index)
+        self._streams = {first}
+
+    @staticmethod
+    def device(index: int) -> Any:
+        """The device of that number."""
+        return sys.modules["torch"].device("cuda", index)
+
+    @staticmethod
+    def moment(index: int) -> tuple[Any, int]:
+        """Now, in the device's current stream, and that stream by its address."""
+        stream = sys.modules["torch"].cuda.current_stream(index)
+        return stream.record_event(), stream.cuda_stream
+
+    @staticmethod
+    def stream(index: int) -> int:
+        """The device's current stream by its address."""
+        torch = sys.modules["torch"]
+        # What torch's own compiler asks at each launch. A Stream made to be asked costs as much as a launch.
+        address = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+        return int(address(index) if address is not None else torch.cuda.current_stream(index).cuda_stream)
+
+    def _come_after(self) -> None:
+        """Lets a stream that is used for the first time wait for the one in which the pairs were made: whoever had
+        their memory before may still be at work there."""
+        stream = self.stream(self._index)
+        if stream not in self._streams:
+            self._torch.cuda.current_stream(self._index).wait_event(self._made)
+            self._streams.add(stream)
+
+    @staticmethod
+    def page_lock(address: int, size: int) -> bool:
+        """Lets devices write into memory of the host by themselves; False where that cannot be."""
+        cudart = sys.modules["torch"].cuda.cudart()
+        return int(cudart.cudaHostRegister(address, size, _PORTABLE)) == 0
+
+    @staticmethod
+    def page_locked(numbers: int) -> Tensor:
+        """Memory of torch's own, of so many int64, after the other could not be had."""
+        torch = sys.modules["torch"]
+        # CUDA holds its refusal until the next launch is checked, which then would fail in its stead.
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device="cuda").fill_(0)
+        return torch.zeros(numbers, dtype=torch.int64, pin_memory=True)
+
+    @classmethod
+    def is_capturing(cls, index: int) -> bool:
+        """Whether the device's current stream is being captured: what is enqueued now would run at each replay."""
+        cuda = sys.modules["torch"].cuda
+        if cuda.current_device() == index:
+            return bool(cuda.is_current_stream_capturing())
+        with cuda.device(index):
+            return bool(cuda.is_current_stream_capturing())
+
+    def copy(self, tensors: list[Tensor], first: int, key: int) -> None:
+        """Enqueues the copy of the tensors, one number each, into the slab's entries from `first` on."""
+        torch = self._torch
+        count = len(tensors)
+        self._come_after()
+        values, bits, checks, pairs, host = self._places.get((first, count)) or self._place(first, count)
+        if count == 1:
+            value = tensors[0].detach()  # or the graph behind it would live as long as its place here
+            values.copy_(value if value.dim() < 2 else value.reshape(1))
+        else:
+            given = [tensor.detach() for tensor in tensors]
+            given = [tensor if tensor.dim() == 0 else tensor.reshape(()) for tensor in given]
+            # Each by itself: what different dtypes promote to together need not hold every number.
+            if any(tensor.dtype is not given[0].dtype for tensor in given):
+                given = [tensor.double() for tensor in given]
+            values.copy_(torch.stack(given))
+        torch.bitwise_xor(bits, key, out=checks)
+        host.copy_(pairs, non_blocking=True)
+
+    def _place(self, first: int, count: int) -> tuple[Tensor, ...]:
+        torch = self._torch
+        with torch.inference_mode(False):
+            pairs, host = (table[first : first + count] for table in (self._pairs, self._host))
+            place = pairs.view(torch.float64)[:, 0], pairs[:, 0], pairs[:, 1], pairs, host
+        self._places[first, count] = place
+        return place
+
+
+class Deferral:
+    """Has the values copied that a session is given on accelerators. Safe from any thread.
+
+    :param producer: bound to the ring.
+    :param on_fault: told, with a sentence, once, when a device refused a copy.
+    """
+
+    queue_type = DeviceQueue
+
+    def __init__(self, ring: Ring, producer: Producer, on_fault: Callable[[str], None]) -> None:
+        self._ring: Ring | None = ring
+        self._producer, self._on_fault = producer, on_fault
+        self._opening = threading.RLock()  # a signal handler may close inside
+        self._host: Tensor | None = None
+        self._queues: dict[int, DeviceQueue] = {}
+        self._told = False
+
+    def defer(self, tensors: list[Tensor]) -> list[Deferred] | None:
+        """In place of each tensor what its record is to hold. None where one of them is no single number to copy."""
+        for tensor in tensors:
+            if tensor.numel() != 1 or not has_numbers(tensor):
+                return None
+        index = tensors[0].get_device()
+        if all(tensor.get_device() == index for tensor in tensors):
+            return self._ask(index, tensors)
+        values: list[Deferred] = []
+        for tensor in tensors:
+            values += self._ask(tensor.get_device(), [tensor])
+        return values
+
+    def _ask(self, index: int, tensors: list[Tensor]) -> list[Deferred]:
+        try:
+            if self.queue_type.is_capturing(index):
+                return self._never(len(tensors), lib.ADVLOG_UNRESOLVED_CAPTURE)
+            queue = self._queues.get(index) or self._open(index)
+            reserved = self._producer._reserve(len(tensors))
+            if reserved is None:
+                return self._never(len(tensors), lib.ADVLOG_UNRESOLVED_SLAB_FULL)
+            first, key, values = reserved
+            queue.copy(tensors, first, key)
+        except Exception as error:  # noqa: BLE001 - the device's fault: whoever uses it next is told by torch itself
+            if not self._told:
+                self._told = True
+                self._on_fault(f"a value on an accelerator could not be copied: {type(error).__name__}: {error}")
+            # What was reserved for it goes with `values`, and is free again if its copy comes all the same.
+            return self._never(len(tensors), lib.ADVLOG_UNRESOLVED_TIMEOUT)
+        return values
+
+    @staticmethod
+    def _never(count: int, reason: int) -> list[Deferred]:
+        return [Producer._unresolved(reason) for _ in range(count)]
+
+    def _open(self, index: int) -> DeviceQueue:
+        with self._opening:
+            if self._ring is None:
+                raise RuntimeError("the logger was closed meanwhile")
+            if self._host is None:
+                self._host = self._page_locked(self._ring)
+            queue = self._queues.get(index)
+            if queue is None:
+                queue = self._queues[index] = self.queue_type(index, self._host)
+            return queue
+
+    def _page_locked(self, ring: Ring) -> Tensor:
+        """The slab as a tensor: in the ring's memory, which outlives the process, or, where that cannot be page-locked,
+        in memory of torch's own."""
+        torch = sys.modules["torch"]
+        handle, size = ring.handle, _ENTRIES * _ENTRY_BYTES
+        memory = lib.advlog_slab_memory(handle)
+        address = int(ffi.cast("uintptr_t", memory))
+        with torch.inference_mode(False):
+            if self.queue_type.page_lock(address, size):
+                host = torch.frombuffer(ffi.buffer(memory, size), dtype=torch.int64)
+            else:
+                host = self.queue_type.page_locked(_ENTRIES * 2)
+                lib.advlog_slab_move(handle, ffi.cast("void *", host.data_ptr()))
+        return host.view(_ENTRIES, 2)
+
+    def close(self, *, written: bool) -> None:
+        """The session is over.
+
+        :param written: every record is; what is not stays in the ring, for a recovery.
+        """
+        with self._opening:
+            ring, self._ring = self._ring, None
+            self._on_fault = _nobody  # it leads back to the session, which is to go
+            if ring is not None and self._host is not None:
+                _kept.append((ring, self._host, dict(self._queues)))
+                if written:
+                    ring.forget_records()
+            self._host = None
+            self._queues.clear()
+
+
+def _nobody(_message: str) -> None: ...

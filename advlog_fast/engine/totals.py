@@ -1,0 +1,110 @@
+"""What the drain has counted, copied out of C: see stats.c and totals.c for how it counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .._native import ffi, lib
+from ..records import CORE_METRICS, UNRESOLVED
+from ..snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, Totals
+from .ring import Ring
+
+SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
+"""What quantiles are kept of, in the order of the C core."""
+
+_NONFINITE = {lib.ADVLOG_NAN: "nan", lib.ADVLOG_POSINF: "inf", lib.ADVLOG_NEGINF: "-inf"}
+
+
+def read_totals(drain: Any, ring: Ring) -> Totals:
+    """What a drain has counted of its ring, as of one moment.
+
+    :param drain: the C drain.
+    """
+    c = ffi.new("advlog_totals *")
+    lib.advlog_drain_totals(drain, c)
+    names = ring.names()[: c.names]
+    present = c.last_present
+    return Totals(
+        pending=max(sum(map(ring.accepted, range(lib.ADVLOG_STREAMS))) - sum(c.records), 0),
+        metric_records=c.records[lib.ADVLOG_STREAM_METRICS],
+        system_records=c.records[lib.ADVLOG_STREAM_SYSTEM],
+        event_records=c.records[lib.ADVLOG_STREAM_EVENTS],
+        last_epoch=c.last_epoch if present & lib.ADVLOG_HAS_EPOCH else None,
+        last_batch=c.last_batch if present & lib.ADVLOG_HAS_BATCH else None,
+        last_total_batches=c.last_total if present & lib.ADVLOG_HAS_TOTAL else None,
+        last_step=c.last_step if present & lib.ADVLOG_HAS_STEP else None,
+        last_time_ns=c.last_ns,
+        unresolved=unresolved_of(c),
+        metrics=_by_name(drain, lib.ADVLOG_STREAM_METRICS, c.core, names),
+        system=_by_name(drain, lib.ADVLOG_STREAM_SYSTEM, c.system_core, names),
+        step_interval=_stats(c.step_interval),
+        epoch=_epoch(c.epoch) if c.epoch.seen else None,
+        quantiles={name: _quantiles(c.sketch[i]) for i, name in enumerate(SKETCHES)},
+    )
+
+
+def unresolved_of(totals: Any) -> dict[str, int]:
+    """The values that never came, by reason; of an `advlog_totals`."""
+    return {reason: int(totals.unresolved[at]) for at, reason in enumerate(UNRESOLVED) if at}
+
+
+def _by_name(drain: Any, stream: int, core: Any, names: list[str]) -> dict[str, MetricStats]:
+    """The metrics of a stream that had a value: the guide's, then the others."""
+    stats = {name: _stats(core[i]) for i, name in enumerate(CORE_METRICS) if _seen(core[i])}
+    if names:
+        c = ffi.new("advlog_stat[]", len(names))
+        lib.advlog_drain_name_stats(drain, stream, 0, len(names), c)
+        stats.update((name, _stats(c[i])) for i, name in enumerate(names) if _seen(c[i]))
+    return stats
+
+
+def _seen(stat: Any) -> bool:
+    return bool(stat.count or stat.nan or stat.posinf or stat.neginf)
+
+
+def _stats(stat: Any) -> MetricStats:
+    if not _seen(stat):
+        return MetricStats()
+    return MetricStats(
+        count=stat.count,
+        mean=stat.mean if stat.count else math.nan,
+        std=math.sqrt(stat.m2 / stat.count) if stat.count else math.nan,
+        min=stat.min,
+        max=stat.max,
+        last=stat.last,
+        nan=stat.nan,
+        posinf=stat.posinf,
+        neginf=stat.neginf,
+        first_nonfinite=_nonfinite(stat) if stat.bad_class else None,
+    )
+
+
+def _nonfinite(stat: Any) -> NonFinite:
+    present = stat.bad_present
+    return NonFinite(
+        value=_NONFINITE[stat.bad_class],
+        seq=stat.bad_seq,
+        step=stat.bad_step if present & lib.ADVLOG_HAS_STEP else None,
+        epoch=stat.bad_epoch if present & lib.ADVLOG_HAS_EPOCH else None,
+        batch=stat.bad_batch if present & lib.ADVLOG_HAS_BATCH else None,
+        time_ns=stat.bad_time_ns,
+    )
+
+
+def _epoch(epoch: Any) -> EpochTotals:
+    return EpochTotals(
+        epoch=epoch.epoch,
+        batches=epoch.batches,
+        first_ns=epoch.first_ns,
+        last_ns=epoch.last_ns,
+        samples=epoch.samples,
+        tokens=epoch.tokens,
+        loss=_stats(epoch.loss),
+        accuracy=_stats(epoch.accuracy),
+    )
+
+
+def _quantiles(sketch: Any) -> Quantiles:
+    p50, p90, p99 = (lib.advlog_sketch_quantile(ffi.addressof(sketch), q) for q in (0.5, 0.9, 0.99))
+    return Quantiles(p50, p90, p99)

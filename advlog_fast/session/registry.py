@@ -1,0 +1,124 @@
+"""The sessions of this process: at most one for a run and rank, begun here, and ended here at the exit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from functools import partial
+
+from .._hooks import at_exit, importing
+from .._native import Producer
+from ..config import LoggerConfig
+from ..engine.child import Family
+from ..recovery import has_left
+from ..store.paths import RunPaths
+from .session import Session
+
+_starting = threading.RLock()
+"""Two threads that make loggers of one run take turns: the second supersedes the first."""
+
+
+def _free_in_child() -> None:
+    """A thread that the child does not have may have held it."""
+    global _starting
+    _starting = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_free_in_child)
+
+_sessions: dict[tuple[str, str, int], Session] = {}
+
+
+def _key(paths: RunPaths) -> tuple[str, str, int]:
+    return os.path.realpath(paths.log_dir), paths.name, paths.rank
+
+
+def start(session: Session) -> None:
+    """Opens a session; one of the same run and rank that this process has open is closed first.
+
+    :raises OSError: as :meth:`Session.open` does.
+    :raises RunBusyError: likewise.
+    """
+    session.start(partial(_open, session))
+
+
+def _open(session: Session) -> None:
+    with _starting:
+        if not session.is_wanted():
+            return
+        _occupy_standard_streams()
+        key = _key(session.paths)
+        before = _sessions.get(key)
+        superseded = False
+        if before is not None and before.pid == os.getpid():
+            superseded = not before.closed
+            before.close(before.config.close_timeout_s, "interrupted")  # or waits for who is closing it
+        session.open()
+        if not session.opened:
+            return
+        _sessions[key] = session
+        if before is not None and superseded:
+            before.superseded_by = session.run.attempt
+
+
+def new_session(config: LoggerConfig, producer: Producer) -> Session:
+    """A session that is still to be started."""
+    session = Session(config, producer, _forget)
+    # Here, on the caller's thread: an import may want a lock that the caller holds, such as logging's.
+    with importing():
+        if config.parquet:
+            import pyarrow.compute
+            import pyarrow.parquet  # noqa: F401
+        if has_left(session.paths):
+            from ..reader.statistics import import_lazily
+
+            import_lazily()
+    return session
+
+
+def _forget(session: Session) -> None:
+    key = _key(session.paths)
+    if _sessions.get(key) is session:
+        del _sessions[key]
+
+
+def living(family: Family) -> Producer | None:
+    """The logger of the parent's session, if this very process is the parent and has it open."""
+    session = _sessions.get(_key(family.paths))
+    if session is None or session.pid != os.getpid() or session.run != family.run:
+        return None
+    return session.user
+
+
+def _occupy_standard_streams() -> None:
+    """Where a program runs with its standard streams closed, whatever is opened next would get their numbers, and what
+    some library then writes to standard error would go into it: into a log, or the ring. So they are opened first."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
+
+
+def _exit_status() -> str | None:
+    """How the interpreter ends, as far as it can be told: the last uncaught exception."""
+    last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if last is None:
+        return None
+    return "interrupted" if isinstance(last, KeyboardInterrupt) else "failed"
+
+
+def _close_all() -> None:
+    status = _exit_status()
+    for session in list(_sessions.values()):
+        if session.waited_at_exit:
+            continue  # an end that hangs is not waited for twice
+        session.at_exit = True
+        with contextlib.suppress(BaseException):  # a Ctrl-C here ends the wait for one, and not the end of the others
+            session.close(session.config.close_timeout_s, status)
+            session.waited_at_exit = True
+
+
+at_exit(_close_all)

@@ -1,0 +1,118 @@
+/* What the files that know Python share: the logger's half in C, and what stands in a record for a value that is still to
+ * come. producer.c is the hot call; producer_args.c says what its arguments mean; producer_deferred.c are values on an
+ * accelerator; producer_type.c makes a Python type of it all. The GIL makes what is stored in a producer its holder's own. */
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "names.h"
+
+enum { TARGET_EPOCH, TARGET_BATCH, TARGET_TOTAL, TARGET_STEP, TARGET_CORE, TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS };
+
+/* log_batch_progress(epoch, batch, total_batches, loss, ..., data_time, step) by position. */
+static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1, TARGET_CORE + 2,
+                                       TARGET_CORE + 3, TARGET_CORE + 4, TARGET_CORE + 5, TARGET_STEP};
+
+/* Which argument goes where, for one tuple of keyword names. A call site's tuple
+ * is a constant of its code, so its address stands for its names while it lives. */
+#define PLAN_NAMES 27
+#define PLANS 8
+
+typedef struct {
+    PyObject *names; /* strong */
+    uint16_t recent; /* used since plan_learn last passed by */
+    uint16_t target[PLAN_NAMES];
+} call_plan;
+
+/* One call in so many slots of the ring is timed, and the latest times are kept. */
+#define SAMPLE_SLOTS 1024
+#define SAMPLES 256
+#define SCALAR_TYPES 8
+
+/* In place of a value that is not there: what the slot is to hold. */
+typedef struct {
+    PyObject_HEAD
+    uint64_t bits;     /* a reference into the slab, or an advlog_unresolved */
+    advlog_ring *ring; /* whose slab that is, until the record is published; NULL for a reason */
+    PyObject *owner;   /* keeps the ring's memory */
+} deferred_value;
+
+extern PyTypeObject *deferred_type; /* for the life of the process */
+
+/* A type of which values are asked for their item(), ... */
+typedef struct {
+    PyObject *type; /* strong */
+    bool late;      /* ... unless they lie on an accelerator */
+} scalar_kind;
+
+typedef struct {
+    PyObject_HEAD
+    advlog_ring *ring;   /* NULL: not bound */
+    PyObject *owner;     /* keeps the ring's memory */
+    PyObject *targets;   /* dict: name -> target */
+    PyObject *dict;
+    PyObject *weakrefs;
+    char silent;         /* neither bound nor unbound so far: calls do nothing */
+    unsigned next_plan;
+    call_plan plan[PLANS];
+    PyObject *defer;     /* takes a list of tensors, returns one of deferred values; NULL: there is no such */
+    scalar_kind scalar[SCALAR_TYPES];
+    unsigned next_scalar;
+    bool due; /* the call that is at its end is one to be timed */
+    uint64_t sampled;
+    uint32_t sample_ns[SAMPLES]; /* sample n at n % SAMPLES */
+} producer;
+
+/* ---- producer.c ---- */
+
+PyObject *log_batch_progress(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+/* _try_batch(...), _try_performance(...): the call without its slow half; an advlog_status. */
+PyObject *producer_try_batch(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+PyObject *producer_try_performance(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+/* _try_record(kind, time_ns, mapping): time_ns 0 is now; names must be known, values exact. */
+PyObject *producer_try_record(PyObject *op, PyObject *args);
+
+/* ---- producer_args.c ---- */
+
+/* A call with more arguments converts them slowly. */
+#define MOST_ITEMS 64
+
+/* The arguments of a call, those among them exchanged that C does not take as they are. Strong. */
+typedef struct {
+    Py_ssize_t count;
+    Py_ssize_t lates;
+    bool changed;
+    PyObject *item[MOST_ITEMS];
+    uint8_t late[MOST_ITEMS]; /* which of them lie on an accelerator */
+} exchange;
+
+bool args_prepare(void); /* once, when the module is made; false with an error set */
+/* The target of a name; -1 where it is not known. A subclass of str (numpy.str_ is one) is looked up as the plain string
+ * it holds: its own code never runs here. */
+int args_target(const producer *self, PyObject *name);
+/* The targets of the names that every ring has: a dict. NULL with an error set. */
+PyObject *args_fixed_targets(void);
+/* Remembers a call site in place of one that was not used lately. */
+void args_learn_plan(producer *self, PyObject *names, const uint16_t *target);
+void args_forget_plans(producer *self);
+/* Asks scalars for their item(), and notes those that lie on an accelerator. False with an error set. */
+bool args_exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+/* Has the values copied that lie on an accelerator. False with an error set; as they are where that cannot be. */
+bool args_exchange_late(producer *self, exchange *x);
+void args_exchange_end(exchange *x);
+/* _learn(name): gives the name an id; False where there are no more. */
+PyObject *args_learn(PyObject *op, PyObject *name);
+/* _learn_scalar(type, late): the item() of its values is the number that is to be logged; with `late` only of those whose
+ * `is_cuda` is false. */
+PyObject *args_learn_scalar(PyObject *op, PyObject *args);
+
+/* ---- producer_deferred.c ---- */
+
+bool deferred_prepare(PyObject *module); /* adds the type to the module; false with an error set */
+/* _reserve(count): the first entry, the key as an int64, and a list of that many deferred values; None where the slab has
+ * no room for them. */
+PyObject *deferred_reserve(PyObject *op, PyObject *args);
+/* _unresolved(reason): a deferred value that never comes. */
+PyObject *deferred_unresolved(PyObject *op, PyObject *args);

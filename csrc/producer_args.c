@@ -1,0 +1,155 @@
+/* What the arguments of a call mean: names to places in a record, the plans of call sites, and scalars of other libraries,
+ * which are exchanged for their values before anything of the call is staged. */
+#include "producer.h"
+
+static PyObject *item_name, *is_cuda_name; /* for the life of the process */
+
+static const char *const FIXED_NAMES[TARGET_NAME] = {
+    "epoch", "batch", "total_batches", "step", "loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time"};
+
+bool args_prepare(void) {
+    if (!item_name && !(item_name = PyUnicode_InternFromString("item"))) return false;
+    return is_cuda_name || (is_cuda_name = PyUnicode_InternFromString("is_cuda"));
+}
+
+int args_target(const producer *self, PyObject *name) {
+    PyObject *plain = PyUnicode_Check(name) ? PyUnicode_FromObject(name) : NULL;
+    PyObject *target = plain ? PyDict_GetItemWithError(self->targets, plain) : NULL;
+    Py_XDECREF(plain);
+    if (!target) {
+        PyErr_Clear();
+        return -1;
+    }
+    return (int)PyLong_AsLong(target);
+}
+
+PyObject *args_fixed_targets(void) {
+    PyObject *targets = PyDict_New();
+    for (int i = 0; targets && i < TARGET_NAME; i++) {
+        PyObject *target = PyLong_FromLong(i);
+        if (!target || PyDict_SetItemString(targets, FIXED_NAMES[i], target)) Py_CLEAR(targets);
+        Py_XDECREF(target);
+    }
+    return targets;
+}
+
+/* A call f(**mapping) makes its tuple anew each time: such plans are never used, and are the first to go. */
+void args_learn_plan(producer *self, PyObject *names, const uint16_t *target) {
+    call_plan *plan;
+    while ((plan = &self->plan[self->next_plan++ % PLANS])->recent) plan->recent = 0;
+    memcpy(plan->target, target, sizeof plan->target);
+    PyObject *old = plan->names;
+    plan->names = Py_NewRef(names);
+    Py_XDECREF(old);
+}
+
+void args_forget_plans(producer *self) {
+    for (unsigned i = 0; i < PLANS; i++) {
+        self->plan[i].recent = 0;
+        Py_CLEAR(self->plan[i].names);
+    }
+}
+
+static const scalar_kind *learned_kind(const producer *self, PyObject *o) {
+    for (unsigned i = 0; i < SCALAR_TYPES; i++)
+        if (self->scalar[i].type == (PyObject *)Py_TYPE(o)) return &self->scalar[i];
+    return NULL;
+}
+
+void args_exchange_end(exchange *x) {
+    while (x->count > 0) Py_DECREF(x->item[--x->count]);
+}
+
+/* Forgets an Exception: who converts slowly says what is wrong. False for any other, a KeyboardInterrupt say. */
+static bool left_to_the_slow(void) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyErr_Clear();
+    return true;
+}
+
+/* Whether argument `at` of the call is one of the record's integers. */
+static bool is_integer(const producer *self, Py_ssize_t at, Py_ssize_t nargs, PyObject *names) {
+    if (at < nargs) return at < (Py_ssize_t)Py_ARRAY_LENGTH(BATCH_ORDER) && BATCH_ORDER[at] < TARGET_CORE;
+    int target = args_target(self, PyTuple_GET_ITEM(names, at - nargs));
+    return target >= 0 && target < TARGET_CORE;
+}
+
+bool args_exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0);
+    for (; x->count < all; x->count++) {
+        PyObject *o = args[x->count], *item = NULL;
+        const scalar_kind *kind = learned_kind(self, o);
+        bool late = false;
+        if (kind && kind->late) {
+            PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
+            if (!is_cuda && !left_to_the_slow()) return false;
+            late = is_cuda == Py_True;
+            Py_XDECREF(is_cuda);
+        }
+        if (late) {
+            /* An integer is a record's place, and cannot come later. */
+            if (!is_integer(self, x->count, nargs, names)) x->late[x->lates++] = (uint8_t)x->count;
+        } else if (kind) {
+            item = PyObject_CallMethodNoArgs(o, item_name);
+            if (!item && !left_to_the_slow()) return false;
+            x->changed |= item != NULL;
+        }
+        x->item[x->count] = item ? item : Py_NewRef(o);
+    }
+    return true;
+}
+
+bool args_exchange_late(producer *self, exchange *x) {
+    /* A child waits for its values: no device knows its slab. */
+    if (!x->lates || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
+    PyObject *defer = Py_NewRef(self->defer), *tensors = PyList_New(x->lates), *values = NULL;
+    for (Py_ssize_t i = 0; tensors && i < x->lates; i++) PyList_SET_ITEM(tensors, i, Py_NewRef(x->item[x->late[i]]));
+    if (tensors) values = PyObject_CallOneArg(defer, tensors);
+    Py_DECREF(defer);
+    Py_XDECREF(tensors);
+    if (!values) return left_to_the_slow();
+    if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->lates) {
+        for (Py_ssize_t i = 0; i < x->lates; i++) Py_SETREF(x->item[x->late[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
+        x->changed = true;
+    }
+    Py_DECREF(values);
+    return true;
+}
+
+/* 1: the plain string has an id; 0: there are no more; -1: an error is set. */
+static int learn(producer *self, PyObject *name) {
+    Py_ssize_t bytes;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(name, &bytes);
+    if (!utf8) return -1;
+    if (!self->ring || ring_is_child(self->ring)) return 0;
+    if (args_target(self, name) >= 0) return 1;
+    int id = advlog_name_intern(self->ring, utf8, (uint64_t)bytes);
+    if (id < 0) return 0;
+    PyObject *target = PyLong_FromLong(TARGET_NAME + id);
+    if (!target) return -1;
+    int failed = PyDict_SetItem(self->targets, name, target);
+    Py_DECREF(target);
+    return failed ? -1 : 1;
+}
+
+PyObject *args_learn(PyObject *op, PyObject *name) {
+    PyObject *plain = PyUnicode_FromObject(name); /* raises TypeError where it is no string */
+    if (!plain) return NULL;
+    int known = learn((producer *)op, plain);
+    Py_DECREF(plain);
+    return known < 0 ? NULL : PyBool_FromLong(known);
+}
+
+PyObject *args_learn_scalar(PyObject *op, PyObject *args) {
+    producer *self = (producer *)op;
+    PyObject *type;
+    int late;
+    if (!PyArg_ParseTuple(args, "O!p:_learn_scalar", &PyType_Type, &type, &late)) return NULL;
+    for (unsigned i = 0; i < SCALAR_TYPES; i++)
+        if (self->scalar[i].type == type) Py_RETURN_NONE;
+    scalar_kind *kind = &self->scalar[self->next_scalar++ % SCALAR_TYPES];
+    PyObject *old = kind->type;
+    *kind = (scalar_kind){Py_NewRef(type), late};
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}

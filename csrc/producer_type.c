@@ -1,0 +1,195 @@
+/* The logger's half in C as a Python type, which AdvancedLogger inherits: bound to a ring and unbound from it, documented,
+ * collected. */
+#include "producer.h"
+
+#include <structmember.h>
+
+#include "guard.h"
+
+PyDoc_STRVAR(log_batch_progress_doc,
+"log_batch_progress($self, /, epoch, batch, total_batches, loss, accuracy=None, learning_rate=None, gradient_norm=None, batch_time=None, data_time=None, step=None, **metrics)\n"
+"--\n\n"
+"Log one batch. Returns at once: the record is in shared memory, and a background thread writes it out.\n\n"
+":param epoch: epoch, an int32, stored as given.\n"
+":param batch: batch within the epoch, an int32.\n"
+":param total_batches: batches of the epoch, an int32; None where it is not known (iterable data).\n"
+":param loss: float64; NaN and infinities are kept. None where there is no single loss.\n"
+":param accuracy: float64, stored as given, never rescaled.\n"
+":param learning_rate: float64.\n"
+":param gradient_norm: float64.\n"
+":param batch_time: seconds, float64. Where it is absent, the summary uses the time between calls.\n"
+":param data_time: seconds of batch_time that were spent waiting for data, float64.\n"
+":param step: optimizer step, an int64; else (epoch - 1) * total_batches + batch, else null.\n"
+":param metrics: any other scalars, float64 (`samples` and `tokens` become rates in the summary); mappings of\n"
+"    scalars are flattened with `/`. Scalars of numpy and one-element tensors of torch are converted; one on a\n"
+"    GPU of CUDA or ROCm is copied when its stream gets there, and not waited for.\n"
+":raises TypeError: an argument is missing or no number.\n"
+":raises ValueError: a number is out of its column's range, or a name cannot be a metric's.\n\n"
+"A full ring waits or drops as the options `overflow` and `overflow_timeout_s` say. Safe from any thread.");
+
+PyDoc_STRVAR(log_performance_metrics_doc,
+"log_performance_metrics($self, /, batch_time, data_time=None)\n"
+"--\n\n"
+"Log how long a batch took, to the system stream; averages, percentiles and the share of time spent waiting\n"
+"for data are in the summary.\n\n"
+":param batch_time: seconds, float64.\n"
+":param data_time: seconds of it that were spent waiting for data, float64.\n"
+":raises TypeError: an argument is missing or no number.");
+
+static PyObject *producer_bind(PyObject *op, PyObject *args) {
+    producer *self = (producer *)op;
+    PyObject *address, *owner, *defer = Py_None;
+    if (!PyArg_ParseTuple(args, "O!O|O:_bind", &PyLong_Type, &address, &owner, &defer)) return NULL;
+    advlog_ring *ring = PyLong_AsVoidPtr(address);
+    if (!ring && PyErr_Occurred()) return NULL;
+    if (!ring || ring->magic != ADVLOG_HANDLE_MAGIC || ring->abi_version != ADVLOG_ABI_VERSION) {
+        PyErr_SetString(PyExc_ValueError, "_bind: expected the address of a ring of this build");
+        return NULL;
+    }
+    PyObject *targets = args_fixed_targets(); /* ids are a ring's own */
+    if (!targets) return NULL;
+    args_forget_plans(self);
+    Py_SETREF(self->targets, targets);
+    self->ring = ring;
+    self->silent = 0;
+    self->due = false;
+    self->sampled = 0;
+    Py_XSETREF(self->owner, Py_NewRef(owner));
+    Py_XSETREF(self->defer, defer == Py_None ? NULL : Py_NewRef(defer));
+    Py_RETURN_NONE;
+}
+
+static PyObject *producer_unbind(PyObject *op, PyObject *Py_UNUSED(none)) {
+    producer *self = (producer *)op;
+    self->ring = NULL;
+    self->silent = 0;
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->defer);
+    Py_RETURN_NONE;
+}
+
+/* _samples(): the ns that the latest calls of log_batch_progress took that were timed; one in SAMPLE_SLOTS. */
+static PyObject *producer_samples(PyObject *op, PyObject *Py_UNUSED(none)) {
+    producer *self = (producer *)op;
+    Py_ssize_t count = self->sampled < SAMPLES ? (Py_ssize_t)self->sampled : SAMPLES;
+    PyObject *samples = PyList_New(count);
+    for (Py_ssize_t i = 0; samples && i < count; i++) {
+        PyObject *ns = PyLong_FromUnsignedLong(self->sample_ns[i]);
+        if (!ns) Py_CLEAR(samples);
+        else PyList_SET_ITEM(samples, i, ns);
+    }
+    return samples;
+}
+
+static PyObject *producer_self(PyObject *op, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(op); }
+
+static PyMethodDef producer_methods[] = {
+    {"log_batch_progress", (PyCFunction)(void (*)(void))log_batch_progress, METH_FASTCALL | METH_KEYWORDS, log_batch_progress_doc},
+    {"log_performance_metrics", (PyCFunction)(void (*)(void))log_performance_metrics, METH_FASTCALL | METH_KEYWORDS, log_performance_metrics_doc},
+    {"_try_batch", (PyCFunction)(void (*)(void))producer_try_batch, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_try_performance", (PyCFunction)(void (*)(void))producer_try_performance, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_try_record", producer_try_record, METH_VARARGS, NULL},
+    {"_bind", producer_bind, METH_VARARGS, NULL},
+    {"_unbind", producer_unbind, METH_NOARGS, NULL},
+    {"_learn", args_learn, METH_O, NULL},
+    {"_learn_scalar", args_learn_scalar, METH_VARARGS, NULL},
+    {"_reserve", deferred_reserve, METH_VARARGS, NULL},
+    {"_unresolved", deferred_unresolved, METH_VARARGS | METH_STATIC, NULL},
+    {"_samples", producer_samples, METH_NOARGS, NULL},
+    {"__copy__", producer_self, METH_NOARGS, PyDoc_STR("A logger is one per process: its copy is itself.")},
+    {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
+    {NULL, NULL, 0, NULL}};
+
+static PyMemberDef producer_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(producer, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(producer, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
+
+/* ---- the type ---- */
+
+static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    producer *self = (producer *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->silent = 1;
+    self->targets = args_fixed_targets();
+    if (!self->targets) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int producer_traverse(PyObject *op, visitproc visit, void *arg) {
+    producer *self = (producer *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->owner);
+    Py_VISIT(self->defer);
+    Py_VISIT(self->targets);
+    Py_VISIT(self->dict);
+    for (unsigned i = 0; i < PLANS; i++) Py_VISIT(self->plan[i].names);
+    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_VISIT(self->scalar[i].type);
+    return 0;
+}
+
+static int producer_clear(PyObject *op) {
+    producer *self = (producer *)op;
+    self->ring = NULL;
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->defer);
+    Py_CLEAR(self->dict);
+    args_forget_plans(self);
+    for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_CLEAR(self->scalar[i].type);
+    return 0;
+}
+
+static void producer_dealloc(PyObject *op) {
+    producer *self = (producer *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs) PyObject_ClearWeakRefs(op);
+    producer_clear(op);
+    Py_CLEAR(self->targets);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot producer_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("The half of a logger that pushes into a ring. Until it is bound to one, its calls do nothing.")},
+    {Py_tp_new, producer_new},
+    {Py_tp_dealloc, producer_dealloc},
+    {Py_tp_traverse, producer_traverse},
+    {Py_tp_clear, producer_clear},
+    {Py_tp_methods, producer_methods},
+    {Py_tp_members, producer_members},
+    {0, NULL}};
+
+static PyType_Spec producer_spec = {
+    .name = "advlog_fast._producer.Producer",
+    .basicsize = sizeof(producer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = producer_slots,
+};
+
+static int module_exec(PyObject *module) {
+#ifdef Py_GIL_DISABLED
+    PyErr_SetString(PyExc_ImportError, "advlog_fast needs the GIL: free-threaded builds of Python are not supported yet");
+    return -1;
+#endif
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "advlog_fast runs in the main interpreter only, not in subinterpreters");
+        return -1;
+    }
+    if (!args_prepare() || !deferred_prepare(module) || guard_add_to(module)) return -1;
+    PyObject *type = PyType_FromModuleAndSpec(module, &producer_spec, NULL);
+    if (!type) return -1;
+    int failed = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return failed;
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT, .m_name = "_producer", .m_doc = "The hot call.", .m_slots = module_slots};
+
+PyMODINIT_FUNC PyInit__producer(void) { return PyModuleDef_Init(&module_def); }

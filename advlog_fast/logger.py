@@ -1,52 +1,43 @@
-"""The logger: the guide's calls over the engine. The hot call itself is in csrc/producer.c.
+"""`AdvancedLogger`: the public calls, with their documentation. The hot call itself is csrc/producer.c; what the others do
+stands in engine/, control/ and session/.
 
-Above 500 lines because each public call stands here with its documentation; what they do stands elsewhere.
+Above 400 lines because each public call stands here with its documentation; and above 20 methods because each is one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing
 from ._native import Producer, lib
-from ._tensors import defers, is_late
-from .config import LoggerConfig, check_seconds, checked_metric_name
-from .control.checks import integer, metric_values, number, whole
-from .exceptions import expected
-from .records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, ErrorLog, TrainingMetrics
+from .config import LoggerConfig, check_seconds
+from .control.checks import text as checked_text
+from .records import ErrorLog, TrainingMetrics
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .control.contexts import DisabledContext, TrainingContext
-    from .control.disabled import DisabledControl
-    from .control.plane import ControlPlane
-    from .control.worker import WorkerControl
-    from .engine.child import Family, Worker
+    from .control.base import Control
+    from .control.contexts import TrainingContext
+    from .control.events import Event
+    from .engine.child import ChildSession, ParentHandle
     from .sampling.memory_sampler import MemorySample
     from .session.session import Session
     from .snapshots import Health
 
-_BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
-_REQUIRED = ("epoch", "batch", "total_batches", "loss")
-_PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
-_INT64_MAX = (1 << 63) - 1
 _END_SECONDS = 10.0
 _UNDO_SECONDS = 1.0
-_YEARS = range(1678, 2262)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class AdvancedLogger(Producer):
@@ -76,73 +67,42 @@ class AdvancedLogger(Producer):
     def __init__(
         self,
         log_dir: str | os.PathLike[str] = "logs",
-        experiment_name: str = "experiment",
-        log_level: int = logging.INFO,
-        max_log_files: int = 10,
-        max_log_size: int = 10 * 1024 * 1024,
+        experiment_name: str = LoggerConfig.experiment_name,
+        log_level: int = LoggerConfig.log_level,
+        max_log_files: int = LoggerConfig.max_log_files,
+        max_log_size: int = LoggerConfig.max_log_size,
         *,
-        metrics: Sequence[str] = (),
-        text: bool = True,
-        jsonl: bool = True,
-        parquet: bool = True,
-        training_log_every: int = 1,
-        text_ranks: str = "rank0",
-        rank: int | None = None,
-        world_size: int | None = None,
-        console: str = "auto",
-        ring_bytes: int = 4 * 1024 * 1024,
-        ring_dir: str | os.PathLike[str] | None = None,
-        overflow: str = "block",
-        overflow_timeout_s: float | None = 1.0,
-        memory_interval_s: float = 5.0,
-        part_interval_s: float = 300.0,
-        part_rows: int = 1_000_000,
-        close_timeout_s: float = 30.0,
-        deferred_timeout_s: float = 60.0,
-        fsync: str = "never",
-        handle_signals: bool = False,
-        capture_logging: bool = False,
-        enabled: bool = True,
+        metrics: Sequence[str] = LoggerConfig.metrics,
+        text: bool = LoggerConfig.text,
+        jsonl: bool = LoggerConfig.jsonl,
+        parquet: bool = LoggerConfig.parquet,
+        training_log_every: int = LoggerConfig.training_log_every,
+        text_ranks: str = LoggerConfig.text_ranks,
+        rank: int | None = LoggerConfig.rank,
+        world_size: int | None = LoggerConfig.world_size,
+        console: str = LoggerConfig.console,
+        ring_bytes: int = LoggerConfig.ring_bytes,
+        ring_dir: str | os.PathLike[str] | None = LoggerConfig.ring_dir,
+        overflow: str = LoggerConfig.overflow,
+        overflow_timeout_s: float | None = LoggerConfig.overflow_timeout_s,
+        memory_interval_s: float = LoggerConfig.memory_interval_s,
+        part_interval_s: float = LoggerConfig.part_interval_s,
+        part_rows: int = LoggerConfig.part_rows,
+        close_timeout_s: float = LoggerConfig.close_timeout_s,
+        deferred_timeout_s: float = LoggerConfig.deferred_timeout_s,
+        fsync: str = LoggerConfig.fsync,
+        handle_signals: bool = LoggerConfig.handle_signals,
+        capture_logging: bool = LoggerConfig.capture_logging,
+        enabled: bool = LoggerConfig.enabled,
     ) -> None:
-        options: dict[str, Any] = {
-            "log_dir": log_dir,
-            "experiment_name": experiment_name,
-            "log_level": log_level,
-            "max_log_files": max_log_files,
-            "max_log_size": max_log_size,
-            "metrics": metrics,
-            "text": text,
-            "jsonl": jsonl,
-            "parquet": parquet,
-            "training_log_every": training_log_every,
-            "text_ranks": text_ranks,
-            "rank": rank,
-            "world_size": world_size,
-            "console": console,
-            "ring_bytes": ring_bytes,
-            "ring_dir": ring_dir,
-            "overflow": overflow,
-            "overflow_timeout_s": overflow_timeout_s,
-            "memory_interval_s": memory_interval_s,
-            "part_interval_s": part_interval_s,
-            "part_rows": part_rows,
-            "close_timeout_s": close_timeout_s,
-            "deferred_timeout_s": deferred_timeout_s,
-            "fsync": fsync,
-            "handle_signals": handle_signals,
-            "capture_logging": capture_logging,
-            "enabled": enabled,
-        }
-        self.config = LoggerConfig(**options)
+        given = locals()
+        self.config = LoggerConfig(**{field.name: given[field.name] for field in dataclasses.fields(LoggerConfig)})
         """The options, checked."""
         self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
         self._warned: set[str] = set()
-        self._engine: Session | Worker | None = None
-        with importing():  # not before: it brings in what only a logger needs, and below all that one at work needs
-            from .control.disabled import DisabledControl
-        self._off = DisabledControl(self.config.experiment_name)
-        """What takes its calls where there is no session, or none any more."""
+        self._engine: Session | ChildSession | None = None
+        self._load(self.config.experiment_name)
         if not self.enabled:
             return
         with importing():
@@ -162,8 +122,23 @@ class AdvancedLogger(Producer):
         # The frame of an interrupt that comes just now must not keep what nobody else has.
         del self
 
+    def _load(self, experiment_name: str) -> None:
+        """Imports what only a logger needs, and keeps it: a call in the last destructors cannot import any more."""
+        with importing():
+            from .control import contexts, disabled
+        self._contexts: Any = contexts
+        self._events: Any = None
+        self._slow_path: Any = None
+        self._off = disabled.DisabledControl(experiment_name)
+        """Takes the calls where there is no session, or none any more."""
+        if self.enabled:
+            with importing():
+                from .control import events
+                from .engine import slow_path
+            self._events, self._slow_path = events, slow_path
+
     @property
-    def _session(self) -> Session | Worker | None:
+    def _session(self) -> Session | ChildSession | None:
         """The session; in a child process what stands for it there."""
         engine = self._engine
         if engine is not None and engine.pid != os.getpid():
@@ -171,13 +146,13 @@ class AdvancedLogger(Producer):
         return engine
 
     @property
-    def _control(self) -> ControlPlane | WorkerControl | DisabledControl:
+    def _control(self) -> Control:
         session = self._session
         if session is not None:
-            return session.control
+            return session.parts.control
         return self._off
 
-    # -- the guide's calls: everything that is no batch ----------------------------------------------------------
+    # -- events: everything that is no record ----------------------------------------------------------
 
     @property
     def logger(self) -> logging.Logger:
@@ -197,7 +172,7 @@ class AdvancedLogger(Producer):
         :param config: a mapping, or an object whose attributes are the settings: an argparse.Namespace, a dataclass.
         :raises TypeError: `config` is neither.
         """
-        self._plane.start_training(config)
+        self._emit(lambda events: events.training_start(config))
 
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
         """End the training: everything logged is written and sealed into Parquet; a disk that hangs is waited for twice
@@ -205,7 +180,7 @@ class AdvancedLogger(Producer):
 
         :raises TypeError: `final_metrics` is no mapping.
         """
-        self._plane.end_training(final_metrics)
+        self._emit(lambda events: events.training_end(final_metrics))
         session = self._session
         if session is not None and not session.closed:
             session.shielded(partial(_seal, session, min(_END_SECONDS, self.config.close_timeout_s)))
@@ -215,14 +190,14 @@ class AdvancedLogger(Producer):
 
         :raises TypeError: an argument is no integer.
         """
-        self._plane.start_epoch(epoch, total_epochs)
+        self._emit(lambda events: events.epoch_start(epoch, total_epochs))
 
     def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None = None) -> None:
         """End an epoch: its duration, batches/s and samples/s are noted beside the metrics given.
 
         :raises TypeError: `epoch` is no integer, or `metrics` no mapping of names to numbers.
         """
-        self._plane.end_epoch(epoch, metrics)
+        self._emit(lambda events: events.epoch_end(epoch, metrics))
 
     def log_validation(self, epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> None:
         """Log a validation; the best so far is kept in the summary.
@@ -230,7 +205,7 @@ class AdvancedLogger(Producer):
         :param metrics: names to numbers; nested mappings are flattened with `/`.
         :raises TypeError: an argument has the wrong type.
         """
-        self._plane.log_validation(epoch, metrics, is_best)
+        self._emit(lambda events: events.validation(epoch, metrics, is_best))
 
     def log_hyperparameters(self, hyperparameters: object) -> None:
         """Log hyperparameters, of any types; values whose keys look like secrets are masked.
@@ -238,14 +213,14 @@ class AdvancedLogger(Producer):
         :param hyperparameters: a mapping, or an object whose attributes they are.
         :raises TypeError: it is neither.
         """
-        self._plane.log_hyperparameters(hyperparameters)
+        self._emit(lambda events: events.hyperparameters(hyperparameters))
 
     def log_model_info(self, model: Any) -> None:
         """Log what a model is made of: parameters, buffers, bytes, dtypes, devices, layers. Reads no data.
 
         :raises TypeError: it is None.
         """
-        self._plane.log_model_info(model)
+        self._emit(lambda events: events.model_info(model))
 
     def log_error(
         self,
@@ -269,22 +244,23 @@ class AdvancedLogger(Producer):
 
         :raises TypeError: an argument has the wrong type.
         """
-        self._plane.log_recovery(operation, action, success)
+        self._emit(lambda events: events.recovery(operation, action, success))
 
     def log_event(self, name: str, /, **fields: Any) -> None:
         """Log an event of your own, with any fields, to `NAME_events.jsonl`, the main and the training log.
 
         :raises TypeError: the name is no string.
         """
-        self._plane.log_event(name, **fields)
+        self._emit(lambda events: events.of_the_user(name, fields))
 
-    def training_context(self, name: str) -> TrainingContext | DisabledContext:
+    def training_context(self, name: str) -> TrainingContext:
         """A span of the training, for `with` or `async with`: start, end, duration, and an error that leaves it with
         its context, re-raised. Contexts nest.
 
         :raises TypeError: the name is no string.
         """
-        return self._plane.training_context(name)
+        context: TrainingContext = self._contexts.TrainingContext(self._plane, checked_text("name", name))
+        return context
 
     def get_training_summary(self) -> dict[str, Any]:
         """What is known of the training so far: every call that returned before is counted, or named in `pending`
@@ -310,7 +286,7 @@ class AdvancedLogger(Producer):
         :raises TypeError: `state_dict` is no mapping.
         :raises ValueError: it is none that `state_dict()` gave.
         """
-        self._plane.resume(state_dict)
+        self._emit(lambda events: events.resumed(state_dict))
 
     def reduce_summary(self, timeout_s: float = 30.0, group: Any = None) -> dict[str, Any]:
         """The summary of all ranks together, in each of them: a collective call over torch's process group, which every
@@ -328,7 +304,7 @@ class AdvancedLogger(Producer):
         check_seconds("timeout_s", timeout_s, 0.0)
         from .reader.reduction import reduce_summary
 
-        world_size = 1 if self._session is None else self._session.run.world_size
+        world_size = 1 if self._session is None else self._session.parts.run.world_size
         return reduce_summary(self.get_training_summary(), world_size, timeout_s, group)
 
     # -- records beside the hot call -----------------------------------------------------------------------------
@@ -343,22 +319,9 @@ class AdvancedLogger(Producer):
         :raises ValueError: there is no value at all, a number is out of its column's range, a name cannot be a
             metric's or comes twice once flattened, or `timestamp` lies outside the years 1678 to 2261.
         """
-        time_ns = 0
-        if isinstance(metrics, TrainingMetrics):
-            if metrics.timestamp is not None:
-                time_ns = _nanoseconds(metrics.timestamp)
-            metrics = {name: value for name, value in vars(metrics).items() if name != "timestamp"}
-        elif not isinstance(metrics, Mapping):
-            raise TypeError(expected("metrics", "a mapping or a TrainingMetrics", metrics))
         session = self._open_session()
-        if session is None:
-            return
-        record = _converted(metrics, session)
-        if not record:
-            raise ValueError(expected("metrics", "at least one value", metrics))
-        if step is not None:
-            record |= _converted({"step": step}, session)
-        self._push(session, lambda: self._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
+        if session is not None:
+            self._pushed(self._slow_path.log_row(self, session, metrics, step))
 
     def log_memory_usage(self) -> MemorySample | None:
         """Log a memory sample and return it; None where the logger is disabled or closed.
@@ -371,75 +334,30 @@ class AdvancedLogger(Producer):
         session = self._open_session()
         if session is None:
             return None
-        sample = session.sampler.usage()
-        record = sample.metrics()
-        self._push(session, lambda: self._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, record), record)
+        sample = session.parts.sampler.usage()
+        kind, record = lib.ADVLOG_KIND_MEMORY, sample.metrics()
+        self._pushed(self._slow_path.push_record(self, session, kind, record, sample.time_ns))
         return sample
 
     def _log_batch_slowly(self, *args: Any, **kwargs: Any) -> None:
-        """What log_batch_progress does with a call that C could not take as it is."""
-        given = _bound("log_batch_progress", _BATCH_ARGUMENTS, args, kwargs)
-        for name in _REQUIRED:
-            if name not in given:
-                call = f"log_batch_progress(epoch, batch, total_batches, loss, ...), but {name!r} is missing"
-                raise TypeError(f"{name}: expected {call}")
+        """Does what log_batch_progress does, with a call that C could not take as it is."""
         session = self._open_session()
-        if session is None:
-            return
-        for name in ("epoch", "batch"):
-            if given[name] is None:
-                raise TypeError(expected(name, "an integer", None))
-        required = {name: given[name] for name in _REQUIRED}
-        record = _converted({**required, **given}, session)
-        arguments = {**dict.fromkeys(_REQUIRED), **record}
-        self._push(session, lambda: self._try_batch(**arguments), record)
-        for kind in map(type, given.values()):
-            if hasattr(kind, "item") and hasattr(kind, "shape"):
-                self._learn_scalar(kind, defers(kind))  # the next call with such a value need not come here
+        if session is not None:
+            self._pushed(self._slow_path.log_batch(self, session, args, kwargs))
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
-        """Likewise of log_performance_metrics."""
-        given = _bound("log_performance_metrics", _PERFORMANCE_ARGUMENTS, args, kwargs)
-        for name in given:
-            if name not in _PERFORMANCE_ARGUMENTS:
-                raise TypeError(f"{name}: expected log_performance_metrics(batch_time, data_time=None)")
-        if given.get("batch_time") is None:
-            raise TypeError(expected("batch_time", "seconds", None))
+        """Does what log_performance_metrics does, likewise."""
         session = self._open_session()
-        if session is None:
-            return
-        record = _converted(given, session)
-        self._push(session, lambda: self._try_performance(**record), record)
+        if session is not None:
+            self._pushed(self._slow_path.log_performance(self, session, args, kwargs))
 
-    def _push(self, session: Session | Worker, try_push: Callable[[], int], record: Mapping[str, Any]) -> None:
-        """Sees the record into the ring, or counted as dropped."""
-        from .engine.ring import slots_for
-
-        slots = slots_for(len(record))
-        while (status := session.push(try_push, slots)) == lib.ADVLOG_SLOW:
-            if not self._learn_names(session, record):
-                return
-        if status == lib.ADVLOG_TOO_LONG:
-            wanted = f"fewer metrics in one call: the ring has {self.health().ring_slots} slots"
-            raise ValueError(expected("metrics", wanted, len(record)))
+    def _pushed(self, status: int) -> None:
+        """Counts a record that met the end of the log, and warns of it once."""
         if status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
             self._open_session()
 
-    def _learn_names(self, session: Session | Worker, record: Mapping[str, Any]) -> bool:
-        """False: the logger was closed meanwhile, and the record is counted."""
-        # All or none: a record that is refused must not use up what the next one needs.
-        names = [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
-        fits = session.has_room_for_names(names)
-        for name in names:
-            if not fits or not self._learn(name):
-                if self._open_session() is None:
-                    return False
-                wanted = f"at most {MAX_METRIC_NAMES} different names, of 64 KiB in all"
-                raise ValueError(expected("metrics", wanted, name))
-        return True
-
-    def _open_session(self) -> Session | Worker | None:
-        """Where a record goes; None where it goes nowhere. Where that is a surprise it is said, once, and counted."""
+    def _open_session(self) -> Session | ChildSession | None:
+        """Where a record goes; None where it goes nowhere: then it is counted and, once, warned of."""
         session = self._session
         if session is None:
             return None
@@ -450,20 +368,27 @@ class AdvancedLogger(Producer):
         return None
 
     @property
-    def _plane(self) -> ControlPlane | WorkerControl | DisabledControl:
-        """Where a call goes that is no record: after close() nowhere, which is said once."""
+    def _plane(self) -> Control:
+        """Where an event goes: after close() nowhere, which is warned of once."""
         session = self._session
         if session is None or not session.closed:
             return self._control
         self._warn("closed", session.after_close())
         return self._off
 
+    def _emit(self, make: Callable[[Any], Event | None]) -> None:
+        """Emits the event that `make` makes with the module `control.events`; a logger that is off makes none."""
+        plane = self._plane
+        event = None if plane is self._off else make(self._events)
+        if event is not None:
+            plane.emit(event)
+
     def _warn(self, kind: str, message: str) -> None:
         # While the interpreter ends, threads and destructors that log on are nobody's mistake.
         ending = sys.is_finalizing() or (self._session is not None and self._session.at_exit)
         if message and kind not in self._warned and not ending:
             self._warned.add(kind)
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warnings.warn(message, RuntimeWarning, stacklevel=_levels_to_the_user())
 
     # -- the end, and questions ----------------------------------------------------------------------------------
 
@@ -512,7 +437,7 @@ class AdvancedLogger(Producer):
     @property
     def attempt(self) -> int:
         """Which start of the run this is, from 1; 0 where the logger is disabled."""
-        return 0 if self._session is None else self._session.run.attempt
+        return 0 if self._session is None else self._session.parts.run.attempt
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -556,92 +481,47 @@ class AdvancedLogger(Producer):
             from .engine.drain import expect_children
 
             expect_children()
-        family = None if session is None else session.family
-        return _in_another_process, (type(self), str(self.config.log_dir), self.config.experiment_name, family)
+        parent = None if session is None else session.parts.parent
+        return _in_another_process, (type(self), str(self.config.log_dir), self.config.experiment_name, parent)
 
     def __repr__(self) -> str:
         state = "disabled" if self._session is None else "closed" if self._session.closed else f"attempt {self.attempt}"
         return f"<AdvancedLogger {self.config.experiment_name!r} in {str(self.config.log_dir)!r}: {state}>"
 
 
-def _seal(session: Session | Worker, timeout_s: float) -> None:
+def _seal(session: Session | ChildSession, timeout_s: float) -> None:
     session.seal(timeout_s)
     # Again: what the sinks have written stands in it, and only now all of it is.
-    session.control.write_summary()
+    session.parts.control.write_summary()
+
+
+def _levels_to_the_user() -> int:
+    """The `stacklevel` of a warning that is to name the first line outside of this package."""
+    package, level = __name__.partition(".")[0], 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 def _in_another_process(
-    kind: type[AdvancedLogger], log_dir: str, experiment_name: str, family: Family | None
+    kind: type[AdvancedLogger], log_dir: str, experiment_name: str, parent: ParentHandle | None
 ) -> AdvancedLogger:
     """The logger of a session that this process has open, else a handle: its first record opens a ring of its own."""
-    if family is None or os.environ.get("ADVLOG_DISABLED", "0") not in ("", "0"):
+    if parent is None or os.environ.get("ADVLOG_DISABLED", "0") not in ("", "0"):
         return AdvancedLogger(log_dir, experiment_name, enabled=False)
-    if family.is_here():
+    if parent.is_here():
         from .session import registry
 
-        here = registry.living(family)
+        here = registry.living(parent)
         if isinstance(here, AdvancedLogger):
             return here
-    from .control.disabled import DisabledControl
-    from .engine.child import Worker
+    from .engine.child import ChildSession
 
     logger = kind.__new__(kind)
-    logger.config, logger.enabled, logger._warned = family.config, True, set()
-    logger._engine = Worker(family)
-    logger._off = DisabledControl(experiment_name)
+    logger.config, logger.enabled, logger._warned = parent.config, True, set()
+    logger._engine = ChildSession(parent)
+    logger._load(experiment_name)
     logger._unbind()  # from here on its calls come to _open_session
     return logger
-
-
-def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by name, as Python would bind them."""
-    if len(args) > len(order):
-        raise TypeError(f"{call}: expected at most {len(order)} positional arguments, got {len(args)}")
-    given = dict(zip(order, args, strict=False))
-    for name, value in kwargs.items():
-        if name in given:
-            raise TypeError(f"{name}: expected one value, got another by keyword in {call}(...)")
-        given[name] = value
-    return given
-
-
-def _nanoseconds(timestamp: Any) -> int:
-    """Since 1970; a naive time is local.
-
-    :raises TypeError: it is no datetime.
-    :raises ValueError: it is too far from today for 64 bits.
-    """
-    if not isinstance(timestamp, datetime):
-        raise TypeError(expected("timestamp", "a datetime", timestamp))
-    if timestamp.year in _YEARS:
-        with contextlib.suppress(OverflowError, OSError, ValueError):
-            return (timestamp.astimezone(timezone.utc) - _EPOCH) // _MICROSECOND * 1000
-    raise ValueError(expected("timestamp", f"a time in the years {_YEARS[0]} to {_YEARS[-1]}", timestamp))
-
-
-def _converted(values: Mapping[str, Any], session: Session | Worker) -> dict[str, Any]:
-    """A record that C takes as it is: exact ints and floats, names checked, nested mappings flattened, None left out;
-    for what lies on an accelerator, what stands for it until it comes.
-
-    :raises TypeError: a value is no number.
-    :raises ValueError: a number is out of range, or a name cannot be a metric's.
-    """
-    record: dict[str, Any] = {}
-    others: dict[str, Any] = {}
-    late = session.deferral is not None
-    for name, value in values.items():
-        if value is None:
-            continue
-        if name in INTEGER_COLUMNS:
-            record[name] = integer(name, value, -_INT64_MAX - 1, _INT64_MAX) if name == "step" else whole(name, value)
-        elif name in CORE_METRICS:
-            record[name] = number(name, value, late=late)
-        else:
-            others[name] = value
-    if others:
-        for name, value in metric_values("metrics", others, late=late).items():
-            record[checked_metric_name(name)] = value
-    tensors = {name: value for name, value in record.items() if is_late(value)}
-    if session.deferral is not None and tensors:
-        record.update(zip(tensors, session.deferral.defer(list(tensors.values())) or (), strict=True))
-    return record

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from .control.base import Control
 from .control.checks import whole, whole_or_none
 from .control.milestones import Milestone, Milestones, Progress
 from .control.position import Position
 from .exceptions import expected
-
-
-class _Console(Protocol):
-    def follow(self, position: Position) -> None: ...
-
-
-class _ControlPlane(Protocol):
-    @property
-    def console(self) -> _Console: ...
-
-    def milestone(self, passed: Progress) -> None: ...
 
 
 class _Logger(Protocol):
@@ -27,7 +18,9 @@ class _Logger(Protocol):
     def enabled(self) -> bool: ...
 
     @property
-    def _plane(self) -> _ControlPlane: ...
+    def _plane(self) -> Control: ...
+
+    def _emit(self, make: Callable[[Any], Any]) -> None: ...
 
 
 class TrainingProgressTracker:
@@ -105,6 +98,5 @@ class TrainingProgressTracker:
         eta_s = position.epoch_eta_s() if milestone.scope == "epoch" else position.run_eta_s()
         total = position.total_batches
         batch = position.batch if total is None else min(position.batch, total)
-        self._logger._plane.milestone(
-            Progress(milestone.scope, milestone.percent, position.epoch, batch, total, position.rate(), eta_s)
-        )
+        passed = Progress(milestone.scope, milestone.percent, position.epoch, batch, total, position.rate(), eta_s)
+        self._logger._emit(lambda events: events.milestone(passed))

@@ -29,7 +29,7 @@ def measure(rounds: Rounds, record: Record, operation: str) -> None:
 def program() -> Path:
     """The program, built as setup.py builds the core."""
     target = Path(tempfile.mkdtemp(prefix="advlog-bench-")) / "core"
-    sources = [path for path in sorted((ROOT / "csrc").glob("*.c")) if path.name not in ("producer.c", "guard.c")]
+    sources = [path for path in sorted((ROOT / "csrc").glob("*.c")) if not path.name.startswith(("producer", "guard"))]
     flags = ["-std=gnu11", "-O3", "-fno-math-errno", f"-I{ROOT / 'csrc'}"]
     subprocess.run(["cc", *flags, PROGRAMS / "core.c", *sources, "-lm", "-pthread", "-o", target], check=True)
     return target

@@ -134,7 +134,7 @@ typedef struct {
     uint64_t dev;
     uint64_t ino;
     uint64_t length; /* bytes of whole records in that file */
-    uint64_t generation;
+    uint64_t file_number;
 } advlog_cursor;
 
 enum advlog_sink_kind { ADVLOG_SINK_TEXT = 1, ADVLOG_SINK_JSONL = 2, ADVLOG_SINK_SPOOL = 3 };
@@ -157,13 +157,13 @@ typedef struct {
     int64_t file_first_seq;  /* seq of the first record of the current file */
     int64_t failing_since_ns; /* monotonic; 0 while it works */
     int32_t error;           /* errno of the last fault; 0 if there was none */
-    int32_t set_aside;       /* its records are being dropped */
+    int32_t suspended;       /* its records are being dropped */
     int32_t torn;            /* its file goes on beyond cursor.length, and could not be cut yet */
     int32_t needs_file;      /* it has no file opened ahead */
-    int32_t retired_fd;      /* the file it rotated away from; -1 if none waits */
-    int64_t retired_first_seq;
-    int64_t retired_next_seq;
-    uint64_t retired_records;
+    int32_t closed_fd;      /* the file it rotated away from; -1 if none waits */
+    int64_t closed_first_seq;
+    int64_t closed_next_seq;
+    uint64_t closed_records;
     uint64_t faults; /* since the start */
 } advlog_sink_info;
 
@@ -174,7 +174,7 @@ enum advlog_drain_reason {
     ADVLOG_DRAIN_DONE = 4,    /* the ring is closed and every sink has passed its end */
     ADVLOG_DRAIN_TIMEOUT = 8, /* the time given has passed */
     ADVLOG_DRAIN_FAULT = 16,  /* a sink began or ceased to fail, or was set aside */
-    ADVLOG_DRAIN_NONFINITE = 32 /* the first NaN or infinity of a metric was seen */
+    ADVLOG_DRAIN_FINDING = 32 /* advlog_drain_next_finding has one */
 };
 
 enum advlog_nonfinite { ADVLOG_NAN = 1, ADVLOG_POSINF = 2, ADVLOG_NEGINF = 3 };
@@ -268,7 +268,7 @@ size_t advlog_number_int(char *out, int64_t value);
 uint64_t advlog_ring_bytes(uint64_t slots);
 /* Lays a ring out in zeroed memory; its positions start at `start` (normally
  * `slots`). The magic number is stored last. 0, or an advlog_ring_error. */
-int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity);
+int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity);
 /* A handle on a formatted ring; NULL with *error set where it is none. The
  * memory must outlive the handle. */
 advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error);
@@ -350,9 +350,9 @@ int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out);
 
 /* From now on each child that is forked closes its copy of fd as it begins. 0, or -1: it cannot be so, or
  * there are too many. Any thread. */
-int advlog_close_in_children(int fd);
+int advlog_close_on_fork(int fd);
 /* No longer. Before fd is closed. */
-void advlog_keep_in_children(int fd);
+void advlog_keep_on_fork(int fd);
 /* The type of the file system that fd lies on, as statfs(2) of Linux has it; -1 where it cannot be told. */
 int64_t advlog_file_system(int fd);
 /* Gives the file blocks of its own in place of those that it shares with a copy (reflink), so that
@@ -368,7 +368,7 @@ int advlog_drain_add_sink(advlog_drain *drain, const advlog_sink_options *option
 /* Gives a sink the file that it switches to when its current one is full, or
  * at once if it has none. The drain writes to fd and never closes it. This and
  * the next two are for the thread that runs the drain. */
-void advlog_sink_give_file(advlog_drain *drain, int sink, int fd, uint64_t dev, uint64_t ino, uint64_t generation);
+void advlog_sink_give_file(advlog_drain *drain, int sink, int fd, uint64_t dev, uint64_t ino, uint64_t file_number);
 /* The file it had could not be opened: errno. Counts as a fault of the sink. */
 void advlog_sink_file_fault(advlog_drain *drain, int sink, int error);
 /* The sink goes on where a dead drain's stopped: at its cursor in the ring, in the
@@ -376,8 +376,8 @@ void advlog_sink_file_fault(advlog_drain *drain, int sink, int error);
  * has `records` records from `first_seq` on. After advlog_ring_repair, before the
  * first run; for every sink. */
 void advlog_sink_resume(advlog_drain *drain, int sink, int fd, uint64_t records, int64_t first_seq);
-/* The caller has dealt with retired_fd. */
-void advlog_sink_retired(advlog_drain *drain, int sink);
+/* The caller has dealt with closed_fd. */
+void advlog_sink_closed_done(advlog_drain *drain, int sink);
 /* The sink switches files at its next pass, if its file has any records, or even if
  * it has none. Any thread. */
 void advlog_sink_rotate(advlog_drain *drain, int sink, bool even_empty);
@@ -387,7 +387,7 @@ void advlog_sink_get(advlog_drain *drain, int sink, advlog_sink_info *out);
 int advlog_drain_run(advlog_drain *drain, int64_t timeout_ns);
 /* How long a record waits for its values that an accelerator is to fill in, from when each was
  * asked for, unless the ring is nearly full before. Before the first run. */
-void advlog_drain_set_patience(advlog_drain *drain, int64_t patience_ns);
+void advlog_drain_set_deferred_timeout(advlog_drain *drain, int64_t deferred_timeout_ns);
 /* From this moment on, on CLOCK_MONOTONIC, none waits any more. Any thread. */
 void advlog_drain_give_up_at(advlog_drain *drain, int64_t moment_ns);
 /* Makes one run return soon: this one, else the next. Any thread. */
@@ -398,32 +398,44 @@ void advlog_drain_stop(advlog_drain *drain);
 int advlog_drain_wait(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
 /* Likewise for the statistics alone. */
 int advlog_drain_wait_totals(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
+/* What the drain saw in the records and somebody may want to act on. */
+enum advlog_finding_kind { ADVLOG_FINDING_NONFINITE = 1 /* a metric's first value that is not finite */ };
+typedef struct {
+    int32_t kind;     /* enum advlog_finding_kind */
+    int32_t stream;   /* enum advlog_stream */
+    int32_t metric;   /* a name's id; core metric i is -1 - i */
+    advlog_stat stat; /* of the metric, as of now */
+} advlog_finding;
+/* The next finding, each once; false where there is none. For the thread that runs the drain. */
+bool advlog_drain_next_finding(advlog_drain *drain, advlog_finding *out);
+/* Copies the values that never came, by reason: out has ADVLOG_UNRESOLVED_REASONS. Any thread. */
+void advlog_drain_unresolved(advlog_drain *drain, uint64_t *out);
 /* Copies of the statistics. Any thread. */
 void advlog_drain_totals(advlog_drain *drain, advlog_totals *out);
 void advlog_drain_name_stats(advlog_drain *drain, int stream, uint32_t first, uint32_t count, advlog_stat *out);
 
-/* ---- the rings of child processes (takeover.c) ----
- * A child that logs has a small ring of its own, a worker. The drain of its parent's ring
- * copies the worker's records into that ring, each once whatever is killed when. */
+/* ---- the rings of child processes (child_ring.c) ----
+ * A child that logs has a small ring of its own. The drain of its parent's ring copies
+ * the child's records into that ring, each once whatever is killed when. */
 
-/* What became of a worker. */
+/* What became of a child. */
 typedef struct {
     uint64_t number;    /* as its records have it, 1..65535 */
     uint64_t taken;     /* records, since it was added */
     uint64_t dropped;   /* records that the parent's ring could not hold: no more names, too many metrics */
     int32_t damaged;    /* it holds what no producer writes: nothing more is taken */
-} advlog_worker_info;
-/* From now on the drain takes over the worker's records, under the number that it has or
+} advlog_child_info;
+/* From now on the drain takes over the child's records, under the number that it has or
  * is now given: 0, or -1 where memory is short. Like the next two, for the thread that
  * runs the drain. */
-int advlog_drain_add_worker(advlog_drain *drain, advlog_ring *worker);
-/* No longer; what the worker itself dropped is counted as dropped in the drain's ring. */
-void advlog_drain_remove_worker(advlog_drain *drain, advlog_ring *worker);
-void advlog_drain_worker(const advlog_drain *drain, const advlog_ring *worker, advlog_worker_info *out);
+int advlog_drain_add_child(advlog_drain *drain, advlog_ring *child);
+/* No longer; what the child itself dropped is counted as dropped in the drain's ring. */
+void advlog_drain_remove_child(advlog_drain *drain, advlog_ring *child);
+void advlog_drain_child(const advlog_drain *drain, const advlog_ring *child, advlog_child_info *out);
 /* Finishes the copy of the one record that a dead parent's drain may have been at, so
  * that the next one begins with the record after. Before advlog_ring_repair of that
- * parent's ring. 0, or ADVLOG_RING_BAD_LAYOUT for a worker that is damaged. */
-int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker);
+ * parent's ring. 0, or ADVLOG_RING_BAD_LAYOUT for a child that is damaged. */
+int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child);
 
 /* ---- statistics (stats.c) ---- */
 

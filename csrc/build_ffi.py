@@ -9,6 +9,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = (
+    "child_ring.c",
     "columns.c",
     "descriptors.c",
     "drain.c",
@@ -22,9 +23,9 @@ SOURCES = (
     "ring.c",
     "scan.c",
     "sink.c",
+    "sink_kinds.c",
     "slab.c",
     "stats.c",
-    "takeover.c",
     "totals.c",
 )
 PRODUCER_SOURCES = (

@@ -3,7 +3,11 @@
  *
  * A lock on an open file description lives as long as any process has that description, and a fork shares it: without
  * this, a parent's lock would outlive a SIGKILL for as long as one of its children lives. Python's own hooks do not see
- * a fork made in C; pthread_atfork does, for every fork() of the C library. */
+ * a fork made in C; pthread_atfork does, for every fork() of the C library.
+ *
+ * Ordering edges:
+ *   advlog_close_on_fork:a  an entry's fd. The handler, and who ends the entry, see the file that goes with it.
+ *   advlog_keep_on_fork:a   an entry's taken. Whoever takes the entry next comes after who had it. */
 #include "atomics.h"
 
 #include <errno.h>
@@ -16,7 +20,7 @@
 #include <sys/vfs.h>
 #endif
 
-#define MAX_KEPT 1024
+#define MAX_CLOSED 1024
 
 /* Written before `fd` is released to the handler, which runs in a child: with one thread, and a copy of this memory. */
 typedef struct {
@@ -24,45 +28,45 @@ typedef struct {
     atomic_u32 fd; /* plus one; 0: the entry holds none */
     uint64_t dev;
     uint64_t ino;
-} kept_descriptor;
+} closed_descriptor;
 
-static kept_descriptor kept[MAX_KEPT];
+static closed_descriptor closing[MAX_CLOSED];
 static bool watched;
 
 /* Async-signal-safe throughout: the child has one thread, and no lock can be counted on. */
 static void close_all(void) {
-    for (unsigned i = 0; i < MAX_KEPT; i++) {
-        uint32_t fd = load32_acquire(&kept[i].fd); /* partner: the release below */
-        store32_relaxed(&kept[i].fd, 0);           /* relaxed: there is one thread */
-        store32_relaxed(&kept[i].taken, 0);
+    for (unsigned i = 0; i < MAX_CLOSED; i++) {
+        uint32_t fd = load32_acquire(&closing[i].fd); /* pairs with advlog_close_on_fork:a */
+        store32_relaxed(&closing[i].fd, 0);           /* relaxed: there is one thread */
+        store32_relaxed(&closing[i].taken, 0);
         struct stat found;
         /* A program may have closed a number that is not its own, and it is another file's by now. */
-        if (fd && fstat((int)fd - 1, &found) == 0 && (uint64_t)found.st_dev == kept[i].dev && (uint64_t)found.st_ino == kept[i].ino)
+        if (fd && fstat((int)fd - 1, &found) == 0 && (uint64_t)found.st_dev == closing[i].dev && (uint64_t)found.st_ino == closing[i].ino)
             close((int)fd - 1);
     }
 }
 
 static void watch_forks(void) { watched = pthread_atfork(NULL, NULL, close_all) == 0; }
 
-int advlog_close_in_children(int fd) {
+int advlog_close_on_fork(int fd) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct stat found;
     if (fd < 0 || pthread_once(&once, watch_forks) != 0 || !watched || fstat(fd, &found) != 0) return -1;
-    for (unsigned i = 0; i < MAX_KEPT; i++) {
-        if (exchange32_acquire(&kept[i].taken, 1)) continue; /* partner: the release in advlog_keep_in_children */
-        kept[i].dev = (uint64_t)found.st_dev;
-        kept[i].ino = (uint64_t)found.st_ino;
-        store32_release(&kept[i].fd, (uint32_t)fd + 1); /* partner: the acquire in close_all */
+    for (unsigned i = 0; i < MAX_CLOSED; i++) {
+        if (exchange32_acquire(&closing[i].taken, 1)) continue; /* pairs with advlog_keep_on_fork:a */
+        closing[i].dev = (uint64_t)found.st_dev;
+        closing[i].ino = (uint64_t)found.st_ino;
+        store32_release(&closing[i].fd, (uint32_t)fd + 1); /* advlog_close_on_fork:a */
         return 0;
     }
     return -1;
 }
 
-void advlog_keep_in_children(int fd) {
-    for (unsigned i = 0; i < MAX_KEPT; i++) {
-        if (load32_acquire(&kept[i].fd) != (uint32_t)fd + 1) continue; /* partner: the release above */
-        store32_relaxed(&kept[i].fd, 0);     /* relaxed: the release below */
-        store32_release(&kept[i].taken, 0); /* partner: the exchange in advlog_close_in_children */
+void advlog_keep_on_fork(int fd) {
+    for (unsigned i = 0; i < MAX_CLOSED; i++) {
+        if (load32_acquire(&closing[i].fd) != (uint32_t)fd + 1) continue; /* pairs with advlog_close_on_fork:a */
+        store32_relaxed(&closing[i].fd, 0);     /* relaxed: the release below */
+        store32_release(&closing[i].taken, 0); /* advlog_keep_on_fork:a */
         return;
     }
 }

@@ -16,10 +16,10 @@ static void sleep_ns(long ns) { nanosleep(&(struct timespec){0, ns}, NULL); }
 
 void drain_lock(advlog_drain *d) {
     /* In a forked child its holder may be gone, and nobody is left to share the numbers with. */
-    while (!ring_is_child(d->ring) && exchange32_acquire(&d->lock, 1)) /* L, partner U */
+    while (!ring_is_child(d->ring) && exchange32_acquire(&d->lock, 1)) /* pairs with drain_unlock:a */
         sleep_ns(20000);
 }
-void drain_unlock(advlog_drain *d) { store32_release(&d->lock, 0); /* U, partner L */ }
+void drain_unlock(advlog_drain *d) { store32_release(&d->lock, 0); /* drain_unlock:a */ }
 
 /* ---- making ---- */
 
@@ -27,10 +27,10 @@ advlog_drain *advlog_drain_new(advlog_ring *ring) {
     advlog_drain *d = calloc(1, sizeof *d);
     if (!d) return NULL;
     d->ring = ring;
-    d->frontier = load_acquire(&ring->header->read_pos); /* G, partner F of a drain before this one */
+    d->frontier = load_acquire(&ring->header->read_pos); /* pairs with drain_once:a, of a drain before this one */
     d->line.second = INT64_MIN;
     d->sleep_ns = SLEEP_MIN_NS;
-    d->patience_ns = INT64_MAX;
+    d->deferred_timeout_ns = INT64_MAX;
     store_relaxed(&d->give_up_at_ns, UINT64_MAX); /* relaxed: no other thread has d yet */
     d->labels = labels_new();
     store_relaxed(&d->counted, d->frontier); /* relaxed: no other thread has d yet */
@@ -44,31 +44,31 @@ advlog_drain *advlog_drain_new(advlog_ring *ring) {
 void advlog_drain_free(advlog_drain *d) {
     if (!d) return;
     for (int i = 0; i < d->count; i++) free(d->sink[i].buffer);
-    workers_free(d);
+    children_free(d);
     totals_free(&d->totals);
     if (d->labels) labels_free(d->labels);
     free(d->digits);
     free(d);
 }
 
-/* Whether a record of metrics goes into a text line and a JSON line. */
-static bool writes_lines_twice(const advlog_drain *d) {
-    bool text = false, jsonl = false;
+/* Whether two sinks write the digits of a metrics record. */
+static bool writes_digits_twice(const advlog_drain *d) {
+    int sinks = 0;
     for (int i = 0; i < d->count; i++) {
-        const advlog_sink_options *o = &d->sink[i].options;
-        if (o->stream != ADVLOG_STREAM_METRICS) continue;
-        text |= o->kind == ADVLOG_SINK_TEXT;
-        jsonl |= o->kind == ADVLOG_SINK_JSONL;
+        const drain_sink *s = &d->sink[i];
+        sinks += s->options.stream == ADVLOG_STREAM_METRICS && s->kind->writes_digits;
     }
-    return text && jsonl;
+    return sinks > 1;
 }
 
 int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
-    if (d->count == ADVLOG_MAX_SINKS) return -1;
+    const sink_kind *kind = sink_kind_of(options->kind);
+    if (!kind || d->count == ADVLOG_MAX_SINKS) return -1;
     drain_sink *s = &d->sink[d->count];
+    s->kind = kind;
     s->options = *options;
     if (!s->options.every) s->options.every = 1;
-    s->fd = s->next_fd = s->info.retired_fd = -1;
+    s->fd = s->next_fd = s->info.closed_fd = -1;
     s->cursor.position = d->frontier;
     s->cursor.next_seq = 1;
     s->next = s->cursor;
@@ -79,7 +79,7 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
     d->ring->header->cursor[d->count].stream = options->stream;
     d->published[d->count] = s->info;
     d->count++;
-    if (!d->digits && writes_lines_twice(d)) d->digits = calloc(PASS_SLOTS, sizeof *d->digits); /* or it does without */
+    if (!d->digits && writes_digits_twice(d)) d->digits = calloc(PASS_SLOTS, sizeof *d->digits); /* or it does without */
     return d->count - 1;
 }
 
@@ -93,15 +93,15 @@ static void publish(advlog_drain *d, int index) {
     d->published[index] = s->info;
     drain_unlock(d);
     /* Last: who has waited for it is shown numbers that have it too. */
-    store_release(&s->done, s->cursor.position); /* P, partner Q */
+    store_release(&s->done, s->cursor.position); /* publish:a */
 }
 
-void advlog_sink_give_file(advlog_drain *d, int index, int fd, uint64_t dev, uint64_t ino, uint64_t generation) {
+void advlog_sink_give_file(advlog_drain *d, int index, int fd, uint64_t dev, uint64_t ino, uint64_t file_number) {
     drain_sink *s = &d->sink[index];
     s->next_fd = fd;
     s->next_dev = dev;
     s->next_ino = ino;
-    s->next_generation = generation;
+    s->next_file_number = file_number;
     s->info.needs_file = 0;
     publish(d, index);
 }
@@ -111,13 +111,13 @@ void advlog_sink_file_fault(advlog_drain *d, int index, int error) {
     publish(d, index);
 }
 
-void advlog_sink_retired(advlog_drain *d, int index) {
-    d->sink[index].info.retired_fd = -1;
+void advlog_sink_closed_done(advlog_drain *d, int index) {
+    d->sink[index].info.closed_fd = -1;
     publish(d, index);
 }
 
 void advlog_sink_rotate(advlog_drain *d, int index, bool even_empty) {
-    or32_relaxed(&d->sink[index].rotate, even_empty ? ROTATE_EVEN_EMPTY : ROTATE); /* relaxed: a wish */
+    or32_relaxed(&d->sink[index].rotate, even_empty ? ROTATE_EVEN_EMPTY : ROTATE); /* relaxed: a request */
     ring_wake(d->ring);
 }
 
@@ -129,14 +129,14 @@ void advlog_sink_get(advlog_drain *d, int index, advlog_sink_info *out) {
 
 /* ---- the loop ---- */
 
-/* Whether a value that is owed since then is waited for no longer. */
+/* Whether a value that is waits_for_value since then is waited for no longer. */
 static bool is_overdue(const advlog_drain *d, uint64_t position, int64_t since_ns) {
     const advlog_ring *ring = d->ring;
     int64_t now = advlog_monotonic_ns();
     /* Better a value lost than a record: those behind it need the room. */
     bool crowded = advlog_ring_write_pos(ring) - position > ring->count - ring->count / 8;
     /* Relaxed: a moment, nothing comes with it. */
-    return crowded || now - since_ns >= d->patience_ns || (uint64_t)now >= load_relaxed(&d->give_up_at_ns);
+    return crowded || now - since_ns >= d->deferred_timeout_ns || (uint64_t)now >= load_relaxed(&d->give_up_at_ns);
 }
 
 /* Puts the values that an accelerator owes into the record. False: it waits for one. */
@@ -148,42 +148,42 @@ static ADVLOG_COLD bool settle(advlog_drain *d, uint64_t position) {
 }
 
 /* Counts the records published since the last pass. True if there were any. */
-static bool follow(advlog_drain *d) {
+static bool count_new(advlog_drain *d) {
     advlog_ring *ring = d->ring;
     uint64_t start = d->frontier, end = start;
-    d->owed = false;
+    d->waits_for_value = false;
     while (end - start < PASS_SLOTS) {
         const advlog_view view = {ring->slots, ring->mask, end};
         const advlog_slot *h = view_slot(&view, 0);
-        if (load_acquire(&h->mark) != end + 1) break; /* R, partner W */
+        if (load_acquire(&h->mark) != end + 1) break; /* pairs with ring_publish:a */
         if (ADVLOG_UNLIKELY(record_defers(&view)) && !settle(d, end)) {
-            d->owed = true;
+            d->waits_for_value = true;
             break;
         }
         end += h->part;
     }
     if (end == start) return false;
-    /* M: after R, so every id used is counted. Labels that memory was short for are tried again. */
+    /* After the marks, so every id used is counted. Labels that memory was short for are tried again. */
     if (names_count(ring) != d->labels->count) labels_update(d->labels, ring);
     drain_lock(d);
     totals_names(&d->totals, ring);
     for (uint64_t p = start; p != end;) {
         advlog_view view = {ring->slots, ring->mask, p};
-        if (totals_add(&d->totals, &view)) d->reasons |= ADVLOG_DRAIN_NONFINITE;
+        if (totals_add(&d->totals, &view)) d->reasons |= ADVLOG_DRAIN_FINDING;
         p += view_slot(&view, 0)->part;
     }
     d->totals.sum.position = end;
     drain_unlock(d);
     d->frontier = end;
-    store_release(&d->counted, end); /* P, partner Q */
+    store_release(&d->counted, end); /* count_new:a */
     return true;
 }
 
 void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, int64_t first_seq) {
     drain_sink *s = &d->sink[index];
     /* To the end at once: cursors differ, and none may lie past the frontier. */
-    while (follow(d)) continue;
-    s->copies = (uint32_t)load_acquire(&d->ring->header->cursor[index].selected); /* D, partner C */
+    while (count_new(d)) continue;
+    s->copies = (uint32_t)load_acquire(&d->ring->header->cursor[index].selected); /* pairs with commit:a */
     advlog_ring_cursor(d->ring, index, &s->cursor);
     s->fd = fd;
     if (fd < 0) records = s->cursor.length = 0;
@@ -198,10 +198,10 @@ void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, in
 }
 
 /* One pass over all sinks. True if anything moved. */
-static bool pass(advlog_drain *d) {
-    bool progress = workers_advance(d);
+static bool drain_once(advlog_drain *d) {
+    bool progress = children_advance(d);
     slab_sweep(d->ring, &d->given_up);
-    progress |= follow(d);
+    progress |= count_new(d);
     if (progress) FAILPOINT("drain_followed");
     uint64_t oldest = d->frontier;
     for (int i = 0; i < d->count; i++) {
@@ -211,7 +211,7 @@ static bool pass(advlog_drain *d) {
         if (d->frontier - s->cursor.position > d->frontier - oldest) oldest = s->cursor.position;
     }
     if (progress) FAILPOINT("drain_before_release");
-    store_release(&d->ring->header->read_pos, oldest); /* F, partner G */
+    store_release(&d->ring->header->read_pos, oldest); /* drain_once:a */
     if (progress) FAILPOINT("drain_released");
     return progress;
 }
@@ -226,13 +226,13 @@ static bool finished(const advlog_drain *d) {
 }
 
 /* Sleeps until woken or for up to `ns`. */
-static void rest(advlog_drain *d, int64_t ns) {
+static void sleep_until_woken(advlog_drain *d, int64_t ns) {
     advlog_ring_header *h = d->ring->header;
     uint32_t seen = load32_relaxed(&h->wake); /* relaxed: the kernel compares it again */
     store32_relaxed(&h->sleeping, 1);
-    fence_full(); /* Y, partner X */
-    bool work = (!d->owed && advlog_ring_write_pos(d->ring) - d->frontier > d->ring->count / 2) ||
-                load32_relaxed(&d->stop) || load32_relaxed(&d->hurry); /* relaxed: after the fence */
+    fence_full(); /* sleep_until_woken:a, pairs with ring_look_again:b */
+    bool work = (!d->waits_for_value && advlog_ring_write_pos(d->ring) - d->frontier > d->ring->count / 2) ||
+                load32_relaxed(&d->stop) || load32_relaxed(&d->wake_soon); /* relaxed: after the fence */
     if (!work) {
         struct timespec t = {ns / 1000000000, ns % 1000000000};
 #ifdef __linux__
@@ -248,40 +248,40 @@ static void rest(advlog_drain *d, int64_t ns) {
 int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
     int64_t deadline = advlog_monotonic_ns() + timeout_ns;
     for (;;) {
-        uint32_t hurried = load32_relaxed(&d->hurry); /* relaxed: a wish */
+        uint32_t hurried = load32_relaxed(&d->wake_soon); /* relaxed: a request */
         uint64_t before = d->frontier;
-        bool progress = pass(d);
+        bool progress = drain_once(d);
         int why = d->reasons;
         d->reasons = 0;
         if (finished(d)) why |= ADVLOG_DRAIN_DONE;
-        if (exchange32_acquire(&d->stop, 0)) why |= ADVLOG_DRAIN_STOPPED; /* T, partner S */
+        if (exchange32_acquire(&d->stop, 0)) why |= ADVLOG_DRAIN_STOPPED; /* pairs with advlog_drain_stop:a */
         int64_t now = advlog_monotonic_ns();
         if (now >= deadline) why |= ADVLOG_DRAIN_TIMEOUT;
         if (why) return why;
 
         if (d->frontier - before >= PASS_SLOTS) continue; /* there is more already */
-        if (hurried) store32_relaxed(&d->hurry, 0); /* relaxed: who still waits sets it again */
+        if (hurried) store32_relaxed(&d->wake_soon, 0); /* relaxed: who still waits sets it again */
         /* Busy: gather a millisecond's records for each write. Idle: wake less and less. */
         d->sleep_ns = progress ? SLEEP_MIN_NS : d->sleep_ns * 2 < SLEEP_MAX_NS ? d->sleep_ns * 2 : SLEEP_MAX_NS;
-        rest(d, d->sleep_ns < deadline - now ? d->sleep_ns : deadline - now);
+        sleep_until_woken(d, d->sleep_ns < deadline - now ? d->sleep_ns : deadline - now);
     }
 }
 
-void advlog_drain_set_patience(advlog_drain *d, int64_t patience_ns) { d->patience_ns = patience_ns; }
+void advlog_drain_set_deferred_timeout(advlog_drain *d, int64_t deferred_timeout_ns) { d->deferred_timeout_ns = deferred_timeout_ns; }
 
 void advlog_drain_give_up_at(advlog_drain *d, int64_t moment_ns) {
     store_relaxed(&d->give_up_at_ns, (uint64_t)moment_ns); /* relaxed: a moment, nothing comes with it */
 }
 
 void advlog_drain_stop(advlog_drain *d) {
-    store32_release(&d->stop, 1); /* S, partner T */
+    store32_release(&d->stop, 1); /* advlog_drain_stop:a */
     ring_wake(d->ring);
 }
 
 /* ---- other threads ---- */
 
 static bool reached(const atomic_u64 *done, uint64_t position) {
-    return (int64_t)(load_acquire(done) - position) >= 0; /* Q, partner P */
+    return (int64_t)(load_acquire(done) - position) >= 0; /* pairs with publish:a, count_new:a */
 }
 
 static bool waited_for(const advlog_drain *d, uint64_t position, bool sinks) {
@@ -296,7 +296,7 @@ static int wait_for(advlog_drain *d, uint64_t position, int64_t timeout_ns, bool
     if (ring_is_child(d->ring)) return ADVLOG_FORKED;
     for (long pause = 20000; !waited_for(d, position, sinks); pause = pause < 500000 ? pause * 2 : pause) {
         if (advlog_monotonic_ns() >= deadline) return ADVLOG_TIMEOUT;
-        store32_relaxed(&d->hurry, 1); /* relaxed: a wish; the wake below makes it seen */
+        store32_relaxed(&d->wake_soon, 1); /* relaxed: a request; the wake below makes it seen */
         ring_wake(d->ring);
         sleep_ns(pause);
     }
@@ -308,6 +308,19 @@ int advlog_drain_wait(advlog_drain *d, uint64_t position, int64_t timeout_ns) {
 }
 int advlog_drain_wait_totals(advlog_drain *d, uint64_t position, int64_t timeout_ns) {
     return wait_for(d, position, timeout_ns, false);
+}
+
+bool advlog_drain_next_finding(advlog_drain *d, advlog_finding *out) {
+    drain_lock(d);
+    bool found = totals_next_finding(&d->totals, out);
+    drain_unlock(d);
+    return found;
+}
+
+void advlog_drain_unresolved(advlog_drain *d, uint64_t *out) {
+    drain_lock(d);
+    memcpy(out, d->totals.sum.unresolved, sizeof d->totals.sum.unresolved);
+    drain_unlock(d);
 }
 
 void advlog_drain_totals(advlog_drain *d, advlog_totals *out) {

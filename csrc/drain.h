@@ -1,12 +1,10 @@
 /* The drain's own state: its sinks, its statistics, its dealings with other threads.
  *
- * Ordering edges beside those of the ring (each line names its partner):
- *   U  drain_unlock                   lock, release     -> L  drain_lock, acquire
- *      so that totals and `published` are whole to whoever holds the lock.
- *   P  drain shows how far it is      done, counted, release -> Q  who waits for that, acquire
- *      so that the numbers and files that Q's thread then asks for have it too.
- *   S  who stops the drain            stop, release     -> T  drain takes it back, acquire
- *      so that the run that T ends came after whatever was done before S. */
+ * Ordering edges beside those of the ring:
+ *   drain_unlock:a        lock. Whoever holds the lock sees whole totals and a whole `published`.
+ *   publish:a             a sink's `done`. The files and numbers that a waiting thread then asks for have it too.
+ *   count_new:a           `counted`. Likewise for the statistics.
+ *   advlog_drain_stop:a   stop. The run that is ended came after whatever the stopping thread did before. */
 #pragma once
 
 #include "format.h"
@@ -16,12 +14,28 @@
 /* Slots looked at in one pass: 256 KiB, so that the second sink finds them in cache, and as much of digits. */
 #define PASS_SLOTS 2048
 
-/* What threads may wish of a sink: bits, since none takes back what another wished. */
+/* What threads may request of a sink: bits, since none takes back what another wished. */
 enum { ROTATE = 1, ROTATE_EVEN_EMPTY = 2 };
+
+typedef struct drain_sink drain_sink;
+
+/* What a kind of sink does with the records of its stream: sink_kinds.c has the table. */
+typedef struct {
+    bool takes_events;  /* events too, whatever its stream */
+    bool writes_digits; /* of the core metrics, which two such sinks share */
+    bool splits_at_gap; /* after records that were dropped comes a new file */
+    bool (*leaves_out)(drain_sink *sink, const advlog_slot *header); /* NULL: it takes every record */
+    /* At least as many bytes as `format` writes. */
+    size_t (*bound)(const advlog_drain *drain, const drain_sink *sink, const advlog_view *view);
+    size_t (*format)(advlog_drain *drain, drain_sink *sink, const advlog_view *view, char *out);
+} sink_kind;
+
+const sink_kind *sink_kind_of(int kind); /* NULL: there is no such */
 
 /* One destination. The drain formats records into `buffer` and writes it; only
  * then does `cursor` become `next` and is shown in the ring. */
-typedef struct {
+struct drain_sink {
+    const sink_kind *kind;
     advlog_sink_options options;
     advlog_cursor cursor; /* what is in the file */
     advlog_cursor next;   /* what will be once the buffer is written */
@@ -35,7 +49,7 @@ typedef struct {
 
     int fd;
     int next_fd; /* opened ahead; -1: none */
-    uint64_t next_dev, next_ino, next_generation;
+    uint64_t next_dev, next_ino, next_file_number;
 
     advlog_sink_info info; /* what others are shown: copied under the drain's lock */
     uint64_t lines;        /* text: batch lines seen, for `every` */
@@ -46,17 +60,17 @@ typedef struct {
     int64_t retry_ns;      /* failing: not before this */
 
     atomic_u32 rotate;
-    atomic_u64 done; /* cursor.position, for threads that wait: P, Q */
+    atomic_u64 done; /* cursor.position, for threads that wait: publish:a */
     uint32_t copies; /* cursor commits so far */
-} drain_sink;
+};
 
 struct advlog_drain {
     advlog_ring *ring;
     int count;
     uint64_t frontier; /* every record below it is settled, and counted in the totals */
-    bool owed;         /* the record there waits for an accelerator */
+    bool waits_for_value;         /* the record there waits for an accelerator */
     slab_quarantine given_up;
-    int64_t patience_ns;
+    int64_t deferred_timeout_ns;
     advlog_line_cache line;
     advlog_digits *digits; /* of the latest PASS_SLOTS records, at position % PASS_SLOTS; NULL unless two sinks need them */
     advlog_labels *labels;
@@ -68,14 +82,14 @@ struct advlog_drain {
      * a system call; guards totals and each sink's published info. */
     atomic_u32 lock;
     advlog_sink_info published[ADVLOG_MAX_SINKS];
-    atomic_u64 counted; /* frontier, for threads that wait: P, Q */
-    atomic_u32 stop;    /* S, T */
+    atomic_u64 counted; /* frontier, for threads that wait: count_new:a */
+    atomic_u32 stop;    /* advlog_drain_stop:a */
     atomic_u64 give_up_at_ns; /* no value is waited for from then on */
-    atomic_u32 hurry; /* someone waits: do not sleep long */
+    atomic_u32 wake_soon; /* someone waits: do not sleep long */
 
     drain_sink sink[ADVLOG_MAX_SINKS];
-    struct drain_worker **workers; /* an array */
-    unsigned worker_count;
+    struct drain_child **children; /* an array */
+    unsigned child_count;
 };
 
 void drain_lock(advlog_drain *drain);
@@ -84,8 +98,8 @@ void drain_unlock(advlog_drain *drain);
 /* Brings one sink as near to `end` as its file allows, and to `end` if it is set
  * aside; true if it moved. */
 bool sink_advance(advlog_drain *drain, int index, uint64_t end);
-/* Copies records of the workers into the ring; true if there were any. */
-bool workers_advance(advlog_drain *drain);
-void workers_free(advlog_drain *drain);
+/* Copies records of the children into the ring; true if there were any. */
+bool children_advance(advlog_drain *drain);
+void children_free(advlog_drain *drain);
 /* The sink's file failed: errno. It will be tried again. */
 void sink_fault(advlog_drain *drain, drain_sink *sink, int error);

@@ -41,16 +41,16 @@ static int intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     memcpy(&t->heap[used + 1], utf8, bytes);
     t->offset[count] = (uint32_t)used;
     t->used = used + bytes + 1;
-    store_release(&t->count, count + 1); /* N, partner M */
+    store_release(&t->count, count + 1); /* intern:a */
     return (int)count;
 }
 
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     if (bytes == 0 || bytes > ADVLOG_MAX_NAME_BYTES || ring_is_child(ring)) return -1;
     /* Whoever holds it waits for nothing, the GIL neither: it comes free soon. */
-    while (exchange32_acquire(&ring->naming, 1)) nanosleep(&(struct timespec){0, 20000}, NULL); /* V, partner Z */
+    while (exchange32_acquire(&ring->naming, 1)) nanosleep(&(struct timespec){0, 20000}, NULL); /* pairs with advlog_name_intern:a */
     int id = intern(ring, utf8, bytes);
-    store32_release(&ring->naming, 0); /* Z, partner V */
+    store32_release(&ring->naming, 0); /* advlog_name_intern:a */
     return id;
 }
 
@@ -58,7 +58,7 @@ uint32_t advlog_name_count(const advlog_ring *ring) { return names_count(ring); 
 
 int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out) {
     uint32_t bytes;
-    const uint8_t *name = id < names_count(ring) ? find(ring->names, id, &bytes) : NULL; /* M, partner N */
+    const uint8_t *name = id < names_count(ring) ? find(ring->names, id, &bytes) : NULL; /* pairs with intern:a */
     if (!name) return -1;
     memcpy(out, name, bytes);
     return is_text((const uint8_t *)out, bytes) ? (int)bytes : -1;

@@ -6,6 +6,6 @@
 #include "ring.h"
 
 static inline uint32_t names_count(const advlog_ring *ring) {
-    uint64_t count = load_acquire(&ring->names->count); /* M, partner N */
+    uint64_t count = load_acquire(&ring->names->count); /* pairs with intern:a */
     return count < ADVLOG_MAX_NAMES ? (uint32_t)count : ADVLOG_MAX_NAMES;
 }

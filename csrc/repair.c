@@ -59,7 +59,7 @@ static void settle(advlog_ring *ring, uint64_t position) {
 /* What a drain counts with: nothing here may overflow on the way to the ring's end. */
 static bool cursor_counts(const advlog_cursor *c) {
     const uint64_t many = UINT64_C(1) << 60;
-    return c->written < many && c->dropped < many && c->length < many && c->generation < many &&
+    return c->written < many && c->dropped < many && c->length < many && c->file_number < many &&
            (uint64_t)c->next_seq == c->written + c->dropped + 1;
 }
 

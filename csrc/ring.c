@@ -66,7 +66,7 @@ static bool slots_allowed(uint64_t slots) {
     return slots >= 64 && slots <= UINT64_C(1) << 32 && (slots & (slots - 1)) == 0;
 }
 
-int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity) {
+int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity) {
     if (!slots_allowed(slots) || bytes < advlog_ring_bytes(slots)) return ADVLOG_RING_TOO_SMALL;
     advlog_ring_header *h = memory;
     h->layout_version = ADVLOG_LAYOUT_VERSION;
@@ -81,21 +81,21 @@ int advlog_ring_format(void *memory, uint64_t bytes, uint64_t slots, uint64_t st
     store_relaxed(&h->write_pos, start);
     store_relaxed(&h->cached_read_pos, start);
     store_relaxed(&h->read_pos, start);
-    store_relaxed(&h->takeover.until, start);
+    store_relaxed(&h->handoff.until, start);
     for (int i = 0; i < ADVLOG_MAX_SINKS; i++) h->cursor[i].copy[0] = (advlog_cursor){.position = start, .next_seq = 1};
 
     /* Each slot gets the mark of the lap before the first: no mark is ever taken
      * for a published one, wherever positions start. It also brings the pages in. */
     advlog_slot *array = (advlog_slot *)((char *)memory + SLOTS_OFFSET);
     for (uint64_t i = 0; i < slots; i++) store_relaxed(&array[i].mark, start - slots + ((i - start) & (slots - 1)) + 1);
-    store_release(&h->magic, ADVLOG_RING_MAGIC); /* A, partner B */
+    store_release(&h->magic, ADVLOG_RING_MAGIC); /* advlog_ring_init:a */
     return 0;
 }
 
 /* `slots` is read once: who made the ring may still write it. The offsets of this version are constants. */
 static int check_header(const advlog_ring_header *h, uint64_t bytes, uint64_t *slots) {
     if (bytes < ADVLOG_HEADER_BYTES) return ADVLOG_RING_TOO_SMALL;
-    if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* B, partner A */
+    if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* pairs with advlog_ring_init:a */
     if (h->layout_version != ADVLOG_LAYOUT_VERSION) return ADVLOG_RING_BAD_VERSION;
     *slots = load_once64(&h->slots);
     uint64_t file_bytes = load_once64(&h->file_bytes);
@@ -151,15 +151,15 @@ void ring_wake(advlog_ring *ring) {
 
 int ring_look_again(advlog_ring *ring, uint64_t slots) {
     advlog_ring_header *h = ring->header;
-    uint64_t r = load_acquire(&h->read_pos); /* G, partner F */
-    /* Relaxed, but after G: the drain freed only what had been reserved, so this
+    uint64_t r = load_acquire(&h->read_pos); /* pairs with drain_once:a, set_taken:a */
+    /* Relaxed, but after the acquire above: the drain freed only what had been reserved, so this
      * is at or past r, and only closing can put it 2^63 ahead. */
     uint64_t p = load_relaxed(&h->write_pos);
     if ((p - r) & ADVLOG_CLOSED_BIT) return ADVLOG_CLOSED;
-    store_release(&h->cached_read_pos, r); /* H, partner K */
+    store_release(&h->cached_read_pos, r); /* ring_look_again:a */
     uint64_t used = p + slots - r;
     if (used > ring->count / 2) {
-        fence_full(); /* X, partner Y */
+        fence_full(); /* ring_look_again:b, pairs with sleep_until_woken:a */
         /* Relaxed: the fence orders it. Exchanged: one system call a sleep, by whoever comes first. */
         if (load32_relaxed(&h->sleeping) && exchange32_acquire(&h->sleeping, 0)) ring_wake(ring);
     }
@@ -285,8 +285,8 @@ uint64_t advlog_ring_close(advlog_ring *ring) {
     advlog_ring_header *h = ring->header;
     if (ring_is_child(ring)) return advlog_ring_write_pos(ring);
     for (;;) {
-        uint64_t r = load_acquire(&h->read_pos);     /* G, partner F */
-        uint64_t p = load_relaxed(&h->write_pos);    /* relaxed, after G: at or past r */
+        uint64_t r = load_acquire(&h->read_pos);     /* pairs with drain_once:a */
+        uint64_t p = load_relaxed(&h->write_pos);    /* relaxed, after the acquire: at or past r */
         if ((p - r) & ADVLOG_CLOSED_BIT) return p ^ ADVLOG_CLOSED_BIT;
         /* Relaxed: closing publishes nothing; it only makes later reservations fail. */
         if (cas_relaxed(&h->write_pos, &p, p ^ ADVLOG_CLOSED_BIT)) return p;
@@ -302,15 +302,15 @@ void advlog_ring_reopen(advlog_ring *ring) {
 
 uint64_t advlog_ring_slots(const advlog_ring *ring) { return ring->count; }
 
-uint64_t advlog_ring_read_pos(const advlog_ring *ring) { return load_acquire(&ring->header->read_pos); /* G, partner F */ }
+uint64_t advlog_ring_read_pos(const advlog_ring *ring) { return load_acquire(&ring->header->read_pos); /* pairs with drain_once:a */ }
 
 bool advlog_ring_closed(const advlog_ring *ring) {
-    uint64_t r = load_acquire(&ring->header->read_pos); /* G, partner F: so that write_pos is at or past it */
+    uint64_t r = load_acquire(&ring->header->read_pos); /* pairs with drain_once:a: so that write_pos is at or past it */
     return (load_relaxed(&ring->header->write_pos) - r) & ADVLOG_CLOSED_BIT;
 }
 
 uint64_t advlog_ring_write_pos(const advlog_ring *ring) {
-    uint64_t r = load_acquire(&ring->header->read_pos); /* G, partner F */
+    uint64_t r = load_acquire(&ring->header->read_pos); /* pairs with drain_once:a */
     uint64_t p = load_relaxed(&ring->header->write_pos);
     return (p - r) & ADVLOG_CLOSED_BIT ? p ^ ADVLOG_CLOSED_BIT : p;
 }
@@ -326,6 +326,6 @@ void advlog_ring_count_drop(advlog_ring *ring, int reason) {
 uint64_t advlog_ring_dropped(const advlog_ring *ring, int reason) { return load_relaxed(&ring->header->dropped[reason]); }
 
 void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out) {
-    uint64_t selected = load_acquire(&ring->header->cursor[sink].selected); /* D, partner C */
+    uint64_t selected = load_acquire(&ring->header->cursor[sink].selected); /* pairs with commit:a */
     *out = ring->header->cursor[sink].copy[selected & 1];
 }

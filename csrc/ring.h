@@ -5,27 +5,22 @@
  * write_pos and read_pos there are at most `slots` positions while the ring is
  * open; closing adds 2^63 to write_pos, which makes every later check fail.
  *
- * Ordering edges (each line names its partner):
- *   W  producer publishes a slot      mark, release    -> R  drain reads mark, acquire
- *      so the drain sees the payload of every slot whose mark it saw.
- *   F  drain frees slots              read_pos, release -> G  producer reads read_pos, acquire
- *      so a producer overwrites a slot only after the drain's last read of it.
- *   H  producer passes G on to others cached_read_pos, release -> K  producer, acquire
- *      with G, so that K sees what G saw.
- *   N  writer adds a metric name      names.count, release -> M  reader, acquire
- *      so a name's bytes are seen by whoever sees its id counted. A record that
- *      uses id i is pushed after N by the same or a synchronised thread, so R
- *      implies M.
- *   C  drain selects a cursor copy    selected, release -> D  reader, acquire
- *      so a reader, recovery too, sees one whole copy.
- *   Z  who adds a name lets go        naming, release   -> V  who adds the next, acquire
- *      so that one at a time changes the table.
- *   A  the ring is laid out           magic, release    -> B  who attaches, acquire
- *      so that B sees a whole header.
- *   X  producer, at half full, looks for a sleeper after its last look at read_pos
- *   Y  drain, about to sleep, looks for work after it has said so
- *      full fences, each the other's partner: one of the two sees the other.
- * The edges between the drain and who asks it are in drain.h.
+ * Ordering edges. Each is named after the function that releases, and a letter; where the value is acquired a comment
+ * says which edge it pairs with.
+ *   ring_publish:a        a slot's mark. The drain sees the payload of every slot whose mark it saw.
+ *   drain_once:a          read_pos. A producer overwrites a slot only after the drain's last read of it.
+ *   set_taken:a           read_pos of a child's ring, likewise.
+ *   ring_look_again:a     cached_read_pos. A producer that acquires it sees what the one saw that acquired read_pos.
+ *   intern:a              names.count. Whoever sees a name's id counted sees its bytes. A record that uses an id is
+ *                         pushed after the count by the same or a synchronised thread, so whoever acquired the
+ *                         record's mark sees the name too.
+ *   commit:a              selected. A reader, a recovery too, sees one whole copy of a cursor.
+ *   advlog_name_intern:a  naming. One thread at a time changes the table of names.
+ *   advlog_ring_init:a    magic. Whoever attaches sees a whole header.
+ *   ring_look_again:b and sleep_until_woken:a are full fences that pair with each other: a producer at half full looks
+ *                         for a sleeper after its last look at read_pos; a drain about to sleep looks for work after it
+ *                         has said so. One of the two sees the other.
+ * The edges between the drain and other threads are in drain.h, those of values on an accelerator in slab.h.
  * A reservation is a relaxed CAS: it hands out positions and publishes nothing.
  *
  * Progress: try-push is lock-free, wait-free without contention, and fails only
@@ -43,12 +38,12 @@
 #define ADVLOG_PAGE_BYTES 4096
 #define ADVLOG_HEADER_BYTES (2 * ADVLOG_PAGE_BYTES)
 
-/* In the ring of a worker (a child process): how far its parent is with it. See takeover.c. */
+/* In the ring of a child process: how far its parent is with it. See child_ring.c. */
 typedef struct {
-    uint64_t number;     /* the worker's, from 1; 0: the parent has not met it */
+    uint64_t number;     /* the child's, from 1; 0: the parent has not met it */
     atomic_u64 until;    /* where the record ends that is being copied; read_pos: none is */
     atomic_u64 position; /* where it goes in the parent's ring */
-} advlog_takeover;
+} advlog_handoff;
 
 /* The first pages of the memory. Groups are laid out by writer. */
 typedef struct {
@@ -89,10 +84,10 @@ typedef struct {
         advlog_cursor copy[2];
     } cursor[ADVLOG_MAX_SINKS];
 
-    /* The drain: the numbers that it has given to workers so far. */
-    _Alignas(ADVLOG_LINE_BYTES) uint64_t workers;
+    /* The drain: the numbers that it has given to children so far. */
+    _Alignas(ADVLOG_LINE_BYTES) uint64_t children;
     /* The parent's drain. */
-    advlog_takeover takeover;
+    advlog_handoff handoff;
 
     /* Written before the ring comes into sight: the folder of its logs, without a NUL at its end if it fills this; empty
      * in rings of earlier versions, or where it is longer. */
@@ -150,15 +145,15 @@ static inline bool ring_is_child(const advlog_ring *ring) {
  * publish them all, last position first. */
 static inline int ring_try_reserve(advlog_ring *ring, uint64_t slots, uint64_t *position) {
     advlog_ring_header *h = ring->header;
-    /* Relaxed: the CAS below checks it again, and F-G, H-K order the payload. */
+    /* Relaxed: the CAS below checks it again; drain_once:a and ring_look_again:a order the payload. */
     uint64_t p = load_relaxed(&h->write_pos);
     for (;;) {
-        uint64_t used = p + slots - load_acquire(&h->cached_read_pos); /* K, partner H */
+        uint64_t used = p + slots - load_acquire(&h->cached_read_pos); /* pairs with ring_look_again:a */
         if (ADVLOG_UNLIKELY(used > ring->count / 2)) {
             int status = ring_look_again(ring, slots);
             if (status != ADVLOG_OK) return status;
             p = load_relaxed(&h->write_pos);
-            used = p + slots - load_acquire(&h->cached_read_pos); /* K, partner H */
+            used = p + slots - load_acquire(&h->cached_read_pos); /* pairs with ring_look_again:a */
             if (used > ring->count) continue;
         }
         if (ADVLOG_LIKELY(cas_relaxed(&h->write_pos, &p, p + slots))) {
@@ -174,7 +169,7 @@ static inline advlog_slot *ring_slot(const advlog_ring *ring, uint64_t position)
 }
 
 static inline void ring_publish(advlog_slot *slot, uint64_t position) {
-    store_release(&slot->mark, position + 1); /* W, partner R */
+    store_release(&slot->mark, position + 1); /* ring_publish:a */
 }
 
 static inline int kind_stream(int kind) {

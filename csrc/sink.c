@@ -13,11 +13,10 @@
 #define BUFFER_BYTES (256 * 1024)
 #define RETRY_NS INT64_C(100000000)     /* a sink that fails is tried again after so long, ... */
 #define PROBE_NS INT64_C(1000000000)    /* ... one that is set aside after so long, ... */
-#define PATIENCE_NS INT64_C(30000000000) /* ... and it is set aside after this */
+#define SINK_SUSPEND_NS INT64_C(30000000000) /* ... and it is set aside after this */
 
 static bool takes(const drain_sink *s, int stream) {
-    return stream == s->options.stream ||
-           (s->options.kind == ADVLOG_SINK_TEXT && stream == ADVLOG_STREAM_EVENTS);
+    return stream == s->options.stream || (s->kind->takes_events && stream == ADVLOG_STREAM_EVENTS);
 }
 
 static void commit(advlog_drain *d, int index) {
@@ -28,7 +27,7 @@ static void commit(advlog_drain *d, int index) {
     uint32_t copy = ++s->copies & 1;
     d->ring->header->cursor[index].copy[copy] = s->cursor;
     FAILPOINT("commit_copied");
-    store_release(&d->ring->header->cursor[index].selected, copy); /* C, partner D */
+    store_release(&d->ring->header->cursor[index].selected, copy); /* commit:a */
     FAILPOINT("commit_selected");
 }
 
@@ -38,7 +37,7 @@ void sink_fault(advlog_drain *d, drain_sink *s, int error) {
     int64_t now = advlog_monotonic_ns();
     s->info.error = error;
     s->info.faults++;
-    s->retry_ns = now + (s->info.set_aside ? PROBE_NS : RETRY_NS);
+    s->retry_ns = now + (s->info.suspended ? PROBE_NS : RETRY_NS);
     if (!s->info.failing_since_ns) {
         s->info.failing_since_ns = now;
         d->reasons |= ADVLOG_DRAIN_FAULT;
@@ -48,7 +47,7 @@ void sink_fault(advlog_drain *d, drain_sink *s, int error) {
 static void recovered(advlog_drain *d, drain_sink *s) {
     if (!s->info.failing_since_ns) return;
     s->info.failing_since_ns = 0;
-    s->info.set_aside = 0;
+    s->info.suspended = 0;
     d->reasons |= ADVLOG_DRAIN_FAULT;
 }
 
@@ -97,11 +96,11 @@ static void drop_until(advlog_drain *d, int index, uint64_t end) {
 
 /* A sink that fails may hold records back for a while, but not for long, nor
  * once the ring has no room left for the producers. */
-static bool out_of_patience(const advlog_drain *d, const drain_sink *s) {
+static bool should_suspend(const advlog_drain *d, const drain_sink *s) {
     if (!s->info.failing_since_ns) return false;
     uint64_t held = advlog_ring_write_pos(d->ring) - s->cursor.position;
     if (held == 0) return false;
-    return advlog_monotonic_ns() - s->info.failing_since_ns >= PATIENCE_NS || held > d->ring->count - d->ring->count / 8;
+    return advlog_monotonic_ns() - s->info.failing_since_ns >= SINK_SUSPEND_NS || held > d->ring->count - d->ring->count / 8;
 }
 
 /* ---- writing ---- */
@@ -125,7 +124,7 @@ static bool write_buffer(advlog_drain *d, drain_sink *s) {
          * this file. The records are formatted anew, for the next one. */
         sink_fault(d, s, errno);
         discard_buffer(s);
-        or32_relaxed(&s->rotate, ROTATE_EVEN_EMPTY); /* relaxed: a wish */
+        or32_relaxed(&s->rotate, ROTATE_EVEN_EMPTY); /* relaxed: a request */
         return false;
     }
     s->used = s->sent = 0;
@@ -144,101 +143,21 @@ static bool make_room(drain_sink *s, size_t bytes) {
     return true;
 }
 
-/* ---- spools ---- */
-
-static size_t put_slots(char *out, const advlog_slot *header, unsigned parts, const advlog_view *view) {
-    memcpy(out, (const void *)header, ADVLOG_SLOT_BYTES);
-    for (unsigned part = 1; part < parts; part++)
-        memcpy(out + part * ADVLOG_SLOT_BYTES, (const void *)view_slot(view, part), ADVLOG_SLOT_BYTES);
-    return (size_t)parts * ADVLOG_SLOT_BYTES;
-}
-
-static size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *out) {
-    const advlog_identity *identity = &d->ring->header->identity;
-    advlog_slot h = {.kind = ADVLOG_KIND_SPOOL, .part = (uint8_t)s->options.stream, .count = ADVLOG_LAYOUT_VERSION};
-    h.time_ns = advlog_wall_ns();
-    h.epoch = identity->attempt;
-    h.batch = identity->rank;
-    h.step = s->next.next_seq;
-    memcpy(h.extra, identity->run_id, sizeof identity->run_id);
-    return put_slots(out, &h, 1, NULL);
-}
-
-static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
-    char name[ADVLOG_MAX_NAME_BYTES];
-    int length = advlog_name_get(d->ring, id, name);
-    if (length < 0) return 0; /* a damaged table: the id stays without a name */
-    uint32_t bytes = (uint32_t)length;
-    unsigned parts = (unsigned)ring_slots_for_text(bytes);
-    advlog_slot h = {.kind = ADVLOG_KIND_NAME, .part = (uint8_t)parts, .count = (uint16_t)bytes, .level = (uint16_t)id};
-    store_relaxed(&h.mark, 1); /* relaxed: no thread shares a spool's slots */
-    memcpy(out, &h, sizeof h);
-    for (unsigned part = 1; part < parts; part++) {
-        uint32_t first = (part - 1) * ADVLOG_PART_TEXT;
-        uint32_t n = bytes - first < ADVLOG_PART_TEXT ? bytes - first : ADVLOG_PART_TEXT;
-        advlog_slot p = {.kind = ADVLOG_KIND_PART_TEXT, .part = (uint8_t)part, .count = (uint16_t)n};
-        store_relaxed(&p.mark, part + 1); /* relaxed: likewise */
-        memcpy(p.text, name + first, n);
-        memcpy(out + part * sizeof p, &p, sizeof p);
-    }
-    return (size_t)parts * ADVLOG_SLOT_BYTES;
-}
-
-/* A record's slots, before them whatever the file lacks to be read by itself. */
-static bool put_spool_record(advlog_drain *d, drain_sink *s, const advlog_view *view, const advlog_slot *header,
-                             size_t *bytes) {
-    size_t names = d->totals.sum.names - s->names_written;
-    size_t slots = 1 + names * ring_slots_for_text(ADVLOG_MAX_NAME_BYTES) + header->part;
-    if (!make_room(s, slots * ADVLOG_SLOT_BYTES)) return false;
-    char *out = s->buffer + s->used;
-    if (!s->begun) out += put_spool_begin(d, s, out);
-    if (!s->begun) FAILPOINT("spool_begun");
-    for (uint32_t id = s->names_written; id < d->totals.sum.names; id++) out += put_spool_name(d, id, out);
-    out += put_slots(out, header, header->part, view);
-    *bytes = (size_t)(out - (s->buffer + s->used));
-    return true;
-}
-
 /* ---- one record ---- */
 
 enum put { TAKEN, FILTERED, NO_ROOM };
 
-static bool filtered_out(drain_sink *s, const advlog_slot *h) {
-    if (s->options.kind != ADVLOG_SINK_TEXT) return false;
-    if (h->kind == ADVLOG_KIND_EVENT) return h->level < s->options.level;
-    const int batch_level = 20; /* INFO, on the scale of Python's logging */
-    return batch_level < s->options.level || s->lines++ % s->options.every != 0;
-}
-
-/* Where the digits of the record at this position are, or are to be. */
-static advlog_digits *digits_of(const advlog_drain *d, uint64_t position) {
-    if (!d->digits) return NULL;
-    advlog_digits *digits = &d->digits[position % PASS_SLOTS];
-    if (digits->position != position) {
-        digits->position = position;
-        memset(digits->length, 0, sizeof digits->length);
-    }
-    return digits;
-}
-
 static enum put put_record(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
-    const advlog_slot *header = view_slot(view, 0);
-    if (s->options.kind == ADVLOG_SINK_SPOOL) return put_spool_record(d, s, view, header, bytes) ? TAKEN : NO_ROOM;
-    if (filtered_out(s, header)) return FILTERED;
-    if (!make_room(s, format_bound(view, d->labels))) return NO_ROOM;
-    const advlog_identity *identity = &d->ring->header->identity;
-    char *out = s->buffer + s->used;
-    d->line.digits = digits_of(d, s->next.position);
-    *bytes = s->options.kind == ADVLOG_SINK_TEXT
-                 ? format_text(out, view, d->labels, &d->line)
-                 : format_jsonl(out, view, d->labels, &d->line, identity->attempt, identity->rank, s->next.next_seq);
+    if (s->kind->leaves_out && s->kind->leaves_out(s, view_slot(view, 0))) return FILTERED;
+    if (!make_room(s, s->kind->bound(d, s, view))) return NO_ROOM;
+    *bytes = s->kind->format(d, s, view, s->buffer + s->used);
     return TAKEN;
 }
 
 /* Whether the record must go to the next file: by its bytes, its number, or a gap before it. */
 static bool file_is_full(const drain_sink *s, size_t bytes) {
     if (s->next.length == 0) return false;
-    if (s->gap && s->options.kind == ADVLOG_SINK_SPOOL) return true;
+    if (s->gap && s->kind->splits_at_gap) return true;
     return s->next.length + bytes > s->options.max_bytes ||
            (s->options.max_records && s->next_file_records >= s->options.max_records);
 }
@@ -291,22 +210,22 @@ static bool fill_buffer(advlog_drain *d, drain_sink *s, uint64_t end) {
  * has not dealt with the last one. */
 static bool switch_file(advlog_drain *d, int index) {
     drain_sink *s = &d->sink[index];
-    if (s->next_fd < 0 || s->info.retired_fd >= 0) {
+    if (s->next_fd < 0 || s->info.closed_fd >= 0) {
         s->info.needs_file = s->next_fd < 0;
         d->reasons |= ADVLOG_DRAIN_FILES;
         return false;
     }
     if (s->fd >= 0) {
-        s->info.retired_fd = s->fd;
-        s->info.retired_first_seq = s->info.file_first_seq;
-        s->info.retired_next_seq = s->cursor.next_seq;
-        s->info.retired_records = s->info.file_records;
+        s->info.closed_fd = s->fd;
+        s->info.closed_first_seq = s->info.file_first_seq;
+        s->info.closed_next_seq = s->cursor.next_seq;
+        s->info.closed_records = s->info.file_records;
     }
     s->fd = s->next_fd;
     s->next_fd = -1;
     s->next.dev = s->next_dev;
     s->next.ino = s->next_ino;
-    s->next.generation = s->next_generation;
+    s->next.file_number = s->next_file_number;
     s->next.length = 0;
     s->next_file_records = 0;
     s->info.file_first_seq = s->next.next_seq;
@@ -341,12 +260,12 @@ static void write_until(advlog_drain *d, int index, uint64_t end) {
         return;
     }
     if (s->fd < 0 && !switch_file(d, index)) return;
-    /* Relaxed: a wish, acted on at this pass or the next. */
-    uint32_t wish = load32_relaxed(&s->rotate);
-    if (wish && !s->used) {
-        bool even_empty = wish & ROTATE_EVEN_EMPTY;
+    /* Relaxed: a request, acted on at this pass or the next. */
+    uint32_t request = load32_relaxed(&s->rotate);
+    if (request && !s->used) {
+        bool even_empty = request & ROTATE_EVEN_EMPTY;
         bool nothing = s->cursor.length == 0 && !even_empty;
-        if (nothing || switch_file(d, index)) and32_relaxed(&s->rotate, ~wish); /* relaxed: one made meanwhile stays */
+        if (nothing || switch_file(d, index)) and32_relaxed(&s->rotate, ~request); /* relaxed: one made meanwhile stays */
         else if (even_empty) return; /* what goes into the old file now is lost */
     }
     while (s->cursor.position != end) {
@@ -372,14 +291,14 @@ bool sink_advance(advlog_drain *d, int index, uint64_t end) {
     uint64_t from = s->cursor.position;
     if (!s->info.failing_since_ns || advlog_monotonic_ns() >= s->retry_ns) write_until(d, index, end);
     /* After a try, too: where those of several sinks hang, one is due whenever its turn comes. */
-    if (!s->info.set_aside && out_of_patience(d, s)) {
-        s->info.set_aside = 1;
+    if (!s->info.suspended && should_suspend(d, s)) {
+        s->info.suspended = 1;
         s->retry_ns = advlog_monotonic_ns() + PROBE_NS;
         d->reasons |= ADVLOG_DRAIN_FAULT;
         if (s->options.kind == ADVLOG_SINK_SPOOL) ask_for_file(d, s); /* to be there when it comes back: see gap */
     }
     /* Nobody waits for a sink that is set aside: the slots that it leaves now are overwritten. */
-    if (s->info.set_aside && s->cursor.position != end) {
+    if (s->info.suspended && s->cursor.position != end) {
         discard_buffer(s);
         drop_until(d, index, end);
     }

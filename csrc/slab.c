@@ -16,7 +16,7 @@ uint64_t advlog_slab_key(uint64_t reference) {
 /* ---- callers ---- */
 
 static bool is_free(const advlog_ring *ring, unsigned entry) {
-    return load_acquire(&ring->use[entry].reference) == 0; /* I, partner E */
+    return load_acquire(&ring->use[entry].reference) == 0; /* pairs with let_go:a */
 }
 
 /* The first of `count` free entries side by side, as low as may be: those are in cache, on the device too. -1: there
@@ -50,7 +50,7 @@ void slab_abandon(advlog_ring *ring, uint64_t reference) {
     if (ring_is_child(ring)) return;
     store_relaxed(&ring->use[entry_of(reference)].reference, reference | ADVLOG_ABANDONED); /* relaxed: O */
     /* Relaxed: the holder of the GIL is the one writer. */
-    store32_release(&ring->abandoned, load32_relaxed(&ring->abandoned) + 1); /* O, partner J */
+    store32_release(&ring->abandoned, load32_relaxed(&ring->abandoned) + 1); /* slab_abandon:a */
 }
 
 void *advlog_slab_memory(const advlog_ring *ring) { return ring->slab; }
@@ -79,7 +79,7 @@ static bool has_come(const advlog_ring *ring, uint64_t reference, double *value)
 
 /* No other copy comes into it. Nothing, in a ring whose process is dead: nobody has its entries. */
 static void let_go(advlog_ring *ring, uint64_t reference) {
-    if (ring->use) store_release(&ring->use[entry_of(reference)].reference, 0); /* E, partner I */
+    if (ring->use) store_release(&ring->use[entry_of(reference)].reference, 0); /* let_go:a */
 }
 
 static void quarantine(slab_quarantine *given_up, uint64_t reference) {
@@ -98,7 +98,7 @@ static void take_abandoned(advlog_ring *ring, slab_quarantine *given_up) {
 }
 
 void slab_sweep(advlog_ring *ring, slab_quarantine *given_up) {
-    uint32_t abandoned = load32_acquire(&ring->abandoned); /* J, partner O */
+    uint32_t abandoned = load32_acquire(&ring->abandoned); /* pairs with slab_abandon:a */
     if (abandoned != given_up->abandoned) take_abandoned(ring, given_up);
     given_up->abandoned = abandoned;
     for (uint32_t i = given_up->count; i-- > 0;) {

@@ -17,12 +17,10 @@
  * SIGKILL between the two leaves the bit beside a value: a reference, and a reason, is below
  * 2^52, where only zero and subnormal numbers are, and of those a zero is no reference either.
  *
- * Ordering edges (each line names its partner), beside those of the ring:
- *   E  drain lets an entry go         use, release      -> I  who reserves it, acquire
- *      so that a copy is asked for only after the drain's last look at the one before.
- *   O  caller counts what it abandons abandoned, release -> J  drain, acquire
- *      so that the drain finds the entries marked that it saw counted.
- * A reservation and its table become known to the drain with the record: W, partner R. */
+ * Ordering edges beside those of the ring:
+ *   let_go:a        an entry's use. A copy is asked for only after the drain's last look at the one before.
+ *   slab_abandon:a  abandoned. The drain finds those entries marked that it saw counted.
+ * A reservation and its table become known to the drain with the record: ring_publish:a. */
 #pragma once
 
 #include "record.h"

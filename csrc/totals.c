@@ -162,3 +162,25 @@ bool totals_add(running_totals *t, const advlog_view *view) {
                      : add_core(sum->system_core, &sum->sketch[ADVLOG_SKETCH_SYSTEM_BATCH_TIME], h, &where);
     return (h->count && add_named(t, view, stream, &where)) || first;
 }
+
+static bool is_new_finding(const advlog_stat *stat, bool reported) { return stat->bad_class != 0 && !reported; }
+
+bool totals_next_finding(running_totals *t, advlog_finding *out) {
+    *out = (advlog_finding){.kind = ADVLOG_FINDING_NONFINITE, .stream = ADVLOG_STREAM_METRICS};
+    for (int i = 0; i < ADVLOG_CORE_METRICS; i++) {
+        if (!is_new_finding(&t->sum.core[i], t->core_reported[i])) continue;
+        t->core_reported[i] = true;
+        out->metric = -1 - i;
+        out->stat = t->sum.core[i];
+        return true;
+    }
+    for (uint32_t id = 0; id < t->sum.names; id++) {
+        uint64_t bit = UINT64_C(1) << id % 64;
+        if (!is_new_finding(&t->named[ADVLOG_STREAM_METRICS][id], t->name_reported[id / 64] & bit)) continue;
+        t->name_reported[id / 64] |= bit;
+        out->metric = (int32_t)id;
+        out->stat = t->named[ADVLOG_STREAM_METRICS][id];
+        return true;
+    }
+    return false;
+}

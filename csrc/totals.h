@@ -12,6 +12,8 @@ typedef struct {
     int32_t previous_epoch;
     int32_t samples_id;      /* ids of the metrics `samples` and `tokens`; -1 until they are used */
     int32_t tokens_id;
+    bool core_reported[ADVLOG_CORE_METRICS]; /* as not finite; of the metrics stream */
+    uint64_t name_reported[ADVLOG_MAX_NAMES / 64];
 } running_totals;
 
 bool totals_init(running_totals *totals, uint64_t position);
@@ -20,3 +22,5 @@ void totals_free(running_totals *totals);
 void totals_names(running_totals *totals, const advlog_ring *ring);
 /* Counts one record. True where a metric's first value that is not finite came. */
 bool totals_add(running_totals *totals, const advlog_view *view);
+/* The next finding that was not taken yet; false where there is none. */
+bool totals_next_finding(running_totals *totals, advlog_finding *out);

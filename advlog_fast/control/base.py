@@ -1,12 +1,17 @@
-"""What the control plane asks of its session, and what stands for it answers where there is nothing to ask."""
+"""What the control plane asks of its session, what a logger asks of its control plane, and the summary where there is
+nothing to count."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ..records import ErrorLog
 from ..snapshots import Health, Totals
+from .events import Event
+from .position import Position
 
 
 class RingLink(Protocol):
@@ -30,6 +35,60 @@ class RingLink(Protocol):
 
     def memory(self) -> dict[str, object]:
         """How memory developed, as :meth:`MemorySampler.trend` gives it."""
+
+
+class Bar(Protocol):
+    """What can show a live bar."""
+
+    def follow(self, position: Position) -> None:
+        """Draws a bar from `position`, which is changed in place."""
+
+
+class Control(Protocol):
+    """What a logger asks of its control plane: the run's own, that of a child process, or that of a logger that is off.
+    Checked events go in; nothing raises but for a wrong argument."""
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger of the standard library that writes to the main log."""
+
+    @property
+    def console(self) -> Bar: ...
+
+    def emit(self, event: Event) -> None:
+        """Takes an event in and writes it."""
+
+    def log_error(
+        self,
+        error: BaseException | str,
+        operation: str = "",
+        context: Mapping[str, Any] | None = None,
+        severity: str = "ERROR",
+    ) -> ErrorLog:
+        """Writes an error now."""
+
+    def log_leaving(self, error: BaseException, operation: str) -> None:
+        """Notes an exception that leaves the whole run, unless it was logged before."""
+
+    def context_started(self, path: tuple[str, ...]) -> int:
+        """Called by a context on its way in; a number for the way out."""
+
+    def context_ended(
+        self, path: tuple[str, ...], started: int, duration_s: float, error: BaseException | None
+    ) -> None:
+        """Called by a context on its way out."""
+
+    def state(self) -> dict[str, Any]:
+        """Where the attempt stands, for a checkpoint."""
+
+    def summary(self) -> dict[str, Any]:
+        """The summary as of now."""
+
+    def write_summary(self) -> bool:
+        """Replaces the summary's file; whether it could be."""
 
 
 def empty_summary(status: str) -> dict[str, Any]:

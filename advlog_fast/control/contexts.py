@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import time
 from types import TracebackType
@@ -67,20 +66,6 @@ class TrainingContext:
 
     def _path(self) -> tuple[str, ...]:
         return tuple(name for owner, name in _open.get() if owner == id(self._owner)) or (self.name,)
-
-
-class DisabledContext(contextlib.AbstractContextManager[None]):
-    """A span that nobody notes."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class ContextStats:

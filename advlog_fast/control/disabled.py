@@ -9,8 +9,7 @@ from typing import Any
 
 from ..records import ErrorLog
 from .base import empty_summary
-from .contexts import DisabledContext
-from .milestones import Progress
+from .events import Event
 from .position import Position
 
 # One for all: a handler that the module knows ends under the module's lock, wherever the collector happens to be.
@@ -31,19 +30,18 @@ class DisabledControl:
         self.logger.addHandler(_NOWHERE)
         self.console = _NoConsole()
 
-    def start_training(self, config: object = None) -> None: ...
-    def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None: ...
-    def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None: ...
-    def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None = None) -> None: ...
-    def log_validation(self, epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> None: ...
-    def log_hyperparameters(self, hyperparameters: object) -> None: ...
-    def log_model_info(self, model: Any) -> None: ...
-    def log_recovery(self, operation: str, action: str, success: bool = True) -> None: ...
-    def log_event(self, name: str, /, **fields: Any) -> None: ...
+    def emit(self, event: Event) -> None: ...
     def log_leaving(self, error: BaseException, operation: str) -> None: ...
-    def milestone(self, passed: Progress) -> None: ...
-    def write_summary(self) -> None: ...
-    def resume(self, state: object) -> None: ...
+
+    def context_started(self, path: tuple[str, ...]) -> int:  # noqa: ARG002 - nobody counts it
+        return 0
+
+    def context_ended(
+        self, path: tuple[str, ...], started: int, duration_s: float, error: BaseException | None
+    ) -> None: ...
+
+    def write_summary(self) -> bool:
+        return True
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -58,9 +56,6 @@ class DisabledControl:
         kind = type(error).__name__ if isinstance(error, BaseException) else "str"
         now = datetime.now(timezone.utc)
         return ErrorLog(kind, str(error), operation, now, "", dict(context or {}), severity)
-
-    def training_context(self, _name: str) -> DisabledContext:
-        return DisabledContext()
 
     def summary(self) -> dict[str, Any]:
         return empty_summary(self.status)

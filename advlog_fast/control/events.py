@@ -1,41 +1,160 @@
-"""NAME_events.jsonl: every event of the control plane, with the record it follows."""
+"""What happens in a training and is no record, as values: each event is made and checked here, once, and every control
+plane has one `emit` for all of them.
+
+To add an event: a function here, and a method of the logger that emits what it returns.
+"""
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from .line_file import LineFile
-from .text import dumps, time_text
+from ..snapshots import NonFinite
+from . import checks
+from .masking import masked
+from .milestones import Progress
+from .model_info import describe_model
+from .resumption import checked_state
+from .text import escape, fields_text, with_nulls
 
-OWN_FIELDS = frozenset(("timestamp", "attempt", "rank", "event", "level", "seq", "fields"))
+
+@dataclass(frozen=True)
+class Event:
+    """One event, on its way to the outputs."""
+
+    kind: str
+    """What it is; its name in `NAME_events.jsonl` too, unless `name` is another."""
+    fields: Mapping[str, Any]
+    """Its fields in `NAME_events.jsonl`."""
+    shown: Mapping[str, Any]
+    """Its fields in lines of text."""
+    level: int = logging.INFO
+    name: str = ""
+    title: str = ""
+    """The first word of its lines of text, where it is not the name; escaped."""
+    in_training_log: bool = True
+    brief: Mapping[str, Any] | None = None
+    """Its fields in the training log, where they are fewer than those in the main log."""
+    console: str | None = None
+    """What the console says before the fields; None: nothing."""
+    console_fields: Mapping[str, Any] | None = None
+    """The fields there, where they are others."""
+    console_last: bool = False
+    """Whether the console's live bar ends here."""
+
+    def line(self, fields: Mapping[str, Any] | None = None) -> str:
+        """A line of text, escaped, with its fields or others."""
+        shown = self.shown if fields is None else fields
+        return f"{self.title or self.name or self.kind} {fields_text(shown)}".rstrip()
 
 
-class EventLog:
-    """Appends events, one strict JSON object a line."""
+def training_start(config: object = None) -> Event:
+    """:raises TypeError: the configuration is neither a mapping nor an object with attributes."""
+    settings = masked(checks.settings("config", config)) if config is not None else {}
+    return Event("training_start", {"config": settings}, with_nulls(settings))
 
-    def __init__(self, file: LineFile, attempt: int, rank: int) -> None:
-        self._file = file
-        self._attempt = attempt
-        self._rank = rank
 
-    def emit(self, event: str, fields: Mapping[str, object], *, seq: int, level: str = "INFO") -> bool:
-        """Writes an event; whether it is in the file.
+def training_end(final_metrics: Mapping[str, Any] | None = None) -> Event:
+    """:raises TypeError: the metrics are no mapping."""
+    final = masked(checks.mapping("final_metrics", final_metrics)) if final_metrics is not None else {}
+    return Event("training_end", {"final_metrics": final}, final)
 
-        `seq` is that of the last metrics record before it, 0 for none. A field named like one of the line's
-        own (`timestamp`, `attempt`, `rank`, `event`, `level`, `seq`, `fields`) stands in the object `fields`;
-        the others stand beside the line's own.
-        """
-        line: dict[str, object] = {
-            "timestamp": time_text(time.time_ns()),
-            "attempt": self._attempt,
-            "rank": self._rank,
-            "event": event,
-            "level": level,
-            "seq": seq,
-        }
-        line.update((name, value) for name, value in fields.items() if name not in OWN_FIELDS)
-        aside = {name: value for name, value in fields.items() if name in OWN_FIELDS}
-        if aside:
-            line["fields"] = aside
-        return self._file.write(dumps(line) + "\n")
+
+def epoch_start(epoch: int, total_epochs: int | None = None) -> Event:
+    """:raises TypeError: an argument is no integer."""
+    fields = {
+        "epoch": checks.whole("epoch", epoch),
+        "total_epochs": checks.whole_or_none("total_epochs", total_epochs),
+    }
+    return Event("epoch_start", fields, fields)
+
+
+def epoch_end(epoch: int, metrics: Mapping[str, Any] | None = None) -> Event:
+    """:raises TypeError: the epoch is no integer, or the metrics are no mapping of names to numbers."""
+    number = checks.whole("epoch", epoch)
+    values = checks.metric_values("metrics", metrics) if metrics is not None else {}
+    return Event("epoch_end", {"epoch": number, "metrics": values}, {"epoch": number, **values}, console_fields=values)
+
+
+def validation(epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> Event:
+    """:raises TypeError: an argument has the wrong type."""
+    number = checks.whole("epoch", epoch)
+    values = checks.metric_values("metrics", metrics)
+    best = checks.flag("is_best", is_best)
+    fields = {"epoch": number, "metrics": values, "is_best": best}
+    shown = {"epoch": number, **values, **({"best": True} if best else {})}
+    return Event("validation", fields, shown, console="validation")
+
+
+def hyperparameters(settings: object) -> Event:
+    """:raises TypeError: they are neither a mapping nor an object with attributes."""
+    found = masked(checks.settings("hyperparameters", settings))
+    return Event("hyperparameters", {"hyperparameters": found}, with_nulls(found), in_training_log=False)
+
+
+def model_info(model: Any) -> Event:
+    """:raises TypeError: the model is None."""
+    found = masked(describe_model(model))
+    shown = {name: value for name, value in found.items() if name != "layers"}
+    return Event("model_info", {"model": found}, shown, title="model", in_training_log=False)
+
+
+def recovery(operation: str, action: str, success: bool = True) -> Event:
+    """:raises TypeError: an argument has the wrong type."""
+    fields = {
+        "operation": checks.text("operation", operation),
+        "action": checks.text("action", action),
+        "success": checks.flag("success", success),
+    }
+    return Event("recovery", fields, fields, logging.INFO if success else logging.WARNING)
+
+
+def of_the_user(name: str, fields: Mapping[str, Any]) -> Event:
+    """:raises TypeError: the name is no string."""
+    name = checks.text("name", name)
+    found = masked(fields)
+    return Event("", found, found, name=name, title=escape(name))
+
+
+def resumed(state: object) -> Event | None:
+    """None for the empty state of a logger that was off.
+
+    :raises TypeError: the state is no mapping.
+    :raises ValueError: it is none that a logger gave.
+    """
+    origin = checked_state(state)
+    return None if origin is None else Event("resumed", {"resumed_from": origin}, with_nulls(origin))
+
+
+def milestone(passed: Progress) -> Event:
+    """A mark of an epoch or of the whole training."""
+    fields = passed.fields()
+    return Event("milestone", fields, fields)
+
+
+def nonfinite(metric: str, found: NonFinite) -> Event:
+    """The first value of a metric that was NaN or infinite."""
+    where = {"metric": metric, **{name: getattr(found, name) for name in ("value", "step", "epoch", "batch")}}
+    return Event(
+        "nonfinite",
+        {**where, "first_seq": found.seq},
+        where,
+        logging.WARNING,
+        console="first value that is not finite:",
+    )
+
+
+def context_start(path: tuple[str, ...]) -> Event:
+    """A context was entered: the names of those around it and its own."""
+    whole = "/".join(path)
+    return Event("context_start", {"context": path[-1], "path": whole}, {"context": whole}, in_training_log=False)
+
+
+def context_end(path: tuple[str, ...], duration_s: float, outcome: str | None = None) -> Event:
+    """A context was left."""
+    took = {"duration_s": round(duration_s, 6), **({} if outcome is None else {"outcome": outcome})}
+    whole = "/".join(path)
+    fields = {"context": path[-1], "path": whole, **took}
+    return Event("context_end", fields, {"path": whole, **took}, in_training_log=False)

@@ -34,7 +34,7 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 class LineFile:
     """Appends entries of one or more whole lines; rotates before the entry that would exceed `max_bytes`, so
-    that `max_files` files stand. What an earlier start left at `path` becomes a generation first.
+    that `max_files` files stand. What an earlier start left at `path` is rotated first.
 
     :raises OSError: `path` is something else than a regular file, or no file can be made there. After that no
         method raises for a fault of the disk: it is counted, and the next entry tries again.

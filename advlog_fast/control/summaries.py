@@ -7,7 +7,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +16,23 @@ from ..store.ranks import RunIdentity
 from .epochs import Epochs, rates
 from .readable import strict_json
 from .text import time_text
+from .training import TrainingState
 
 BOTTLENECK_SHARE = 0.3
 """Waiting for data above this share of the time is named a bottleneck."""
 
 
-@dataclass(frozen=True)
-class RunState:
-    """What the control plane knows of its run, as of one moment."""
-
-    run: RunIdentity
-    status: str
-    started_ns: int
-    ended_ns: int | None
-    duration_s: float
-    epochs: Epochs
-    errors: Mapping[str, Any]
-    recoveries: Mapping[str, Any]
-    best: Mapping[str, Any] | None
-    validations: int
-    config: Mapping[str, Any]
-    hyperparameters: Mapping[str, Any]
-    model: Mapping[str, Any] | None
-    contexts: Mapping[str, Any]
-    milestones: Mapping[str, Any]
-    memory: Mapping[str, Any]
-    final_metrics: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    resumed_from: Mapping[str, Any] | None = None
-
-
-def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, Any]:
+def build_summary(
+    run: RunIdentity,
+    state: TrainingState,
+    *,
+    totals: Totals,
+    health: Health,
+    memory: Mapping[str, Any],
+    errors: Mapping[str, Any],
+    recoveries: Mapping[str, Any],
+    contexts: Mapping[str, Any],
+) -> dict[str, Any]:
     """The summary, which shares nothing with what it was made from. Its cost does not depend on the number of
     records.
 
@@ -55,20 +40,20 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
     where there is no value) are the guide's. Durations end in `_s`; `pending` are records that are not
     counted here yet.
     """
-    made: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "total_metrics": totals.metric_records,
-        "total_errors": state.errors["total"],
+        "total_errors": errors["total"],
         "training_duration": duration_text(int(state.duration_s)),
         "loss_stats": _four(totals.metrics.get("loss")),
         "accuracy_stats": _four(totals.metrics.get("accuracy")),
-        "experiment": state.run.name,
-        "run_id": state.run.run_id,
+        "experiment": run.name,
+        "run_id": run.run_id,
         "status": state.status,
-        "attempt": state.run.attempt,
-        "rank": state.run.rank,
-        "world_size": state.run.world_size,
-        "host": state.run.host,
-        "pid": state.run.pid,
+        "attempt": run.attempt,
+        "rank": run.rank,
+        "world_size": run.world_size,
+        "host": run.host,
+        "pid": run.pid,
         "started_at": time_text(state.started_ns),
         "ended_at": None if state.ended_ns is None else time_text(state.ended_ns),
         "duration_s": round(state.duration_s, 6),
@@ -85,17 +70,17 @@ def build_summary(state: RunState, totals: Totals, health: Health) -> dict[str, 
         "epochs": list(state.epochs.finished),
         "epochs_finished": state.epochs.count,
         "validations": state.validations,
-        "errors": {name: value for name, value in state.errors.items() if name != "total"},
-        "recoveries": state.recoveries,
-        "contexts": state.contexts,
+        "errors": {name: value for name, value in errors.items() if name != "total"},
+        "recoveries": recoveries,
+        "contexts": contexts,
         "milestones": state.milestones,
-        "memory": state.memory,
-        "accounting": dataclasses.asdict(_plain_health(health)),
+        "memory": memory,
+        "accounting": dataclasses.asdict(dataclasses.replace(_plain_health(health), status=state.status)),
         "overhead": overhead(totals, health, state.duration_s),
         "provenance": state.provenance,
         "pending": totals.pending,
     }
-    return copy.deepcopy(made)
+    return copy.deepcopy(summary)
 
 
 def duration_text(seconds: int) -> str:

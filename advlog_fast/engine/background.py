@@ -1,4 +1,5 @@
-"""The keeper: the thread for what may wait, and the drain may not; and for what an interrupt may not stop halfway.
+"""The background worker: a thread for work that may wait, for what the drain finds, and for what an interrupt may not stop
+halfway.
 
 The exceptions of signals, KeyboardInterrupt before all, come to the main thread, between any two of its bytecodes: also
 between a call that takes hold of something and the store of what it took. So a session opens and ends on this thread,
@@ -12,14 +13,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
+
+from .findings import Finding
 
 Task = Callable[[], object]
 Result = TypeVar("Result")
 
 _SLICE_S = 0.05
-_COMING_S = 0.5
-_LOOK_S = 0.5
+_START_S = 0.5
+_CHECK_S = 0.5
 
 
 class Latch:
@@ -44,17 +48,18 @@ class Latch:
         return self.is_set
 
 
-class Keeper:
-    """Runs the tasks that it is given, in their order, and each duty at its interval. What one of them raises is
-    passed over: it is not worth the training.
+class Background:
+    """Runs tasks in the order they are submitted, and each duty at its interval. What one of them raises is ignored: it
+    is not worth the training.
 
-    :ivar duties: what is to be run every so many seconds; set by a task.
+    :ivar duties: what to run every so many seconds; set by a task.
     """
 
     def __init__(self) -> None:
         self.duties: Mapping[Task, float] = {}
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="advlog-keeper", daemon=True)
+        self._subscribers: dict[str, Callable[[Finding], object]] = {}
+        self._thread = threading.Thread(target=self._run, name="advlog-background", daemon=True)
         self._begun = False
         self._refused = False
         self._ending = False
@@ -69,35 +74,48 @@ class Keeper:
 
     @property
     def is_here(self) -> bool:
-        """Whether the calling thread is the keeper's."""
+        """Whether the calling thread is this one."""
         return threading.current_thread() is self._thread
 
-    @property
-    def runs(self) -> bool:
-        """Whether there is a thread."""
+    def has_thread(self) -> bool:
+        """Whether there is a thread; waits half a second at most for one that is just being started."""
         # Where `start` was interrupted, the thread may be about to come, or never.
-        given_up = time.monotonic() + _COMING_S
+        deadline = time.monotonic() + _START_S
         while self._begun and not self._refused and self._thread.ident is None:
-            if time.monotonic() > given_up:
+            if time.monotonic() > deadline:
                 self._refused = True
             time.sleep(0.001)
         return self._thread.is_alive()
 
-    def do(self, task: Task) -> None:
-        """Hands a task over; never waits."""
+    def subscribe(self, kind: str, handle: Callable[[Finding], object]) -> None:
+        """Has findings of a kind handed to `handle`, on this thread."""
+        self._subscribers[kind] = handle
+
+    def report(self, finding: Finding) -> None:
+        """Hands a finding over; never waits. Any thread."""
+        self.submit(partial(self._hand_on, finding))
+
+    def _hand_on(self, finding: Finding) -> None:
+        handle = self._subscribers.get(finding.kind)
+        if handle is not None:
+            handle(finding)
+
+    def submit(self, task: Task) -> None:
+        """Hands a task over; never waits. Any thread."""
         self._tasks.put(task)
 
     def call(self, task: Callable[[], Result], timeout_s: float) -> Result | None:
-        """What the task returns, or raises; None where that takes longer, and it goes on."""
+        """Runs the task on this thread and waits for it: what it returns, or raises; None where that takes longer than
+        `timeout_s`, and it goes on."""
         if self.is_here:
             return task()
         done = Latch()
-        came: list[Result] = []
+        returned: list[Result] = []
         raised: list[BaseException] = []
 
         def run() -> None:
             try:
-                came.append(task())
+                returned.append(task())
             except BaseException as error:  # noqa: BLE001 - the caller's to handle
                 raised.append(error)
             done.set()
@@ -105,22 +123,22 @@ class Keeper:
         self._tasks.put(run)
         deadline = time.monotonic() + timeout_s
         while not done.is_set:
-            if not self.runs:
+            if not self.has_thread():
                 self.run_pending()  # also where the thread ended just before the task came
-            if not done.wait(min(deadline - time.monotonic(), _LOOK_S)) and time.monotonic() >= deadline:
+            if not done.wait(min(deadline - time.monotonic(), _CHECK_S)) and time.monotonic() >= deadline:
                 break
         if raised:
             raise raised[0]
-        return came[0] if came else None
+        return returned[0] if returned else None
 
     def run_pending(self) -> None:
-        """Runs what has been handed over here: on the keeper's thread, or where there is none."""
+        """Runs what was submitted, in the calling thread: for this one, or where there is none."""
         with self._inline, contextlib.suppress(queue.Empty):
             while True:
                 _run(self._tasks.get_nowait())
 
     def end(self) -> None:
-        """The thread ends after the task that calls this, and those that are waiting."""
+        """Ends the thread after the task that calls this, and those that are waiting."""
         self._ending = True
 
     def _run(self) -> None:

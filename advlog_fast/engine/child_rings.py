@@ -1,7 +1,7 @@
-"""Child processes that log, as their parent sees them: each has a small ring of its own, a worker, which the drain of
-the parent's session takes over. See child.py for the child's side.
+"""Child processes that log, as their parent sees them: each has a small ring of its own, which the
+drain of the parent's session empties. See child.py for the child's side.
 
-The workers of a session lie in a folder beside its ring. It is there as long as the session is: to end, the parent
+The rings of a session's children lie in a folder beside its ring. It is there as long as the session is: to end, the parent
 closes and empties every ring in it and removes it, which the system refuses while anything is in it; a child that finds
 no folder has no parent. So a record that was accepted is always seen.
 """
@@ -22,9 +22,12 @@ from ..store.files import NotOursError, check_folder, move_aside, remove_own
 from ..store.locks import FileLock, LockedError
 from ..store.processes import process_start
 from .child import has_taken
-from .ring import Ring, holds_ring, make_private_folder
+from .findings import Finding, fault
+from .ring import Ring
+from .ring_file import holds_ring
+from .ring_folders import make_private_folder
 
-_PATIENCE_S = 1.0
+_STALL_S = 1.0
 _VISIT_S = 0.5
 _POLL_S = 0.001
 _DAMAGED = "it is damaged"
@@ -33,30 +36,30 @@ _CHILDS = re.compile(r"\d+-[0-9a-f]{8}\.(?:ring|lock)\Z|\.\d+-[0-9a-f]{8}\.tmp\Z
 """What children call their files."""
 
 
-def workers_folder(ring: Path | None) -> Path | None:
+def children_folder(ring: Path | None) -> Path | None:
     """Where the rings of the children lie whose parent's ring is at `ring`; None: it has no file, and can have none."""
     return ring.with_name(f"{ring.name}.workers") if ring is not None else None
 
 
-class Workers:
+class ChildRings:
     """The rings of a session's children. For the thread that runs the drain, but for `has_any` and `wait`.
 
     :param drain: the C drain of `ring`.
-    :param on_fault: told, in a sentence, what was lost of a child.
+    :param report: takes findings: what was lost of a child.
     """
 
-    def __init__(self, ring: Ring, drain: Any, on_fault: Callable[[str], None]) -> None:
-        self.folder = workers_folder(ring.path)
+    def __init__(self, ring: Ring, drain: Any, report: Callable[[Finding], None]) -> None:
+        self.folder = children_folder(ring.path)
         self.lost_in_flight = 0
         """Runs of slots that children reserved and never published."""
-        self._ring, self._drain, self._on_fault = ring, drain, on_fault
+        self._ring, self._drain, self._report = ring, drain, report
         self._met: dict[Path, Ring] = {}
         self._dead: dict[Path, FileLock | None] = {}
         """Those of them whose processes have ended, by now repaired."""
         self._strangers: set[Path] = set()
         """What has a ring's name and is none of ours."""
         self._ending = False
-        self._told_names = False
+        self._reported_names = False
         self._visit_due = 0.0
 
     def open(self) -> None:
@@ -75,8 +78,8 @@ class Workers:
         """Makes the folder again where somebody has removed it."""
         if self.folder is None or self._ending or os.path.lexists(self.folder):
             return
-        told = f"{self.folder} was removed: what children log whose rings were in it, and not met yet, is lost"
-        self._on_fault(told)
+        message = f"{self.folder} was removed: what children log whose rings were in it, and not met yet, is lost"
+        self._report(fault(message))
         with contextlib.suppress(OSError):
             self.folder.parent.mkdir(mode=0o700, exist_ok=True)
             make_private_folder(self.folder)
@@ -116,7 +119,7 @@ class Workers:
         for ring in self._met.values():
             lib.advlog_ring_close(ring.handle)
         left: dict[Path, int] = {}
-        moved_s = 0.0
+        stalled_at = 0.0
         # The folder may be gone already, by somebody else's hand: those that were met are still to be taken over.
         while self._met or not self._emptied_folder():
             advance()
@@ -130,11 +133,11 @@ class Workers:
                 return not self._met and self._emptied_folder()
             # Where nothing moves for want of room in our own ring, no child is to blame.
             if left != before or self._ring.used() > self._ring.slots // 2:
-                moved_s = now + _PATIENCE_S
-            elif now >= moved_s and self._met:
+                stalled_at = now + _STALL_S
+            elif now >= stalled_at and self._met:
                 # A child that is stopped in the middle of a call goes on one day, and is told that its record was
                 # accepted: nothing may be given up. What it has stays in its ring, for a recovery.
-                self._on_fault("a child stands still in the middle of a call: its records stay in its ring")
+                self._report(fault("a child stands still in the middle of a call: its records stay in its ring"))
                 return False
         return True
 
@@ -145,28 +148,30 @@ class Workers:
             return
         except NotOursError as error:
             self._strangers.add(path)
-            self._on_fault(f"{path} is no ring of a child: {error.strerror}")
+            self._report(fault(f"{path} is no ring of a child: {error.strerror}"))
             return
         except (OSError, AdvlogError) as error:
-            self._set_aside(path, str(error))
+            self._quarantine(path, str(error))
             return
         mine, its = (lib.advlog_ring_identity(r.handle) for r in (self._ring, ring))
         if (ring.run_id, its.attempt, its.rank) != (self._ring.run_id, mine.attempt, mine.rank):
-            self._set_aside(path, "it belongs to another run")
+            self._quarantine(path, "it belongs to another run")
             return
         if self._ending:
             lib.advlog_ring_close(ring.handle)  # first of all: only an empty ring that is closed stays empty
-        if lib.advlog_drain_add_worker(self._drain, ring.handle) == 0:
+        if lib.advlog_drain_add_child(self._drain, ring.handle) == 0:
             self._met[path] = ring
 
     def _visit(self, path: Path, ring: Ring) -> None:
-        info = ffi.new("advlog_worker_info *")
-        lib.advlog_drain_worker(self._drain, ring.handle, info)
-        if info.dropped and not self._told_names:
-            self._told_names = True
-            self._on_fault("records of children are dropped: there is no room for their metrics or the names of these")
+        info = ffi.new("advlog_child_info *")
+        lib.advlog_drain_child(self._drain, ring.handle, info)
+        if info.dropped and not self._reported_names:
+            self._reported_names = True
+            self._report(
+                fault("records of children are dropped: there is no room for their metrics or the names of these")
+            )
         if info.damaged:
-            self._set_aside(path, _DAMAGED)
+            self._quarantine(path, _DAMAGED)
         elif path not in self._dead and self._has_died(path, ring):
             self._pass_over(path, ring, "died")
         if path in self._dead and ring.used() == 0:
@@ -190,17 +195,17 @@ class Workers:
         """Marks what a child reserved and will not publish as lost, so that what comes after it can be taken."""
         repair = ffi.new("advlog_repair *")
         if lib.advlog_ring_repair(ring.handle, False, repair):
-            self._set_aside(path, _DAMAGED)
+            self._quarantine(path, _DAMAGED)
         elif repair.lost:
             self.lost_in_flight += repair.lost
-            self._on_fault(f"a child {what} in the middle of a call: {repair.lost} lost in flight")
+            self._report(fault(f"a child {what} in the middle of a call: {repair.lost} lost in flight"))
 
     def _leave(self, path: Path, *, remove: bool = True) -> None:
         ring = self._met.pop(path)
         with contextlib.suppress(OSError):
             if remove:
                 remove_own(path)
-        lib.advlog_drain_remove_worker(self._drain, ring.handle)
+        lib.advlog_drain_remove_child(self._drain, ring.handle)
         lock = self._dead.pop(path, None)
         with contextlib.suppress(OSError):
             if lock is not None:
@@ -208,17 +213,17 @@ class Workers:
             else:
                 remove_own(path.with_suffix(".lock"))
 
-    def _set_aside(self, path: Path, why: str) -> None:
+    def _quarantine(self, path: Path, why: str) -> None:
         """Moves a child's ring that cannot be used out of the way."""
-        told = f"the ring {path} of a child cannot be used: {why}"
+        message = f"the ring {path} of a child cannot be used: {why}"
         kept = False
         with contextlib.suppress(OSError):
-            if self._ring.aside is not None and holds_ring(path):
-                told += f"; kept as {move_aside(path, self._ring.aside)}"
+            if self._ring.quarantine is not None and holds_ring(path):
+                message += f"; kept as {move_aside(path, self._ring.quarantine)}"
                 kept = True
         if not kept:
             self._strangers.add(path)
-        self._on_fault(told)
+        self._report(fault(message))
         if path in self._met:
             lib.advlog_ring_close(self._met[path].handle)  # a child that lives is to know
             self._leave(path, remove=kept)
@@ -257,27 +262,27 @@ class Workers:
             os.rename(left, folder)
 
 
-def settle_workers(ring: Ring) -> bool:
-    """Finishes what a dead parent's drain was at with each of its workers; whether there are any, or may be: a child
+def settle_child_rings(ring: Ring) -> bool:
+    """Finishes what a dead parent's drain was at with each of its children's rings; whether there are any, or may be: a child
     that lives can still come, as long as there is the folder.
 
     :param ring: the dead parent's, before it is repaired.
     :raises OSError: one could not be opened. Without it nothing may be taken: its last record may be there already.
     """
-    folder = workers_folder(ring.path)
+    folder = children_folder(ring.path)
     for path in _rings_in(folder):
         try:
-            worker = Ring.mapped(path)
-            if lib.advlog_takeover_settle(ring.handle, worker.handle) and ring.aside is not None:
-                move_aside(path, ring.aside)
+            child = Ring.mapped(path)
+            if lib.advlog_child_ring_settle(ring.handle, child.handle) and ring.quarantine is not None:
+                move_aside(path, ring.quarantine)
         except (FileNotFoundError, NotOursError, AdvlogError):
-            continue  # told when its records are to be taken
+            continue  # reported when its records are to be taken
     return folder is not None and folder.exists()
 
 
-def drop_workers(ring: Path | None, aside: Path) -> None:
-    """Sets the rings of children aside whose parent's ring is lost."""
-    folder = workers_folder(ring)
+def quarantine_child_rings(ring: Path | None, quarantine: Path) -> None:
+    """Quarantines the rings of children whose parent's ring is lost."""
+    folder = children_folder(ring)
     if folder is None:
         return
     with contextlib.suppress(OSError):
@@ -289,7 +294,7 @@ def drop_workers(ring: Path | None, aside: Path) -> None:
                 if not _RING.match(name):
                     remove_own(folder / name)
                 elif holds_ring(folder / name):
-                    move_aside(folder / name, aside)
+                    move_aside(folder / name, quarantine)
         os.rmdir(folder)
 
 

@@ -1,14 +1,17 @@
-"""Which sinks there are: those that the options ask for, or those that a dead process had."""
+"""Which sinks there are: those that the options ask for, or those that a dead process had. A new kind of sink is one entry
+of the table here, and one of the table in csrc/sink_kinds.c."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from .._native import lib
 from ..config import LoggerConfig
 from ..parquet.columns import STREAMS
 from ..parquet.sealer import Sealer
-from ..sinks.base import Retired, Sink
+from ..sinks.base import ClosedFile, Sink
 from ..sinks.jsonl import MetricsJsonlSink, SystemJsonlSink
 from ..sinks.spool import SpoolSink
 from ..sinks.text import TextSink
@@ -16,64 +19,110 @@ from ..store.paths import RunPaths
 from ..store.ranks import RunIdentity
 from .ring import Ring
 
+_METRICS, _SYSTEM = lib.ADVLOG_STREAM_METRICS, lib.ADVLOG_STREAM_SYSTEM
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What sinks are made with."""
+
+    config: LoggerConfig
+    paths: RunPaths
+    attempt: int
+    sealer: Sealer | None
+    """Takes the closed spools; None where there are none."""
+    may_expire: Callable[[str], Callable[[ClosedFile | None], bool]]
+    """By stream, whether a rotated file may go."""
+
+    def rotation(self) -> tuple[Path, int, int, int]:
+        return self.paths.temporary, self.attempt, self.config.max_log_size, self.config.max_log_files
+
+
+def _text(s: _Surroundings) -> Sink:
+    level, every = s.config.log_level, s.config.training_log_every
+    return TextSink(s.paths.training_log, *s.rotation(), s.may_expire("text"), level=level, every=every)
+
+
+def _metrics_jsonl(s: _Surroundings) -> Sink:
+    return MetricsJsonlSink(s.paths.metrics_jsonl, *s.rotation(), s.may_expire("metrics"))
+
+
+def _system_jsonl(s: _Surroundings) -> Sink:
+    return SystemJsonlSink(s.paths.system_jsonl, *s.rotation(), s.may_expire("system"))
+
+
+def _spool(stream: int) -> Callable[[_Surroundings], Sink]:
+    def make(s: _Surroundings) -> Sink:
+        assert s.sealer is not None
+        return SpoolSink(STREAMS[stream], s.paths, s.attempt, s.config.part_rows, s.sealer.submit)
+
+    return make
+
+
+# By kind and stream, in the order in which a new ring has them.
+_SINKS: dict[tuple[int, int], Callable[[_Surroundings], Sink]] = {
+    (lib.ADVLOG_SINK_TEXT, _METRICS): _text,
+    (lib.ADVLOG_SINK_JSONL, _METRICS): _metrics_jsonl,
+    (lib.ADVLOG_SINK_JSONL, _SYSTEM): _system_jsonl,
+    (lib.ADVLOG_SINK_SPOOL, _METRICS): _spool(_METRICS),
+    (lib.ADVLOG_SINK_SPOOL, _SYSTEM): _spool(_SYSTEM),
+}
+
 
 def make_sinks(config: LoggerConfig, paths: RunPaths, run: RunIdentity, sealer: Sealer | None) -> list[Sink]:
     """The sinks that the options ask for, without files yet.
 
     :param sealer: takes the closed spools; None where there are none.
     """
-    sizes = (paths.temporary, run.attempt, config.max_log_size, config.max_log_files)
-    sinks: list[Sink] = []
-    if config.writes_text(run.rank):
-        level, every = config.log_level, config.training_log_every
-        sinks.append(TextSink(paths.training_log, *sizes, level=level, every=every))
-    if config.jsonl:
-        sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes, _may_expire("metrics", paths, sealer)))
-        sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes, _may_expire("system", paths, sealer)))
-    if sealer is not None:
-        sinks += [SpoolSink(stream, paths, run.attempt, config.part_rows, sealer.submit) for stream in STREAMS]
+    wanted = {
+        lib.ADVLOG_SINK_TEXT: config.writes_text(run.rank),
+        lib.ADVLOG_SINK_JSONL: config.jsonl,
+        lib.ADVLOG_SINK_SPOOL: sealer is not None,
+    }
+
+    def may_expire(stream: str) -> Callable[[ClosedFile | None], bool]:
+        return _always if stream == "text" else _once_sealed(stream, paths, sealer)
+
+    surroundings = _Surroundings(config, paths, run.attempt, sealer, may_expire)
+    sinks = [make(surroundings) for (kind, _), make in _SINKS.items() if wanted[kind]]
     for sink in sinks:
         sink.sync = config.fsync == "always"
     return sinks
 
 
-def _may_expire(stream: str, paths: RunPaths, sealer: Sealer | None) -> Callable[[Retired | None], bool]:
-    """Whether a rotated file may go: where Parquet is on, only if its records are in parts."""
-    unsealed_before = any(paths.spools.glob(f"*-rank{paths.rank:05d}-*.spool"))
-
-    def sealed(retired: Retired | None) -> bool:
-        if sealer is None:
-            return True
-        if retired is None:
-            return not unsealed_before
-        return sealer.has_sealed(stream, retired.first_seq, retired.next_seq)
-
-    return sealed
-
-
 def sinks_of_ring(ring: Ring, config: LoggerConfig, paths: RunPaths, attempt: int, sealer: Sealer) -> list[Sink]:
-    """The sinks that the header of a dead process's ring tells of, in its order, without files yet.
+    """The sinks that the header of a dead process's ring names, in its order, without files yet. None of their files
+    expires: the next start trims.
 
     :param config: the options as that process had them.
     """
-    sizes = (paths.temporary, attempt, config.max_log_size, config.max_log_files, _keep)
+    surroundings = _Surroundings(config, paths, attempt, sealer, lambda _stream: _never)
     sinks: list[Sink] = []
     for index in range(lib.ADVLOG_MAX_SINKS):
         kind, stream = lib.advlog_ring_sink_kind(ring.handle, index), lib.advlog_ring_sink_stream(ring.handle, index)
         if kind == 0:
             break
-        if kind == lib.ADVLOG_SINK_TEXT:
-            every = config.training_log_every
-            sinks.append(TextSink(paths.training_log, *sizes, level=config.log_level, every=every))
-        elif kind == lib.ADVLOG_SINK_SPOOL:
-            sinks.append(SpoolSink(STREAMS[stream], paths, attempt, config.part_rows, sealer.submit))
-        elif stream == lib.ADVLOG_STREAM_SYSTEM:
-            sinks.append(SystemJsonlSink(paths.system_jsonl, *sizes))
-        else:
-            sinks.append(MetricsJsonlSink(paths.metrics_jsonl, *sizes))
+        sinks.append(_SINKS[kind, _METRICS if kind == lib.ADVLOG_SINK_TEXT else stream](surroundings))
     return sinks
 
 
-def _keep(_retired: Retired | None) -> bool:
-    """No file expires by a recovery: the next start trims."""
+def _once_sealed(stream: str, paths: RunPaths, sealer: Sealer | None) -> Callable[[ClosedFile | None], bool]:
+    """Where Parquet is on, a rotated file may go only if its records are in parts."""
+    unsealed_before = any(paths.spools.glob(f"*-rank{paths.rank:05d}-*.spool"))
+
+    def is_sealed(closed: ClosedFile | None) -> bool:
+        if sealer is None:
+            return True
+        if closed is None:
+            return not unsealed_before
+        return sealer.has_sealed(stream, closed.first_seq, closed.next_seq)
+
+    return is_sealed
+
+
+def _always(_closed: ClosedFile | None) -> bool:
+    return True
+
+
+def _never(_closed: ClosedFile | None) -> bool:
     return False

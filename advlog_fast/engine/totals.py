@@ -35,7 +35,7 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
         last_total_batches=c.last_total if present & lib.ADVLOG_HAS_TOTAL else None,
         last_step=c.last_step if present & lib.ADVLOG_HAS_STEP else None,
         last_time_ns=c.last_ns,
-        unresolved=unresolved_of(c),
+        unresolved={reason: int(c.unresolved[at]) for at, reason in enumerate(UNRESOLVED) if at},
         metrics=_by_name(drain, lib.ADVLOG_STREAM_METRICS, c.core, names),
         system=_by_name(drain, lib.ADVLOG_STREAM_SYSTEM, c.system_core, names),
         step_interval=_stats(c.step_interval),
@@ -44,9 +44,9 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
     )
 
 
-def unresolved_of(totals: Any) -> dict[str, int]:
-    """The values that never came, by reason; of an `advlog_totals`."""
-    return {reason: int(totals.unresolved[at]) for at, reason in enumerate(UNRESOLVED) if at}
+def metric_of(number: int, ring: Ring) -> str:
+    """The name of a metric: a name's id, or -1 - i for built-in metric i."""
+    return CORE_METRICS[-1 - number] if number < 0 else ring.names()[number]
 
 
 def _by_name(drain: Any, stream: int, core: Any, names: list[str]) -> dict[str, MetricStats]:
@@ -76,11 +76,12 @@ def _stats(stat: Any) -> MetricStats:
         nan=stat.nan,
         posinf=stat.posinf,
         neginf=stat.neginf,
-        first_nonfinite=_nonfinite(stat) if stat.bad_class else None,
+        first_nonfinite=nonfinite_of(stat) if stat.bad_class else None,
     )
 
 
-def _nonfinite(stat: Any) -> NonFinite:
+def nonfinite_of(stat: Any) -> NonFinite:
+    """The first value of an `advlog_stat` that was not finite."""
     present = stat.bad_present
     return NonFinite(
         value=_NONFINITE[stat.bad_class],

@@ -15,17 +15,17 @@ from ..store.rotated_files import latest_first
 
 
 def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file and, with `rotated`, of its generations `path.1` …, oldest first.
+    """The objects of a JSON-lines file and, with `rotated`, of its rotated files `path.1` …, oldest first.
 
     `timestamp` becomes an aware datetime, UTC; a metric that was NaN or infinite is that float again, and the
     object `nonfinite` that said so is gone. A metric that never came is None, and `unresolved` says why.
     A last line without its newline, still being written or torn by a crash, is left out if it is not whole.
 
-    :raises FileNotFoundError: there is neither the file nor a generation of it.
+    :raises FileNotFoundError: there is neither the file nor a rotated one.
     :raises ValueError: a line is no strict JSON object; the message names file and line.
     """
     path = Path(path)
-    # The newest first: a file that is rotated meanwhile is met again, as the next generation, and known by
+    # The newest first: a file that is rotated meanwhile is met again, under the next number, and known by
     # its inode. All are read before the first is parsed, which takes long enough for a rotation.
     read: dict[tuple[int, int], tuple[Path, bytes]] = {}
     for file in latest_first(path) if rotated else (path,):

@@ -13,8 +13,9 @@ from typing import Any
 
 from .._failpoints import failpoint
 from .._native import ffi, lib
-from ..engine.child_rings import drop_workers, settle_workers
-from ..engine.ring import Ring, hidden_name, holds_ring, lock_file, ring_name
+from ..engine.child_rings import quarantine_child_rings, settle_child_rings
+from ..engine.ring import Ring
+from ..engine.ring_file import hidden_name, holds_ring, lock_file, ring_name
 from ..exceptions import AdvlogError
 from ..store.accounts import LOST, Account, read_account, write_account
 from ..store.attempts import read_run_id
@@ -130,12 +131,12 @@ class _RingRecovery:
             if self.dry_run:
                 self.found.add(f"{sum(repair.records)} records in the ring")
             elif replay(ring, self.paths, note.options, self.found):
-                ring.remove()
+                ring.file.remove()
 
     def _repaired(self, ring: Ring) -> Any:
         """The ring made ready to be replayed, and what that found; None where it is damaged."""
         # Before the repair, which takes what is reserved and not yet published for lost.
-        is_parent = not self.dry_run and settle_workers(ring)
+        is_parent = not self.dry_run and settle_child_rings(ring)
         repair = ffi.new("advlog_repair *")
         if lib.advlog_ring_repair(ring.handle, self.dry_run, repair):
             return None
@@ -163,7 +164,7 @@ class _RingRecovery:
         if self.dry_run:
             return
         try:
-            drop_workers(ring, self.paths.set_aside)
+            quarantine_child_rings(ring, self.paths.set_aside)
             self.found.add(f"kept as {move_aside(ring, self.paths.set_aside)}")
             self._close_account()
             self.note_file.unlink(missing_ok=True)
@@ -191,7 +192,7 @@ class _RingRecovery:
             return
         try:
             if self.found.outcome == "lost":
-                drop_workers(path, self.paths.set_aside)
+                quarantine_child_rings(path, self.paths.set_aside)
                 self._close_account()
             for file in (unborn, path and lock_file(path), self.note_file):
                 if file is not None:

@@ -17,7 +17,7 @@ from ..records import CORE_METRICS, INTEGER_COLUMNS, UNRESOLVED
 from ..store.accounts import Account
 from ..store.files import read_file, read_lines
 from ..store.paths import RunPaths
-from ..store.rotated_files import generations
+from ..store.rotated_files import rotated_files
 
 
 def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None, detail: str = "") -> None:
@@ -72,7 +72,7 @@ def _errors(paths: RunPaths, attempt: int) -> int:
     """The errors that the events of the attempt tell of."""
     count = 0
     marks = (b'"event":"error"', b'"attempt":%d,' % attempt, b'"rank":%d,' % paths.rank)
-    for file in (*generations(paths.events_jsonl), paths.events_jsonl):
+    for file in (*rotated_files(paths.events_jsonl), paths.events_jsonl):
         with contextlib.suppress(OSError):
             for line in read_lines(file):
                 count += all(mark in line for mark in marks)

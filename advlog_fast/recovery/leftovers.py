@@ -14,7 +14,7 @@ from ..parquet.sealer import Sealer
 from ..store.files import SCRATCH, begins_as_ours, open_own, remove_own
 from ..store.paths import RunPaths
 from .recovered import Recovered
-from .replay import PATIENCE_S
+from .replay import REPLAY_TIMEOUT_S
 
 # With a pid: as earlier versions called them.
 _HALF_PART = re.compile(
@@ -47,7 +47,7 @@ def _seal_spools_of(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
     sealer = Sealer(paths, on_fault=found.add)
     for stream, part, path in spools:
         sealer.submit(stream, path, part, 0, 0)
-    if not sealer.seal_all(time.monotonic() + PATIENCE_S):
+    if not sealer.seal_all(time.monotonic() + REPLAY_TIMEOUT_S):
         found.outcome = "incomplete"
         if sealer.error is None:
             found.add("the disk is too slow")

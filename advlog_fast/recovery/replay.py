@@ -14,6 +14,7 @@ from typing import Any
 from .._failpoints import failpoint
 from ..config import LoggerConfig
 from ..engine.drain import Drain
+from ..engine.findings import FAULT
 from ..engine.outputs import sinks_of_ring
 from ..engine.ring import Ring
 from ..parquet.sealer import Sealer
@@ -24,10 +25,10 @@ from ..store.paths import RunPaths
 from .killed_summary import write_killed_summary
 from .recovered import Recovered
 
-PATIENCE_S = 600.0
+REPLAY_TIMEOUT_S = 600.0
 """How long a recovery waits for the disk."""
 
-FAULT_PATIENCE_S = 10.0
+MAX_SINK_OUTAGE_S = 10.0
 """How long a file may fail until the recovery is left for another time; nothing is dropped meanwhile: nobody waits."""
 
 
@@ -45,11 +46,10 @@ def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovere
         ring,
         sinks,
         on_tick=lambda: None,
-        on_fault=troubles.append,
-        on_nonfinite=lambda: None,
-        patience_s=FAULT_PATIENCE_S,
+        report=lambda finding: troubles.append(finding.message) if finding.kind == FAULT else None,
+        max_sink_outage_s=MAX_SINK_OUTAGE_S,
     )
-    before = [drain.cursor(index).next_seq for index in range(len(sinks))]
+    before = [drain.files.cursor(index).next_seq for index in range(len(sinks))]
     try:
         _submit_closed(drain, paths, found.attempt, sealer)
         done = _drained(drain, sealer, found)
@@ -62,7 +62,7 @@ def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovere
         sealer.stop()
     found.parts = sealer.parts
     for index, sink in enumerate(sinks):
-        found.records[sink.name] = drain.cursor(index).next_seq - before[index]
+        found.records[sink.name] = drain.files.cursor(index).next_seq - before[index]
         for file in sink.open_files():
             sink.close_file(file.fd)
     if not done:
@@ -76,21 +76,21 @@ def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovere
 
 def _drained(drain: Drain, sealer: Sealer, found: Recovered) -> bool:
     """:raises OSError: a file could not be opened, cut, put into place or written."""
-    found.cut_bytes = drain.resume_files()
+    found.cut_bytes = drain.files.resume()
     failpoint("recover_resumed")
-    done = drain.finish(time.monotonic() + PATIENCE_S)
+    done = drain.finish(time.monotonic() + REPLAY_TIMEOUT_S)
     failpoint("recover_replayed")
-    done = sealer.seal_all(time.monotonic() + PATIENCE_S) and done
+    done = sealer.seal_all(time.monotonic() + REPLAY_TIMEOUT_S) and done
     failpoint("recover_sealed")
-    found.lost_in_flight += drain.lost_in_flight
+    found.lost_in_flight += drain.children.lost_in_flight
     return done
 
 
 def _account_for(drain: Drain, paths: RunPaths, found: Recovered) -> None:
     """:raises OSError: the account or the summary could not be written."""
     sinks = {}
-    for index, sink in enumerate(drain.sinks):
-        c = drain.cursor(index)
+    for index, sink in enumerate(drain.files.sinks):
+        c = drain.files.cursor(index)
         sinks[sink.name] = SinkAccount(c.next_seq - 1, c.written, c.dropped, sink.expired, sink.vanished)
     account = Account("killed", sinks, drain.ring.dropped(), found.lost_in_flight)
     if not paths.account(found.attempt).exists():  # else all was accounted for, and the end came just after that
@@ -105,10 +105,10 @@ def _submit_closed(drain: Drain, paths: RunPaths, attempt: int, sealer: Sealer) 
 
     :raises OSError: that one could not be removed.
     """
-    for index, sink in enumerate(drain.sinks):
+    for index, sink in enumerate(drain.files.sinks):
         if not isinstance(sink, SpoolSink):
             continue
-        current = drain.cursor(index).generation
+        current = drain.files.cursor(index).file_number
         for part, path in paths.spools_of_attempt(sink.stream_name, attempt):
             if part < current:
                 sealer.submit(sink.stream_name, path, part, 0, 0)

@@ -11,7 +11,7 @@ from functools import partial
 from .._hooks import at_exit, importing
 from .._native import Producer
 from ..config import LoggerConfig
-from ..engine.child import Family
+from ..engine.child import ParentHandle
 from ..recovery import has_left
 from ..store.paths import RunPaths
 from .session import Session
@@ -60,7 +60,7 @@ def _open(session: Session) -> None:
             return
         _sessions[key] = session
         if before is not None and superseded:
-            before.superseded_by = session.run.attempt
+            before.superseded_by = session.parts.run.attempt
 
 
 def new_session(config: LoggerConfig, producer: Producer) -> Session:
@@ -84,10 +84,10 @@ def _forget(session: Session) -> None:
         del _sessions[key]
 
 
-def living(family: Family) -> Producer | None:
+def living(parent: ParentHandle) -> Producer | None:
     """The logger of the parent's session, if this very process is the parent and has it open."""
-    session = _sessions.get(_key(family.paths))
-    if session is None or session.pid != os.getpid() or session.run != family.run:
+    session = _sessions.get(_key(parent.paths))
+    if session is None or session.pid != os.getpid() or session.parts.run != parent.run:
         return None
     return session.user
 

@@ -33,22 +33,22 @@ class Cursor:
     dev: int
     ino: int
     length: int
-    generation: int
+    file_number: int
 
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file that the drain may write to; `generation` counts the sink's files."""
+    """A file that the drain may write to; `number` counts the sink's files."""
 
     fd: int
     dev: int
     ino: int
-    generation: int
+    number: int
     path: Path
 
 
 @dataclass(frozen=True)
-class Retired:
+class ClosedFile:
     """What the drain says of a file that it has left: it holds the records `first_seq` up to but not `next_seq`."""
 
     file: OpenFile
@@ -70,7 +70,7 @@ class Sink(ABC):
     stream: int
 
     def __init__(self) -> None:
-        self.generation = 0
+        self.last_number = 0
         self.sync = False
         """Every write is followed by an fdatasync."""
         self.expired = 0
@@ -88,26 +88,26 @@ class Sink(ABC):
         """Where the next file is made."""
 
     @abstractmethod
-    def candidates(self, generation: int) -> Iterable[Path]:
-        """Where the sink's file of that generation may lie now."""
+    def candidates(self, number: int) -> Iterable[Path]:
+        """Where the sink's file of that number may lie now."""
 
     @abstractmethod
     def contents(self, file: OpenFile) -> tuple[int, int | None]:
-        """The records in an adopted file, and the seq of the first where the file says it.
+        """The records in a resumed file, and the seq of the first where the file says it.
 
         :raises OSError: it could not be read.
         """
 
     @abstractmethod
-    def settle(self, retired: Retired, last: bool) -> None:
+    def publish(self, closed: ClosedFile, last: bool) -> None:
         """Puts a finished, closed file where readers expect it. `last`: no other follows.
 
         :raises OSError: it could not be; the file stays where it is.
         """
 
     @abstractmethod
-    def begin(self, file: OpenFile) -> None:
-        """The drain writes to `file` from now on; the one before it is settled.
+    def on_open(self, file: OpenFile) -> None:
+        """Called when the drain writes to `file` from now on; the one before it is published.
 
         :raises OSError: it could not be put into place.
         """
@@ -126,7 +126,7 @@ class Sink(ABC):
     def exists(self, file: OpenFile) -> bool:
         """Whether the file can still be found; in doubt it is there, so that nothing is taken for gone that is not."""
         try:
-            return any(is_file(path, file) for path in self.candidates(file.generation))
+            return any(is_file(path, file) for path in self.candidates(file.number))
         except OSError:
             return True
 
@@ -146,17 +146,17 @@ class Sink(ABC):
             if os.lstat(path).st_size == 0:
                 remove_own(path)  # opened ahead by a process that died before it was used
         fd = open_new(path, _APPEND, 0o644)
-        self.generation += 1
-        return self._opened(fd, self.generation, path)
+        self.last_number += 1
+        return self._opened(fd, self.last_number, path)
 
-    def adopt(self, cursor: Cursor) -> tuple[OpenFile, int] | None:
+    def resume(self, cursor: Cursor) -> tuple[OpenFile, int] | None:
         """The file that a dead drain was writing, cut to the whole records that its cursor tells of, and how many
         bytes that took; None where no file here is that one any more.
 
         :raises OSError: it could not be opened or cut.
         """
-        self.generation = cursor.generation
-        for path in self.candidates(cursor.generation):
+        self.last_number = cursor.file_number
+        for path in self.candidates(cursor.file_number):
             try:
                 fd = open_own(path, _APPEND)
             except (FileNotFoundError, NotOursError):
@@ -173,12 +173,12 @@ class Sink(ABC):
             if found.st_size > cursor.length:
                 os.ftruncate(fd, cursor.length)
                 failpoint("recover_cut")
-            return self._opened(fd, cursor.generation, path), found.st_size - cursor.length
+            return self._opened(fd, cursor.file_number, path), found.st_size - cursor.length
         return None
 
-    def _opened(self, fd: int, generation: int, path: Path) -> OpenFile:
+    def _opened(self, fd: int, number: int, path: Path) -> OpenFile:
         found = os.fstat(fd)
-        file = OpenFile(fd, found.st_dev, found.st_ino, generation, path)
+        file = OpenFile(fd, found.st_dev, found.st_ino, number, path)
         self._open[fd] = file
         return file
 
@@ -186,9 +186,9 @@ class Sink(ABC):
         """The files that are open, in the order opened: the drain's current one, and one opened ahead."""
         return list(self._open.values())
 
-    def lost(self, retired: Retired) -> None:
-        """Counts records whose file somebody else took away."""
-        self.vanished += retired.records
+    def on_vanished(self, closed: ClosedFile) -> None:
+        """Called for a closed file that somebody else took away: its records are counted."""
+        self.vanished += closed.records
 
     def close_file(self, fd: int) -> OpenFile:
         file = self._open.pop(fd)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .._failpoints import failpoint
 from ..store.files import begins_as_ours, check_regular, is_own, open_file
-from ..store.rotated_files import generations, shift, trim
-from .base import OpenFile, Retired, Sink, is_file
+from ..store.rotated_files import rotated_files, shift, trim
+from .base import ClosedFile, OpenFile, Sink, is_file
 
 
 class RotatedSink(Sink):
@@ -28,7 +28,7 @@ class RotatedSink(Sink):
         attempt: int,
         max_bytes: int,
         max_files: int,
-        may_expire: Callable[[Retired | None], bool] | None = None,
+        may_expire: Callable[[ClosedFile | None], bool] | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -37,29 +37,29 @@ class RotatedSink(Sink):
         self.max_files = max_files
         self._temporary = temporary
         self._may_expire = may_expire
-        self._finished: dict[int, Retired] = {}
+        self._finished: dict[int, ClosedFile] = {}
         self._waiting: list[OpenFile] = []
 
     def limits(self) -> dict[str, int]:
         return {"max_bytes": self.max_bytes}
 
     def next_path(self) -> Path:
-        return self._temporary / self._ahead(self.generation + 1)
+        return self._temporary / self._ahead(self.last_number + 1)
 
-    def _ahead(self, generation: int) -> str:
-        return f"{self.path.name}.attempt{self.attempt}-{generation}"
+    def _ahead(self, number: int) -> str:
+        return f"{self.path.name}.attempt{self.attempt}-{number}"
 
-    def candidates(self, generation: int) -> Iterator[Path]:
+    def candidates(self, number: int) -> Iterator[Path]:
         yield self.path
-        yield from generations(self.path)
-        yield self._temporary / self._ahead(generation)
+        yield from rotated_files(self.path)
+        yield self._temporary / self._ahead(number)
 
     def contents(self, file: OpenFile) -> tuple[int, int | None]:
         with open_file(file.path) as content:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(1 << 20), b"")), None
 
-    def begin(self, file: OpenFile) -> None:
-        if file.path.parent == self._temporary:  # else: adopted where it stands in the series
+    def on_open(self, file: OpenFile) -> None:
+        if file.path.parent == self._temporary:  # else: resumed where it stands in the series
             self._waiting.append(file)
         self._join()
         self.trim()
@@ -78,8 +78,8 @@ class RotatedSink(Sink):
     def place(self, file: OpenFile) -> Path:  # noqa: ARG002 - the latest file stands in one place
         return self.path
 
-    def settle(self, retired: Retired, last: bool) -> None:
-        self._finished[retired.file.ino] = retired
+    def publish(self, closed: ClosedFile, last: bool) -> None:
+        self._finished[closed.file.ino] = closed
         if last:
             self._join()
             self.trim()
@@ -104,7 +104,7 @@ class RotatedSink(Sink):
 
 
 def join_series(file: Path, path: Path) -> None:
-    """Makes `file` the latest of the series of `path`; what stood there becomes generation 1.
+    """Makes `file` the latest of the series of `path`; what stood there becomes number 1.
 
     :raises OSError: it could not be renamed, or something that is no regular file stands in its place.
     """

@@ -10,7 +10,7 @@ from .._native import lib
 from ..parquet.columns import STREAMS, scan_spool
 from ..store.files import open_file
 from ..store.paths import RunPaths
-from .base import OpenFile, Retired, Sink
+from .base import ClosedFile, OpenFile, Sink
 
 _MAX_BYTES = 1 << 40
 
@@ -46,28 +46,28 @@ class SpoolSink(Sink):
         return {"max_bytes": _MAX_BYTES, "max_records": self._part_rows}
 
     def next_path(self) -> Path:
-        return self._paths.spool(self.stream_name, self._attempt, self.generation + 1)
+        return self._paths.spool(self.stream_name, self._attempt, self.last_number + 1)
 
-    def candidates(self, generation: int) -> Iterable[Path]:
-        return (self._paths.spool(self.stream_name, self._attempt, generation),)
+    def candidates(self, number: int) -> Iterable[Path]:
+        return (self._paths.spool(self.stream_name, self._attempt, number),)
 
     def contents(self, file: OpenFile) -> tuple[int, int | None]:
         with open_file(file.path) as spool:
             info = scan_spool(spool)
         return info.records, info.first_seq
 
-    def begin(self, file: OpenFile) -> None:
+    def on_open(self, file: OpenFile) -> None:
         """A spool is made under its own name."""
 
-    def lost(self, retired: Retired) -> None:
-        super().lost(retired)
-        self.submitted = retired.file.generation
+    def on_vanished(self, closed: ClosedFile) -> None:
+        super().on_vanished(closed)
+        self.submitted = closed.file.number
 
-    def settle(self, retired: Retired, last: bool) -> None:  # noqa: ARG002 - each spool goes the same way
-        if retired.records:
+    def publish(self, closed: ClosedFile, last: bool) -> None:  # noqa: ARG002 - each spool goes the same way
+        if closed.records:
             # Not `next_seq`: records dropped after its last one are in no spool.
-            next_seq = retired.first_seq + retired.records
-            self._submit(self.stream_name, retired.file.path, retired.file.generation, retired.first_seq, next_seq)
+            next_seq = closed.first_seq + closed.records
+            self._submit(self.stream_name, closed.file.path, closed.file.number, closed.first_seq, next_seq)
         else:
-            os.unlink(retired.file.path)
-        self.submitted = retired.file.generation
+            os.unlink(closed.file.path)
+        self.submitted = closed.file.number

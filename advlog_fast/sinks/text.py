@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._native import lib
-from .base import Retired
+from .base import ClosedFile
 from .rotation import RotatedSink
 
 
@@ -25,7 +25,7 @@ class TextSink(RotatedSink):
         attempt: int,
         max_bytes: int,
         max_files: int,
-        may_expire: Callable[[Retired | None], bool] | None = None,
+        may_expire: Callable[[ClosedFile | None], bool] | None = None,
         *,
         level: int = 20,
         every: int = 1,

@@ -85,13 +85,13 @@ class FileLock:
 
     def _lock(self) -> None:
         """:raises OSError: it is held, or there are no locks here."""
-        if hasattr(fcntl, "F_OFD_SETLK") and lib.advlog_close_in_children(self._fd) == 0:
+        if hasattr(fcntl, "F_OFD_SETLK") and lib.advlog_close_on_fork(self._fd) == 0:
             try:
                 fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
             except OSError as error:
                 if error.errno in _HELD:
                     raise
-                lib.advlog_keep_in_children(self._fd)
+                lib.advlog_keep_on_fork(self._fd)
             else:
                 self._by_file = True
                 return
@@ -142,7 +142,7 @@ class FileLock:
             # Before the child of a fork just now could keep it: what it inherits then is not locked.
             if is_open and self._by_file:
                 fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK))
-        lib.advlog_keep_in_children(fd)
+        lib.advlog_keep_on_fork(fd)
         with contextlib.suppress(OSError):
             if is_open:
                 os.close(fd)

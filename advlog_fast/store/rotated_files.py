@@ -25,13 +25,13 @@ def _numbered(path: Path) -> dict[int, str]:
     return found
 
 
-def generations(path: Path) -> list[Path]:
+def rotated_files(path: Path) -> list[Path]:
     """The rotated files of `path`, oldest first, without `path` itself."""
     return [Path(file) for _, file in sorted(_numbered(path).items(), reverse=True)]
 
 
 def latest_first(path: Path) -> Iterator[Path]:
-    """`path` and its generations, each to be opened before the next is asked for. A shift meanwhile hides none of them:
+    """`path` and its rotated_files, each to be opened before the next is asked for. A shift meanwhile hides none of them:
     a file only moves to a later name, and is met there if it was not met before."""
     yield path
     number = last = 0
@@ -41,7 +41,7 @@ def latest_first(path: Path) -> Iterator[Path]:
 
 
 def shift(path: Path) -> None:
-    """Renames `path` to its generation 1, and each generation that stands in the way to the next; deletes
+    """Renames `path` to number 1, and each rotated file that stands in the way to the next; deletes
     nothing, and leaves out the numbers of files that are not ours.
 
     Interrupted at any point it leaves a gap and no file lost; the next shift closes the gap.
@@ -67,7 +67,7 @@ def shift(path: Path) -> None:
 
 
 def trim(path: Path, keep: int, may_remove: Callable[[Path], bool] | None = None) -> list[Path]:
-    """Removes the oldest generations, so that `keep` files stand with the current one; those it removed.
+    """Removes the oldest rotated_files, so that `keep` files stand with the current one; those it removed.
 
     `may_remove` is asked for each; a file that it refuses, or that cannot be removed, stands until the next
     time.

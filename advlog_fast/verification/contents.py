@@ -14,7 +14,7 @@ from typing import IO, Any
 from ..parquet.columns import STREAMS, SpoolInfo, scan_spool
 from ..store.files import NotOursError, check_regular, open_file
 from ..store.paths import PartKey, RunPaths
-from ..store.rotated_files import generations
+from ..store.rotated_files import rotated_files
 from .findings import Findings
 from .seqs import Key, SeqRuns, Seqs
 
@@ -146,7 +146,7 @@ def _files(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     fresh = True
     while fresh:
         fresh = False
-        for file in (path, *reversed(generations(path))):
+        for file in (path, *reversed(rotated_files(path))):
             try:
                 lines = BufferedReader(open_file(file, follow=True))
             except (FileNotFoundError, NotOursError):

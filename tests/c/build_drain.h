@@ -59,13 +59,13 @@ static inline void rig_serve(rig *r) {
     for (int i = 0; i < r->sinks; i++) {
         advlog_sink_info info;
         advlog_sink_get(r->drain, i, &info);
-        if (info.retired_fd >= 0) {
+        if (info.closed_fd >= 0) {
             struct stat s;
-            CHECK_INT(0, fstat(info.retired_fd, &s));
+            CHECK_INT(0, fstat(info.closed_fd, &s));
             /* Less by what a text sink leaves out, and by what was dropped before the next file. */
-            CHECK((int64_t)info.retired_records <= info.retired_next_seq - info.retired_first_seq);
-            close(info.retired_fd);
-            advlog_sink_retired(r->drain, i);
+            CHECK((int64_t)info.closed_records <= info.closed_next_seq - info.closed_first_seq);
+            close(info.closed_fd);
+            advlog_sink_closed_done(r->drain, i);
         }
         if (!info.needs_file) continue;
         int fd = r->refused[i] ? -1 : open(rig_path(r, i, r->files[i] + 1), O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0600);

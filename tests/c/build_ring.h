@@ -17,7 +17,7 @@ static inline test_ring test_ring_at(uint64_t slots, uint64_t start, int attempt
     test_ring t = {.memory = aligned_alloc(ADVLOG_PAGE_BYTES, bytes)};
     CHECK(t.memory != NULL);
     memset(t.memory, 0, bytes);
-    CHECK_INT(0, advlog_ring_format(t.memory, bytes, slots, start, &identity));
+    CHECK_INT(0, advlog_ring_init(t.memory, bytes, slots, start, &identity));
     int error = 0;
     t.ring = advlog_ring_attach(t.memory, bytes, &error);
     CHECK(t.ring != NULL);

@@ -38,7 +38,7 @@ static void take_cursor(fuzz_input *in, advlog_ring *ring) {
     ring->header->cursor[sink].kind = (int32_t)(1 + what / 4 % 3);
     ring->header->cursor[sink].stream = (int32_t)(what / 16 % 2);
     ring->header->cursor[sink].copy[0] = (advlog_cursor){.position = advlog_ring_write_pos(ring), .next_seq = (int64_t)records + 1,
-                                                         .written = records, .length = records * 100, .generation = 1};
+                                                         .written = records, .length = records * 100, .file_number = 1};
 }
 
 static void take_text(fuzz_input *in, advlog_ring *ring) {
@@ -169,12 +169,12 @@ static void drain_all(advlog_ring *ring, unsigned options) {
             advlog_sink_info info;
             advlog_sink_get(drain, i, &info);
             CHECK_INT(0, info.faults);
-            if (info.retired_fd >= 0) {
-                check_file(info.retired_fd, &drain->sink[i].options, begun[i]);
+            if (info.closed_fd >= 0) {
+                check_file(info.closed_fd, &drain->sink[i].options, begun[i]);
                 begun[i] = true;
-                advlog_sink_retired(drain, i);
+                advlog_sink_closed_done(drain, i);
             }
-            if (info.needs_file) advlog_sink_give_file(drain, i, memory_file(), 1, 1, info.cursor.generation + 1);
+            if (info.needs_file) advlog_sink_give_file(drain, i, memory_file(), 1, 1, info.cursor.file_number + 1);
         }
     }
     for (int i = 0; i < sinks; i++) {

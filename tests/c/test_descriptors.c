@@ -27,27 +27,27 @@ static bool open_in_child(int fd) {
 int main(void) {
     int locked = opened(), other = opened();
     CHECK(open_in_child(locked));
-    CHECK_INT(0, advlog_close_in_children(locked));
+    CHECK_INT(0, advlog_close_on_fork(locked));
     CHECK(!open_in_child(locked) && open_in_child(other));
     CHECK(fcntl(locked, F_GETFD) >= 0);
-    advlog_keep_in_children(locked);
+    advlog_keep_on_fork(locked);
     CHECK(open_in_child(locked));
 
     /* The number is another file's by now. */
-    CHECK_INT(0, advlog_close_in_children(locked));
+    CHECK_INT(0, advlog_close_on_fork(locked));
     CHECK_INT(locked, dup2(other, locked));
     CHECK(open_in_child(locked));
-    advlog_keep_in_children(locked);
-    CHECK_INT(-1, advlog_close_in_children(-1));
+    advlog_keep_on_fork(locked);
+    CHECK_INT(-1, advlog_close_on_fork(-1));
 
     /* More than there is room for is said; room comes back. */
     int taken = 0;
-    while (advlog_close_in_children(other) == 0) taken++;
+    while (advlog_close_on_fork(other) == 0) taken++;
     CHECK(taken >= 1000);
     CHECK(!open_in_child(other));
-    for (int i = 0; i < taken; i++) advlog_keep_in_children(other);
+    for (int i = 0; i < taken; i++) advlog_keep_on_fork(other);
     CHECK(open_in_child(other));
-    CHECK_INT(0, advlog_close_in_children(other));
+    CHECK_INT(0, advlog_close_on_fork(other));
 
     CHECK(advlog_file_system(other) != 0);
     CHECK_INT(-1, advlog_file_system(-1));

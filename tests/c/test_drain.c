@@ -130,18 +130,18 @@ static void a_file_ends_at_its_number_of_records_or_when_asked(void) {
     CHECK_INT(9, rig_info(&r, spool).file_first_seq);
     advlog_sink_rotate(r.drain, spool, false);
     for (int i = 0; i < 4; i++) rig_run(&r, SECOND / 100);
-    CHECK_INT(4, rig_info(&r, spool).cursor.generation);
+    CHECK_INT(4, rig_info(&r, spool).cursor.file_number);
     CHECK_INT(0, rig_info(&r, spool).file_records);
     advlog_sink_rotate(r.drain, spool, false); /* nothing in it yet */
     for (int i = 0; i < 4; i++) rig_run(&r, SECOND / 100);
-    CHECK_INT(4, rig_info(&r, spool).cursor.generation);
+    CHECK_INT(4, rig_info(&r, spool).cursor.file_number);
     rig_push(&r, ADVLOG_KIND_BATCH, 9, 0);
     rig_settle(&r);
     CHECK_INT(1, spool_records(rig_path(&r, spool, 4), 10, 0));
-    for (int64_t generation = 5; generation <= 6; generation++) {
+    for (int64_t file_number = 5; file_number <= 6; file_number++) {
         advlog_sink_rotate(r.drain, spool, true);
         for (int i = 0; i < 4; i++) rig_run(&r, SECOND / 100);
-        CHECK_INT(generation, rig_info(&r, spool).cursor.generation);
+        CHECK_INT(file_number, rig_info(&r, spool).cursor.file_number);
     }
     rig_push(&r, ADVLOG_KIND_BATCH, 10, 0);
     rig_settle(&r);

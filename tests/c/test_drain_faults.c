@@ -26,10 +26,10 @@ static void push_and_drain(rig *r, int64_t n, int64_t count, unsigned extras) {
     }
 }
 
-static void check_account(rig *r, int sink, bool failing, bool set_aside) {
+static void check_account(rig *r, int sink, bool failing, bool suspended) {
     advlog_sink_info info = rig_info(r, sink);
     CHECK_INT(failing, info.failing_since_ns != 0);
-    CHECK_INT(set_aside, info.set_aside);
+    CHECK_INT(suspended, info.suspended);
     CHECK(info.cursor.written + info.cursor.dropped <= rig_accepted(r, sink));
 }
 

@@ -48,7 +48,7 @@ static void a_cursor_that_no_drain_commits_is_damage(void) {
         {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_SYSTEM, {.position = 64, .next_seq = 7, .written = 3, .dropped = 2}, ADVLOG_RING_BAD_LAYOUT},
         {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_SYSTEM, {.position = 64, .next_seq = INT64_MAX, .written = INT64_MAX - 1}, ADVLOG_RING_BAD_LAYOUT},
         {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_SYSTEM, {.position = 64, .next_seq = 1, .length = UINT64_MAX}, ADVLOG_RING_BAD_LAYOUT},
-        {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_SYSTEM, {.position = 64, .next_seq = 1, .generation = UINT64_MAX}, ADVLOG_RING_BAD_LAYOUT},
+        {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_SYSTEM, {.position = 64, .next_seq = 1, .file_number = UINT64_MAX}, ADVLOG_RING_BAD_LAYOUT},
         {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_SYSTEM, {.position = 63, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},
         {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_EVENTS, {.position = 64, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},
         {ADVLOG_SINK_SPOOL + 1, ADVLOG_STREAM_METRICS, {.position = 64, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},

@@ -164,8 +164,8 @@ static void memory_that_is_no_ring_is_refused(void) {
     advlog_ring_header *h = t.ring->header;
     const advlog_identity nobody = {0};
     int error = 0;
-    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_format(t.memory, bytes - 1, 64, 64, &nobody));
-    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_format(t.memory, bytes, 63, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes - 1, 64, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, 63, 64, &nobody));
     CHECK(!advlog_ring_attach(t.memory, bytes - 1, &error) && error == ADVLOG_RING_TOO_SMALL);
     CHECK(!advlog_ring_attach(t.memory, 100, &error) && error == ADVLOG_RING_TOO_SMALL);
     h->layout_version++;

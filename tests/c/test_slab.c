@@ -67,7 +67,7 @@ static void a_value_is_waited_for(void) {
 static void what_is_given_up_fills_no_later_record(void) {
     rig r = rig_new(SLOTS, SLOTS);
     advlog_ring *ring = r.t.ring;
-    advlog_drain_set_patience(r.drain, 0);
+    advlog_drain_set_deferred_timeout(r.drain, 0);
     uint64_t late = advlog_slab_reserve(ring, 1);
     CHECK_INT(ADVLOG_OK, push_owed(ring, 1, 0, late));
     rig_run(&r, 0);
@@ -80,7 +80,7 @@ static void what_is_given_up_fills_no_later_record(void) {
 
     uint64_t next = advlog_slab_reserve(ring, 1);
     CHECK(next % ADVLOG_SLAB_ENTRIES != late % ADVLOG_SLAB_ENTRIES);
-    advlog_drain_set_patience(r.drain, FOREVER);
+    advlog_drain_set_deferred_timeout(r.drain, FOREVER);
     CHECK_INT(ADVLOG_OK, push_owed(ring, 2, 0, next));
     land(ring, late, 1.0, 3);
     rig_run(&r, 0);

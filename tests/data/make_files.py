@@ -58,7 +58,7 @@ def step(number, **more):
     log.log_batch_progress(1, number, 700, 1.0 / number, accuracy=number / 1000, step=number, **more)
 for number in range(1, 651):
     step(number, **({"late": number * 0.5} if number > 400 else {}))
-assert log.flush() and log._session.sealer is not None
+assert log.flush() and log._session.parts.sealer is not None
 time.sleep(0.3)
 reading, writing = os.pipe()
 if os.fork() == 0:

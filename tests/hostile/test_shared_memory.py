@@ -36,13 +36,13 @@ def test_where_the_usual_folder_in_shared_memory_is_not_ours_alone_the_ring_lies
     before = shared.lstat()
     in_memory = f"""
     from pathlib import Path
-    from advlog_fast.engine import ring as ring_module
-    ring_module.SHARED_MEMORY = Path({str(memory)!r})
+    from advlog_fast.engine import ring_folders
+    ring_folders.SHARED_MEMORY = Path({str(memory)!r})
     """
     killed_run(logs, 5, before=in_memory)
     assert not list(elsewhere.iterdir())
     assert f"{shared} cannot be used" in (logs / "run_main.log").read_text()
-    monkeypatch.setattr("advlog_fast.engine.ring.SHARED_MEMORY", memory)
+    monkeypatch.setattr("advlog_fast.engine.ring_folders.SHARED_MEMORY", memory)
     with start(logs) as log:
         ring = Path(str(log.health().ring_path))
         assert ring.parent != shared

@@ -57,9 +57,9 @@ def test_an_interrupt_ends_a_flush_that_waits(tmp_path: Path):
         """
         # A text sink whose disk hangs: a drain that is stopped in C.
         log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
-        held = log._session._drain.flush
+        held = log._session.accounting.drain.flush
         from advlog_fast._native import lib
-        drain = log._session._drain
+        drain = log._session.accounting.drain
         drain._ending = True
         lib.advlog_drain_stop(drain._drain)
         time.sleep(1.5)  # the drain's thread is over: nothing is drained any more

@@ -22,7 +22,7 @@ from stress.zygote import SLOT
 
 from advlog_fast.recovery import recover
 from advlog_fast.store.paths import RunPaths
-from advlog_fast.store.rotated_files import generations
+from advlog_fast.store.rotated_files import rotated_files
 from advlog_fast.verification import Finding, verify
 
 PATIENCE_S = 120.0
@@ -232,7 +232,7 @@ def lines_of(path: Path, pattern: bytes) -> dict[int, list[int]]:
     """Each thread's numbers in the files of a rotated series, in order."""
     numbers: defaultdict[int, list[int]] = defaultdict(list)
     record = re.compile(pattern)
-    for file in (*generations(path), path):
+    for file in (*rotated_files(path), path):
         if not file.exists():
             continue
         data = file.read_bytes()

@@ -40,7 +40,7 @@ TRIMMED = ["rotate_trimmed"]
 COMPACTION = ["compact_begun", "compact_written", "compact_built", "compact_away", "compact_swapped", "schema_remade"]
 COMPACTION += ["compact_frozen", "compact_removed", "compact_moved", "compact_emptied"]  # in test_compaction.py
 SLAB = ["slab_filled"]  # in tests/c/test_slab.c
-TAKEOVER = ["takeover_reserved", "takeover_noted", "takeover_slot", "takeover_taken"]  # in test_workers.py
+TAKEOVER = ["handoff_reserved", "handoff_noted", "handoff_slot", "handoff_taken"]  # in test_workers.py
 
 
 def test_every_failpoint_is_tried():

@@ -22,14 +22,14 @@ KINDS = ["tmpfs", "ext4", "xfs", "btrfs", "overlay on ext4", "overlay on btrfs"]
 
 LOGS = """
 import json, os, subprocess, sys, time
-from advlog_fast.engine import ring as ring_module
+from advlog_fast.engine import ring_file
 from advlog_fast import AdvancedLogger
 place, log_dir, how = sys.argv[1:]
 options = {}
 if how != "log_dir":
     options["ring_dir"] = os.path.join(place, "rings")
 else:
-    ring_module.shared_folders = lambda say: iter(())  # as where a container has none
+    ring_file.shared_folders = lambda say: iter(())  # as where a container has none
 log = AdvancedLogger(log_dir, "run", console="off", parquet=False, memory_interval_s=0, **options)
 log.log_batch_progress(1, 1, None, 0.5)
 assert log.flush()

@@ -24,7 +24,7 @@ from stress.zygote import Acknowledged
 from advlog_fast import read_run
 from advlog_fast.recovery import recover
 from advlog_fast.store.paths import RunPaths
-from advlog_fast.store.rotated_files import generations
+from advlog_fast.store.rotated_files import rotated_files
 from advlog_fast.verification import verify
 
 NAME = "ddp_torchrun"
@@ -40,7 +40,7 @@ def records_of(log_dir: Path, name: str) -> dict[str, dict[tuple[int, int], list
     found: dict[str, dict[tuple[int, int], list[tuple[int, int]]]] = {"jsonl": {}, "parquet": {}}
     paths = RunPaths(log_dir, name)
     for newest in paths.lines_of_all_ranks("metrics"):
-        for file in (*generations(newest), newest):
+        for file in (*rotated_files(newest), newest):
             for row in json_lines(file):
                 place = row["attempt"], row["rank"]
                 found["jsonl"].setdefault(place, []).append((row["seq"], row["step"]))
@@ -152,7 +152,7 @@ def check(launch: Launch, victims: list[int]) -> None:
     starts = {1: 0}
     for rank in ranks:
         paths = RunPaths(log_dir, NAME, rank)
-        events = [row for file in (*generations(paths.events_jsonl), paths.events_jsonl) for row in json_lines(file)]
+        events = [row for file in (*rotated_files(paths.events_jsonl), paths.events_jsonl) for row in json_lines(file)]
         assert sorted(row["attempt"] for row in events if row["event"] == "attempt_start") == list(attempts)
         resumed = {row["attempt"]: row["resumed_from"] for row in events if row["event"] == "resumed"}
         assert {attempt: origin["attempt"] for attempt, origin in resumed.items()} == {2: 1, 3: 2}

@@ -192,7 +192,7 @@ def test_a_directory_that_is_no_utf_8_is_refused_naming_log_dir_and_nothing_is_m
     if relative:
         os.mkdir(odd)
         monkeypatch.chdir(odd)
-    with pytest.raises(ValueError, match=r"^log_dir: expected a path that is valid UTF-8, .*, got str '.*\\udcff"):
+    with pytest.raises(ValueError, match=r"^log_dir: expected a path that is valid UTF-8, .*, got str '/"):
         AdvancedLogger("logs" if relative else odd, console="off")
     assert os.listdir(tmp_path) == ([os.path.basename(odd)] if relative else [])
 

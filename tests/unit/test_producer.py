@@ -319,8 +319,8 @@ def test_binding_to_another_ring_forgets_the_names_of_the_first(tmp_path: Path):
     assert (first.names(), second.names()) == (["x"], ["y", "x"])
     producer._unbind()
     assert producer._try_batch(1, 1, 1, 0.5) == lib.ADVLOG_OFF
-    first.remove()
-    second.remove()
+    first.file.remove()
+    second.file.remove()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def ring(tmp_path: Path) -> Iterator[Ring]:
     (tmp_path / ".advlog" / "run" / "rings").mkdir(parents=True)
     made = Ring(RunIdentity("1" * 32, "run", 1, 0, 1, "host", os.getpid()), 1 << 16, tmp_path, tmp_path)
     yield made
-    made.remove()
+    made.file.remove()
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_value_outlives_its_logger_and_reaches_no_other_ring(ring: Ring, log: 
     assert lib.advlog_ring_write_pos(other.handle) == other.slots
     log._unbind()
     del value
-    other.remove()
+    other.file.remove()
 
 
 def test_a_closed_ring_and_a_full_slab_give_no_entries(ring: Ring, log: Calls):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import logging
 import time
@@ -10,8 +9,8 @@ import timeit
 
 import pytest
 
+from advlog_fast.control import events
 from advlog_fast.control.console import Console
-from advlog_fast.control.milestones import Progress
 from advlog_fast.progress import TrainingProgressTracker
 
 
@@ -27,8 +26,8 @@ class Logger:
     def _plane(self) -> Logger:
         return self
 
-    def milestone(self, passed: Progress) -> None:
-        self.told.append(dataclasses.astuple(passed))
+    def _emit(self, make) -> None:
+        self.told.append(tuple(make(events).fields.values()))
 
     def marks(self, scope: str) -> list[tuple[int, int, int]]:
         return [(percent, epoch, batch) for s, percent, epoch, batch, *_ in self.told if s == scope]

@@ -11,7 +11,7 @@ import pytest
 
 from advlog_fast.control import line_file
 from advlog_fast.control.line_file import LineFile
-from advlog_fast.store.rotated_files import generations
+from advlog_fast.store.rotated_files import rotated_files
 
 TIME = "2026-01-01T12:00:00.000000Z"  # what every entry of ours begins with
 
@@ -35,7 +35,7 @@ def opened(path):
 
 
 def whole(path):
-    return [line for file in (*generations(path), path) for line in file.read_text().splitlines()]
+    return [line for file in (*rotated_files(path), path) for line in file.read_text().splitlines()]
 
 
 class TestWriting:
@@ -79,7 +79,7 @@ class TestWriting:
 
 
 class TestStart:
-    def test_what_an_earlier_start_left_becomes_a_generation(self, opened, path):
+    def test_what_an_earlier_start_left_is_rotated(self, opened, path):
         path.write_text("attempt 1\n")
         opened().write("attempt 2")
         assert path.read_text() == "attempt 2\n"
@@ -88,7 +88,7 @@ class TestStart:
     def test_an_empty_file_is_used_as_it_is(self, opened, path):
         path.touch()
         opened()
-        assert generations(path) == []
+        assert rotated_files(path) == []
 
     @pytest.mark.parametrize("kind", ["device", "directory", "pipe", "link"])
     def test_what_is_no_regular_file_is_refused_with_what_it_is(self, path, kind):
@@ -115,15 +115,15 @@ class TestRotation:
         for entry in entries:
             assert file.write(entry)
         assert whole(path) == entries
-        assert all(f.stat().st_size <= 100 for f in (*generations(path), path))
+        assert all(f.stat().st_size <= 100 for f in (*rotated_files(path), path))
 
     def test_an_entry_that_fits_exactly_stays_and_one_byte_more_rotates(self, opened, path):
         file = opened(max_bytes=100)
         file.write("x" * 49)
         file.write("y" * 49)
-        assert (path.stat().st_size, generations(path)) == (100, [])
+        assert (path.stat().st_size, rotated_files(path)) == (100, [])
         file.write("z")
-        assert (path.read_text(), len(generations(path))) == ("z\n", 1)
+        assert (path.read_text(), len(rotated_files(path))) == ("z\n", 1)
 
     def test_so_many_files_stand_as_allowed_and_they_are_the_latest(self, opened, path):
         file = opened(max_bytes=10, max_files=3)
@@ -152,7 +152,7 @@ class TestRotation:
         file = opened(max_bytes=100)
         for entry in ("a", "x" * 500, "b"):
             assert file.write(entry)
-        assert [f.read_text() for f in (*generations(path), path)] == ["a\n", "x" * 500 + "\n", "b\n"]
+        assert [f.read_text() for f in (*rotated_files(path), path)] == ["a\n", "x" * 500 + "\n", "b\n"]
 
     def test_where_renaming_fails_the_file_grows_rather_than_lose_a_line(self, tmp_path):
         path = tmp_path / ("x" * 254)

@@ -18,7 +18,9 @@ import pytest
 from run_files import error_entries, json_lines, physical_lines, strict_json, text_lines, unescape
 
 from advlog_fast.config import LoggerConfig
+from advlog_fast.control import events
 from advlog_fast.control.console import Console
+from advlog_fast.control.contexts import TrainingContext
 from advlog_fast.control.milestones import Progress
 from advlog_fast.control.plane import ControlPlane
 from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, NonFinite, SinkHealth, Totals
@@ -127,7 +129,7 @@ def plane(run):
 
 class TestTraining:
     def test_a_start_notes_the_configuration_and_where_the_run_comes_from(self, run, plane):
-        plane.start_training({"model": "ResNet18", "lr": 1e-3, "api_key": "s3cret"})
+        plane.emit(events.training_start({"model": "ResNet18", "lr": 1e-3, "api_key": "s3cret"}))
         (event,) = run.events("training_start")
         assert event["config"] == {"model": "ResNet18", "lr": 0.001, "api_key": "***"}
         assert event["provenance"]["python"]["version"]
@@ -141,39 +143,39 @@ class TestTraining:
         assert summary["status"] == "running"
 
     def test_an_end_notes_final_metrics_and_the_duration_and_does_not_close(self, run, plane):
-        plane.start_training()
-        plane.end_training({"final_loss": np.float32(0.5), "best": math.nan, "note": FORGED})
+        plane.emit(events.training_start())
+        plane.emit(events.training_end({"final_loss": np.float32(0.5), "best": math.nan, "note": FORGED}))
         (event,) = run.events("training_end")
         assert event["final_metrics"] == {"final_loss": 0.5, "best": "nan", "note": FORGED}
         assert event["status"] == plane.status == "completed"
         assert run.texts()[-1].startswith("training_end status=completed duration_s=")
         assert run.summary()["final_metrics"] == {"final_loss": 0.5, "best": None, "note": FORGED}
-        plane.log_event("after")
+        plane.emit(events.of_the_user("after", {}))
         assert run.events("after")
 
     def test_settings_may_be_the_attributes_of_an_object(self, run, plane):
-        plane.start_training(argparse.Namespace(lr=0.1, api_key="s3cret"))
-        plane.log_hyperparameters(types.SimpleNamespace(depth=4))
+        plane.emit(events.training_start(argparse.Namespace(lr=0.1, api_key="s3cret")))
+        plane.emit(events.hyperparameters(types.SimpleNamespace(depth=4)))
         (started,), (given,) = run.events("training_start"), run.events("hyperparameters")
         assert started["config"] == {"lr": 0.1, "api_key": "***"}
         assert given["hyperparameters"] == {"depth": 4}
 
     def test_the_duration_stands_still_after_the_end_and_begins_anew_with_a_start(self, run, plane):
-        plane.start_training()
+        plane.emit(events.training_start())
         time.sleep(0.02)
-        plane.end_training()
+        plane.emit(events.training_end())
         ended = plane.summary()["duration_s"]
         assert ended >= 0.02
         time.sleep(0.02)
         assert plane.summary()["duration_s"] == ended
-        plane.start_training()
+        plane.emit(events.training_start())
         assert plane.summary()["duration_s"] < ended
         assert (plane.status, plane.summary()["ended_at"]) == ("running", None)
 
     def test_events_name_the_record_they_follow(self, run, plane):
-        plane.log_event("before")
+        plane.emit(events.of_the_user("before", {}))
         run.link.last_seq = 41
-        plane.log_event("after")
+        plane.emit(events.of_the_user("after", {}))
         assert [row["seq"] for row in json_lines(run.paths.events_jsonl) if row["event"] in ("before", "after")] == [
             -1,
             41,
@@ -182,11 +184,11 @@ class TestTraining:
 
 class TestEpochs:
     def test_an_epoch_is_lines_events_and_a_row_of_the_summary(self, run, plane):
-        plane.start_epoch(np.int64(3), 10)
+        plane.emit(events.epoch_start(np.int64(3), 10))
         empty = MetricStats()
         run.link.counted = Totals(epoch=EpochTotals(3, 45, 0, 10**9, 1440.0, 0.0, empty, empty))
         time.sleep(0.01)
-        plane.end_epoch(3, {"accuracy": np.float32(0.5), "nested": {"f1": 0.25}})
+        plane.emit(events.epoch_end(3, {"accuracy": np.float32(0.5), "nested": {"f1": 0.25}}))
         assert run.texts()[0] == "epoch_start epoch=3 total_epochs=10"
         assert run.texts()[1].startswith("epoch_end epoch=3 duration_s=0.")
         assert run.texts()[1].endswith(" accuracy=0.5 nested/f1=0.25")
@@ -198,8 +200,8 @@ class TestEpochs:
         assert "epoch 3/10 done in" in run.shown.getvalue()
 
     def test_a_validation_is_a_line_in_the_shape_of_the_design(self, run, plane):
-        plane.log_validation(1, {"accuracy": 0.9123}, is_best=np.True_)
-        plane.log_validation(2, {"accuracy": 0.5})
+        plane.emit(events.validation(1, {"accuracy": 0.9123}, is_best=np.True_))
+        plane.emit(events.validation(2, {"accuracy": 0.5}))
         assert run.texts() == [
             "validation epoch=1 accuracy=0.9123 best=true",
             "validation epoch=2 accuracy=0.5",
@@ -210,9 +212,9 @@ class TestEpochs:
 
     def test_the_console_alone_shows_numbers_with_four_significant_digits(self, run, plane):
         loss = 1.2067729234695435
-        plane.log_validation(1, {"loss": loss, "tiny": 1.23456e-7, "samples": 123456.0})
-        plane.end_epoch(1, {"loss": loss})
-        plane.end_training({"loss": loss, "deep": {"losses": [loss, math.nan]}, "steps": 123456})
+        plane.emit(events.validation(1, {"loss": loss, "tiny": 1.23456e-7, "samples": 123456.0}))
+        plane.emit(events.epoch_end(1, {"loss": loss}))
+        plane.emit(events.training_end({"loss": loss, "deep": {"losses": [loss, math.nan]}, "steps": 123456}))
         validation, epoch, end = (line.removeprefix("[advlog] ") for line in run.shown.getvalue().splitlines())
         assert validation == "validation epoch=1 loss=1.207 tiny=1.235e-07 samples=123500.0"
         assert epoch == "epoch 1 done loss=1.207"
@@ -223,8 +225,8 @@ class TestEpochs:
         assert run.summary()["final_metrics"]["loss"] == loss
 
     def test_a_milestone_is_a_line_an_event_and_counted(self, run, plane):
-        plane.milestone(Progress("epoch", 25, 1, 3, 12, 4.56789, 2.0))
-        plane.milestone(Progress("overall", 50, 2))
+        plane.emit(events.milestone(Progress("epoch", 25, 1, 3, 12, 4.56789, 2.0)))
+        plane.emit(events.milestone(Progress("overall", 50, 2)))
         assert run.texts()[0] == (
             "milestone scope=epoch percent=25 epoch=1 batch=3 total_batches=12 batches_per_s=4.568 eta_s=2.0"
         )
@@ -233,7 +235,7 @@ class TestEpochs:
         assert list(found["overall"]) == ["50"]
 
     def test_the_first_value_that_is_not_finite_is_a_warning_everywhere(self, run, plane):
-        plane.nonfinite("loss", NonFinite("nan", 97, 45, 1, 45, 10**18))
+        plane.emit(events.nonfinite("loss", NonFinite("nan", 97, 45, 1, 45, 10**18)))
         assert run.link.lines == [(logging.WARNING, "nonfinite metric=loss value=nan step=45 epoch=1 batch=45")]
         (event,) = run.events("nonfinite")
         assert (event["level"], event["metric"], event["first_seq"]) == ("WARNING", "loss", 97)
@@ -242,12 +244,12 @@ class TestEpochs:
 
 class TestFacts:
     def test_hyperparameters_add_up_and_secrets_stay_out_of_every_file(self, run, plane, tmp_path):
-        plane.log_hyperparameters({"lr": 0.1, "hub_token": "s3cret", "num_tokens": 7})
-        plane.log_hyperparameters({"lr": 0.2, "url": "https://me:s3cret@host/x"})
+        plane.emit(events.hyperparameters({"lr": 0.1, "hub_token": "s3cret", "num_tokens": 7}))
+        plane.emit(events.hyperparameters({"lr": 0.2, "url": "https://me:s3cret@host/x"}))
         secret = {"password": "s3cret"}
-        plane.log_event("mine", **secret)
+        plane.emit(events.of_the_user("mine", dict(**secret)))
         plane.log_error(ValueError("x"), context={"api_key": "s3cret"})
-        plane.end_training({"secret": "s3cret"})
+        plane.emit(events.training_end({"secret": "s3cret"}))
         assert run.summary()["hyperparameters"] == {
             "lr": 0.2,
             "hub_token": "***",
@@ -257,7 +259,7 @@ class TestFacts:
         assert not any("s3cret" in path.read_text() for path in tmp_path.iterdir() if path.is_file())
 
     def test_an_event_of_the_users_own_may_have_fields_of_any_name(self, run, plane):
-        plane.log_event("mine", name="n", seq=7, self=1, level="x")
+        plane.emit(events.of_the_user("mine", dict(name="n", seq=7, self=1, level="x")))
         (event,) = run.events("mine")
         assert (event["name"], event["self"], event["seq"]) == ("n", 1, -1)
         assert event["fields"] == {"seq": 7, "level": "x"}
@@ -266,8 +268,8 @@ class TestFacts:
     @pytest.mark.torch
     def test_quotes_backslashes_and_line_breaks_are_escaped_once_in_names_and_values(self, run, plane):
         odd = 'a "b" c\\d\ne\x1b'
-        plane.log_event(odd, **{odd: odd})
-        plane.log_hyperparameters({odd: odd, "deep": {odd: [odd]}})
+        plane.emit(events.of_the_user(odd, dict(**{odd: odd})))
+        plane.emit(events.hyperparameters({odd: odd, "deep": {odd: [odd]}}))
         (logged,) = (text for text in run.main() if text.startswith("a "))
         assert logged == run.texts()[-1]
         assert logged == f"{ESCAPED} {QUOTED}={QUOTED}"
@@ -282,12 +284,12 @@ class TestFacts:
     def test_a_model_is_described(self, run, plane):
         import torch
 
-        plane.log_model_info(torch.nn.Linear(4, 3))
+        plane.emit(events.model_info(torch.nn.Linear(4, 3)))
         assert run.events("model_info")[0]["model"]["total_parameters"] == 15
         assert plane.summary()["model"]["total_parameters"] == 15
 
     def test_a_long_event_is_one_line_of_at_most_4096_bytes_in_the_ring_and_whole_in_the_events(self, run, plane):
-        plane.log_event(FORGED, text="ü" * 5000)
+        plane.emit(events.of_the_user(FORGED, dict(text="ü" * 5000)))
         assert len(run.texts()[0].encode()) <= 4096
         assert run.events(FORGED)[0]["text"] == "ü" * 5000
         assert not any(line.startswith("ERROR") for line in physical_lines(run.paths.main_log))
@@ -312,7 +314,7 @@ class TestErrors:
     def test_an_error_leaving_nested_contexts_and_logged_by_the_caller_counts_once(self, run, plane):
         error = ValueError("bad batch")
         try:
-            with plane.training_context("outer"), plane.training_context("inner"):
+            with TrainingContext(plane, "outer"), TrainingContext(plane, "inner"):
                 raise error
         except ValueError as caught:
             log = plane.log_error(caught, "model_training", {"epoch": 2, "batch": 17}, "CRITICAL")
@@ -326,11 +328,11 @@ class TestErrors:
         (first, _), (second, _) = error_entries(run.paths.errors_log)
         assert (first.fields["id"], first.fields["operation"]) == ("e1", "inner")
         assert (second.fields["id"], second.fields["batch"]) == ("e1", "17")
-        assert plane.log_recovery("model_training", "skipped it") is None
+        assert plane.emit(events.recovery("model_training", "skipped it")) is None
         assert plane.summary()["recoveries"] == {"other": {"attempts": 1, "successes": 1, "rate": 1.0}}
 
     def test_an_error_logged_inside_a_context_is_not_logged_by_the_context(self, plane):
-        with pytest.raises(ValueError, match="seven"), plane.training_context("work"):
+        with pytest.raises(ValueError, match="seven"), TrainingContext(plane, "work"):
             try:
                 int("seven")
             except ValueError as error:
@@ -344,7 +346,7 @@ class TestErrors:
         if logged_by == "the user":
             plane.log_error(error)
         elif logged_by == "a context":
-            with pytest.raises(ValueError, match="x"), plane.training_context("work"):
+            with pytest.raises(ValueError, match="x"), TrainingContext(plane, "work"):
                 raise error
         plane.log_leaving(error, "training")
         plane.log_leaving(KeyboardInterrupt(), "training")
@@ -353,7 +355,7 @@ class TestErrors:
     def test_one_object_raised_in_two_contexts_is_two_errors(self, plane):
         error = ValueError("the same object")
         for _ in range(2):
-            with pytest.raises(ValueError, match="same"), plane.training_context("work"):
+            with pytest.raises(ValueError, match="same"), TrainingContext(plane, "work"):
                 raise error
         assert plane.summary()["total_errors"] == 2
 
@@ -407,16 +409,16 @@ class TestErrors:
         ],
     )
     def test_what_is_no_error_is_not_logged_as_one(self, run, plane, kind, status, outcome):
-        with pytest.raises(kind), plane.training_context("work"):
+        with pytest.raises(kind), TrainingContext(plane, "work"):
             raise kind
-        plane.end_training()
+        plane.emit(events.training_end())
         assert plane.status == status
         assert plane.summary()["total_errors"] == 0
         assert run.events("context_end")[0]["outcome"] == outcome
 
     def test_a_context_is_timed_and_works_with_async_with(self, run, plane):
         async def work():
-            async with plane.training_context("download"):
+            async with TrainingContext(plane, "download"):
                 await asyncio.sleep(0.02)
 
         asyncio.run(work())
@@ -429,7 +431,7 @@ class TestErrors:
         def work(thread):
             for number in range(100):
                 try:
-                    with plane.training_context(f"thread {thread}"):
+                    with TrainingContext(plane, f"thread {thread}"):
                         {}[number]
                 except KeyError as error:
                     plane.log_error(error, f"thread {thread}", {"batch": number})
@@ -471,26 +473,25 @@ class TestMisuse:
         ("call", "message"),
         [
             (
-                lambda p: p.start_training([1]),
+                lambda _: events.training_start([1]),
                 "config: expected a mapping, or an object .*, got list",
             ),
-            (lambda p: p.end_training(0.5), "final_metrics: expected a mapping, got float"),
-            (lambda p: p.start_epoch("1"), "epoch: expected an integer, got str '1'"),
-            (lambda p: p.start_epoch(1, 2.5), "total_epochs: expected an integer, got float 2.5"),
-            (lambda p: p.end_epoch(1, {"a": "b"}), r"metrics\['a'\]: expected a number, got str 'b'"),
-            (lambda p: p.log_validation(1, None), "metrics: expected a mapping, got NoneType"),
-            (lambda p: p.log_validation(1, {}, "yes"), "is_best: expected True or False, got str 'yes'"),
-            (lambda p: p.log_hyperparameters(7), "hyperparameters: expected a mapping, or an object .*, got int 7"),
-            (lambda p: p.log_model_info(None), "model: expected a model, got NoneType"),
+            (lambda _: events.training_end(0.5), "final_metrics: expected a mapping, got float"),
+            (lambda _: events.epoch_start("1"), "epoch: expected an integer, got str '1'"),
+            (lambda _: events.epoch_start(1, 2.5), "total_epochs: expected an integer, got float 2.5"),
+            (lambda _: events.epoch_end(1, {"a": "b"}), r"metrics\['a'\]: expected a number, got str 'b'"),
+            (lambda _: events.validation(1, None), "metrics: expected a mapping, got NoneType"),
+            (lambda _: events.validation(1, {}, "yes"), "is_best: expected True or False, got str 'yes'"),
+            (lambda _: events.hyperparameters(7), "hyperparameters: expected a mapping, or an object .*, got int 7"),
+            (lambda _: events.model_info(None), "model: expected a model, got NoneType"),
             (lambda p: p.log_error(7), "error: expected an exception or a string, got int 7"),
             (lambda p: p.log_error(ValueError(), 7), "operation: expected a string, got int 7"),
             (lambda p: p.log_error("x", "", [1]), r"context: expected a mapping, got list \[1\]"),
             (lambda p: p.log_error("x", "", None, 40), "severity: expected one of DEBUG, .*, got int 40"),
-            (lambda p: p.log_recovery(1, "a"), "operation: expected a string, got int 1"),
-            (lambda p: p.log_recovery("op", 1), "action: expected a string, got int 1"),
-            (lambda p: p.log_recovery("op", "act", "yes"), "success: expected True or False, got str 'yes'"),
-            (lambda p: p.log_event(1), "name: expected a string, got int 1"),
-            (lambda p: p.training_context(None), "name: expected a string, got NoneType"),
+            (lambda _: events.recovery(1, "a"), "operation: expected a string, got int 1"),
+            (lambda _: events.recovery("op", 1), "action: expected a string, got int 1"),
+            (lambda _: events.recovery("op", "act", "yes"), "success: expected True or False, got str 'yes'"),
+            (lambda _: events.of_the_user(1, {}), "name: expected a string, got int 1"),
         ],
     )
     def test_a_wrong_type_is_named_and_leaves_no_trace(self, run, plane, call, message):
@@ -506,14 +507,14 @@ class TestMisuse:
         with pytest.raises(ValueError, match=r"severity: expected one of .*, got str 'FATAL'"):
             plane.log_error(ValueError(), severity="FATAL")
         with pytest.raises(ValueError, match="name: expected a string that is not empty"):
-            plane.training_context("")
+            events.of_the_user("", {})
         with pytest.raises(ValueError, match=r"status: expected one of completed, .*, got str 'done'"):
             plane.close("done")
 
 
 class TestEnd:
     def test_closing_writes_the_summary_and_the_last_event_and_closes_once(self, run, plane):
-        plane.start_training({"lr": 0.1})
+        plane.emit(events.training_start({"lr": 0.1}))
         plane.close("failed")
         plane.close("completed")
         assert run.summary()["status"] == "failed"
@@ -521,14 +522,14 @@ class TestEnd:
         assert run.summary()["memory"] == {"cpu_memory_gb": 1.5}
 
     def test_a_training_that_ended_stays_completed(self, run, plane):
-        plane.end_training()
+        plane.emit(events.training_end())
         plane.close("failed")
         assert run.summary()["status"] == "completed"
 
     def test_calls_after_the_close_raise_nothing_and_are_counted_as_lost(self, plane):
         plane.close("completed")
-        plane.log_event("late")
-        with plane.training_context("late"):
+        plane.emit(events.of_the_user("late", {}))
+        with TrainingContext(plane, "late"):
             pass
         plane.log_error("late")
         assert plane.lost()["run_events.jsonl"] >= 4
@@ -536,7 +537,7 @@ class TestEnd:
 
     def test_a_level_filters_text_and_console_and_neither_events_nor_errors(self, make):
         run = make(log_level="ERROR")
-        run.plane.start_epoch(1)
+        run.plane.emit(events.epoch_start(1))
         run.plane.log_error("small", severity="INFO")
         run.plane.log_error("large")
         assert [line.level for line in text_lines(run.paths.main_log)] == ["ERROR"]
@@ -569,16 +570,16 @@ class TestEnd:
 
         run = make()
         shutil.rmtree(tmp_path)
-        run.plane.start_training({"lr": 0.1})
+        run.plane.emit(events.training_start({"lr": 0.1}))
         run.plane.log_error(ValueError("x"))
-        run.plane.end_training()
+        run.plane.emit(events.training_end())
         assert all(run.plane.lost().values())
         assert run.plane.fault().startswith("run_main.log: FileNotFoundError: ")
         tmp_path.mkdir(exist_ok=True)
-        run.plane.log_event("back")
+        run.plane.emit(events.of_the_user("back", {}))
         assert run.events("back")
 
     def test_the_summary_shares_nothing_with_the_plane(self, plane):
-        plane.log_hyperparameters({"deep": {"lr": 0.1}})
+        plane.emit(events.hyperparameters({"deep": {"lr": 0.1}}))
         plane.summary()["hyperparameters"]["deep"]["lr"] = 7
         assert plane.summary()["hyperparameters"] == {"deep": {"lr": 0.1}}

@@ -8,7 +8,8 @@ import pytest
 from run_files import strict_json
 
 from advlog_fast.control.epochs import Epochs
-from advlog_fast.control.summaries import RunState, build_summary, overhead, performance, write_summary
+from advlog_fast.control.summaries import build_summary, overhead, performance, write_summary
+from advlog_fast.control.training import TrainingState
 from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, NonFinite, Quantiles, SinkHealth, Totals
 from advlog_fast.store.ranks import RunIdentity
 
@@ -38,28 +39,32 @@ HEALTH = Health(
 )
 
 
+OTHERS = {
+    "errors": {"total": 5, "by_category": {}, "by_severity": {}, "repeated": 0, "last": None},
+    "recoveries": {},
+    "contexts": {},
+    "memory": {},
+}
+
+
 def built(totals=None, duration_s=930.7, **others):
-    state = RunState(
-        run=RUN,
+    state = TrainingState(
         status="running",
         started_ns=0,
         ended_ns=None,
         duration_s=duration_s,
         epochs=Epochs(),
-        errors={"total": 5, "by_category": {}, "by_severity": {}, "repeated": 0, "last": None},
-        recoveries={},
         best=None,
         validations=0,
         config={},
         hyperparameters={},
         model=None,
-        contexts={},
         milestones={},
-        memory={},
         final_metrics={},
         provenance={},
     )
-    return build_summary(dataclasses.replace(state, **others), totals or Totals(), HEALTH)
+    beside = {name: others.pop(name, value) for name, value in OTHERS.items()}
+    return build_summary(RUN, dataclasses.replace(state, **others), totals=totals or Totals(), health=HEALTH, **beside)
 
 
 def stats(mean, count=10):

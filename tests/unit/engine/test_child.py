@@ -17,8 +17,8 @@ import pytest
 from run_files import json_lines, text_lines
 
 from advlog_fast import AdvancedLogger
-from advlog_fast.engine.child_rings import workers_folder
-from advlog_fast.store.rotated_files import generations
+from advlog_fast.engine.child_rings import children_folder
+from advlog_fast.store.rotated_files import rotated_files
 
 HEADER = """
 import json, multiprocessing, os, sys, threading, time, warnings
@@ -259,7 +259,7 @@ def test_the_control_plane_of_a_child_is_lines_of_the_training_log_and_touches_n
         """,
     )
     training_log = tmp_path / "logs" / "run_training.log"
-    lines = [line for file in (*generations(training_log), training_log) for line in text_lines(file)]
+    lines = [line for file in (*rotated_files(training_log), training_log) for line in text_lines(file)]
     marked = [line for line in lines if line.text.endswith(" worker=1")]
     assert [line.text.split()[0] for line in marked if not line.text.startswith("many")] == [
         "training_start",
@@ -430,7 +430,7 @@ def test_a_pickled_logger_is_itself_at_home_and_nothing_once_its_session_has_end
         handle.log_batch_progress(1, 1, 1, 0.5)
         handle.log_event("nothing")
     assert ring is not None
-    assert not workers_folder(Path(ring)).exists()
+    assert not children_folder(Path(ring)).exists()
     assert not Path(ring).exists()
 
 

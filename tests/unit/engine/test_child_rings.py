@@ -12,8 +12,8 @@ import pytest
 
 from advlog_fast._native import lib
 from advlog_fast.config import LoggerConfig
-from advlog_fast.engine.child import Family, WorkerRing
-from advlog_fast.engine.child_rings import Workers, settle_workers
+from advlog_fast.engine.child import ChildRing, ParentHandle
+from advlog_fast.engine.child_rings import ChildRings, settle_child_rings
 from advlog_fast.engine.drain import Drain
 from advlog_fast.engine.ring import Ring
 from advlog_fast.store.paths import RunPaths
@@ -28,16 +28,19 @@ class Home:
         run = RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid())
         self.ring = Ring(run, 0, folder, folder)
         self.told: list[str] = []
-        quiet = {"on_tick": lambda: None, "on_nonfinite": lambda: None}
-        self.drain = Drain(self.ring, [], on_fault=self.told.append, **quiet)
-        self.workers: Workers = self.drain._workers
-        self.workers.open()
-        assert self.workers.folder is not None
-        self.folder: Path = self.workers.folder
-        self.family = Family(LoggerConfig(folder), RunPaths(folder, "run"), run, self.folder, process_start(run.pid))
+        self.drain = Drain(
+            self.ring, [], on_tick=lambda: None, report=lambda finding: self.told.append(finding.message)
+        )
+        self.children: ChildRings = self.drain.children
+        self.children.open()
+        assert self.children.folder is not None
+        self.folder: Path = self.children.folder
+        self.parent = ParentHandle(
+            LoggerConfig(folder), RunPaths(folder, "run"), run, self.folder, process_start(run.pid)
+        )
 
-    def child(self, *lines: bytes) -> WorkerRing:
-        ring = WorkerRing(self.family, self.folder)
+    def child(self, *lines: bytes) -> ChildRing:
+        ring = ChildRing(self.parent, self.folder)
         for line in lines:
             assert lib.advlog_push_text(ring.handle, 20, 1, line, len(line)) == lib.ADVLOG_OK
         return ring
@@ -50,10 +53,10 @@ class Home:
 def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path)
     yield made
-    made.ring.remove()
+    made.ring.file.remove()
 
 
-def test_a_ring_that_comes_into_sight_while_the_family_ends_is_closed_before_it_goes(home: Home):
+def test_a_ring_that_comes_into_sight_while_the_parent_ends_is_closed_before_it_goes(home: Home):
     """Else its child would log on, and be told that it was accepted, into a ring that nobody reads."""
     rings = [home.child(b"a line")]
 
@@ -62,7 +65,7 @@ def test_a_ring_that_comes_into_sight_while_the_family_ends_is_closed_before_it_
             rings.append(home.child())
         home.advance()
 
-    assert home.workers.end(advance, time.monotonic() + 60)
+    assert home.children.end(advance, time.monotonic() + 60)
     assert not home.folder.exists()
     assert [ring.used() for ring in rings] == [0, 0]
     assert all(lib.advlog_ring_closed(ring.handle) for ring in rings)
@@ -75,18 +78,18 @@ def test_what_a_child_has_that_stands_still_in_a_call_is_not_given_up(home: Home
     mark = ring._map[header : header + 8]
     ring._map[header : header + 8] = bytes(8)  # the mark, which comes last
     began = time.monotonic()
-    assert not home.workers.end(home.advance, began + 60)
+    assert not home.children.end(home.advance, began + 60)
     assert time.monotonic() - began < 30
     assert home.told == ["a child stands still in the middle of a call: its records stay in its ring"]
-    assert home.workers.lost_in_flight == 0
+    assert home.children.lost_in_flight == 0
     ring._map[header : header + 8] = mark  # it goes on, and is told that its record was accepted
-    assert home.workers.end(home.advance, time.monotonic() + 60)
+    assert home.children.end(home.advance, time.monotonic() + 60)
     assert lib.advlog_ring_accepted(home.ring.handle, lib.ADVLOG_STREAM_EVENTS) == 2
     assert not home.folder.exists()
 
 
 def test_a_child_may_still_come_as_long_as_its_dead_parents_folder_is_there(home: Home):
     """A recovery that took the absence of rings for the absence of children would have no room for what comes."""
-    assert settle_workers(home.ring)
+    assert settle_child_rings(home.ring)
     home.folder.rmdir()
-    assert not settle_workers(home.ring)
+    assert not settle_child_rings(home.ring)

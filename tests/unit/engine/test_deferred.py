@@ -159,7 +159,7 @@ def test_what_lands_late_fills_no_other_record(device, start):
     device.land(10, at=10)
     wait_for(lambda: log.flush(0.1))
     device.land()  # ten copies that nobody waits for any more
-    wait_for(lambda: lib.advlog_slab_used(log._session._drain.ring.handle) == 0)
+    wait_for(lambda: lib.advlog_slab_used(log._session.accounting.drain.ring.handle) == 0)
     log_step(log, 21, loss=on_device(21.0))
     device.land()
     assert log.close()
@@ -203,7 +203,7 @@ def test_the_last_value_comes_if_its_copy_lands_within_the_timeout(device, start
 
 def test_what_a_device_knows_stays_and_the_slots_memory_goes(device, start):
     log = start(ring_bytes=1 << 20)
-    ring = log._session._drain.ring
+    ring = log._session.accounting.drain.ring
     first = lib.advlog_ring_bytes(ring.slots) - ring.slots * lib.ADVLOG_SLOT_BYTES
     log_step(log, 1, loss=on_device(0.75))
     device.land()
@@ -273,7 +273,7 @@ def test_half_a_copy_is_no_value(device, start):
 def test_a_record_that_never_enters_the_ring_leaves_its_entries_to_the_next(device, start):
     log = start()
     log.log_metrics({f"m{at}": 0.0 for at in range(1024)})
-    ring = log._session._drain.ring.handle
+    ring = log._session.accounting.drain.ring.handle
     for _ in range(3):
         with pytest.raises(ValueError, match="at most 1024 different names"):
             log_step(log, 1, loss=on_device(0.5), one_too_many=on_device(2.0))

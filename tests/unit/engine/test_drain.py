@@ -13,6 +13,7 @@ import pytest
 from advlog_fast import read_jsonl
 from advlog_fast._native import Producer, lib
 from advlog_fast.engine.drain import Drain
+from advlog_fast.engine.findings import FAULT, NONFINITE, Finding
 from advlog_fast.engine.ring import Ring
 from advlog_fast.sinks.jsonl import MetricsJsonlSink
 from advlog_fast.store.ranks import RunIdentity
@@ -27,23 +28,28 @@ class Rig:
         self.sink = MetricsJsonlSink(self.path, folder / "tmp", 1, max_bytes, 1000)
         self.ticks: list[str] = []
         self.faults: list[str] = []
-        self.nonfinite = threading.Event()
+        self.findings: list[Finding] = []
         self.drain = Drain(
             self.ring,
             [self.sink],
             on_tick=lambda: self.ticks.append(threading.current_thread().name),
-            on_fault=self.faults.append,
-            on_nonfinite=self.nonfinite.set,
+            report=self.report,
         )
         self.producer = Producer()
         self.producer._bind(self.ring.address, self.ring)
+
+    def report(self, finding: Finding) -> None:
+        if finding.kind == FAULT:
+            self.faults.append(finding.message)
+        else:
+            self.findings.append(finding)
 
     def push(self, batch: int, loss: float = 0.5, **metrics: float) -> None:
         assert [name for name in metrics if not self.producer._learn(name)] == []
         assert self.producer._try_batch(1, batch, None, loss, **metrics) == lib.ADVLOG_OK
 
     def start(self) -> Rig:
-        self.drain.open_files()
+        self.drain.files.open()
         self.drain.start()
         return self
 
@@ -62,7 +68,11 @@ def test_totals_are_what_was_logged_before_the_question(rig: Rig):
     for batch in range(1, 101):
         rig.push(batch, loss=float(batch), samples=32.0, other=-float(batch))
     rig.push(101, loss=math.nan, samples=math.inf)
-    assert rig.nonfinite.wait(30)
+    deadline = soon()
+    while len(rig.findings) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert [(found.kind, found.metric) for found in rig.findings] == [(NONFINITE, "loss"), (NONFINITE, "samples")]
+    assert [(found.value.seq, found.value.value) for found in rig.findings if found.value] == [(101, "nan"), (101, "inf")]
     totals = rig.drain.totals(30.0)
     assert (totals.metric_records, totals.pending, totals.last_batch, totals.last_step) == (101, 0, 101, None)
     loss = totals.metrics["loss"]
@@ -81,7 +91,7 @@ def test_flush_says_what_is_with_the_operating_system(rig: Rig):
     assert not rig.drain.flush(0.01)  # nothing drains yet
     rig.start()
     assert rig.drain.flush(30)
-    assert rig.drain.sink_health(rig.sink).written == 1
+    assert rig.drain.files.health(rig.sink).written == 1
     assert len(read_jsonl(rig.path)) == 1
     assert rig.drain.finish(soon())
     assert rig.drain.flush(0)
@@ -92,8 +102,8 @@ def test_what_flush_waited_for_is_counted_when_it_returns(rig: Rig):
     for batch in range(300):
         rig.push(batch)
         assert rig.drain.flush(30)
-        assert rig.drain.sink_health(rig.sink).written == batch + 1
-        assert rig.drain.file_state(rig.sink)[1] == batch + 1
+        assert rig.drain.files.health(rig.sink).written == batch + 1
+        assert rig.drain.files.state(rig.sink)[1] == batch + 1
     assert rig.drain.finish(soon())
 
 
@@ -108,7 +118,7 @@ def test_a_tick_comes_on_the_drains_thread(rig: Rig):
 
 
 def test_the_closing_thread_drains_what_is_left_where_no_thread_ever_ran(rig: Rig):
-    rig.drain.open_files()
+    rig.drain.files.open()
     for batch in range(200):
         rig.push(batch)
     assert rig.drain.finish(soon())
@@ -118,7 +128,7 @@ def test_the_closing_thread_drains_what_is_left_where_no_thread_ever_ran(rig: Ri
 
 
 def test_a_deadline_that_has_passed_leaves_the_records_in_the_ring(rig: Rig):
-    rig.drain.open_files()
+    rig.drain.files.open()
     rig.push(1)
     assert not rig.drain.finish(time.monotonic())
     assert rig.ring.used() == 1

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
-from advlog_fast.store.rotated_files import generations
+from advlog_fast.store.rotated_files import rotated_files
 
 SPECIAL = (math.nan, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.7976931348623157e308, 0.1, 1e22, 2.0**53)
 METRICS = ("loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time", "other")
@@ -73,7 +73,7 @@ def test_the_text_log_has_the_same_numbers(logged: tuple[Path, list[float]]):
     log_dir, values = logged
     path = log_dir / "bits_training.log"
     lines = [
-        line for file in (*generations(path), path) for line in file.read_text().splitlines() if "INFO epoch=" in line
+        line for file in (*rotated_files(path), path) for line in file.read_text().splitlines() if "INFO epoch=" in line
     ]
     found = [dict(field.split("=") for field in line.split()[2:]) for line in lines]
     assert [bits(float(fields[name])) for fields in found for name in METRICS] == [bits(value) for value in values]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from advlog_fast._native import ffi, lib
-from advlog_fast.engine.ring import SHARED_MEMORY, Ring, file_system
+from advlog_fast.engine.ring import Ring
+from advlog_fast.engine.ring_folders import SHARED_MEMORY, file_system
 from advlog_fast.store.processes import boot_id, process_start
 from advlog_fast.store.ranks import RunIdentity
 
@@ -32,8 +33,8 @@ def test_a_ring_is_a_file_of_its_own_user_that_goes_when_it_is_removed(tmp_path:
     assert found.st_size == lib.advlog_ring_bytes(ring.slots)
     assert found.st_blocks * 512 >= found.st_size  # no store into it can meet a full disk
     assert [path.suffix for path in ring.path.parent.glob("*.tmp")] == []
-    ring.remove()
-    ring.remove()
+    ring.file.remove()
+    ring.file.remove()
     assert list((tmp_path / "rings").iterdir()) == []
     assert lib.advlog_push_text(ring.handle, 20, 0, b"", 0) == lib.ADVLOG_OK  # the memory is still there
     del ring
@@ -74,7 +75,7 @@ def test_without_a_folder_it_lies_in_this_users_shared_memory(tmp_path: Path):
     folder = ring.path.parent
     assert folder == SHARED_MEMORY / f"advlog-{os.getuid()}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    ring.remove()
+    ring.file.remove()
     assert not ring.path.exists()
 
 
@@ -86,7 +87,7 @@ def test_where_it_cannot_lie_it_falls_back_and_says_so(tmp_path: Path):
     assert ring.path.parent.is_relative_to(tmp_path / ".advlog")
     assert len(ring.notes) == 1
     assert str(no_folder) in ring.notes[0]
-    ring.remove()
+    ring.file.remove()
 
 
 def test_where_no_file_can_be_that_large_it_lies_in_memory_and_says_so(tmp_path: Path):
@@ -100,7 +101,7 @@ def test_where_no_file_can_be_that_large_it_lies_in_memory_and_says_so(tmp_path:
     assert "a SIGKILL loses what is in it" in ring.notes[-1]
     assert ring.slots == 8192
     assert lib.advlog_push_text(ring.handle, 20, 0, b"", 0) == lib.ADVLOG_OK
-    ring.remove()
+    ring.file.remove()
 
 
 def test_a_cursor_begins_at_the_rings_start_with_seq_1(tmp_path: Path):

@@ -14,7 +14,7 @@ import pytest
 from unit.spools import Spool
 
 from advlog_fast.parquet.sealer import PartSchedule, Sealer
-from advlog_fast.sinks.base import OpenFile, Retired
+from advlog_fast.sinks.base import ClosedFile, OpenFile
 from advlog_fast.sinks.spool import SpoolSink
 from advlog_fast.store.paths import RunPaths
 
@@ -162,7 +162,7 @@ def test_records_dropped_between_two_spools_are_no_damage(bench):
     for part, first, next_seq in ((1, 0, 25), (2, 25, 35)):
         bench.next_seq["metrics"] = first
         file = OpenFile(-1, 0, 0, part, bench.spool(part))
-        sink.settle(Retired(file, first, next_seq, 10), last=False)
+        sink.publish(ClosedFile(file, first, next_seq, 10), last=False)
     assert bench.seal_all()
     assert (bench.faults, bench.sealer.faults) == ([], 0)
     assert bench.sealer.has_sealed("metrics", 0, 10)

@@ -1,4 +1,4 @@
-"""JSON lines read back: values to the bit, generations in order, and a clear word on a bad line."""
+"""JSON lines read back: values to the bit, rotated files in order, and a clear word on a bad line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_values_have_their_types_and_nonfinite_ones_are_floats_again(tmp_path):
     assert bits(row["zero"]) == bits(-0.0)
 
 
-def test_generations_come_first_the_oldest_before_all(tmp_path):
+def test_rotated_files_come_first_the_oldest_before_all(tmp_path):
     path = tmp_path / "exp_metrics.jsonl"
     for seq, name in enumerate((".11", ".10", ".2", ".1", "")):
         Path(f"{path}{name}").write_text(line(2 * seq) + line(2 * seq + 1))
@@ -49,7 +49,7 @@ def test_generations_come_first_the_oldest_before_all(tmp_path):
     assert [row["seq"] for row in read_jsonl(str(path), rotated=False)] == [8, 9]
 
 
-def test_generations_are_read_where_the_file_itself_is_missing(tmp_path):
+def test_rotated_files_are_read_where_the_file_itself_is_missing(tmp_path):
     (tmp_path / "m.jsonl.1").write_text(line(1))
     assert [row["seq"] for row in read_jsonl(tmp_path / "m.jsonl")] == [1]
 

@@ -200,7 +200,7 @@ def test_a_ring_on_another_machine_is_left_for_its_own(dead: Path):
 
 
 def test_the_files_of_an_attempt_on_another_machine_are_cut_by_a_start_here_and_by_no_recovery(dead: Path):
-    """A start makes generations of them; without one they are their owner's, which may be alive where no locks are."""
+    """A start rotates them; without one they are their owner's, which may be alive where no locks are."""
     file = RunPaths(dead, "run").ring_note(1)
     ring_of(dead).rename(dead.parent / "rings" / "hidden")
     dataclasses.replace(RingNote.read(file), boot_id="aa" * 16, host="elsewhere").write(file)
@@ -317,7 +317,7 @@ RECOVERS = """
 import resource, sys
 import pyarrow.parquet
 from advlog_fast.recovery import recover, replay
-replay.FAULT_PATIENCE_S = 0.5
+replay.MAX_SINK_OUTAGE_S = 0.5
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 print([found.outcome for found in recover(sys.argv[1])])
 """

@@ -276,7 +276,7 @@ def test_a_trend_of_one_sample_or_none_claims_no_growth():
 
 def test_a_leak_is_told_once_in_the_main_log(tmp_path):
     with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=3600) as log:
-        sampler = log._session.sampler
+        sampler = log._session.parts.sampler
         for i in range(200):
             sampler._trend.add(i * 30 * 10**9, i, {"cpu_memory_gb": 4.0 + i / 100})
         for _ in range(3):

@@ -23,7 +23,7 @@ from advlog_fast.sinks.spool import SpoolSink
 from advlog_fast.sinks.text import TextSink
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.ranks import RunIdentity
-from advlog_fast.store.rotated_files import generations
+from advlog_fast.store.rotated_files import rotated_files
 
 NO_LIMIT = 1 << 40
 BEFORE = b"what stood there before\n"
@@ -45,7 +45,7 @@ class Rig:
         run = RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid())
         self.ring = Ring(run, 0, log_dir / "ring", log_dir, start=(1 << 64) - 100)
         self.drain = Drain(
-            self.ring, [self.sink], on_tick=lambda: None, on_fault=self.faults.append, on_nonfinite=lambda: None
+            self.ring, [self.sink], on_tick=lambda: None, report=lambda finding: self.faults.append(finding.message)
         )
 
     def _sink(self) -> Sink:
@@ -59,7 +59,7 @@ class Rig:
         return kinds[self.what](self.path, self.paths.temporary, 1, self.max_bytes, self.max_files)
 
     def open(self) -> Rig:
-        self.drain.open_files()
+        self.drain.files.open()
         self.drain.start()
         return self
 
@@ -78,7 +78,7 @@ class Rig:
     def until(self, wanted: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
         while not wanted():
-            assert time.monotonic() < deadline, self.drain.sink_health(self.sink)
+            assert time.monotonic() < deadline, self.drain.files.health(self.sink)
             time.sleep(0.002)
 
     def finish(self) -> None:
@@ -86,8 +86,8 @@ class Rig:
         if self.sealer is not None:
             assert self.sealer.seal_all(time.monotonic() + 30)
             self.sealer.stop()
-        self.ring.remove()
-        account = self.drain.sink_health(self.sink)
+        self.ring.file.remove()
+        account = self.drain.files.health(self.sink)
         assert (account.accepted, account.pending) == (self.pushed, 0)
         assert account.written + account.dropped == self.pushed
 
@@ -95,7 +95,7 @@ class Rig:
         """The sink's finished files, oldest first."""
         if self.path is None:
             return sorted(self.paths.log_dir.glob("*.parquet/*/*.parquet"))
-        return [file for file in (*generations(self.path), self.path) if file.exists()]
+        return [file for file in (*rotated_files(self.path), self.path) if file.exists()]
 
     def numbers(self) -> list[float]:
         """Which records are in the files, in their order there."""
@@ -133,7 +133,7 @@ def test_every_record_is_written_once_and_in_order(what: str, tmp_path: Path):
     rig = Rig(what, tmp_path).open()
     rig.push(5000)
     assert rig.drain.flush(30)
-    assert rig.drain.sink_health(rig.sink).written == 5000
+    assert rig.drain.files.health(rig.sink).written == 5000
     rig.finish()
     assert rig.numbers() == list(range(1, 5001))
     assert rig.faults == []
@@ -190,7 +190,7 @@ def test_the_oldest_files_go_and_their_records_are_counted_as_expired(what: str,
     rig.finish()
     numbers = rig.numbers()
     assert numbers == list(range(rig.pushed - len(numbers) + 1, rig.pushed + 1))
-    assert rig.drain.sink_health(rig.sink).expired == rig.pushed - len(numbers)
+    assert rig.drain.files.health(rig.sink).expired == rig.pushed - len(numbers)
     if rig.path is None:
         assert len(numbers) == rig.pushed  # Parquet keeps every record
     else:
@@ -202,10 +202,10 @@ def test_a_file_ends_when_it_is_asked_to(what: str, tmp_path: Path):
     for _ in range(3):
         rig.push(10)
         assert rig.drain.flush(30)
-        before, records = rig.drain.file_state(rig.sink)
+        before, records = rig.drain.files.state(rig.sink)
         assert records == 10
-        rig.drain.rotate(rig.sink)
-        rig.until(lambda before=before: rig.drain.file_state(rig.sink)[0] > before)
+        rig.drain.files.rotate(rig.sink)
+        rig.until(lambda before=before: rig.drain.files.state(rig.sink)[0] > before)
     rig.finish()
     assert rig.numbers() == list(range(1, 31))
     assert len([file for file in rig.files() if file.stat().st_size]) == 3
@@ -219,8 +219,8 @@ def test_a_fault_holds_the_records_back_until_it_ends(
     assert rig.drain.flush(30)
     file_size_limit(2500)
     rig.push(100)
-    rig.until(lambda: rig.drain.sink_health(rig.sink).faults >= 2)
-    held = rig.drain.sink_health(rig.sink)
+    rig.until(lambda: rig.drain.files.health(rig.sink).faults >= 2)
+    held = rig.drain.files.health(rig.sink)
     assert (held.dropped, held.set_aside) == (0, False)
     assert held.written + held.pending == 110
     assert not rig.drain.flush(0.01)
@@ -242,7 +242,7 @@ def test_a_sink_that_is_closed_while_it_fails_keeps_whole_records(
     assert rig.drain.flush(30)
     file_size_limit(2500)
     rig.push(100)
-    rig.until(lambda: rig.drain.sink_health(rig.sink).faults >= 1)
+    rig.until(lambda: rig.drain.files.health(rig.sink).faults >= 1)
     began = time.monotonic()
     spent = time.process_time()
     assert not rig.drain.finish(began + 0.5)
@@ -252,8 +252,8 @@ def test_a_sink_that_is_closed_while_it_fails_keeps_whole_records(
     if rig.sealer is not None:
         assert rig.sealer.seal_all(time.monotonic() + 30)
         rig.sealer.stop()
-    rig.ring.remove()
-    account = rig.drain.sink_health(rig.sink)
+    rig.ring.file.remove()
+    account = rig.drain.files.health(rig.sink)
     assert (account.accepted, account.written + account.pending) == (105, 105)
     assert rig.numbers() == list(range(1, account.written + 1))
 

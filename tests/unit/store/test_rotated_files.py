@@ -2,7 +2,7 @@
 
 import pytest
 
-from advlog_fast.store.rotated_files import generations, shift, trim
+from advlog_fast.store.rotated_files import rotated_files, shift, trim
 
 
 @pytest.fixture
@@ -20,21 +20,21 @@ def fill(log, *numbers):
         log.with_name(f"{log.name}.{number}").write_text(str(number))
 
 
-def test_generations_come_oldest_first_by_number_not_by_name(log):
+def test_rotated_files_come_oldest_first_by_number_not_by_name(log):
     fill(log, 1, 2, 9, 10, 11)
-    assert [path.suffix for path in generations(log)] == [".11", ".10", ".9", ".2", ".1"]
+    assert [path.suffix for path in rotated_files(log)] == [".11", ".10", ".9", ".2", ".1"]
 
 
-def test_names_that_are_no_generation_are_not_taken_for_one(log):
+def test_names_that_are_no_rotated_file_are_not_taken_for_one(log):
     fill(log, 1)
     for name in ("bak", "01", "0", "-1", "1.gz", "1x", "²"):
         log.with_name(f"{log.name}.{name}").write_text("the user's")
     log.with_name("other.log.7").write_text("another series")
-    assert [path.suffix for path in generations(log)] == [".1"]
+    assert [path.suffix for path in rotated_files(log)] == [".1"]
 
 
-def test_a_missing_folder_has_no_generations(tmp_path):
-    assert generations(tmp_path / "nowhere" / "run.log") == []
+def test_a_missing_folder_has_no_rotated_files(tmp_path):
+    assert rotated_files(tmp_path / "nowhere" / "run.log") == []
 
 
 def test_a_shift_moves_each_file_up_by_one_and_deletes_nothing(log):

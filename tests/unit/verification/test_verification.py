@@ -44,7 +44,7 @@ def told(findings: list[Finding], *, explained: bool | None = None) -> list[tupl
     return [(f.kind, f.where, f.count) for f in findings if explained is None or f.explained == explained]
 
 
-def generations_of(run: Path) -> list[Path]:
+def files_of(run: Path) -> list[Path]:
     return sorted(run.glob("run_metrics.jsonl.*"), key=lambda path: int(path.suffix[1:]))
 
 
@@ -61,8 +61,8 @@ def test_a_directory_that_is_not_there_is_status_2(tmp_path: Path):
 
 
 def test_records_that_somebody_removed_are_missing(run: Path, capsys: pytest.CaptureFixture[str]):
-    lines = generations_of(run)[2].read_bytes().splitlines(keepends=True)
-    generations_of(run)[2].write_bytes(b"".join(lines[:10] + lines[13:]))
+    lines = files_of(run)[2].read_bytes().splitlines(keepends=True)
+    files_of(run)[2].write_bytes(b"".join(lines[:10] + lines[13:]))
     assert told(verify(run)) == [("missing", "metrics_jsonl", 3)]
     assert main(["verify", str(run)]) == 1
     out = capsys.readouterr().out.splitlines()
@@ -73,7 +73,7 @@ def test_records_that_somebody_removed_are_missing(run: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("where", "remove"),
     [
-        ("metrics_jsonl", lambda run: generations_of(run)[-1]),
+        ("metrics_jsonl", lambda run: files_of(run)[-1]),
         ("metrics_jsonl", lambda run: run / "run_metrics.jsonl"),
         ("metrics_parquet", lambda run: run / "run_metrics.parquet/attempt=1/rank00000-000001.parquet"),
         ("metrics_parquet", lambda run: run / "run_metrics.parquet/attempt=1/rank00000-000003.parquet"),
@@ -88,7 +88,7 @@ def test_a_whole_file_that_is_gone_is_missing(run: Path, where: str, remove: Cal
 
 
 def test_records_that_stand_twice_are_doubled(run: Path):
-    lines = generations_of(run)[0].read_bytes().splitlines(keepends=True)
+    lines = files_of(run)[0].read_bytes().splitlines(keepends=True)
     with (run / "run_metrics.jsonl").open("ab") as file:
         file.write(b"".join(lines[:7]))
     assert told(verify(run)) == [("doubled", "metrics_jsonl", 7)]
@@ -139,8 +139,8 @@ def change_account(run: Path, sink: str, **change: int) -> None:
 
 
 def test_only_a_counter_explains_a_gap(run: Path):
-    lines = generations_of(run)[1].read_bytes().splitlines(keepends=True)
-    generations_of(run)[1].write_bytes(b"".join(lines[:5] + lines[9:]))
+    lines = files_of(run)[1].read_bytes().splitlines(keepends=True)
+    files_of(run)[1].write_bytes(b"".join(lines[:5] + lines[9:]))
     change_account(run, "metrics_jsonl", dropped=4, written=RECORDS - 4)
     assert told(verify(run)) == [("dropped", "metrics_jsonl", 4)]
     change_account(run, "metrics_jsonl", dropped=3, written=RECORDS - 3)

@@ -5,7 +5,7 @@
 static void stopped_here(void);
 #undef FAILPOINT
 #define FAILPOINT(name) stopped_here()
-#include "../../csrc/takeover.c"
+#include "../../csrc/child_ring.c"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define RECORDS_A_THREAD 3000
@@ -108,7 +108,7 @@ static void check_all(const advlog_ring *ring, uint64_t start, uint64_t number) 
 static void recover_here(void) {
     advlog_repair repair;
     uint64_t start = advlog_ring_read_pos(now.parent.ring);
-    CHECK_INT(0, advlog_takeover_settle(now.parent.ring, now.child.ring));
+    CHECK_INT(0, advlog_child_ring_settle(now.parent.ring, now.child.ring));
     CHECK_INT(0, advlog_ring_repair(now.parent.ring, false, &repair));
     CHECK(repair.lost <= 1 + (unsigned)depth); /* a hole for each kill at most */
     CHECK_INT(0, advlog_ring_repair(now.child.ring, false, &repair));
@@ -117,10 +117,10 @@ static void recover_here(void) {
     CHECK(!advlog_ring_closed(now.parent.ring));
     /* Not run: what it would free is looked at here. */
     advlog_drain *drain = advlog_drain_new(now.parent.ring);
-    CHECK_INT(0, advlog_drain_add_worker(drain, now.child.ring));
-    while (workers_advance(drain)) {}
-    advlog_worker_info info;
-    advlog_drain_worker(drain, now.child.ring, &info);
+    CHECK_INT(0, advlog_drain_add_child(drain, now.child.ring));
+    while (children_advance(drain)) {}
+    advlog_child_info info;
+    advlog_drain_child(drain, now.child.ring, &info);
     CHECK(info.number == 1 && !info.damaged && info.dropped == 0);
     CHECK_INT(advlog_ring_write_pos(now.child.ring), advlog_ring_read_pos(now.child.ring));
     check_all(now.parent.ring, start, 1);
@@ -154,20 +154,20 @@ static void stopped_here(void) {
 static void killed_at_every_step_nothing_is_lost_or_doubled(uint64_t start) {
     test_ring parent = test_ring_at(SLOTS, start, 3, 2), child = test_ring_at(SLOTS, start * 3, 3, 2);
     advlog_drain *drain = advlog_drain_new(parent.ring);
-    CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
+    CHECK_INT(0, advlog_drain_add_child(drain, child.ring));
     for (int i = 1; i <= RECORDS; i++) {
         if (i % 3) push_numbered(&child, CHILD_STEP + i, (unsigned)(next_random(&seed) % 40));
         else push_text(&child, CHILD_STEP + i);
         if (i == RECORDS / 2) {
             now.parent.ring = NULL; /* not all is pushed: nothing to compare with */
-            CHECK(workers_advance(drain));
+            CHECK(children_advance(drain));
         }
         if (i % 3) push_numbered(&parent, i, (unsigned)(next_random(&seed) % 40));
         else push_text(&parent, i);
     }
     now.parent = parent;
     now.child = child;
-    CHECK(workers_advance(drain));
+    CHECK(children_advance(drain));
     now.parent.ring = NULL;
     check_all(parent.ring, start, 1);
     advlog_drain_free(drain);
@@ -213,7 +213,7 @@ static void four_threads_of_two_children_and_two_of_the_parent_log_at_once(void)
     int jsonl = rig_add(&r, ADVLOG_SINK_JSONL, ADVLOG_STREAM_METRICS, NO_LIMIT, 0);
     int spool = rig_add(&r, ADVLOG_SINK_SPOOL, ADVLOG_STREAM_METRICS, NO_LIMIT, 0);
     test_ring child[2] = {test_ring_at(256, 256, 3, 2), test_ring_at(256, -UINT64_C(300), 3, 2)};
-    for (int i = 0; i < 2; i++) CHECK_INT(0, advlog_drain_add_worker(r.drain, child[i].ring));
+    for (int i = 0; i < 2; i++) CHECK_INT(0, advlog_drain_add_child(r.drain, child[i].ring));
     pthread_t drain, thread[6];
     logging of[6];
     CHECK_INT(0, pthread_create(&drain, NULL, rig_drain_thread, &r));
@@ -248,10 +248,10 @@ static void four_threads_of_two_children_and_two_of_the_parent_log_at_once(void)
     free(seen);
     free(c.bytes);
     for (int i = 0; i < 2; i++) {
-        advlog_worker_info info;
-        advlog_drain_worker(r.drain, child[i].ring, &info);
+        advlog_child_info info;
+        advlog_drain_child(r.drain, child[i].ring, &info);
         CHECK(info.number == 1 + (uint64_t)i && info.taken == 2 * RECORDS_A_THREAD && !info.dropped && !info.damaged);
-        advlog_drain_remove_worker(r.drain, child[i].ring);
+        advlog_drain_remove_child(r.drain, child[i].ring);
         test_ring_free(&child[i]);
     }
     rig_free(&r);
@@ -263,7 +263,7 @@ static void a_damaged_child_is_left_alone_from_there_on(void) {
     for (int what = 0; what < 6; what++) {
         test_ring parent = test_ring_new(3, 2), child = test_ring_new(3, 2);
         advlog_drain *drain = advlog_drain_new(parent.ring);
-        CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
+        CHECK_INT(0, advlog_drain_add_child(drain, child.ring));
         push_numbered(&child, CHILD_STEP + 1, 0);
         uint64_t at = advlog_ring_write_pos(child.ring);
         push_numbered(&child, CHILD_STEP + 2, 9);
@@ -275,9 +275,9 @@ static void a_damaged_child_is_left_alone_from_there_on(void) {
         if (what == 3) part->part = 7;
         if (what == 4) part->more.id[0] = UINT16_MAX;
         if (what == 5) header->kind = ADVLOG_KIND_NAME;
-        while (workers_advance(drain)) {}
-        advlog_worker_info info;
-        advlog_drain_worker(drain, child.ring, &info);
+        while (children_advance(drain)) {}
+        advlog_child_info info;
+        advlog_drain_child(drain, child.ring, &info);
         CHECK(info.damaged && info.taken == 1);
         CHECK_INT(at, advlog_ring_read_pos(child.ring));
         advlog_drain_free(drain);
@@ -293,13 +293,13 @@ static void what_a_dead_child_had_not_finished_is_passed_over(void) {
     CHECK_INT(ADVLOG_OK, ring_try_reserve(child.ring, 2, &hole));
     push_numbered(&child, CHILD_STEP + 2, 5);
     advlog_drain *drain = advlog_drain_new(parent.ring);
-    CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
-    while (workers_advance(drain)) {}
+    CHECK_INT(0, advlog_drain_add_child(drain, child.ring));
+    while (children_advance(drain)) {}
     CHECK_INT(hole, advlog_ring_read_pos(child.ring)); /* it may yet come */
     advlog_repair repair;
     CHECK_INT(0, advlog_ring_repair(child.ring, false, &repair));
     CHECK_INT(1, repair.lost);
-    while (workers_advance(drain)) {}
+    while (children_advance(drain)) {}
     CHECK_INT(advlog_ring_write_pos(child.ring), advlog_ring_read_pos(child.ring));
     CHECK_INT(2, advlog_ring_accepted(parent.ring, ADVLOG_STREAM_METRICS));
     advlog_drain_free(drain);
@@ -316,18 +316,18 @@ static void a_copy_that_was_given_up_is_made_anew(void) {
         uint64_t slots = advlog_ring_write_pos(child.ring) - from;
         if (before) CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, before, &hole)); /* a thread's that was killed with the drain */
         CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, slots, &to));
-        store_relaxed(&child.ring->header->takeover.position, to); /* relaxed: one thread */
-        store_relaxed(&child.ring->header->takeover.until, from + slots);
-        child.ring->header->takeover.number = 1;
+        store_relaxed(&child.ring->header->handoff.position, to); /* relaxed: one thread */
+        store_relaxed(&child.ring->header->handoff.until, from + slots);
+        child.ring->header->handoff.number = 1;
         advlog_repair repair;
         CHECK_INT(0, advlog_ring_repair(parent.ring, false, &repair));
         CHECK_INT(1, repair.lost);
-        CHECK_INT(0, advlog_takeover_settle(parent.ring, child.ring));
+        CHECK_INT(0, advlog_child_ring_settle(parent.ring, child.ring));
         CHECK_INT(0, advlog_ring_repair(parent.ring, false, &repair));
         advlog_ring_reopen(parent.ring);
         advlog_drain *drain = advlog_drain_new(parent.ring);
-        CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
-        while (workers_advance(drain)) {}
+        CHECK_INT(0, advlog_drain_add_child(drain, child.ring));
+        while (children_advance(drain)) {}
         unsigned found = 0;
         for (uint64_t p = start, end = advlog_ring_write_pos(parent.ring); p != end; p += ring_slot(parent.ring, p)->part)
             if (ring_slot(parent.ring, p)->kind != ADVLOG_KIND_LOST) found += check_record(parent.ring, p, 1) == CHILD_STEP + 1;
@@ -349,11 +349,11 @@ static void a_name_that_finds_no_room_costs_its_record_which_is_counted(void) {
     push_numbered(&child, CHILD_STEP + 2, 0);
     advlog_ring_count_drop(child.ring, ADVLOG_DROP_CLOSED);
     advlog_drain *drain = advlog_drain_new(parent.ring);
-    CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
-    while (workers_advance(drain)) {}
+    CHECK_INT(0, advlog_drain_add_child(drain, child.ring));
+    while (children_advance(drain)) {}
     CHECK_INT(1, advlog_ring_accepted(parent.ring, ADVLOG_STREAM_METRICS));
     CHECK_INT(1, advlog_ring_dropped(parent.ring, ADVLOG_DROP_FULL));
-    advlog_drain_remove_worker(drain, child.ring);
+    advlog_drain_remove_child(drain, child.ring);
     CHECK_INT(1, advlog_ring_dropped(parent.ring, ADVLOG_DROP_CLOSED));
     advlog_drain_free(drain);
     test_ring_free(&parent);
@@ -364,13 +364,13 @@ static void a_name_that_finds_no_room_costs_its_record_which_is_counted(void) {
 static void what_a_child_writes_while_it_is_copied_reaches_nobody(void) {
     test_ring parent = test_ring_new(3, 2), child = test_ring_at(SLOTS, SLOTS, 3, 2);
     advlog_drain *drain = advlog_drain_new(parent.ring);
-    CHECK_INT(0, advlog_drain_add_worker(drain, child.ring));
+    CHECK_INT(0, advlog_drain_add_child(drain, child.ring));
     uint64_t position = advlog_ring_write_pos(parent.ring);
     for (int64_t round = 0; round < 2000; round++) {
         if (next_random(&seed) % 3) push_numbered(&child, CHILD_STEP + round, (unsigned)(next_random(&seed) % 40));
         else push_text(&child, CHILD_STEP + round);
         scribbled = child.ring;
-        while (workers_advance(drain)) {}
+        while (children_advance(drain)) {}
         scribbled = NULL;
         for (uint64_t end = advlog_ring_write_pos(parent.ring); position != end;) {
             const advlog_slot *h = ring_slot(parent.ring, position);

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from run_files import json_lines
 
-from advlog_fast.control.events import OWN_FIELDS, EventLog
+from advlog_fast.control.event_log import OWN_FIELDS, EventLog
 from advlog_fast.control.line_file import LineFile
 
 
@@ -23,7 +23,7 @@ def events(path):
 
 
 def test_an_event_says_when_where_what_and_after_which_record(events, path):
-    assert events.emit("epoch_end", {"epoch": 1}, seq=97, level="WARNING")
+    assert events.write("epoch_end", {"epoch": 1}, seq=97, level="WARNING")
     (row,) = json_lines(path)
     assert next(iter(row)) == "timestamp"
     del row["timestamp"]
@@ -32,12 +32,12 @@ def test_an_event_says_when_where_what_and_after_which_record(events, path):
 
 @pytest.mark.parametrize("name", sorted(OWN_FIELDS))
 def test_a_field_named_like_one_of_the_lines_own_stands_aside(events, path, name):
-    events.emit("mine", {name: "given", "x": 1}, seq=-1)
+    events.write("mine", {name: "given", "x": 1}, seq=-1)
     (row,) = json_lines(path)
     assert (row["fields"], row["x"], row["event"], row["seq"]) == ({name: "given"}, 1, "mine", -1)
 
 
 def test_any_value_is_strict_json(events, path):
-    events.emit("e\n", {"nan": math.nan, "p": Path("a"), "s": "\ud800\u2028\x85", "big": 1 << 90}, seq=0)
+    events.write("e\n", {"nan": math.nan, "p": Path("a"), "s": "\ud800\u2028\x85", "big": 1 << 90}, seq=0)
     (row,) = json_lines(path)
     assert (row["nan"], row["p"], row["event"], row["big"]) == ("nan", "a", "e\n", str(1 << 90))

@@ -1,51 +1,51 @@
-/* Take-over: the records of child processes, copied into their parent's ring.
+/* Child rings: the records of child processes, copied into their parent's ring.
  *
- * A worker is the ring of a child. Its producers are the child's threads; its one
+ * A child process logs into a small ring of its own. Its producers are the child's threads; its one
  * consumer is the parent's drain, which is at the same time a producer of its own
- * ring, one that never waits. For each record of the worker, lying from `from` to
+ * ring, one that never waits. For each record of the child, lying from `from` to
  * `next` there, the drain does in this order:
  *
  *   1  reserves positions from `to` on in its own ring
- *   2  stores takeover.position = to, then takeover.until = next, in the worker
+ *   2  stores handoff.position = to, then handoff.until = next, in the child's ring
  *   3  publishes the copy, its header last
- *   4  stores the worker's read_pos = next, which frees the slots there
+ *   4  stores the child's read_pos = next, which frees the slots there
  *
  * Between 2 and 4 `until` is ahead of read_pos, and the drain does nothing else:
  * neither its own ring's read_pos nor a sink's cursor moves. So whoever finds the
  * two rings after a SIGKILL at any point knows what is where: while `until` is not ahead,
- * the record at read_pos is in the worker alone; else the mark at `position` tells
+ * the record at read_pos is in the child alone; else the mark at `position` tells
  * whether it is in the ring too, and if not, the positions are reserved for it. Killed
  * between 1 and 2, a hole is left, which a repair counts as any other (lost in flight);
- * the record is still in the worker and comes later, neither lost nor doubled.
+ * the record is still in the child and comes later, neither lost nor doubled.
  *
- * Neither ring need be sound: a worker is checked before it is believed, so that
+ * Neither ring need be sound: a child is checked before it is believed, so that
  * what a child's stray store did stays with the child. */
 #include "drain.h"
 
 #include <stdlib.h>
 
-/* Slots taken from one worker in one pass, so that none waits for another long. */
+/* Slots taken from one child in one pass, so that none waits for another long. */
 #define TURN_SLOTS 512
 #define MAX_RECORD_SLOTS UINT8_MAX
 #define NO_ID UINT16_MAX
 
-typedef struct drain_worker {
+typedef struct drain_child {
     advlog_ring *ring;
     uint64_t from; /* the position of the next record; its read_pos, which the child may write too */
-    advlog_worker_info info;
-    uint16_t id_of[ADVLOG_MAX_NAMES]; /* name id of the worker: that of the drain's ring, or NO_ID */
-} drain_worker;
+    advlog_child_info info;
+    uint16_t id_of[ADVLOG_MAX_NAMES]; /* name id of the child: that of the drain's ring, or NO_ID */
+} drain_child;
 
-static void worker_init(drain_worker *w, advlog_ring *ring) {
+static void child_init(drain_child *w, advlog_ring *ring) {
     w->ring = ring;
     w->from = load_relaxed(&ring->header->read_pos); /* relaxed: stored by the drain alone, this one or one before it */
-    w->info = (advlog_worker_info){.number = load_once64(&ring->header->takeover.number)};
+    w->info = (advlog_child_info){.number = load_once64(&ring->header->handoff.number)};
     memset(w->id_of, 0xff, sizeof w->id_of);
 }
 
 /* ---- one record ---- */
 
-/* A record of a worker, copied out of its ring: the child may write there while it is looked at, so what is checked, and
+/* A record of a child, copied out of its ring: the child may write there while it is looked at, so what is checked, and
  * then published, is the copy. */
 typedef struct {
     unsigned slots;
@@ -59,10 +59,10 @@ static void copy_slot(advlog_slot *to, const advlog_slot *from) {
 }
 
 /* The next record; false: there is none yet, or what is there is damage. */
-static bool next_record(drain_worker *w, record_copy *r) {
+static bool next_record(drain_child *w, record_copy *r) {
     const advlog_ring *ring = w->ring;
     const advlog_slot *header = ring_slot(ring, w->from);
-    if (load_acquire(&header->mark) != w->from + 1) return false; /* R, partner W */
+    if (load_acquire(&header->mark) != w->from + 1) return false; /* pairs with ring_publish:a */
     copy_slot(&r->slot[0], header);
     r->kind = r->slot[0].kind;
     bool lost = r->kind == ADVLOG_KIND_LOST;
@@ -79,19 +79,19 @@ static bool next_record(drain_worker *w, record_copy *r) {
     return slots != 0;
 }
 
-/* An id of the worker's as one of `ring`'s. False: it has no more room for names, or the
- * worker has no such name. */
-static bool learn_id(advlog_ring *ring, drain_worker *w, uint16_t id) {
+/* An id of the child's as one of `ring`'s. False: it has no more room for names, or the
+ * child has no such name. */
+static bool learn_id(advlog_ring *ring, drain_child *w, uint16_t id) {
     if (w->id_of[id] != NO_ID) return true;
     char name[ADVLOG_MAX_NAME_BYTES];
-    int bytes = advlog_name_get(w->ring, id, name); /* M: the record that uses it was acquired */
+    int bytes = advlog_name_get(w->ring, id, name); /* the mark of the record that uses it was acquired */
     int found = bytes >= 0 ? advlog_name_intern(ring, name, (uint64_t)bytes) : -1;
     if (found < 0) return false;
     w->id_of[id] = (uint16_t)found;
     return true;
 }
 
-static bool learn_ids(advlog_ring *ring, drain_worker *w, const record_copy *r) {
+static bool learn_ids(advlog_ring *ring, drain_child *w, const record_copy *r) {
     const advlog_view view = {r->slot, UINT64_MAX, 0};
     if (!kind_has_values(r->kind)) return true;
     for (unsigned part = 0; part < r->slots; part++) {
@@ -102,12 +102,12 @@ static bool learn_ids(advlog_ring *ring, drain_worker *w, const record_copy *r) 
     return true;
 }
 
-static void translate(const drain_worker *w, uint16_t *id, unsigned count) {
+static void translate(const drain_child *w, uint16_t *id, unsigned count) {
     for (unsigned i = 0; i < count; i++) id[i] = id[i] < ADVLOG_MAX_NAMES ? w->id_of[id[i]] : 0;
 }
 
 /* Step 3. */
-static void publish_copy(advlog_ring *ring, uint64_t to, const drain_worker *w, const record_copy *r) {
+static void publish_copy(advlog_ring *ring, uint64_t to, const drain_child *w, const record_copy *r) {
     bool values = kind_has_values(r->kind);
     for (unsigned part = r->slots; part-- > 0;) {
         advlog_slot *s = ring_slot(ring, to + part);
@@ -120,19 +120,19 @@ static void publish_copy(advlog_ring *ring, uint64_t to, const drain_worker *w, 
             translate(w, s->more.id, s->count < ADVLOG_PART_EXTRAS ? s->count : ADVLOG_PART_EXTRAS);
         }
         ring_publish(s, to + part);
-        FAILPOINT("takeover_slot");
+        FAILPOINT("handoff_slot");
     }
 }
 
 /* Step 4. */
-static void set_taken(drain_worker *w, uint64_t position) {
+static void set_taken(drain_child *w, uint64_t position) {
     w->from = position;
-    store_release(&w->ring->header->read_pos, position); /* F, partner G in the child */
+    store_release(&w->ring->header->read_pos, position); /* set_taken:a */
 }
 
 /* True: the record is dealt with, here or for good. */
-static bool take_record(advlog_ring *ring, drain_worker *w, const record_copy *r) {
-    advlog_takeover *taking = &w->ring->header->takeover;
+static bool take_record(advlog_ring *ring, drain_child *w, const record_copy *r) {
+    advlog_handoff *taking = &w->ring->header->handoff;
     if (r->kind == ADVLOG_KIND_LOST) return true;
     if (r->slots > ring_record_limit(ring) || !learn_ids(ring, w, r)) {
         advlog_ring_count_drop(ring, ADVLOG_DROP_FULL);
@@ -141,73 +141,74 @@ static bool take_record(advlog_ring *ring, drain_worker *w, const record_copy *r
     }
     uint64_t to;
     if (ring_try_reserve(ring, r->slots, &to) != ADVLOG_OK) return false;
-    FAILPOINT("takeover_reserved");
+    FAILPOINT("handoff_reserved");
+    /* In this order: a SIGKILL must not find `until` without its position. No thread acquires them. */
     store_release(&taking->position, to);
-    store_release(&taking->until, w->from + r->slots); /* released: a SIGKILL must not find it without its position */
-    FAILPOINT("takeover_noted");
+    store_release(&taking->until, w->from + r->slots);
+    FAILPOINT("handoff_noted");
     publish_copy(ring, to, w, r);
     add_relaxed(&ring->header->accepted_push[kind_stream((int)r->kind)], 1); /* relaxed: a count */
     w->info.taken++;
     return true;
 }
 
-static bool worker_advance(advlog_ring *ring, drain_worker *w) {
+static bool child_advance(advlog_ring *ring, drain_child *w) {
     uint64_t start = w->from;
     record_copy r;
     while (!w->info.damaged && w->from - start < TURN_SLOTS) {
         if (!next_record(w, &r) || !take_record(ring, w, &r)) break;
         set_taken(w, w->from + r.slots);
-        FAILPOINT("takeover_taken");
+        FAILPOINT("handoff_taken");
     }
     return w->from != start;
 }
 
-bool workers_advance(advlog_drain *d) {
+bool children_advance(advlog_drain *d) {
     bool progress = false;
-    for (unsigned i = 0; i < d->worker_count; i++) progress |= worker_advance(d->ring, d->workers[i]);
+    for (unsigned i = 0; i < d->child_count; i++) progress |= child_advance(d->ring, d->children[i]);
     return progress;
 }
 
-/* ---- which workers there are ---- */
+/* ---- which children there are ---- */
 
-static drain_worker **find(const advlog_drain *d, const advlog_ring *worker) {
-    for (unsigned i = 0; i < d->worker_count; i++)
-        if (d->workers[i]->ring == worker) return &d->workers[i];
+static drain_child **find(const advlog_drain *d, const advlog_ring *child) {
+    for (unsigned i = 0; i < d->child_count; i++)
+        if (d->children[i]->ring == child) return &d->children[i];
     return NULL;
 }
 
 static uint64_t next_number(advlog_ring_header *header) {
-    return header->workers++ % UINT16_MAX + 1; /* after 65,535 children the first number again */
+    return header->children++ % UINT16_MAX + 1; /* after 65,535 children the first number again */
 }
 
-int advlog_drain_add_worker(advlog_drain *d, advlog_ring *worker) {
-    drain_worker **workers = realloc(d->workers, (d->worker_count + 1) * sizeof *workers);
-    if (workers) d->workers = workers;
-    drain_worker *w = workers ? malloc(sizeof *w) : NULL;
+int advlog_drain_add_child(advlog_drain *d, advlog_ring *child) {
+    drain_child **children = realloc(d->children, (d->child_count + 1) * sizeof *children);
+    if (children) d->children = children;
+    drain_child *w = children ? malloc(sizeof *w) : NULL;
     if (!w) return -1;
-    if (!worker->header->takeover.number) worker->header->takeover.number = next_number(d->ring->header);
-    worker_init(w, worker);
-    d->workers[d->worker_count++] = w;
+    if (!child->header->handoff.number) child->header->handoff.number = next_number(d->ring->header);
+    child_init(w, child);
+    d->children[d->child_count++] = w;
     return 0;
 }
 
-void advlog_drain_remove_worker(advlog_drain *d, advlog_ring *worker) {
-    drain_worker **at = find(d, worker);
+void advlog_drain_remove_child(advlog_drain *d, advlog_ring *child) {
+    drain_child **at = find(d, child);
     if (!at) return;
     for (int reason = 0; reason < ADVLOG_DROP_REASONS; reason++)
-        add_relaxed(&d->ring->header->dropped[reason], advlog_ring_dropped(worker, reason)); /* relaxed: a count */
+        add_relaxed(&d->ring->header->dropped[reason], advlog_ring_dropped(child, reason)); /* relaxed: a count */
     free(*at);
-    *at = d->workers[--d->worker_count];
+    *at = d->children[--d->child_count];
 }
 
-void advlog_drain_worker(const advlog_drain *d, const advlog_ring *worker, advlog_worker_info *out) {
-    drain_worker **at = find(d, worker);
-    *out = at ? (*at)->info : (advlog_worker_info){0};
+void advlog_drain_child(const advlog_drain *d, const advlog_ring *child, advlog_child_info *out) {
+    drain_child **at = find(d, child);
+    *out = at ? (*at)->info : (advlog_child_info){0};
 }
 
-void workers_free(advlog_drain *d) {
-    for (unsigned i = 0; i < d->worker_count; i++) free(d->workers[i]);
-    free(d->workers);
+void children_free(advlog_drain *d) {
+    for (unsigned i = 0; i < d->child_count; i++) free(d->children[i]);
+    free(d->children);
 }
 
 /* ---- after a SIGKILL ---- */
@@ -225,15 +226,15 @@ static bool given_up(const advlog_ring *ring, uint64_t to) {
     }
 }
 
-int advlog_takeover_settle(advlog_ring *ring, advlog_ring *worker) {
-    advlog_takeover *taking = &worker->header->takeover;
+int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child) {
+    advlog_handoff *taking = &child->header->handoff;
     /* Relaxed: the one who stored these is dead. */
-    uint64_t from = load_relaxed(&worker->header->read_pos);
+    uint64_t from = load_relaxed(&child->header->read_pos);
     uint64_t until = load_relaxed(&taking->until), to = load_relaxed(&taking->position);
     if ((int64_t)(until - from) <= 0) return 0;
-    drain_worker w;
+    drain_child w;
     record_copy r;
-    worker_init(&w, worker);
+    child_init(&w, child);
     w.from = from;
     unsigned slots = next_record(&w, &r) ? r.slots : 0;
     uint64_t first = advlog_ring_read_pos(ring), reserved = advlog_ring_write_pos(ring) - first;

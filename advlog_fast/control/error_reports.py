@@ -1,0 +1,104 @@
+"""Errors on their way to the outputs: each exception counts once, whether a context, the standard logger, the user or the
+end of the run reports it first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..records import SEVERITIES, ErrorLog
+from . import checks
+from .errors import ErrorRecorder, RecordedError
+from .events import Event
+from .recorded_errors import RecordedErrors
+from .text import clipped
+
+_MAX_MESSAGE = 1000
+
+
+class ErrorReports:
+    """The errors of one attempt of one rank. Any thread.
+
+    :param emit: writes an event, to the main log too if the flag says so.
+    """
+
+    def __init__(self, recorder: ErrorRecorder, emit: Callable[[Event, bool], None]) -> None:
+        self.recorder = recorder
+        self._recorded = RecordedErrors()
+        self._emit = emit
+
+    def log(
+        self,
+        error: BaseException | str,
+        operation: str = "",
+        context: Mapping[str, Any] | None = None,
+        severity: str = "ERROR",
+    ) -> ErrorLog:
+        """Writes the error to errors.log now. An exception that a context has recorded on its way here counts no second
+        time: what is known here is added to it."""
+        severity = checks.report(error, operation, context, severity)
+        before = self._recorded.take(error)
+        if before is None:
+            return self._record(error, operation, context, severity, by_context=False).log
+        added = self.recorder.add_context(before, operation, context, severity)
+        if added.written:
+            fields = {"id": added.id, "operation": added.log.operation, "context": added.context}
+            level = int(getattr(logging, severity))
+            self._emit(Event("error_context", fields, {}, level, in_training_log=False), False)
+        return added.log
+
+    def log_once(self, error: BaseException, operation: str) -> None:
+        """Writes an exception that leaves the run, unless it was recorded before."""
+        if isinstance(error, Exception) and not self.is_recorded(error):
+            self.log(error, operation)
+
+    def log_from_context(self, error: Exception, operation: str, context: Mapping[str, Any]) -> None:
+        """Writes an exception that leaves a context."""
+        self._record(error, operation, context, "ERROR", by_context=True)
+
+    def log_from_logger(self, error: BaseException, level: int, function: str, message: str) -> None:
+        """Writes an exception that the main log was given with a message, which alone stands there; unless it was
+        recorded before."""
+        if self.is_recorded(error):
+            return
+        severity = next((name for name in reversed(SEVERITIES) if getattr(logging, name) <= level), SEVERITIES[0])
+        self._record(error, function, {"logged": message}, severity, by_context=True, in_main_log=False)
+
+    def is_recorded(self, error: BaseException, since: int = 0) -> bool:
+        """Whether the exception was recorded, after the moment that `tick` gave."""
+        return self._recorded.since(error, since)
+
+    def tick(self) -> int:
+        """This moment, for `is_recorded`."""
+        return self._recorded.tick()
+
+    def _record(
+        self,
+        error: BaseException | str,
+        operation: str,
+        context: Mapping[str, Any] | None,
+        severity: str,
+        *,
+        by_context: bool,
+        in_main_log: bool = True,
+    ) -> RecordedError:
+        recorded = self.recorder.record(error, operation, context, severity)
+        self._recorded.remember(error, recorded, by_context=by_context)
+        if recorded.written:  # inside a storm as seldom as in errors.log
+            self._emit(_event_of(recorded), in_main_log)
+        return recorded
+
+
+def _event_of(recorded: RecordedError) -> Event:
+    log = recorded.log
+    fields: dict[str, Any] = {
+        "id": recorded.id,
+        "category": recorded.category,
+        "operation": log.operation,
+        "type": log.error_type,
+        "message": clipped(log.error_message, _MAX_MESSAGE),
+        "repeated": recorded.count if recorded.count > 1 else None,
+    }
+    level = int(getattr(logging, log.severity))
+    return Event("error", {**fields, "context": recorded.context}, fields, level, console=log.severity.lower())

@@ -1,0 +1,41 @@
+"""NAME_events.jsonl: every event of the control plane, with the record it follows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from .line_file import LineFile
+from .text import dumps, time_text
+
+OWN_FIELDS = frozenset(("timestamp", "attempt", "rank", "event", "level", "seq", "fields"))
+
+
+class EventLog:
+    """Appends events, one strict JSON object a line."""
+
+    def __init__(self, file: LineFile, attempt: int, rank: int) -> None:
+        self._file = file
+        self._attempt = attempt
+        self._rank = rank
+
+    def write(self, event: str, fields: Mapping[str, object], *, seq: int, level: str = "INFO") -> bool:
+        """Writes an event; whether it is in the file.
+
+        `seq` is that of the last metrics record before it, 0 for none. A field named like one of the line's
+        own (`timestamp`, `attempt`, `rank`, `event`, `level`, `seq`, `fields`) stands in the object `fields`;
+        the others stand beside the line's own.
+        """
+        line: dict[str, object] = {
+            "timestamp": time_text(time.time_ns()),
+            "attempt": self._attempt,
+            "rank": self._rank,
+            "event": event,
+            "level": level,
+            "seq": seq,
+        }
+        line.update((name, value) for name, value in fields.items() if name not in OWN_FIELDS)
+        aside = {name: value for name, value in fields.items() if name in OWN_FIELDS}
+        if aside:
+            line["fields"] = aside
+        return self._file.write(dumps(line) + "\n")

@@ -1,0 +1,103 @@
+"""The slow way into a ring, for whoever has one: a push that may wait for room, lines of text, and the count of what is
+dropped before it enters. The session has one entry, a child process another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from .._native import lib
+from .overflow import Overflow
+from .ring import Ring, line_bytes, slots_for_text
+
+DRAIN_THREADS = ("advlog-drain", "advlog-sealer")
+"""Threads that make room in the ring, or that one of these waits for: none of them may wait for room."""
+
+
+class Entry:
+    """Any thread. Each method takes the ring into a variable of its own: the end of the session drops it, and what a call
+    still uses must live until the call returns.
+
+    :param overflow: decides what a full ring does.
+    :param help_drain: drains in the calling thread, where the drain has none; False where it has.
+    :param is_drained: asked now and then while a call waits; False ends the wait.
+    :ivar ring: None before there is one, and after its end.
+    """
+
+    def __init__(
+        self,
+        overflow: Overflow,
+        *,
+        help_drain: Callable[[], bool] = lambda: False,
+        is_drained: Callable[[], bool] | None = None,
+    ) -> None:
+        self.ring: Ring | None = None
+        self.overflow = overflow
+        self.dropped = 0
+        """Records dropped while there was no ring to count them in."""
+        self._help_drain = help_drain
+        self._is_drained = is_drained
+
+    @property
+    def slots(self) -> int:
+        """Of the ring; 0 where there is none."""
+        ring = self.ring
+        return 0 if ring is None else ring.slots
+
+    def is_closed(self) -> bool:
+        """Whether the ring takes no more records."""
+        ring = self.ring
+        return ring is None or bool(lib.advlog_ring_closed(ring.handle))
+
+    def push(self, try_push: Callable[[], int], slots: int) -> int:
+        """Tries until the ring has room, or there is no more waiting for it: the last `advlog_status`. A record that is
+        given up is counted.
+
+        :param slots: enough for the record.
+        """
+        while (status := try_push()) == lib.ADVLOG_FULL:
+            if not self._wait_for_room(slots):
+                self.count_drop("full")
+                break
+        return status
+
+    def line(self, level: int, text: str) -> bool:
+        """Pushes a line for the training log, in the order of the records; whether it was accepted."""
+        ring = self.ring
+        if ring is None:
+            self.count_drop("closed")
+            return False
+        data, time_ns, handle = line_bytes(text), time.time_ns(), ring.handle
+        slots = slots_for_text(len(data))
+        status = self.push(lambda: lib.advlog_push_text(handle, level, time_ns, data, len(data)), slots)
+        if status == lib.ADVLOG_CLOSED:
+            self.count_drop("closed")
+        return bool(status == lib.ADVLOG_OK)
+
+    def count_drop(self, reason: str) -> None:
+        """Counts a record that never entered the ring: `full`, `closed` or `forked`."""
+        ring = self.ring
+        if ring is not None:
+            ring.count_drop(reason)
+        else:
+            self.dropped += 1
+
+    def has_room_for_names(self, names: Iterable[str]) -> bool:
+        """Whether those of the metric names that are new could all be given an id."""
+        ring = self.ring
+        return ring is None or ring.has_room_for_names(names)
+
+    def _wait_for_room(self, slots: int) -> bool:
+        """Whether to try again. Never waits on a thread that the drain may wait for."""
+        ring = self.ring
+        if ring is None or on_thread(*DRAIN_THREADS):
+            return False
+        if self._help_drain() and ring.used() + slots <= ring.slots:
+            return True
+        return self.overflow.wait(ring, slots, self._is_drained)
+
+
+def on_thread(*prefixes: str) -> bool:
+    """Whether the calling thread's name begins with one of these."""
+    return threading.current_thread().name.startswith(prefixes)

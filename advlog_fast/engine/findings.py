@@ -1,0 +1,28 @@
+"""Findings: what the drain sees and somebody else acts on. The drain reports each into the background's queue, which hands
+it to whoever subscribed to its kind; so the drain waits for nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..snapshots import NonFinite
+
+FAULT = "fault"
+"""A file, a ring or a child is not as it should be: `message` says it in a sentence."""
+
+NONFINITE = "nonfinite"
+"""The first value of a metric that is NaN or infinite: `metric` and `value`."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding, of one of the kinds above."""
+
+    kind: str
+    message: str = ""
+    metric: str = ""
+    value: NonFinite | None = None
+
+
+def fault(message: str) -> Finding:
+    return Finding(FAULT, message)

@@ -1,0 +1,239 @@
+"""The file of a ring: made whole, noted, then put into sight; watched while the run lives; removed with lock and note.
+
+A store into a page that the file system cannot supply would kill the process with SIGBUS. So the file is allocated in
+full before it is mapped, and lies on a file system that is known to keep what it has allocated, or nowhere. That is
+shared memory (tmpfs) unless told otherwise, since a store to a mapping of a disk's file can wait for writeback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .._failpoints import failpoint
+from .._native import lib
+from ..store.files import NotOursError, make_folder, open_new, open_own, remove_own
+from ..store.locks import FileLock, LockedError
+from ..store.ring_note import RingNote
+from .ring_folders import MADE_FOR_ONE_RING, file_system, private_in, shared_folders
+
+MIN_SLOTS = 256
+_MAGIC = b"\x01\nadvlog"
+_KEEPS_BLOCKS = {0x01021994: "tmpfs", 0xEF53: "ext4", 0x58465342: "xfs"}
+"""By the type that statfs(2) gives: where a block that was allocated for a file is the one that a store to its mapping
+is written to. Elsewhere (btrfs, zfs, bcachefs, overlays, FUSE, 9p, network file systems) a store may want a new one,
+and SIGBUS ends the process where there is none."""
+_MOVES_BLOCKS = "is not known to keep the blocks that it has allocated, and where it is full a store would be fatal"
+
+
+class RingFile:
+    """What a ring has on disk. Its owner holds the lock of `<path>.lock` from before the ring comes into sight until it
+    goes. A :class:`RingNote` in the run's folder says where it lies.
+
+    :param path: None for memory that dies with the process.
+    :param note_file: None for the ring of a child, which lies in its parent's folder.
+    """
+
+    def __init__(self, path: Path | None, lock: FileLock | None = None, note_file: Path | None = None) -> None:
+        self.path = path
+        self.note_file = note_file
+        self.lock = lock
+        self._final = path
+        self._fd = -1
+        self._note: RingNote | None = None
+
+    @classmethod
+    def make(
+        cls, name: str, slots: int, ring_dir: Path | None, fallback: Path, note_file: Path, notes: list[str]
+    ) -> tuple[RingFile, mmap.mmap, int]:
+        """A file with room for a ring, not in sight yet; its mapping; and for how many slots it is: fewer than asked
+        where shared memory is short. Memory of the process where no file can be had.
+
+        :param notes: takes what had to be done otherwise than asked, a sentence each.
+        """
+        for folder, is_shared_memory in _places(ring_dir, fallback, notes):
+            file = cls(folder / hidden_name(name), note_file=note_file)
+            try:
+                return (file, *file._map(folder / name, slots, shared=is_shared_memory))
+            except (OSError, LockedError) as error:
+                notes.append(f"the ring cannot lie in {folder}: {getattr(error, 'strerror', None) or error}")
+        notes.append("the ring lies in memory that dies with the process: a SIGKILL loses what is in it")
+        return cls(None, note_file=note_file), mmap.mmap(-1, lib.advlog_ring_bytes(slots)), slots
+
+    def _map(self, final: Path, slots: int, *, shared: bool) -> tuple[mmap.mmap, int]:
+        assert self.path is not None
+        folder = final.parent
+        if os.path.lexists(final):
+            raise NotOursError(errno.EEXIST, f"something is called {final.name} there", str(final))
+        if shared:
+            slots = _affordable(folder, slots)
+        size = lib.advlog_ring_bytes(slots)
+        for stale in folder.glob(hidden_name(re.sub(r"attempt\d+", "attempt*", final.name))):
+            remove_own(stale)  # of a start that was killed: this process holds the rank's lock
+        self._fd = open_new(self.path, os.O_RDWR, 0o600)
+        try:
+            kind = self._checked_file_system(folder)
+            allocate(self._fd, size)
+            failpoint("ring_allocated")
+            mapped = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._final = final
+            self.lock = FileLock(lock_file(final))
+            if kind != "xfs":
+                self._close_fd()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+            self._close_fd()
+            raise
+        return mapped, slots
+
+    def _checked_file_system(self, folder: Path) -> str:
+        """:raises OSError: it may move blocks."""
+        kind = _KEEPS_BLOCKS.get(lib.advlog_file_system(self._fd))
+        if kind is None:
+            raise OSError(errno.EOPNOTSUPP, f"{file_system(folder) or 'its file system'} {_MOVES_BLOCKS}")
+        return kind
+
+    def publish(self, note: RingNote) -> None:
+        """Brings the file into sight, its note first: a ring in sight is whole, and one that is there is found.
+
+        :raises OSError: the note could not be written, or the file renamed.
+        """
+        self._note = note
+        self.write_note()
+        failpoint("ring_noted")
+        if self.path is not None and self._final is not None:
+            os.rename(self.path, self._final)
+            self.path = self._final
+            failpoint("ring_published")
+
+    @property
+    def final(self) -> str | None:
+        """Where the file lies once it is in sight; None where there is none."""
+        return str(self._final) if self.path is not None else None
+
+    def write_note(self) -> None:
+        """Says in the run's folder where the ring lies.
+
+        :raises OSError: it could not.
+        """
+        assert self._note is not None
+        assert self.note_file is not None
+        self._note.write(self.note_file)
+
+    def is_noted(self) -> bool:
+        """Whether the note that leads a recovery here is still there.
+
+        :raises OSError: it cannot be told.
+        """
+        return self.note_file is not None and self.note_file.exists()
+
+    def has_vanished(self) -> bool:
+        """Whether somebody removed the file: a SIGKILL would now lose what is in it."""
+        return self.path is not None and not self.path.exists()
+
+    def unshare(self, size: int) -> str | None:
+        """Takes back the blocks that a copy of the file shares, which could not be written where the disk is full; why
+        that could not be. Call it now and then: a copy may be made at any time."""
+        if self._fd < 0:
+            return None
+        error = lib.advlog_unshare(self._fd, size)
+        return os.strerror(error) if error not in (0, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL) else None
+
+    def remove(self) -> None:
+        """Removes the file, its note and its lock; what is mapped stays so."""
+        self._close_fd()
+        for file in (self.path, self.note_file):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    remove_own(file)
+                failpoint("ring_removing")
+        if self.lock is not None:
+            with contextlib.suppress(OSError):
+                self.lock.release(remove=True)
+        if self.path is not None and MADE_FOR_ONE_RING.match(self.path.parent.name):
+            with contextlib.suppress(OSError):
+                os.rmdir(self.path.parent)  # not while there is another ring in it
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _places(ring_dir: Path | None, fallback: Path, notes: list[str]) -> Iterator[tuple[Path, bool]]:
+    """The folders that may hold the ring, the best first, and whether each lies in shared memory."""
+    if ring_dir is None:
+        yield from ((folder, True) for folder in shared_folders(notes.append))
+    else:
+        try:
+            ring_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            yield private_in(ring_dir), False
+        except OSError as error:
+            notes.append(f"the ring cannot lie in {ring_dir}: {error.strerror}")
+    if ring_dir is None or ring_dir != fallback:
+        try:
+            make_folder(fallback)
+            yield private_in(fallback), False
+        except OSError as error:
+            notes.append(f"the ring cannot lie in {fallback}: {error.strerror}")
+
+
+def _affordable(folder: Path, slots: int) -> int:
+    """The slots that take no more than a sixteenth of what is free there.
+
+    :raises OSError: not even the fewest do.
+    """
+    free = os.statvfs(folder)
+    affordable = free.f_bavail * free.f_frsize // 16
+    while lib.advlog_ring_bytes(slots) > affordable and slots > MIN_SLOTS:
+        slots //= 2
+    if lib.advlog_ring_bytes(slots) > affordable:
+        raise OSError(errno.ENOSPC, f"only {affordable * 16} bytes are free")
+    return slots
+
+
+def ring_name(run_id: str, attempt: int, rank: int) -> str:
+    """What the ring of one rank in one attempt is called."""
+    return f"{run_id}-attempt{attempt}-rank{rank:05d}.ring"
+
+
+def holds_ring(file: Path) -> bool:
+    """Whether a file of this user's begins as a ring does; nothing is moved or removed for one that does not.
+
+    :raises NotOursError: it is no regular file of this user.
+    :raises OSError: it cannot be read.
+    """
+    fd = open_own(file, os.O_RDONLY, strictly=True)
+    try:
+        return os.read(fd, len(_MAGIC)) == _MAGIC
+    finally:
+        os.close(fd)
+
+
+def lock_file(ring: Path) -> Path:
+    """The lock that the ring's owner holds."""
+    return ring.with_name(f"{ring.name}.lock")
+
+
+def hidden_name(name: str) -> str:
+    """What a ring's file is called until it is whole, and noted."""
+    return f".{name}.tmp"
+
+
+def allocate(fd: int, size: int) -> None:
+    """Has the file system supply every block of a new file.
+
+    :raises OSError: it cannot.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        chunk = bytes(1 << 20)
+        for offset in range(0, size, len(chunk)):
+            os.pwrite(fd, chunk[: size - offset], offset)

@@ -1,0 +1,209 @@
+"""The slow half of a record's way into the ring: what C does not take as it is gets converted here, and then the same C
+call is made again, so that a record has one way in.
+
+Read with csrc/producer.c, whose `_log_batch_slowly` this is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, Protocol
+
+from .._native import Producer, lib
+from .._tensors import defers, is_late
+from ..config import checked_metric_name
+from ..control.checks import integer, metric_values, number, whole
+from ..exceptions import expected
+from ..records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, TrainingMetrics
+from .deferred import Deferral
+from .entry import Entry
+from .ring import slots_for
+
+_BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
+_REQUIRED = ("epoch", "batch", "total_batches", "loss")
+_PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
+_INT64_MAX = (1 << 63) - 1
+_YEARS = range(1678, 2262)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Parts(Protocol):
+    @property
+    def deferral(self) -> Deferral | None: ...
+
+
+class Session(Protocol):
+    """What a record is logged to: the run's session, or what stands for it in a child."""
+
+    entry: Entry
+
+    @property
+    def parts(self) -> Parts: ...
+
+
+Record = dict[str, Any]
+"""Values by name as C takes them: exact ints and floats, names checked, nested mappings flattened, None left out."""
+
+
+def _batch_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
+    """The arguments of `log_batch_progress` by name, as Python would bind them.
+
+    :raises TypeError: one is missing, or comes twice, or there are too many.
+    """
+    values = _bound("log_batch_progress", _BATCH_ARGUMENTS, args, kwargs)
+    for name in _REQUIRED:
+        if name not in values:
+            call = f"log_batch_progress(epoch, batch, total_batches, loss, ...), but {name!r} is missing"
+            raise TypeError(f"{name}: expected {call}")
+    return values
+
+
+def _performance_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
+    """The arguments of `log_performance_metrics` by name.
+
+    :raises TypeError: one is missing, unknown, or comes twice.
+    """
+    values = _bound("log_performance_metrics", _PERFORMANCE_ARGUMENTS, args, kwargs)
+    for name in values:
+        if name not in _PERFORMANCE_ARGUMENTS:
+            raise TypeError(f"{name}: expected log_performance_metrics(batch_time, data_time=None)")
+    if values.get("batch_time") is None:
+        raise TypeError(expected("batch_time", "seconds", None))
+    return values
+
+
+def _row_of(metrics: object) -> tuple[Mapping[str, Any], int]:
+    """The values of one row, and its time in nanoseconds since 1970; 0 for now.
+
+    :raises TypeError: `metrics` is neither a mapping nor a :class:`TrainingMetrics`, or its timestamp is no datetime.
+    :raises ValueError: the timestamp is too far from today for 64 bits.
+    """
+    if isinstance(metrics, TrainingMetrics):
+        time_ns = 0 if metrics.timestamp is None else _nanoseconds(metrics.timestamp)
+        return {name: value for name, value in vars(metrics).items() if name != "timestamp"}, time_ns
+    if not isinstance(metrics, Mapping):
+        raise TypeError(expected("metrics", "a mapping or a TrainingMetrics", metrics))
+    return metrics, 0
+
+
+def log_batch(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Pushes one batch, given as to `log_batch_progress`: an `advlog_status`, ADVLOG_SLOW where the logger was closed
+    meanwhile."""
+    values = _batch_arguments(args, kwargs)
+    for name in ("epoch", "batch"):
+        if values[name] is None:
+            raise TypeError(expected(name, "an integer", None))
+    required = {name: values[name] for name in _REQUIRED}
+    record = _converted({**required, **values}, session.parts.deferral)
+    arguments = {**dict.fromkeys(_REQUIRED), **record}
+    status = _push(producer, session, lambda: producer._try_batch(**arguments), record)
+    for kind in map(type, values.values()):
+        if hasattr(kind, "item") and hasattr(kind, "shape"):
+            producer._learn_scalar(kind, defers(kind))  # the next call with such a value need not come here
+    return status
+
+
+def log_performance(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Pushes the times of one batch, given as to `log_performance_metrics`."""
+    record = _converted(_performance_arguments(args, kwargs), session.parts.deferral)
+    return _push(producer, session, lambda: producer._try_performance(**record), record)
+
+
+def log_row(producer: Producer, session: Session, metrics: object, step: int | None) -> int:
+    """Pushes one row of metrics.
+
+    :raises ValueError: there is no value at all.
+    """
+    values, time_ns = _row_of(metrics)
+    record = _converted(values, session.parts.deferral)
+    if not record:
+        raise ValueError(expected("metrics", "at least one value", metrics))
+    if step is not None:
+        record |= _converted({"step": step}, session.parts.deferral)
+    return push_record(producer, session, lib.ADVLOG_KIND_METRICS, record, time_ns)
+
+
+def push_record(producer: Producer, session: Session, kind: int, record: Record, time_ns: int) -> int:
+    """Pushes a record of a kind, as of a time in nanoseconds; 0 for now."""
+    return _push(producer, session, lambda: producer._try_record(kind, time_ns, record), record)
+
+
+def _push(producer: Producer, session: Session, try_push: Callable[[], int], record: Mapping[str, Any]) -> int:
+    """Sees the record into the ring, or counted as dropped: an `advlog_status`; ADVLOG_SLOW where its names could not be
+    learned because the logger was closed meanwhile.
+
+    :raises ValueError: it has more metrics than a ring of this size can take, or the run has too many names.
+    """
+    entry, slots = session.entry, slots_for(len(record))
+    while (status := entry.push(try_push, slots)) == lib.ADVLOG_SLOW:
+        if not _learn_names(producer, entry, record):
+            return status
+    if status == lib.ADVLOG_TOO_LONG:
+        wanted = f"fewer metrics in one call: the ring has {entry.slots} slots"
+        raise ValueError(expected("metrics", wanted, len(record)))
+    return status
+
+
+def _learn_names(producer: Producer, entry: Entry, record: Mapping[str, Any]) -> bool:
+    """False: the logger was closed meanwhile."""
+    # All or none: a record that is refused must not use up what the next one needs.
+    names = [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
+    fits = entry.has_room_for_names(names)
+    for name in names:
+        if not fits or not producer._learn(name):
+            if entry.is_closed():
+                return False
+            wanted = f"at most {MAX_METRIC_NAMES} different names, of 64 KiB in all"
+            raise ValueError(expected("metrics", wanted, name))
+    return True
+
+
+def _converted(values: Mapping[str, Any], deferral: Deferral | None) -> Record:
+    """A record that C takes as it is; what lies on an accelerator is replaced by what stands for it until it comes.
+
+    :raises TypeError: a value is no number.
+    :raises ValueError: a number is out of range, or a name cannot be a metric's.
+    """
+    record: Record = {}
+    others: dict[str, Any] = {}
+    late = deferral is not None
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name in INTEGER_COLUMNS:
+            record[name] = integer(name, value, -_INT64_MAX - 1, _INT64_MAX) if name == "step" else whole(name, value)
+        elif name in CORE_METRICS:
+            record[name] = number(name, value, late=late)
+        else:
+            others[name] = value
+    if others:
+        for name, value in metric_values("metrics", others, late=late).items():
+            record[checked_metric_name(name)] = value
+    tensors = {name: value for name, value in record.items() if is_late(value)}
+    if deferral is not None and tensors:
+        record.update(zip(tensors, deferral.defer(list(tensors.values())) or (), strict=True))
+    return record
+
+
+def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
+    if len(args) > len(order):
+        raise TypeError(f"{call}: expected at most {len(order)} positional arguments, got {len(args)}")
+    values = dict(zip(order, args, strict=False))
+    for name, value in kwargs.items():
+        if name in values:
+            raise TypeError(f"{name}: expected one value, got another by keyword in {call}(...)")
+        values[name] = value
+    return values
+
+
+def _nanoseconds(timestamp: Any) -> int:
+    """Since 1970; a naive time is local."""
+    if not isinstance(timestamp, datetime):
+        raise TypeError(expected("timestamp", "a datetime", timestamp))
+    if timestamp.year in _YEARS:
+        with contextlib.suppress(OverflowError, OSError, ValueError):
+            return (timestamp.astimezone(timezone.utc) - _EPOCH) // _MICROSECOND * 1000
+    raise ValueError(expected("timestamp", f"a time in the years {_YEARS[0]} to {_YEARS[-1]}", timestamp))

@@ -1,0 +1,87 @@
+"""What a session counts: the records offered, accepted, written and dropped, and what logging costs the training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import MappingProxyType
+
+from .._native import Producer, lib
+from ..engine.drain import Drain
+from ..engine.entry import Entry
+from ..snapshots import CallCost, Health, Totals
+from .parts import Parts
+
+
+class Accounting:
+    """Any thread. Questions take the drain into a variable of their own: `freeze` drops it.
+
+    :param user: returns the user's logger, while anybody refers to it.
+    """
+
+    def __init__(self, entry: Entry, user: Callable[[], Producer | None]) -> None:
+        self.drain: Drain | None = None
+        """None before there is one, and after a complete end."""
+        self._entry = entry
+        self._user = user
+        self._last_totals = Totals()
+        self._last_health: Health | None = None
+
+    def seq(self) -> int:
+        """The seq of the last metrics record accepted; 0 while there is none."""
+        drain = self.drain
+        return self._last_totals.metric_records if drain is None else drain.ring.accepted(lib.ADVLOG_STREAM_METRICS)
+
+    def totals(self, timeout_s: float = 1.0) -> Totals:
+        """What was counted, covering every call that returned before; waits so long for it at most."""
+        drain = self.drain
+        return self._last_totals if drain is None else drain.totals(timeout_s)
+
+    def health(self, parts: Parts) -> Health:
+        """The counts as of now; after the end, those of the end and what was offered since."""
+        drain, last = self.drain, self._last_health
+        if drain is not None:
+            return self._health(drain, parts)
+        assert last is not None
+        late = self._entry.dropped
+        dropped = {**last.dropped_at_entry, "closed": last.dropped_at_entry["closed"] + late}
+        return dataclasses.replace(
+            last,
+            offered=last.offered + late,
+            dropped_at_entry=MappingProxyType(dropped),
+            status=parts.control.status,
+        )
+
+    def freeze(self, drain: Drain, parts: Parts) -> None:
+        """Keeps the last numbers, at the end."""
+        self._last_totals, self._last_health = drain.totals(0.0), self._health(drain, parts)
+
+    def _health(self, drain: Drain, parts: Parts) -> Health:
+        ring, sealer = drain.ring, parts.sealer
+        dropped = ring.dropped()
+        accepted = sum(map(ring.accepted, range(lib.ADVLOG_STREAMS)))
+        sinks = {sink.name: drain.files.health(sink) for sink in drain.files.sinks}
+        return Health(
+            offered=accepted + sum(dropped.values()),
+            accepted=accepted,
+            dropped_at_entry=MappingProxyType(dropped),
+            pending=max((sink.pending for sink in sinks.values()), default=0),
+            ring_slots=ring.slots,
+            ring_used=ring.used(),
+            sinks=MappingProxyType(sinks),
+            unresolved=drain.unresolved(),
+            ring_path=str(ring.path) if ring.path else None,
+            status=parts.control.status,
+            call=self._call_cost(),
+            drain_cpu_s=drain.cpu_s,
+            sealer_cpu_s=sealer.cpu_s if sealer else 0.0,
+            parts=sealer.parts if sealer else 0,
+            seal_faults=sealer.faults if sealer else 0,
+            seal_error=sealer.error if sealer else None,
+            entries_lost=MappingProxyType({**parts.control.lost(), "console": parts.console.dropped}),
+            entries_error=parts.control.fault(),
+        )
+
+    def _call_cost(self) -> CallCost:
+        user, overflow = self._user(), self._entry.overflow
+        return CallCost.of(user._samples() if user is not None else [], overflow.stalls, overflow.stalled_s)

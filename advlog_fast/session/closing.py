@@ -1,0 +1,165 @@
+"""The end of a session, once, whoever asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from .._failpoints import failpoint
+from .._hooks import off_sigterm, unwatch_exceptions
+from .._native import Producer
+from ..engine.background import Background, Latch
+from ..engine.entry import DRAIN_THREADS, Entry, on_thread
+from ..sinks.rotation import RotatedSink
+from ..store.accounts import Account, write_account
+from ..store.paths import RunPaths
+from .accounting import Accounting
+from .parts import Parts
+
+_JOINED_THREADS = (*DRAIN_THREADS, "advlog-sampler", "advlog-console")
+_LEAVE_S = 1.0
+_INTERRUPTED_S = 1.0
+_GRACE_S = 5.0
+"""So much longer than it was given an end may take, where a disk hangs, until its caller goes on without it."""
+_SAMPLER_S = 0.5
+
+
+class Closing:
+    """Ends a session on the background's thread, which no interrupt reaches; callers wait.
+
+    :param parts: returns what is open; None where nothing is, or not all of it.
+    :param producers: the session's own, and a function that returns the user's, while anybody refers to it.
+    :param on_exception: what was registered for uncaught exceptions.
+    :param on_end: called once it has ended.
+    """
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        background: Background,
+        accounting: Accounting,
+        entry: Entry,
+        *,
+        parts: Callable[[], Parts | None],
+        producers: tuple[Producer, Callable[[], Producer | None]],
+        on_exception: Callable[[BaseException, str], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self.begun = False
+        """True from the first call on."""
+        self.at_sigterm: Callable[[int], bool] = lambda _number: True
+        self._paths = paths
+        self._background = background
+        self._accounting = accounting
+        self._entry = entry
+        self._parts = parts
+        self._producers = producers
+        self._on_exception = on_exception
+        self._on_end = on_end
+        self._thread: int | None = None
+        """The thread that ends the session, while it does."""
+        self._ended = Latch()
+        self._complete = False
+        self._signals: list[int] = []
+        """Those that came to the ending thread, to be raised again."""
+
+    def close(self, timeout_s: float, status: str | None) -> bool:
+        """Ends the session and waits for it: True if all of it was done in time. A second call waits for the first and
+        says the same."""
+        if sys.is_finalizing():
+            return self._leave(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        self.begun = True
+        self._background.submit(partial(self._close_once, deadline, status))
+        if self._background.is_here or on_thread(*_JOINED_THREADS):
+            return False  # the collector runs anywhere: a thread that the end waits for cannot wait for it
+        if not self._background.has_thread():
+            self._background.run_pending()
+        try:
+            self._ended.wait(max(deadline - time.monotonic(), 0.0) + _GRACE_S)
+        except BaseException:
+            self._ended.wait(_INTERRUPTED_S)  # it goes on; what takes no longer is over when the interrupt is seen
+            raise
+        return self._complete
+
+    def may_die(self, number: int) -> bool:
+        """Whether a signal may end the process now. False: this very thread is in the middle of the end, which raises
+        the signal again when it is over."""
+        if self._thread != threading.get_ident():
+            return True
+        self._signals.append(number)
+        return False
+
+    def _close_once(self, deadline: float, status: str | None) -> None:
+        if self._thread is not None or self._ended.is_set:
+            return
+        self._thread = threading.get_ident()
+        parts = self._parts()
+        with contextlib.ExitStack() as last:
+            # In the reverse order, each whatever the others raise.
+            last.callback(self._background.end)
+            last.callback(off_sigterm, self.at_sigterm)
+            last.callback(setattr, self, "_thread", None)
+            last.callback(self._ended.set)
+            if parts is not None:
+                last.callback(parts.rank_lock.release)
+            last.callback(self._on_end)
+            if parts is not None:
+                self._complete = self._end(parts, deadline, status)
+        for number in self._signals:
+            os.kill(os.getpid(), number)
+
+    def _leave(self, timeout_s: float) -> bool:
+        """Ends a session that no exit handler closed, since it began after ours had run: its threads are gone and
+        nothing can be imported. What was accepted is written, and the next start finds the rest as after a kill."""
+        drain = self._accounting.drain
+        if not self.begun and drain is not None:
+            self.begun = True
+            drain.leave(min(timeout_s, _LEAVE_S))
+        return self._complete
+
+    def _end(self, parts: Parts, deadline: float, status: str | None) -> bool:
+        began = time.monotonic()
+        drain, sealer, control = self._accounting.drain, parts.sealer, parts.control
+        assert drain is not None
+        unwatch_exceptions(self._on_exception)
+        parts.sampler.stop(min(max(deadline - began, 0.0), _SAMPLER_S))
+        failpoint("close_begun")
+        done = drain.finish(deadline)
+        self._background.run_pending()  # what the drain found last
+        parts.deferral.close(written=done)
+        failpoint("close_drained")
+        if sealer is not None:
+            done = sealer.seal_all(deadline) and done
+            sealer.stop(max(deadline - time.monotonic(), 0.0))
+            for sink in drain.files.sinks:
+                if isinstance(sink, RotatedSink):
+                    sink.trim()
+        if not done:
+            took_s = time.monotonic() - began
+            control.logger.warning("closed with records pending after %.3g s", took_s)
+        failpoint("close_sealed")
+        control.close(status or "completed")
+        failpoint("close_summarized")
+        parts.console.close()
+        own, user = self._producers
+        for producer in (own, user()):
+            if producer is not None:
+                producer._unbind()
+        if done:
+            with contextlib.suppress(OSError):
+                account = Account.of_health(self._accounting.health(parts))
+                account = dataclasses.replace(account, lost_in_flight=drain.children.lost_in_flight)
+                write_account(self._paths, parts.run.attempt, account)
+        failpoint("close_accounted")
+        self._accounting.freeze(drain, parts)
+        if done:
+            drain.ring.file.remove()
+            self._accounting.drain = self._entry.ring = None
+        return done

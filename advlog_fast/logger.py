@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 from ._hooks import importing
 from ._native import Producer, lib
 from .config import LoggerConfig, check_seconds
-from .control.checks import text as checked_text
-from .records import ErrorLog, TrainingMetrics
+from .event_calls import EventCalls
+from .records import TrainingMetrics
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .control.base import Control
-    from .control.contexts import TrainingContext
     from .control.events import Event
     from .engine.child import ChildSession, ParentHandle
     from .sampling.memory_sampler import MemorySample
@@ -40,7 +37,7 @@ _END_SECONDS = 10.0
 _UNDO_SECONDS = 1.0
 
 
-class AdvancedLogger(Producer):
+class AdvancedLogger(Producer, EventCalls):
     """Logs a training run: every batch through a ring in shared memory, everything else at once.
 
     :param log_dir: where every file of the run goes; made if it is missing.
@@ -152,116 +149,6 @@ class AdvancedLogger(Producer):
             return session.parts.control
         return self._off
 
-    # -- events: everything that is no record ----------------------------------------------------------
-
-    @property
-    def logger(self) -> logging.Logger:
-        """A logger of the standard library that writes to `NAME_main.log`. An exception that it is given, as by
-        `log.logger.exception(...)`, is recorded as by `log_error`, its traceback in `NAME_errors.log`."""
-        return self._plane.logger
-
-    @property
-    def log_level(self) -> int:
-        """The option of that name. The main log alone can be told another level later: `log.logger.setLevel`."""
-        return self.config.log_level
-
-    def start_training(self, config: object = None) -> None:
-        """Begin the training: its configuration and where it comes from (command line, host, job, versions, git
-        commit) go to the main log and the summary; values whose keys look like secrets are masked.
-
-        :param config: a mapping, or an object whose attributes are the settings: an argparse.Namespace, a dataclass.
-        :raises TypeError: `config` is neither.
-        """
-        self._emit(lambda events: events.training_start(config))
-
-    def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
-        """End the training: everything logged is written and sealed into Parquet; a disk that hangs is waited for twice
-        10 s at most. The logger stays open.
-
-        :raises TypeError: `final_metrics` is no mapping.
-        """
-        self._emit(lambda events: events.training_end(final_metrics))
-        session = self._session
-        if session is not None and not session.closed:
-            session.shielded(partial(_seal, session, min(_END_SECONDS, self.config.close_timeout_s)))
-
-    def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:
-        """Begin an epoch.
-
-        :raises TypeError: an argument is no integer.
-        """
-        self._emit(lambda events: events.epoch_start(epoch, total_epochs))
-
-    def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None = None) -> None:
-        """End an epoch: its duration, batches/s and samples/s are noted beside the metrics given.
-
-        :raises TypeError: `epoch` is no integer, or `metrics` no mapping of names to numbers.
-        """
-        self._emit(lambda events: events.epoch_end(epoch, metrics))
-
-    def log_validation(self, epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> None:
-        """Log a validation; the best so far is kept in the summary.
-
-        :param metrics: names to numbers; nested mappings are flattened with `/`.
-        :raises TypeError: an argument has the wrong type.
-        """
-        self._emit(lambda events: events.validation(epoch, metrics, is_best))
-
-    def log_hyperparameters(self, hyperparameters: object) -> None:
-        """Log hyperparameters, of any types; values whose keys look like secrets are masked.
-
-        :param hyperparameters: a mapping, or an object whose attributes they are.
-        :raises TypeError: it is neither.
-        """
-        self._emit(lambda events: events.hyperparameters(hyperparameters))
-
-    def log_model_info(self, model: Any) -> None:
-        """Log what a model is made of: parameters, buffers, bytes, dtypes, devices, layers. Reads no data.
-
-        :raises TypeError: it is None.
-        """
-        self._emit(lambda events: events.model_info(model))
-
-    def log_error(
-        self,
-        error: BaseException | str,
-        operation: str = "",
-        context: Mapping[str, Any] | None = None,
-        severity: str = "ERROR",
-    ) -> ErrorLog:
-        """Write an error to `NAME_errors.log` at once, with its traceback and causes, its category and context.
-
-        Equal errors in a storm are counted, not written thousands of times.
-
-        :param severity: DEBUG, INFO, WARNING, ERROR or CRITICAL.
-        :raises TypeError: `error` is neither an exception nor a string, or `context` no mapping.
-        :raises ValueError: the severity is unknown.
-        """
-        return self._plane.log_error(error, operation, context, severity)
-
-    def log_recovery(self, operation: str, action: str, success: bool = True) -> None:
-        """Log an attempt to recover from the last error of `operation`; the summary has success rates by category.
-
-        :raises TypeError: an argument has the wrong type.
-        """
-        self._emit(lambda events: events.recovery(operation, action, success))
-
-    def log_event(self, name: str, /, **fields: Any) -> None:
-        """Log an event of your own, with any fields, to `NAME_events.jsonl`, the main and the training log.
-
-        :raises TypeError: the name is no string.
-        """
-        self._emit(lambda events: events.of_the_user(name, fields))
-
-    def training_context(self, name: str) -> TrainingContext:
-        """A span of the training, for `with` or `async with`: start, end, duration, and an error that leaves it with
-        its context, re-raised. Contexts nest.
-
-        :raises TypeError: the name is no string.
-        """
-        context: TrainingContext = self._contexts.TrainingContext(self._plane, checked_text("name", name))
-        return context
-
     def get_training_summary(self) -> dict[str, Any]:
         """What is known of the training so far: every call that returned before is counted, or named in `pending`
         where the drain does not get there within 1 s. Takes the same time however many records there are.
@@ -278,15 +165,6 @@ class AdvancedLogger(Producer):
         The last record is that of the last call that returned before; the drain is waited for 1 s at most.
         """
         return self._control.state()
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Mark this attempt as resumed from where another one stood when `state_dict()` was taken. Its steps go on from
-        there: readers leave out what that attempt logged later (:func:`read_run`).
-
-        :raises TypeError: `state_dict` is no mapping.
-        :raises ValueError: it is none that `state_dict()` gave.
-        """
-        self._emit(lambda events: events.resumed(state_dict))
 
     def reduce_summary(self, timeout_s: float = 30.0, group: Any = None) -> dict[str, Any]:
         """The summary of all ranks together, in each of them: a collective call over torch's process group, which every
@@ -306,6 +184,44 @@ class AdvancedLogger(Producer):
 
         world_size = 1 if self._session is None else self._session.parts.run.world_size
         return reduce_summary(self.get_training_summary(), world_size, timeout_s, group)
+
+    @property
+    def _plane(self) -> Control:
+        """Where an event goes: after close() nowhere, which is warned of once."""
+        session = self._session
+        if session is None or not session.closed:
+            return self._control
+        self._warn("closed", session.after_close())
+        return self._off
+
+    def _emit(self, make: Callable[[Any], Event | None]) -> None:
+        """Emits the event that `make` makes with the module `control.events`; a logger that is off makes none."""
+        plane = self._plane
+        event = None if plane is self._off else make(self._events)
+        if event is not None:
+            plane.emit(event)
+
+    @property
+    def log_level(self) -> int:
+        """The option of that name. To give the main log alone another level, call `log.logger.setLevel`."""
+        return self.config.log_level
+
+    def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
+        """End the training: everything logged is written and sealed into Parquet, and the summary says `completed`.
+
+        The logger stays open. It takes as long as the disk; one that hangs is waited for twice 10 s at most.
+
+        :param final_metrics: anything to keep in the summary, by name.
+        :raises TypeError: `final_metrics` is no mapping.
+
+        >>> log.end_training({"final_loss": 0.31})
+        >>> log.get_training_summary()["status"]
+        'completed'
+        """
+        self._emit(lambda events: events.training_end(final_metrics))
+        session = self._session
+        if session is not None and not session.closed:
+            session.shielded(partial(_seal, session, min(_END_SECONDS, self.config.close_timeout_s)))
 
     # -- records beside the hot call -----------------------------------------------------------------------------
 
@@ -366,22 +282,6 @@ class AdvancedLogger(Producer):
             return session
         self._warn(*refused)
         return None
-
-    @property
-    def _plane(self) -> Control:
-        """Where an event goes: after close() nowhere, which is warned of once."""
-        session = self._session
-        if session is None or not session.closed:
-            return self._control
-        self._warn("closed", session.after_close())
-        return self._off
-
-    def _emit(self, make: Callable[[Any], Event | None]) -> None:
-        """Emits the event that `make` makes with the module `control.events`; a logger that is off makes none."""
-        plane = self._plane
-        event = None if plane is self._off else make(self._events)
-        if event is not None:
-            plane.emit(event)
 
     def _warn(self, kind: str, message: str) -> None:
         # While the interpreter ends, threads and destructors that log on are nobody's mistake.

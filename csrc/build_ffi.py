@@ -1,4 +1,4 @@
-"""Feeds the C API to cffi: advlog_api.h is the one declaration of it, for C and for Python."""
+"""Feeds the C API to cffi: advlog_api.h and spool_api.h are the one declaration of it, for C and for Python."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ if os.environ.get("ADVLOG_COVERAGE"):
     LINK_ARGS += ["--coverage"]
 
 ffi = FFI()
-ffi.cdef((HERE / "advlog_api.h").read_text())
+for api in ("advlog_api.h", "spool_api.h"):
+    ffi.cdef((HERE / api).read_text())
 ffi.set_source(
     "advlog_fast._core",
     '#include "compiler.h"',

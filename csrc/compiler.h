@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "advlog_api.h"
+#include "spool_api.h"
 
 #define ADVLOG_LIKELY(x) __builtin_expect(!!(x), 1)
 #define ADVLOG_UNLIKELY(x) __builtin_expect(!!(x), 0)

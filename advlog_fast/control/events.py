@@ -146,6 +146,11 @@ def nonfinite(metric: str, found: NonFinite) -> Event:
     )
 
 
+def recovered(report: Mapping[str, Any]) -> Event:
+    """What was recovered of an attempt before this one."""
+    return Event("recovered", report, {}, in_training_log=False)
+
+
 def context_start(path: tuple[str, ...]) -> Event:
     """A context was entered: the names of those around it and its own."""
     whole = "/".join(path)

@@ -29,7 +29,7 @@ from .provenance import gather
 from .readable import readable
 from .resumption import keep_origin, state_of
 from .summaries import build_summary, overhead, write_summary
-from .text import clipped, escape, fields_text
+from .text import clipped, fields_text
 from .training import FINAL_STATUSES, Training
 
 _SUMMARY_INTERVAL_S = 5.0
@@ -41,6 +41,7 @@ class ControlPlane:
     """One rank's control plane in one attempt. Every method may be called from any thread, and from a signal
     handler; none but the constructor raises for a fault of the disk.
 
+    :ivar outputs: where its events go, for whoever opens and closes the session.
     :raises OSError: the main log, the errors' or the events' file cannot be made.
     """
 
@@ -54,26 +55,28 @@ class ControlPlane:
         self._pid = os.getpid()
         self._closed = False
         self._summary_written_s = 0.0
-        self._outputs = EventOutputs(config, paths, run, link, console, self._logged_exception)
+        # The main log's handler is made before the reports that it reports to.
+        on_error = lambda *report: self._errors.log_from_logger(*report)  # noqa: E731
+        self.outputs = EventOutputs(config, paths, run, link, console, on_error)
         self._errors = ErrorReports(
-            ErrorRecorder(self._outputs.errors_file, run.attempt),
-            lambda event, in_main_log: self._outputs.write(event, in_main_log=in_main_log),
+            ErrorRecorder(self.outputs.errors_file, run.attempt),
+            lambda event, in_main_log: self.outputs.write(event, in_main_log=in_main_log),
         )
         self._contexts = ContextStats()
         self._training = Training(run.name, run.attempt)
         identity, options = dataclasses.asdict(run), dataclasses.asdict(config)
         start = Event("attempt_start", {**identity, "options": options}, identity, in_training_log=False)
-        self._outputs.write(start)
-        self._outputs.note(logging.INFO, f"options {fields_text(options)}")
+        self.outputs.write(start)
+        self.outputs.note(logging.INFO, f"options {fields_text(options)}")
 
     @property
     def logger(self) -> logging.Logger:
         """A logger of the standard library that writes to the main log."""
-        return self._outputs.logger
+        return self.outputs.logger
 
     @property
     def console(self) -> Console:
-        return self._outputs.console
+        return self.outputs.console
 
     @property
     def status(self) -> str:
@@ -94,16 +97,16 @@ class ControlPlane:
         emit(event)
 
     def _write(self, event: Event) -> None:
-        self._outputs.write(self._training.update(event))
+        self.outputs.write(self._training.update(event))
 
     def _start_training(self, event: Event) -> None:
         provenance = gather()
         fields = {"config": event.fields["config"], "provenance": provenance}
         completed = self._training.update(dataclasses.replace(event, fields={**fields, "log_dir": self._log_dir}))
-        self._outputs.write(dataclasses.replace(completed, fields=fields))
+        self.outputs.write(dataclasses.replace(completed, fields=fields))
         for name, value in provenance.items():
             if value is not None:
-                self._outputs.note(logging.INFO, f"system {fields_text({name: value})}")
+                self.outputs.note(logging.INFO, f"system {fields_text({name: value})}")
         self.write_summary(_SOON_S)
 
     def _end_training(self, event: Event) -> None:
@@ -114,7 +117,7 @@ class ControlPlane:
         self._link.shielded(end)
 
     def _end_epoch(self, event: Event) -> None:
-        self._outputs.write(self._training.end_epoch(event, self._link.totals().epoch))
+        self.outputs.write(self._training.end_epoch(event, self._link.totals().epoch))
         if time.monotonic() - self._summary_written_s >= _SUMMARY_INTERVAL_S:
             self.write_summary(_SOON_S)
 
@@ -122,7 +125,7 @@ class ControlPlane:
         def resume() -> None:
             self._write(event)
             if trouble := keep_origin(self._paths, self._run, dict(event.fields["resumed_from"])):
-                self._outputs.note(logging.WARNING, trouble)
+                self.outputs.note(logging.WARNING, trouble)
             self.write_summary(_SOON_S)
 
         self._link.shielded(resume)
@@ -132,12 +135,6 @@ class ControlPlane:
         category = self._errors.recorder.recovery(fields["operation"], fields["action"], fields["success"])
         completed = {**fields, "category": category}
         self._write(dataclasses.replace(event, fields=completed, shown=completed))
-
-    def recovered(self, report: Mapping[str, Any], text: str) -> None:
-        """Notes what was recovered of an attempt before this one."""
-        event = Event("recovered", report, {}, in_training_log=False)
-        self._outputs.write(event, in_main_log=False)
-        self._outputs.note(logging.WARNING, f"recovered {escape(text)}")
 
     # -- errors and contexts -------------------------------------------------------------------------------------
 
@@ -155,15 +152,12 @@ class ControlPlane:
         """Notes an exception that leaves the whole run, unless it was logged before."""
         self._errors.log_once(error, operation)
 
-    def _logged_exception(self, error: BaseException, level: int, function: str, message: str) -> None:
-        self._errors.log_from_logger(error, level, function, message)
-
     def context_started(self, path: tuple[str, ...]) -> int:
         """Called by a context on its way in."""
         if os.getpid() != self._pid:
             return 0
         self._contexts.started(path[-1])
-        self._outputs.write(events.context_start(path))
+        self.outputs.write(events.context_start(path))
         return self._errors.tick()
 
     def context_ended(
@@ -186,7 +180,7 @@ class ControlPlane:
             self._training.interrupt()
         self._contexts.ended(path[-1], duration_s, failed)
         outcome = "completed" if error is None else "failed" if failed else _leaving(error)
-        self._outputs.write(events.context_end(path, duration_s, outcome))
+        self.outputs.write(events.context_end(path, duration_s, outcome))
 
     # -- the summary and the end ---------------------------------------------------------------------------------
 
@@ -218,7 +212,7 @@ class ControlPlane:
         self._summary_written_s = time.monotonic()
         written = write_summary(self._paths.summary, self.summary(timeout_s), self._paths.temporary, sync=sync)
         if not written:
-            self._outputs.note(logging.WARNING, "the summary could not be written")
+            self.outputs.note(logging.WARNING, "the summary could not be written")
         return written
 
     def close(self, status: str) -> None:
@@ -237,24 +231,12 @@ class ControlPlane:
         # Without waiting: all is counted, or the drain hangs and has cost the caller enough.
         cost = overhead(self._link.totals(0.0), self._link.health(), duration_s)
         if cost["timed"]:
-            self._outputs.note(logging.INFO, f"overhead {fields_text(cost)}")
-        self._outputs.write(end)
+            self.outputs.note(logging.INFO, f"overhead {fields_text(cost)}")
+        self.outputs.write(end)
         if was_running:
-            self._outputs.announce(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)
+            self.outputs.announce(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)
         self.write_summary(0.0, sync=True)
-        self._outputs.close()
-
-    def abandon(self) -> None:
-        """Closes the files of an attempt that did not come about."""
-        self._outputs.close()
-
-    def lost(self) -> dict[str, int]:
-        """Entries that could not be written, by file name."""
-        return self._outputs.lost()
-
-    def fault(self) -> str | None:
-        """The last fault of one of those files, named; None while there was none."""
-        return self._outputs.fault()
+        self.outputs.close()
 
 
 def _leaving(error: BaseException | None) -> str:

@@ -78,8 +78,8 @@ class Accounting:
             parts=sealer.parts if sealer else 0,
             seal_faults=sealer.faults if sealer else 0,
             seal_error=sealer.error if sealer else None,
-            entries_lost=MappingProxyType({**parts.control.lost(), "console": parts.console.dropped}),
-            entries_error=parts.control.fault(),
+            entries_lost=MappingProxyType({**parts.control.outputs.lost(), "console": parts.console.dropped}),
+            entries_error=parts.control.outputs.fault(),
         )
 
     def _call_cost(self) -> CallCost:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from .._failpoints import failpoint
 from .._hooks import unwatch_exceptions, watch_exceptions
 from .._native import Producer
 from ..config import LoggerConfig
+from ..control import events
 from ..control.base import RingLink
 from ..control.console import Console
 from ..control.plane import ControlPlane
+from ..control.text import escape
 from ..engine.child import ParentHandle
 from ..engine.child_rings import children_folder
 from ..engine.deferred import Deferral
@@ -123,7 +126,7 @@ def open_parts(
     undo.callback(attach, None)
     console = Console(config.console, ranks.rank, config.log_level)
     control = ControlPlane(config, paths, run, wiring.link, console)
-    undo.callback(control.abandon)
+    undo.callback(control.outputs.close)
     sampler = MemorySampler(config.memory_interval_s, wiring.on_sample, wiring.link.seq)
     undo.callback(sampler.stop, _UNDO_S)
     deferral = Deferral(ring, wiring.own, report_fault)
@@ -139,7 +142,8 @@ def open_parts(
     for note in ring.notes:
         control.logger.warning(note)
     for found in recovered:
-        control.recovered(found.as_dict(), str(found))
+        control.outputs.write(events.recovered(found.as_dict()), in_main_log=False)
+        control.outputs.note(logging.WARNING, f"recovered {escape(str(found))}")
     return Parts(
         rank_lock=rank_lock,
         run=run,

@@ -89,7 +89,12 @@ def includes_of(path):
 
 @pytest.mark.parametrize(
     ("header", "includer"),
-    [("stdatomic.h", "atomics.h"), ("Python.h", "guard.h producer.h"), ("advlog_api.h", "compiler.h")],
+    [
+        ("stdatomic.h", "atomics.h"),
+        ("Python.h", "guard.h producer.h"),
+        ("advlog_api.h", "compiler.h"),
+        ("spool_api.h", "compiler.h"),
+    ],
 )
 def test_header_has_one_includer_but_for_what_is_pythons(header, includer):
     sources = [path for path in CSRC.iterdir() if path.suffix in {".c", ".h"}]

@@ -446,7 +446,7 @@ class TestErrors:
         assert summary["total_errors"] == 800
         assert sum(entry["count"] for entry in summary["contexts"].values()) == 800
         error_entries(run.paths.errors_log)
-        assert set(plane.lost().values()) == {0}
+        assert set(plane.outputs.lost().values()) == {0}
 
     def test_a_signal_handler_may_log_an_error_while_its_thread_logs_one(self, run, plane):
         fired = []
@@ -532,8 +532,8 @@ class TestEnd:
         with TrainingContext(plane, "late"):
             pass
         plane.log_error("late")
-        assert plane.lost()["run_events.jsonl"] >= 4
-        assert plane.fault() is None
+        assert plane.outputs.lost()["run_events.jsonl"] >= 4
+        assert plane.outputs.fault() is None
 
     def test_a_level_filters_text_and_console_and_neither_events_nor_errors(self, make):
         run = make(log_level="ERROR")
@@ -573,8 +573,8 @@ class TestEnd:
         run.plane.emit(events.training_start({"lr": 0.1}))
         run.plane.log_error(ValueError("x"))
         run.plane.emit(events.training_end())
-        assert all(run.plane.lost().values())
-        assert run.plane.fault().startswith("run_main.log: FileNotFoundError: ")
+        assert all(run.plane.outputs.lost().values())
+        assert run.plane.outputs.fault().startswith("run_main.log: FileNotFoundError: ")
         tmp_path.mkdir(exist_ok=True)
         run.plane.emit(events.of_the_user("back", {}))
         assert run.events("back")

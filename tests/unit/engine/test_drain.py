@@ -72,7 +72,10 @@ def test_totals_are_what_was_logged_before_the_question(rig: Rig):
     while len(rig.findings) < 2 and time.monotonic() < deadline:
         time.sleep(0.001)
     assert [(found.kind, found.metric) for found in rig.findings] == [(NONFINITE, "loss"), (NONFINITE, "samples")]
-    assert [(found.value.seq, found.value.value) for found in rig.findings if found.value] == [(101, "nan"), (101, "inf")]
+    assert [(found.value.seq, found.value.value) for found in rig.findings if found.value] == [
+        (101, "nan"),
+        (101, "inf"),
+    ]
     totals = rig.drain.totals(30.0)
     assert (totals.metric_records, totals.pending, totals.last_batch, totals.last_step) == (101, 0, 101, None)
     loss = totals.metrics["loss"]

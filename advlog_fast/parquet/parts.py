@@ -152,7 +152,7 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
     with _columns_file(paths, stream, columns) as temporary:
         try:
             failpoint("schema_written")
-            os.link(temporary, path)
+            os.link(temporary, path, follow_symlinks=False)  # newer Pythons follow by default
             failpoint("schema_linked")
         except FileExistsError:
             pass

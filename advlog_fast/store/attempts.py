@@ -267,7 +267,7 @@ def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, 
         with scratch_file(paths.temporary, target.name, json.dumps(content).encode(), sync=True) as scratch:
             failpoint("claim_written")
             with contextlib.suppress(FileExistsError):
-                os.link(scratch, target)
+                os.link(scratch, target, follow_symlinks=False)  # newer Pythons follow by default
                 failpoint("claim_linked")
     return _read(target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob  # noqa: F401 - pathlib's; from 3.15 on it imports it at its first use, which may be at the exit
 import re
 from dataclasses import dataclass
 from pathlib import Path

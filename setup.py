@@ -7,7 +7,12 @@ ADVLOG_FAILPOINTS=1 (tests/stress: csrc/failpoint.h).
 from __future__ import annotations
 
 import sys
+import sysconfig
 from pathlib import Path
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # Before minutes of building; what was built all the same refuses to be imported (csrc/producer_type.c).
+    sys.exit("advlog_fast needs the GIL: free-threaded builds of Python are not supported yet")
 
 from setuptools import Extension, setup
 

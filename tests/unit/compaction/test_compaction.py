@@ -340,7 +340,7 @@ def test_a_damaged_part_is_refused_by_name_and_nothing_changed(paths, capsys):
 FULL_DISK = """
 import resource, sys
 from advlog_fast.compaction import compact
-resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, -1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))
 try:
     compact(sys.argv[1])
 except OSError as error:

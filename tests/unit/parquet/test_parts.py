@@ -441,14 +441,14 @@ from pathlib import Path
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.parquet.parts import seal_spool
 paths = RunPaths(Path(sys.argv[1]), "exp")
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 for _ in range(2):
     try:
         seal_spool(paths.spool("metrics", 1, 1), paths, 1, declared=())
     except OSError as error:
         print("raised", error.errno)
     gc.collect()
-resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(seal_spool(paths.spool("metrics", 1, 1), paths, 1, declared=()).rows)
 """
 

@@ -119,8 +119,10 @@ def test_destructors_that_log_at_the_very_end_say_nothing(tmp_path: Path, closed
 def test_a_child_forked_while_another_thread_makes_the_first_logger_can_make_its_own(tmp_path: Path):
     done = run_script(
         """
-        import faulthandler, os, sys, threading, time
+        import faulthandler, os, sys, threading, time, warnings
         from advlog_fast import AdvancedLogger
+        # Of a fork beside threads Python warns, and from 3.15 on the fork itself raises where warnings are errors.
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         inside = threading.Event()
         class Slow:
             def find_spec(self, name, path=None, target=None):

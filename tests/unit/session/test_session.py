@@ -286,7 +286,9 @@ def test_a_disabled_logger_has_an_account_of_nothing():
 def test_closing_in_a_forked_child_ends_nothing(tmp_path: Path):
     done = run_script(
         """
-        import os
+        import os, warnings
+        # Of a fork beside threads Python warns, and from 3.15 on the fork itself raises where warnings are errors.
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         log.log_batch_progress(1, 1, 2, 0.5)
         child = os.fork()
         if child == 0:

@@ -33,9 +33,9 @@ pytest: $(VENV)/has-$(EXTRA)
 stress: $(VENV)/has-$(EXTRA) ## The tests that take minutes
 	$(run_pytest) -m stress -o faulthandler_timeout=5400
 
-test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.13 that is found
+test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.15 that is found
 	@versions=$$($(find_pythons) | cut -d ' ' -f 1); \
-	test -n "$$versions" || { echo "make test-all: no CPython from 3.10 to 3.13 with venv and ensurepip" >&2; exit 1; }; \
+	test -n "$$versions" || { echo "make test-all: no CPython from 3.10 to 3.15 with venv and ensurepip" >&2; exit 1; }; \
 	echo "CPython:" $$versions; \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
 
@@ -83,9 +83,10 @@ clean: ## Remove the environments and everything built
 
 # "3.12 /path/to/python" a line, the first that works of each version. A name on PATH may be a shim that fails.
 define find_pythons
-for python in $(PYTHON) python3.10 python3.11 python3.12 python3.13 "$$HOME"/.pyenv/versions/*/bin/python3; do \
+for python in $(PYTHON) python3.10 python3.11 python3.12 python3.13 python3.14 python3.15 \
+	"$$HOME"/.pyenv/versions/*/bin/python3; do \
 	"$$python" -c 'import ensurepip, sys, sysconfig, venv; v = sys.version_info; \
-		(3, 10) <= v[:2] <= (3, 13) and v.releaselevel == "final" and sys.implementation.name == "cpython" \
+		(3, 10) <= v[:2] <= (3, 15) and v.releaselevel == "final" and sys.implementation.name == "cpython" \
 		and not sysconfig.get_config_var("Py_GIL_DISABLED") and print("%d.%d" % v[:2], sys.executable)' 2>/dev/null; \
 done | sort -t . -k 2,2n -s | awk '!seen[$$1]++'
 endef

@@ -146,6 +146,21 @@ class LoggerConfig:
         """Whether that rank writes a training log."""
         return self.text and (rank == 0 or self.text_ranks == "all")
 
+    def outputs(self, rank: int) -> list[str]:
+        """The files that a rank writes, by what is in them."""
+        text = self.writes_text(rank)
+        return [
+            "main_log",
+            *(["training_log"] if text else []),
+            "errors_log",
+            "events_jsonl",
+            "summary",
+            *(["metrics_jsonl"] if self.jsonl else []),
+            *(["metrics_parquet"] if self.parquet else []),
+            *(["system_jsonl"] if self.jsonl else []),
+            *(["system_parquet"] if self.parquet else []),
+        ]
+
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         if not isinstance(self.log_dir, (str, os.PathLike)):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from types import FrameType
+
 
 class AdvlogError(Exception):
     """Base of every error that only advlog_fast raises."""
@@ -24,3 +28,13 @@ def expected(argument: str, wanted: str, got: object) -> str:
     if len(shown) > 80:
         shown = shown[:77] + "..."
     return f"{argument}: expected {wanted}, got {type(got).__name__} {shown}"
+
+
+def warn_user(message: str) -> None:
+    """Warns of the first line outside of this package that led here."""
+    package, level = __name__.partition(".")[0], 1
+    frame: FrameType | None = sys._getframe(0)
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -1,26 +1,23 @@
-"""`AdvancedLogger`: the public calls, with their documentation. The hot call itself is csrc/producer.c; what the others do
-stands in engine/, control/ and session/.
-
-Above 400 lines because each public call stands here with its documentation; and above 20 methods because each is one.
-"""
+"""`AdvancedLogger`. Its hot call is csrc/producer.c, the calls that go to the control plane are control_calls.py; what
+the others do stands in engine/ and session/."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing
 from ._native import Producer, lib
 from .config import LoggerConfig, check_seconds
-from .event_calls import EventCalls
+from .control_calls import ControlCalls
+from .exceptions import warn_user
 from .records import TrainingMetrics
 
 if TYPE_CHECKING:
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 
     from .control.base import Control
     from .control.events import Event
-    from .engine.child import ChildSession, ParentHandle
+    from .engine.child import ChildSession
     from .sampling.memory_sampler import MemorySample
     from .session.session import Session
     from .snapshots import Health
@@ -37,8 +34,15 @@ _END_SECONDS = 10.0
 _UNDO_SECONDS = 1.0
 
 
-class AdvancedLogger(Producer, EventCalls):
+class AdvancedLogger(Producer, ControlCalls):
     """Logs a training run: every batch through a ring in shared memory, everything else at once.
+
+    Make one on every rank, alike, before the training, and keep it for the whole of it. Making one takes some 20 ms and
+    4 MiB of shared memory; a batch costs about as much as an empty Python method. Any thread may call it.
+
+    `with AdvancedLogger(...) as log` closes at the end; so does the exit of the interpreter, and the collection of a
+    logger that nobody refers to. In a child process, forked or given the logger by pickling (a DataLoader's worker), it
+    logs into the same run: records have `worker` set, and events become lines of the training log.
 
     :param log_dir: where every file of the run goes; made if it is missing.
     :param experiment_name: the run's name. A second start with the same name is a new attempt of the same run.
@@ -54,11 +58,10 @@ class AdvancedLogger(Producer, EventCalls):
     :raises OSError: `log_dir` cannot be made or written.
     :raises RunBusyError: another live process logs this rank of this run.
 
-    Safe from any thread. `with AdvancedLogger(...) as log` closes at the end; so does the exit of the interpreter, and
-    the collection of a logger that nobody refers to.
-
-    In a child process, forked or given the logger by pickling (the workers of a DataLoader), it logs into the same run:
-    records have `worker` set, everything else becomes a line of the training log.
+    >>> with AdvancedLogger("logs", "mnist", console="off") as log:
+    ...     log.log_batch_progress(epoch=1, batch=1, total_batches=100, loss=0.5, learning_rate=1e-3)
+    >>> read_run("logs", "mnist").metrics["loss"].to_pylist()
+    [0.5]
     """
 
     def __init__(
@@ -92,8 +95,36 @@ class AdvancedLogger(Producer, EventCalls):
         capture_logging: bool = LoggerConfig.capture_logging,
         enabled: bool = LoggerConfig.enabled,
     ) -> None:
-        given = locals()
-        self.config = LoggerConfig(**{field.name: given[field.name] for field in dataclasses.fields(LoggerConfig)})
+        options: dict[str, Any] = dict(  # noqa: C408 - the names stand once
+            log_dir=log_dir,
+            experiment_name=experiment_name,
+            log_level=log_level,
+            max_log_files=max_log_files,
+            max_log_size=max_log_size,
+            metrics=metrics,
+            text=text,
+            jsonl=jsonl,
+            parquet=parquet,
+            training_log_every=training_log_every,
+            text_ranks=text_ranks,
+            rank=rank,
+            world_size=world_size,
+            console=console,
+            ring_bytes=ring_bytes,
+            ring_dir=ring_dir,
+            overflow=overflow,
+            overflow_timeout_s=overflow_timeout_s,
+            memory_interval_s=memory_interval_s,
+            part_interval_s=part_interval_s,
+            part_rows=part_rows,
+            close_timeout_s=close_timeout_s,
+            deferred_timeout_s=deferred_timeout_s,
+            fsync=fsync,
+            handle_signals=handle_signals,
+            capture_logging=capture_logging,
+            enabled=enabled,
+        )
+        self.config = LoggerConfig(**options)
         """The options, checked."""
         self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
@@ -145,45 +176,7 @@ class AdvancedLogger(Producer, EventCalls):
     @property
     def _control(self) -> Control:
         session = self._session
-        if session is not None:
-            return session.parts.control
-        return self._off
-
-    def get_training_summary(self) -> dict[str, Any]:
-        """What is known of the training so far: every call that returned before is counted, or named in `pending`
-        where the drain does not get there within 1 s. Takes the same time however many records there are.
-
-        Statistics are over finite values, in float64; NaN where there is none yet (null in `NAME_summary.json`).
-        """
-        return self._control.summary()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where this attempt stands, to keep in a checkpoint beside the model's: the run's id, the attempt, the last
-        record's `step`, `epoch` and `batch`, and the time; numbers and strings only. Empty where the logger is off.
-        The state of any one rank is enough for all of them.
-
-        The last record is that of the last call that returned before; the drain is waited for 1 s at most.
-        """
-        return self._control.state()
-
-    def reduce_summary(self, timeout_s: float = 30.0, group: Any = None) -> dict[str, Any]:
-        """The summary of all ranks together, in each of them: a collective call over torch's process group, which every
-        rank of it has to make, and the only thing here that talks between machines.
-
-        `total_metrics`, `total_errors` and `training_duration` (the longest) are the guide's, as are `loss_stats` and
-        `accuracy_stats`, over all ranks; `metrics` has every metric so, and `ranks` what each rank has: its step, its
-        records, its mean `batch_time` and `data_time` in seconds. Moments merge exactly.
-
-        :param timeout_s: how long the others are waited for.
-        :param group: the process group, gloo or nccl; None is the default one.
-        :raises RuntimeError: torch.distributed is not initialised, and there is more than one rank.
-        :raises TimeoutError: not every rank came in time. An nccl group is of no more use then.
-        """
-        check_seconds("timeout_s", timeout_s, 0.0)
-        from .reader.reduction import reduce_summary
-
-        world_size = 1 if self._session is None else self._session.parts.run.world_size
-        return reduce_summary(self.get_training_summary(), world_size, timeout_s, group)
+        return self._off if session is None else session.parts.control
 
     @property
     def _plane(self) -> Control:
@@ -226,7 +219,10 @@ class AdvancedLogger(Producer, EventCalls):
     # -- records beside the hot call -----------------------------------------------------------------------------
 
     def log_metrics(self, metrics: Mapping[str, Any] | TrainingMetrics, step: int | None = None) -> None:
-        """Log one row of metrics, in a place in the training that the mapping may name itself.
+        """Log one row of metrics that is no batch: a validation step, an evaluation, a custom loop.
+
+        It goes through the ring like a batch and takes a few microseconds. For batches call
+        :meth:`log_batch_progress`, which is faster.
 
         :param metrics: names to scalars, float64; nested mappings are flattened with `/`; `epoch`, `batch`,
             `total_batches` and `step` are the integers of that name. Or a :class:`TrainingMetrics`.
@@ -234,43 +230,41 @@ class AdvancedLogger(Producer, EventCalls):
         :raises TypeError: a value is no number, a name no string, or `timestamp` no datetime.
         :raises ValueError: there is no value at all, a number is out of its column's range, a name cannot be a
             metric's or comes twice once flattened, or `timestamp` lies outside the years 1678 to 2261.
+
+        >>> log.log_metrics({"val": {"loss": 0.4, "accuracy": 0.9}}, step=10)
         """
-        session = self._open_session()
-        if session is not None:
-            self._pushed(self._slow_path.log_row(self, session, metrics, step))
+        self._log(lambda slow_path, session: slow_path.log_row(self, session, metrics, step))
 
     def log_memory_usage(self) -> MemorySample | None:
         """Log a memory sample and return it; None where the logger is disabled or closed.
 
-        The first call reads inline. Later ones never wait for a probe: they log and return the sampler's latest, whose
-        `time_ns` says when it was taken, and the sampler takes a fresh one meanwhile. It is as old as the time since
-        the call before, or `memory_interval_s`, whichever is less; `stale` is True where it is older than three
-        intervals, since a probe hangs. With `memory_interval_s=0` every call reads inline.
+        Call it where memory matters, such as after the first batch; samples every `memory_interval_s` seconds come by
+        themselves. The first call reads inline, some hundred microseconds. Later ones never wait for a probe: they log
+        and return the latest sample, whose `time_ns` says when it was taken, while a fresh one is taken. `stale` is
+        True where it is older than three intervals, since a probe hangs. With `memory_interval_s=0` every call reads
+        inline.
+
+        >>> sample = log.log_memory_usage()
+        >>> sample.metrics()["cpu_memory_gb"] > 0
+        True
         """
-        session = self._open_session()
-        if session is None:
-            return None
-        sample = session.parts.sampler.usage()
-        kind, record = lib.ADVLOG_KIND_MEMORY, sample.metrics()
-        self._pushed(self._slow_path.push_record(self, session, kind, record, sample.time_ns))
-        return sample
+        samples: list[MemorySample] = []
+        self._log(lambda slow_path, session: slow_path.log_memory(self, session, samples))
+        return samples[0] if samples else None
 
     def _log_batch_slowly(self, *args: Any, **kwargs: Any) -> None:
         """Does what log_batch_progress does, with a call that C could not take as it is."""
-        session = self._open_session()
-        if session is not None:
-            self._pushed(self._slow_path.log_batch(self, session, args, kwargs))
+        self._log(lambda slow_path, session: slow_path.log_batch(self, session, args, kwargs))
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
         """Does what log_performance_metrics does, likewise."""
-        session = self._open_session()
-        if session is not None:
-            self._pushed(self._slow_path.log_performance(self, session, args, kwargs))
+        self._log(lambda slow_path, session: slow_path.log_performance(self, session, args, kwargs))
 
-    def _pushed(self, status: int) -> None:
-        """Counts a record that met the end of the log, and warns of it once."""
-        if status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
-            self._open_session()
+    def _log(self, log: Callable[[Any, Session | ChildSession], int]) -> None:
+        """Has `log` push a record with the module `engine.slow_path`, where it goes anywhere."""
+        session = self._open_session()
+        if session is not None and log(self._slow_path, session) not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
+            self._open_session()  # it met the end of the log: counts it, and warns once
 
     def _open_session(self) -> Session | ChildSession | None:
         """Where a record goes; None where it goes nowhere: then it is counted and, once, warned of."""
@@ -288,32 +282,42 @@ class AdvancedLogger(Producer, EventCalls):
         ending = sys.is_finalizing() or (self._session is not None and self._session.at_exit)
         if message and kind not in self._warned and not ending:
             self._warned.add(kind)
-            warnings.warn(message, RuntimeWarning, stacklevel=_levels_to_the_user())
+            warn_user(message)
 
     # -- the end, and questions ----------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged before is with the operating system; whether it was in time.
+        """Wait until everything logged before is with the operating system; return whether it was in time.
+
+        After that it survives even a kill of the machine's container, but not a power loss: see the option `fsync`.
+        Everything logged survives a SIGKILL of the process without it.
 
         :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`.
         :raises TypeError: it is no number.
         :raises ValueError: it is out of range.
+
+        >>> log.flush()
+        True
         """
-        if self._session is None:
-            return True
-        return self._session.flush(self._seconds(timeout))
+        return True if self._session is None else self._session.flush(self._seconds(timeout))
 
     def close(self, timeout: float | None = None) -> bool:
-        """End the attempt: everything logged is written, sealed and summed up; whether it was in time.
+        """End the attempt: everything logged is written, sealed into Parquet and summed up; return whether it was in
+        time.
 
-        A second call waits for the first and says what it said. Logging afterwards warns once and counts. An interrupt
-        (Ctrl-C) ends the wait; the end itself goes on, and another call waits for it again.
+        `with AdvancedLogger(...) as log` calls it, and so does the exit of the interpreter. A second call waits for the
+        first and returns the same. Logging afterwards warns once, writes nothing and is counted. An interrupt (Ctrl-C)
+        ends the wait, not the end itself.
 
-        :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`.
+        :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`. What is left then is recovered at
+            the next start.
         :raises TypeError: it is no number.
         :raises ValueError: it is out of range.
+
+        >>> log.close()
+        True
         """
-        return self._close(timeout, None)
+        return True if self._session is None else self._session.close(self._seconds(timeout))
 
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:
@@ -321,13 +325,15 @@ class AdvancedLogger(Producer, EventCalls):
         check_seconds("timeout", timeout, 0.0)
         return timeout
 
-    def _close(self, timeout: float | None, status: str | None) -> bool:
-        if self._session is None:
-            return True
-        return self._session.close(self._seconds(timeout), status)
-
     def health(self) -> Health:
-        """The logger's own account, frozen: offered, accepted, each sink's written, dropped and pending, its cost."""
+        """Return what became of the records so far, and what logging costs: see :class:`~advlog_fast.Health`.
+
+        Use it to assert that nothing was dropped. It takes some tens of microseconds and waits for nothing.
+
+        >>> health = log.health()
+        >>> health.offered == health.accepted + sum(health.dropped_at_entry.values())
+        True
+        """
         if self._session is None:
             from .snapshots import Health
 
@@ -336,29 +342,25 @@ class AdvancedLogger(Producer, EventCalls):
 
     @property
     def attempt(self) -> int:
-        """Which start of the run this is, from 1; 0 where the logger is disabled."""
+        """Which start of the run this is, from 1; 0 where the logger is disabled.
+
+        >>> log.attempt
+        1
+        """
         return 0 if self._session is None else self._session.parts.run.attempt
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Where each file of this rank is, by what it holds, but for outputs that are switched off; empty where the
-        logger is disabled."""
+        """Where each file of this rank is, by what it holds; without the outputs that are switched off; empty where the
+        logger is disabled.
+
+        >>> log.paths["metrics_jsonl"].name
+        'run_metrics.jsonl'
+        """
         if self._session is None:
             return {}
-        config, paths = self.config, self._session.paths
-        text = config.writes_text(paths.rank)
-        names = {
-            "main_log": True,
-            "training_log": text,
-            "errors_log": True,
-            "events_jsonl": True,
-            "summary": True,
-            "metrics_jsonl": config.jsonl,
-            "metrics_parquet": config.parquet,
-            "system_jsonl": config.jsonl,
-            "system_parquet": config.parquet,
-        }
-        return {name: getattr(paths, name) for name, written in names.items() if written}
+        paths = self._session.paths
+        return {name: getattr(paths, name) for name in self.config.outputs(paths.rank)}
 
     def __enter__(self) -> Self:
         return self
@@ -372,7 +374,8 @@ class AdvancedLogger(Producer, EventCalls):
             if isinstance(error, Exception):
                 with contextlib.suppress(Exception):
                     self._control.log_leaving(error, "training")
-        self._close(None, status)
+        if self._session is not None:
+            self._session.close(self.config.close_timeout_s, status)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process a logger is a handle on this one: its records come into this run, marked by `worker`."""
@@ -382,7 +385,9 @@ class AdvancedLogger(Producer, EventCalls):
 
             expect_children()
         parent = None if session is None else session.parts.parent
-        return _in_another_process, (type(self), str(self.config.log_dir), self.config.experiment_name, parent)
+        from .session.handles import in_another_process
+
+        return in_another_process, (type(self), self.config, parent)
 
     def __repr__(self) -> str:
         state = "disabled" if self._session is None else "closed" if self._session.closed else f"attempt {self.attempt}"
@@ -393,35 +398,3 @@ def _seal(session: Session | ChildSession, timeout_s: float) -> None:
     session.seal(timeout_s)
     # Again: what the sinks have written stands in it, and only now all of it is.
     session.parts.control.write_summary()
-
-
-def _levels_to_the_user() -> int:
-    """The `stacklevel` of a warning that is to name the first line outside of this package."""
-    package, level = __name__.partition(".")[0], 1
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
-        frame = frame.f_back
-        level += 1
-    return level
-
-
-def _in_another_process(
-    kind: type[AdvancedLogger], log_dir: str, experiment_name: str, parent: ParentHandle | None
-) -> AdvancedLogger:
-    """The logger of a session that this process has open, else a handle: its first record opens a ring of its own."""
-    if parent is None or os.environ.get("ADVLOG_DISABLED", "0") not in ("", "0"):
-        return AdvancedLogger(log_dir, experiment_name, enabled=False)
-    if parent.is_here():
-        from .session import registry
-
-        here = registry.living(parent)
-        if isinstance(here, AdvancedLogger):
-            return here
-    from .engine.child import ChildSession
-
-    logger = kind.__new__(kind)
-    logger.config, logger.enabled, logger._warned = parent.config, True, set()
-    logger._engine = ChildSession(parent)
-    logger._load(experiment_name)
-    logger._unbind()  # from here on its calls come to _open_session
-    return logger

@@ -29,7 +29,7 @@ LAYERS: list[dict[str, str]] = [
         "_failpoints": "where the tests of crashes may kill the process",
     },
     {
-        "store": "what is on disk and who owns it: paths, checks before a write, locks, attempts, ring notes, deliveries",
+        "store": "what is on disk and who owns it: paths, checks before a write, locks, attempts, ring notes, ledgers",
     },
     {
         "config": "the options and their checks",
@@ -51,9 +51,10 @@ LAYERS: list[dict[str, str]] = [
     },
     {"session": "one attempt of one rank: opening, running, closing"},
     {
-        "logger": "the public calls, with their documentation",
+        "control_calls": "the public calls that go to the control plane, with their documentation",
         "progress": "`TrainingProgressTracker`",
     },
+    {"logger": "`AdvancedLogger`: the other public calls"},
     {"cli": "the commands"},
     {
         "__init__": "the public names",
@@ -123,7 +124,7 @@ def own_module(name: str) -> str | None:
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 def rooms() -> set[str]:

@@ -1,5 +1,5 @@
-"""Errors on their way to the outputs: each exception counts once, whether a context, the standard logger, the user or the
-end of the run reports it first."""
+"""Errors on their way to the outputs: each exception counts once, whether a context, the standard logger, the user or
+the end of the run reports it first."""
 
 from __future__ import annotations
 

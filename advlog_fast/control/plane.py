@@ -55,8 +55,9 @@ class ControlPlane:
         self._pid = os.getpid()
         self._closed = False
         self._summary_written_s = 0.0
-        # The main log's handler is made before the reports that it reports to.
-        on_error = lambda *report: self._errors.log_from_logger(*report)  # noqa: E731
+        self._errors: ErrorReports
+        # Through a lambda: the main log is made before the reports that it reports to.
+        on_error = lambda *told: self._errors.log_from_logger(*told)  # noqa: E731, PLW0108
         self.outputs = EventOutputs(config, paths, run, link, console, on_error)
         self._errors = ErrorReports(
             ErrorRecorder(self.outputs.errors_file, run.attempt),

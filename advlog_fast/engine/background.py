@@ -1,5 +1,5 @@
-"""The background worker: a thread for work that may wait, for what the drain finds, and for what an interrupt may not stop
-halfway.
+"""The background worker: a thread for work that may wait, for what the drain finds, and for what an interrupt may not
+stop halfway.
 
 The exceptions of signals, KeyboardInterrupt before all, come to the main thread, between any two of its bytecodes: also
 between a call that takes hold of something and the store of what it took. So a session opens and ends on this thread,

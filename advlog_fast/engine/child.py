@@ -1,5 +1,5 @@
-"""The child's side of logging in a child process: a small ring of its own in place of its parent's session. The parent's
-side, which drains it, is child_rings.py.
+"""The child's side of logging in a child process: a small ring of its own in place of its parent's session. The
+parent's side, which drains it, is child_rings.py.
 
 Nothing here starts a thread, opens a file of the run, or takes a lock that a thread of the parent may have held when it
 forked.

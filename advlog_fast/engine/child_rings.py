@@ -1,9 +1,9 @@
 """Child processes that log, as their parent sees them: each has a small ring of its own, which the
 drain of the parent's session empties. See child.py for the child's side.
 
-The rings of a session's children lie in a folder beside its ring. It is there as long as the session is: to end, the parent
-closes and empties every ring in it and removes it, which the system refuses while anything is in it; a child that finds
-no folder has no parent. So a record that was accepted is always seen.
+The rings of a session's children lie in a folder beside its ring. It is there as long as the session is: to end, the
+parent closes and empties every ring in it and removes it, which the system refuses while anything is in it; a child
+that finds no folder has no parent. So a record that was accepted is always seen.
 """
 
 from __future__ import annotations
@@ -263,8 +263,8 @@ class ChildRings:
 
 
 def settle_child_rings(ring: Ring) -> bool:
-    """Finishes what a dead parent's drain was at with each of its children's rings; whether there are any, or may be: a child
-    that lives can still come, as long as there is the folder.
+    """Finishes what a dead parent's drain was at with each of its children's rings; whether there are any, or may be: a
+    child that lives can still come, as long as there is the folder.
 
     :param ring: the dead parent's, before it is repaired.
     :raises OSError: one could not be opened. Without it nothing may be taken: its last record may be there already.

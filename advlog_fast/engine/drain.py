@@ -44,8 +44,8 @@ class Drain:
     :param on_tick: called on the drain's thread twice a second; it must not wait.
     :param report: takes findings, on the drain's thread; it must not wait.
     :param deferred_timeout_s: how long a value is waited for that an accelerator fills in, from its call.
-    :param max_sink_outage_s: how long a sink may fail before `finish` gives up, with its records still in the ring; None:
-        C suspends it, and its records are dropped, so that the others and the producers go on.
+    :param max_sink_outage_s: how long a sink may fail before `finish` gives up, with its records still in the ring;
+        None: C suspends it, and its records are dropped, so that the others and the producers go on.
     """
 
     def __init__(
@@ -222,8 +222,8 @@ class Drain:
         return self._once(timeout_ns)
 
     def abandon(self, timeout_s: float = _ABANDON_S) -> None:
-        """Takes back `start` and the opening of the files. Where the thread does not end in time its files stay open for
-        good, as after `finish`."""
+        """Takes back `start` and the opening of the files. Where the thread does not end in time its files stay open
+        for good, as after `finish`."""
         _started.discard(self)
         self._ending = True
         lib.advlog_ring_close(self.ring.handle)
@@ -236,8 +236,8 @@ class Drain:
         self.files.abandon()
 
     def leave(self, timeout_s: float) -> bool:
-        """Ends as well as it can after the interpreter has stopped its threads, nobody knows where: waits until what was
-        accepted is written, if it can be, and leaves the rest in the ring; whether nothing is left."""
+        """Ends as well as it can after the interpreter has stopped its threads, nobody knows where: waits until what
+        was accepted is written, if it can be, and leaves the rest in the ring; whether nothing is left."""
         self._give_up_in(timeout_s / 2)
         done = self.flush(timeout_s)
         lib.advlog_drain_stop(self._drain)

@@ -16,8 +16,8 @@ DRAIN_THREADS = ("advlog-drain", "advlog-sealer")
 
 
 class Entry:
-    """Any thread. Each method takes the ring into a variable of its own: the end of the session drops it, and what a call
-    still uses must live until the call returns.
+    """Any thread. Each method takes the ring into a variable of its own: the end of the session drops it, and what a
+    call still uses must live until the call returns.
 
     :param overflow: decides what a full ring does.
     :param help_drain: drains in the calling thread, where the drain has none; False where it has.

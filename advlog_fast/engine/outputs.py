@@ -1,5 +1,5 @@
-"""Which sinks there are: those that the options ask for, or those that a dead process had. A new kind of sink is one entry
-of the table here, and one of the table in csrc/sink_kinds.c."""
+"""Which sinks there are: those that the options ask for, or those that a dead process had. A new kind of sink is one
+entry of the table here, and one of the table in csrc/sink_kinds.c."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Where a ring's file may lie: folders that nobody but this user can touch, on file systems that keep the blocks they have
-allocated."""
+"""Where a ring's file may lie: folders that nobody but this user can touch, on file systems that keep the blocks they
+have allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The files of the drain's sinks: opened ahead, taken over when the drain has left them, watched, rotated and closed."""
+"""The files of the drain's sinks: opened ahead, taken over when the drain has left them, watched, rotated and
+closed."""
 
 from __future__ import annotations
 

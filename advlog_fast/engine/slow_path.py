@@ -17,6 +17,7 @@ from ..config import checked_metric_name
 from ..control.checks import integer, metric_values, number, whole
 from ..exceptions import expected
 from ..records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, TrainingMetrics
+from ..sampling.memory_sampler import MemorySample, MemorySampler
 from .deferred import Deferral
 from .entry import Entry
 from .ring import slots_for
@@ -33,6 +34,9 @@ _MICROSECOND = timedelta(microseconds=1)
 class Parts(Protocol):
     @property
     def deferral(self) -> Deferral | None: ...
+
+    @property
+    def sampler(self) -> MemorySampler: ...
 
 
 class Session(Protocol):
@@ -123,17 +127,20 @@ def log_row(producer: Producer, session: Session, metrics: object, step: int | N
         raise ValueError(expected("metrics", "at least one value", metrics))
     if step is not None:
         record |= _converted({"step": step}, session.parts.deferral)
-    return push_record(producer, session, lib.ADVLOG_KIND_METRICS, record, time_ns)
+    return _push(producer, session, lambda: producer._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
 
 
-def push_record(producer: Producer, session: Session, kind: int, record: Record, time_ns: int) -> int:
-    """Pushes a record of a kind, as of a time in nanoseconds; 0 for now."""
-    return _push(producer, session, lambda: producer._try_record(kind, time_ns, record), record)
+def log_memory(producer: Producer, session: Session, samples: list[MemorySample]) -> int:
+    """Pushes a sample of memory, and adds it to `samples`."""
+    sample = session.parts.sampler.usage()
+    samples.append(sample)
+    record, time_ns = sample.metrics(), sample.time_ns
+    return _push(producer, session, lambda: producer._try_record(lib.ADVLOG_KIND_MEMORY, time_ns, record), record)
 
 
 def _push(producer: Producer, session: Session, try_push: Callable[[], int], record: Mapping[str, Any]) -> int:
-    """Sees the record into the ring, or counted as dropped: an `advlog_status`; ADVLOG_SLOW where its names could not be
-    learned because the logger was closed meanwhile.
+    """Sees the record into the ring, or counted as dropped: an `advlog_status`; ADVLOG_SLOW where its names could not
+    be learned because the logger was closed meanwhile.
 
     :raises ValueError: it has more metrics than a ring of this size can take, or the run has too many names.
     """

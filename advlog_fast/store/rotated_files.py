@@ -31,8 +31,8 @@ def rotated_files(path: Path) -> list[Path]:
 
 
 def latest_first(path: Path) -> Iterator[Path]:
-    """`path` and its rotated_files, each to be opened before the next is asked for. A shift meanwhile hides none of them:
-    a file only moves to a later name, and is met there if it was not met before."""
+    """`path` and its rotated_files, each to be opened before the next is asked for. A shift meanwhile hides none of
+    them: a file only moves to a later name, and is met there if it was not met before."""
     yield path
     number = last = 0
     while number < last or number < (last := max(_numbered(path), default=0)):

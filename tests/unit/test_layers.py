@@ -1,5 +1,6 @@
 """The house: a room imports from lower layers only, and nothing in a circle. tests/rooms.py has the table."""
 
+import ast
 import re
 
 import pytest
@@ -106,3 +107,42 @@ def test_the_core_opens_no_files_and_starts_no_threads():
     comment = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
     for path in CSRC.glob("*.c"):
         assert not calls.search(comment.sub("", path.read_text())), path.name
+
+
+# Each says at its top why it is larger.
+LARGE_CLASSES = {
+    "AdvancedLogger": "the public logger: one method for each call",
+    "LoggerConfig": "one attribute for each option",
+    "RunPaths": "one property for each file of a run",
+    "Run": "the public reader: one property for each table",
+}
+
+
+def sizes_of(cls):
+    """How many methods and attributes of its own a class has."""
+    methods = [node for node in cls.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    attributes = {node.target.id for node in cls.body if isinstance(node, ast.AnnAssign)}
+    for method in methods:
+        for node in ast.walk(method):
+            stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            if stored and isinstance(node.value, ast.Name) and node.value.id == "self":
+                attributes.add(node.attr)
+    return len(methods), len(attributes)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_class_does_the_work_of_several(module):
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ClassDef) and node.name not in LARGE_CLASSES:
+            assert max(sizes_of(node)) <= 20, f"{module}: {node.name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_longer_than_a_reader_holds(module):
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+
+
+def test_no_c_file_is_longer_than_a_reader_holds():
+    table = "powers_of_ten.h"
+    lengths = {path.name: len(path.read_text().splitlines()) for path in CSRC.iterdir() if path.suffix in {".c", ".h"}}
+    assert {name: length for name, length in lengths.items() if length > 500 and name != table} == {}

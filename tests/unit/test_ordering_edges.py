@@ -1,5 +1,5 @@
-"""The ordering edges of the C core: each release names its edge, each acquire names the edge it pairs with, and the head of
-a file says what each edge is for."""
+"""The ordering edges of the C core: each release names its edge, each acquire names the edge it pairs with, and the
+head of a file says what each edge is for."""
 
 import re
 

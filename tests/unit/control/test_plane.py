@@ -259,7 +259,7 @@ class TestFacts:
         assert not any("s3cret" in path.read_text() for path in tmp_path.iterdir() if path.is_file())
 
     def test_an_event_of_the_users_own_may_have_fields_of_any_name(self, run, plane):
-        plane.emit(events.of_the_user("mine", dict(name="n", seq=7, self=1, level="x")))
+        plane.emit(events.of_the_user("mine", {"name": "n", "seq": 7, "self": 1, "level": "x"}))
         (event,) = run.events("mine")
         assert (event["name"], event["self"], event["seq"]) == ("n", 1, -1)
         assert event["fields"] == {"seq": 7, "level": "x"}
@@ -289,7 +289,7 @@ class TestFacts:
         assert plane.summary()["model"]["total_parameters"] == 15
 
     def test_a_long_event_is_one_line_of_at_most_4096_bytes_in_the_ring_and_whole_in_the_events(self, run, plane):
-        plane.emit(events.of_the_user(FORGED, dict(text="ü" * 5000)))
+        plane.emit(events.of_the_user(FORGED, {"text": "ü" * 5000}))
         assert len(run.texts()[0].encode()) <= 4096
         assert run.events(FORGED)[0]["text"] == "ü" * 5000
         assert not any(line.startswith("ERROR") for line in physical_lines(run.paths.main_log))

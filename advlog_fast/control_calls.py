@@ -1,4 +1,4 @@
-"""The calls that log events: everything of a training that is no record. `AdvancedLogger` inherits them.
+"""The calls that go to the control plane: events, errors, the summary, checkpoints. `AdvancedLogger` inherits them.
 
 What an event is made of, and its checks, stand in control/events.py; what becomes of it in control/plane.py.
 """
@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .config import check_seconds
 from .control.checks import text
 from .records import ErrorLog
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .control.events import Event
 
 
-class EventCalls(ABC):
+class ControlCalls(ABC):
     """Every call writes at once, in the calling thread: about 20 µs of file I/O, so call them per epoch, not per batch.
     Any thread may call them. A fault of the disk never raises; a wrong argument does, at once, and names the argument,
     what was expected and what came."""
@@ -29,8 +30,13 @@ class EventCalls(ABC):
 
     @property
     @abstractmethod
+    def _control(self) -> Control:
+        """The control plane, to be asked."""
+
+    @property
+    @abstractmethod
     def _plane(self) -> Control:
-        """Where an event goes."""
+        """The control plane, to be written to; after the end nothing."""
 
     @abstractmethod
     def _emit(self, make: Callable[[Any], Event | None]) -> None:
@@ -193,6 +199,55 @@ class EventCalls(ABC):
         """
         context: TrainingContext = self._contexts.TrainingContext(self._plane, text("name", name))
         return context
+
+    def get_training_summary(self) -> dict[str, Any]:
+        """Return the summary as of now, as `NAME_summary.json` has it.
+
+        It covers every call that returned before, or says in `pending` how many records are not counted yet: the drain
+        is waited for 1 s at most. It takes about a millisecond, however many records there are. Statistics are float64
+        over finite values, NaN where there is none yet (null in the file); keys that end in `_s` are seconds.
+
+        >>> summary = log.get_training_summary()
+        >>> summary["total_metrics"], summary["loss_stats"]["min"]
+        (1, 0.5)
+        """
+        return self._control.summary()
+
+    def reduce_summary(self, timeout_s: float = 30.0, group: Any = None) -> dict[str, Any]:
+        """Return the summary of all ranks together: a collective call, which every rank of the process group has to
+        make.
+
+        Use it at the end of an epoch or of the training; nothing else here talks between machines. It sends a few
+        kilobytes a rank. `total_metrics`, `total_errors`, `training_duration` (the longest), `loss_stats` and
+        `accuracy_stats` are over all ranks; `metrics` has each metric so, and `ranks` says of each rank its step, its
+        records, and its mean `batch_time` and `data_time` in seconds. Means and variances merge exactly (Chan, Golub
+        and LeVeque 1979).
+
+        :param timeout_s: how long to wait for the other ranks, in seconds.
+        :param group: the process group of torch.distributed, gloo or nccl; None is the default one.
+        :raises RuntimeError: torch.distributed is not initialised, and there is more than one rank.
+        :raises TimeoutError: not every rank came in time. An nccl group is of no more use then.
+
+        >>> log.reduce_summary()["ranks"]["0"]["records"]
+        1
+        """
+        check_seconds("timeout_s", timeout_s, 0.0)
+        from .reader.reduction import reduce_summary
+
+        summary = self.get_training_summary()
+        return reduce_summary(summary, summary.get("world_size", 1), timeout_s, group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where this attempt stands, to keep in a checkpoint beside the model's state.
+
+        The run's id, the attempt, the last record's `step`, `epoch` and `batch`, and the time: strings and integers
+        only. Empty where the logger is off. The last record is that of the last call that returned before; the drain is
+        waited for 1 s at most.
+
+        >>> sorted(log.state_dict())
+        ['attempt', 'batch', 'epoch', 'run_id', 'step', 'timestamp']
+        """
+        return self._control.state()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Mark this attempt as resumed from where another one stood when `state_dict()` was taken.

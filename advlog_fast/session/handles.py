@@ -1,0 +1,33 @@
+"""What a logger becomes in another process that it was pickled into: a handle on the session that it came from."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .._native import Producer
+from ..config import LoggerConfig
+from ..engine.child import ChildSession, ParentHandle
+from . import registry
+
+
+def in_another_process(kind: Any, config: LoggerConfig, parent: ParentHandle | None) -> Producer:
+    """The logger of a session that this process has open, else a handle: its first record opens a ring of its own.
+
+    :param kind: the logger's class.
+    :param parent: None where the logger was off.
+    """
+    log: Any = kind.__new__(kind)
+    if parent is not None and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0"):
+        here = registry.living(parent) if parent.is_here() else None
+        if here is not None:
+            return here
+        log.config, log.enabled, log._engine = parent.config, True, ChildSession(parent)
+    else:
+        log.config, log.enabled, log._engine = config, False, None
+    log._warned = set()
+    log._load(config.experiment_name)
+    if log.enabled:
+        log._unbind()  # from here on its calls come to _open_session
+    logger: Producer = log
+    return logger

@@ -16,7 +16,7 @@ def defers(kind: type) -> bool:
     return getattr(kind, "__torch_dispatch__", None) is tensor.__torch_dispatch__
 
 
-def is_late(value: object) -> bool:
+def is_deferrable(value: object) -> bool:
     """Whether it is a tensor that lies on an accelerator, of CUDA or ROCm, and can be copied by it."""
     return getattr(value, "is_cuda", False) is True and defers(type(value)) and has_numbers(value)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from .._failpoints import failpoint
 from ..parquet.columns import columns_schema
 from ..parquet.parts import make_folder, read_frozen_columns, replace_frozen_columns, sync_path
-from ..parquet.wide import opened_part, part_metrics
+from ..parquet.part_reader import opened_part, part_metrics
 from ..records import MAX_METRIC_NAMES
 from ..store.files import check_folder, free_name, remove_own
 from ..store.paths import PartKey, RunPaths, part_key

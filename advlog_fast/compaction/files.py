@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..parquet.columns import rows_of_a_group
 from ..parquet.parts import METADATA, ROW_GROUP_ROWS, new_part, sync_path, writer_options
-from ..parquet.wide import opened_part, wide_batches
+from ..parquet.part_reader import opened_part, flattened_batches
 from ..store.files import check_own
 from ..store.paths import PartKey
 
@@ -86,13 +86,13 @@ def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
     read = _Rows()
     # Entries of `extra` take several times the memory of the columns that they become: a few batches a group.
     batch_rows = max(1, group_rows // 8)
-    batches = (batch for part in parts for batch in read.watch(wide_batches(part.path, schema, batch_rows)))
+    batches = (batch for part in parts for batch in read.watch(flattened_batches(part.path, schema, batch_rows)))
     with new_part(path) as sink, pq.ParquetWriter(sink, schema, **writer_options(schema)) as writer:
         for table in _regrouped(batches, group_rows):
             writer.write_table(table, row_group_size=group_rows)
     sync_path(path)
     written = _Rows()
-    for _ in written.watch(wide_batches(path, pa.schema([schema.field("seq")]))):
+    for _ in written.watch(flattened_batches(path, pa.schema([schema.field("seq")]))):
         pass
     told = sum(part.rows for part in parts)
     if not told == read.count == written.count or read.digest() != written.digest():

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from .._native import Deferred
-from .._tensors import is_late
+from .._tensors import is_deferrable
 from ..exceptions import expected
 from ..records import SEVERITIES
 
@@ -132,22 +132,22 @@ def settings(argument: str, value: Any) -> Mapping[Any, Any]:
     raise TypeError(expected(argument, "a mapping, or an object whose attributes are the settings", value))
 
 
-def metric_values(argument: str, value: Any, *, late: bool = False) -> dict[str, Any]:
+def metric_values(argument: str, value: Any, *, defer: bool = False) -> dict[str, Any]:
     """Names to float64: nested mappings flatten with `/`, None is left out, arrays of one element are their
     number.
 
-    :param late: as of :func:`number`.
+    :param defer: as of :func:`number`.
 
     :raises TypeError: it is no mapping, a name is no string, or a value is no number.
     :raises ValueError: a name is empty or comes twice, or an integer is one that float64 cannot hold.
     """
     result: dict[str, Any] = {}
-    _flatten(argument, mapping(argument, value), "", result, 0, late)
+    _flatten(argument, mapping(argument, value), "", result, 0, defer)
     return result
 
 
 def _flatten(
-    argument: str, values: Mapping[Any, Any], prefix: str, into: dict[str, Any], depth: int, late: bool
+    argument: str, values: Mapping[Any, Any], prefix: str, into: dict[str, Any], depth: int, defer: bool
 ) -> None:
     for name, value in values.items():
         if not isinstance(name, str):
@@ -159,11 +159,11 @@ def _flatten(
         if isinstance(value, Mapping):
             if depth >= 20:
                 raise ValueError(expected(f"{argument}[{full!r}]", "at most 20 nested mappings", value))
-            _flatten(argument, value, full + "/", into, depth + 1, late)
+            _flatten(argument, value, full + "/", into, depth + 1, defer)
         elif value is not None:
             if full in into:
                 raise ValueError(expected(argument, "each name once, nested ones written with '/'", full))
-            into[full] = number(f"{argument}[{full!r}]", value, late=late)
+            into[full] = number(f"{argument}[{full!r}]", value, defer=defer)
         if len(into) > _MAX_METRICS:
             raise ValueError(expected(argument, f"at most {_MAX_METRICS} metrics", len(into)))
 
@@ -172,18 +172,18 @@ def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def number(argument: str, value: Any, *, late: bool = False) -> Any:
+def number(argument: str, value: Any, *, defer: bool = False) -> Any:
     """The value as float64, an array or tensor of one element by its `item()`.
 
-    :param late: leave a tensor of one number as it is that lies on an accelerator, and what stands for one.
+    :param defer: leave a tensor of one number as it is that lies on an accelerator, and what stands for one.
 
     :raises TypeError: it is no number.
     :raises ValueError: it is an integer that float64 cannot hold.
     """
     found = value
-    if late and isinstance(value, Deferred):
+    if defer and isinstance(value, Deferred):
         return value
-    if late and is_late(value):
+    if defer and is_deferrable(value):
         if value.numel() != 1:
             raise TypeError(expected(argument, "a number", value))
         return value

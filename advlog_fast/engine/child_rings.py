@@ -18,7 +18,7 @@ from typing import Any
 
 from .._native import ffi, lib
 from ..exceptions import AdvlogError
-from ..store.files import NotOursError, check_folder, move_aside, remove_own
+from ..store.files import NotOursError, check_folder, quarantine_file, remove_own
 from ..store.locks import FileLock, LockedError
 from ..store.processes import process_start
 from .child import has_taken
@@ -219,7 +219,7 @@ class ChildRings:
         kept = False
         with contextlib.suppress(OSError):
             if self._ring.quarantine is not None and holds_ring(path):
-                message += f"; kept as {move_aside(path, self._ring.quarantine)}"
+                message += f"; kept as {quarantine_file(path, self._ring.quarantine)}"
                 kept = True
         if not kept:
             self._strangers.add(path)
@@ -274,7 +274,7 @@ def settle_child_rings(ring: Ring) -> bool:
         try:
             child = Ring.mapped(path)
             if lib.advlog_child_ring_settle(ring.handle, child.handle) and ring.quarantine is not None:
-                move_aside(path, ring.quarantine)
+                quarantine_file(path, ring.quarantine)
         except (FileNotFoundError, NotOursError, AdvlogError):
             continue  # reported when its records are to be taken
     return folder is not None and folder.exists()
@@ -294,7 +294,7 @@ def quarantine_child_rings(ring: Path | None, quarantine: Path) -> None:
                 if not _RING.match(name):
                     remove_own(folder / name)
                 elif holds_ring(folder / name):
-                    move_aside(folder / name, quarantine)
+                    quarantine_file(folder / name, quarantine)
         os.rmdir(folder)
 
 

@@ -53,7 +53,7 @@ class Ring:
     ) -> None:
         self.notes: list[str] = []
         paths = RunPaths(log_dir, run.name, run.rank)
-        self.quarantine: Path | None = paths.set_aside
+        self.quarantine: Path | None = paths.quarantine
         slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, MIN_SLOTS).bit_length() - 1
         if ring_dir is not None:
             ring_dir = Path(os.path.abspath(ring_dir))  # the note leads there from any directory

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 from .._native import Producer, lib
-from .._tensors import defers, is_late
+from .._tensors import defers, is_deferrable
 from ..config import checked_metric_name
 from ..control.checks import integer, metric_values, number, whole
 from ..exceptions import expected
@@ -176,20 +176,20 @@ def _converted(values: Mapping[str, Any], deferral: Deferral | None) -> Record:
     """
     record: Record = {}
     others: dict[str, Any] = {}
-    late = deferral is not None
+    defer = deferral is not None
     for name, value in values.items():
         if value is None:
             continue
         if name in INTEGER_COLUMNS:
             record[name] = integer(name, value, -_INT64_MAX - 1, _INT64_MAX) if name == "step" else whole(name, value)
         elif name in CORE_METRICS:
-            record[name] = number(name, value, late=late)
+            record[name] = number(name, value, defer=defer)
         else:
             others[name] = value
     if others:
-        for name, value in metric_values("metrics", others, late=late).items():
+        for name, value in metric_values("metrics", others, defer=defer).items():
             record[checked_metric_name(name)] = value
-    tensors = {name: value for name, value in record.items() if is_late(value)}
+    tensors = {name: value for name, value in record.items() if is_deferrable(value)}
     if deferral is not None and tensors:
         record.update(zip(tensors, deferral.defer(list(tensors.values())) or (), strict=True))
     return record

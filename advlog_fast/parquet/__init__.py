@@ -2,5 +2,5 @@
 compaction and verification all use it.
 
 Never chooses which runs or attempts are read, and never holds more than a row group. Doors: `sealer.Sealer`,
-`parts.seal`, `wide.wide_batches`. Read first: `columns`, which says what a spool holds.
+`parts.seal`, `part_reader.flattened_batches`. Read first: `columns`, which says what a spool holds.
 """

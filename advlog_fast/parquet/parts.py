@@ -19,7 +19,7 @@ from ..store.files import (
     check_own,
     check_regular,
     free_name,
-    move_aside,
+    quarantine_file,
     open_file,
     open_new,
     read_file,
@@ -97,7 +97,7 @@ def seal_spool(
         if info.records > 0:
             paths = replace(paths, rank=info.rank)
             target = paths.part(info.stream, info.attempt, part)
-            if not _stands(target, info, paths.set_aside):
+            if not _stands(target, info, paths.quarantine):
                 first = declared if info.stream == "metrics" else ()
                 damaged_schema = _set_aside_damaged(paths.schema(info.stream))
                 names = frozen_columns(paths, info.stream, (*first, *info.metric_names()))
@@ -296,7 +296,7 @@ def _stands(target: Path, info: SpoolInfo, aside: Path) -> bool:
     except FileNotFoundError:
         return False
     except pa.ArrowInvalid:
-        move_aside(target, aside)
+        quarantine_file(target, aside)
         return False
     wanted = _identity(info)
     got = {key: found.get(key, b"") for key in wanted}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..store.attempts import read_run_id
 from ..store.paths import RunPaths, check_run, run_names
 from .processes import Process, rank_summaries, read_processes, together
-from .stored import Stored
+from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
     import os
@@ -82,8 +82,8 @@ def _row(paths: RunPaths) -> dict[str, Any]:
 
 def _so_far(paths: RunPaths, attempt: int, status: str, started_ns: int | None) -> dict[str, Any]:
     """How far an attempt is, of which not every rank has ended in order: what its files hold, since summaries lag."""
-    stored = Stored(paths, "metrics")
-    extents = [stored.extent(attempt, rank) for rank in stored.ranks(attempt)]
+    reader = StreamReader(paths, "metrics")
+    extents = [reader.extent(attempt, rank) for rank in reader.ranks(attempt)]
     lasts = [extent.last_record.timestamp() for extent in extents if extent.last_record is not None]
     until_s = time.time() if status == "running" else max(lasts, default=None)
     found: dict[str, Any] = {"records": sum(extent.records for extent in extents)}

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta, timezone
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ..parquet.wide import BATCH_ROWS
+from ..parquet.part_reader import BATCH_ROWS
 from ..store.attempts import read_run_id
 from ..store.paths import RunPaths
-from .chain import Chain
+from .lineage import Lineage
 from .processes import rank_summaries, together
-from .select import place_batches
+from .select import rank_batches
 from .statistics import of_ranks
 from .steps import (
     STEP_INTERVAL,
@@ -28,7 +28,7 @@ from .steps import (
     windows,
     with_intervals,
 )
-from .stored import Place, Stored
+from .stream_reader import RankKey, StreamReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,27 +41,31 @@ PATIENCE_S = 30.0
 """A rank that runs and has logged nothing for so many of its steps, and so many seconds, has fallen silent."""
 
 
-def step_windows(stored: Stored, chain: Chain, columns: list[str]) -> Iterator[tuple[int, dict[int, pa.Table]]]:
+def step_windows(
+    reader: StreamReader, lineage: Lineage, columns: list[str]
+) -> Iterator[tuple[int, dict[int, pa.Table]]]:
     """The records of all ranks, a window of steps of one attempt at a time, with its number; those that have a step,
     and came from the rank itself and no worker of it.
 
     :param columns: metrics; `step_interval` is made of the timestamps.
     """
-    for attempt in sorted(chain.cuts):
-        ranks = stored.ranks(attempt)
+    for attempt in sorted(lineage.cuts):
+        ranks = reader.ranks(attempt)
         rows = min(rows_a_rank(len(ranks)), BATCH_ROWS)
-        steps = {rank: RankSteps(_steps_of(stored, chain, (attempt, rank), columns, rows)) for rank in ranks}
+        steps = {rank: RankSteps(_steps_of(reader, lineage, (attempt, rank), columns, rows)) for rank in ranks}
         for window in windows(steps):
             yield attempt, window
 
 
-def _steps_of(stored: Stored, chain: Chain, place: Place, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+def _steps_of(
+    reader: StreamReader, lineage: Lineage, rank_key: RankKey, columns: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
     import pyarrow.compute as pc
 
     given = [name for name in columns if name != STEP_INTERVAL]
-    wanted = stored.fields(["step", "worker", *(["timestamp"] if STEP_INTERVAL in columns else []), *given])
+    wanted = reader.fields(["step", "worker", *(["timestamp"] if STEP_INTERVAL in columns else []), *given])
     before = None
-    for batch in place_batches(stored, chain, place, wanted, rows):
+    for batch in rank_batches(reader, lineage, rank_key, wanted, rows):
         own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
         mine = batch if pc.all(own).as_py() else batch.filter(own)
         if not mine.num_rows:
@@ -72,15 +76,15 @@ def _steps_of(stored: Stored, chain: Chain, place: Place, columns: list[str], ro
         yield mine.select(["step", *columns])
 
 
-def times_of(stored: Stored, chain: Chain) -> list[str]:
+def times_of(reader: StreamReader, lineage: Lineage) -> list[str]:
     """The times that the first rank of the newest attempt with records gives; the interval between records where it
     gives none."""
     first = None
-    for key in sorted(stored.keys, key=lambda key: (-key[0], *key[1:])):
-        if key[0] not in chain or first not in (None, key[:2]):
+    for key in sorted(reader.keys, key=lambda key: (-key[0], *key[1:])):
+        if key[0] not in lineage or first not in (None, key[:2]):
             continue
         # Its first records may have been no batches: a validation, or what was measured before the first step.
-        for batch in stored.batches(key, stored.fields(TIMES)):
+        for batch in reader.batches(key, reader.fields(TIMES)):
             first = key[:2]
             given = [name for name in TIMES if batch.column(name).null_count < batch.num_rows]
             if given:
@@ -105,10 +109,10 @@ class Walk:
         return find_stragglers(self.times, ratio, self.step_s)
 
 
-def walk(stored: Stored, chain: Chain, times: list[str], courses: tuple[str, ...] = ()) -> Walk:
+def walk(reader: StreamReader, lineage: Lineage, times: list[str], courses: tuple[str, ...] = ()) -> Walk:
     """One pass over the steps of all ranks."""
     found = Walk([StepTimes(name) for name in times], [Course(name) for name in courses])
-    for _, window in step_windows(stored, chain, [*times, *courses]):
+    for _, window in step_windows(reader, lineage, [*times, *courses]):
         for each in found.times:
             each.add(window)
         for course in found.courses:
@@ -117,7 +121,7 @@ def walk(stored: Stored, chain: Chain, times: list[str], courses: tuple[str, ...
 
 
 def overview(
-    paths: RunPaths, stored: Stored, chain: Chain, processes: pa.Table, errors: dict[int, int], ratio: float
+    paths: RunPaths, reader: StreamReader, lineage: Lineage, processes: pa.Table, errors: dict[int, int], ratio: float
 ) -> dict[str, Any]:
     """See :meth:`Run.overview`.
 
@@ -126,7 +130,7 @@ def overview(
     rows = processes.to_pylist()
     newest = max((row["attempt"] for row in rows), default=0)
     now = [row for row in rows if row["attempt"] == newest]
-    found = walk(stored, chain, times_of(stored, chain), ("loss",))
+    found = walk(reader, lineage, times_of(reader, lineage), ("loss",))
     summaries = rank_summaries(paths, newest, [row["rank"] for row in now])
     return {
         "name": paths.name,
@@ -136,7 +140,7 @@ def overview(
         "attempts": [
             _attempt(attempt, list(mine), errors) for attempt, mine in groupby(rows, key=lambda row: row["attempt"])
         ],
-        "shown_attempts": sorted(chain.cuts),
+        "shown_attempts": sorted(lineage.cuts),
         "ranks": [{name: value for name, value in row.items() if name != "run_id"} for row in now],
         "missing": _missing(now),
         "stopped_early": _stopped_early(now),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..parquet.columns import STREAMS
-from ..store.accounts import read_account
+from ..store.ledger import read_ledger
 from ..store.attempts import read_claim, read_origins
 from ..store.files import read_file
 from ..store.paths import RunPaths
@@ -20,7 +20,7 @@ from .statistics import of_ranks
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from .stored import Stored
+    from .stream_reader import StreamReader
 
 SILENT_AFTER_S = 60.0
 """A rank of another machine whose summary is older is silent: a live one replaces it every 10 s."""
@@ -48,15 +48,15 @@ class Process:
 
 
 def read_processes(paths: RunPaths, *, newest_only: bool = False) -> list[Process]:
-    """Every process that claimed a place in the run, or left anything in its datasets, by attempt and rank.
+    """Every process that claimed a rank_key in the run, or left anything in its datasets, by attempt and rank.
 
     :param newest_only: those of the newest attempt alone.
     :raises OSError: a file could not be read.
     """
-    files, accounts = paths.claims_of_all_ranks(), paths.accounts_of_all_ranks()
+    files, ledgers = paths.claims_of_all_ranks(), paths.ledgers_of_all_ranks()
     # Where the datasets were copied without the rest, they alone tell.
     datasets = {key[:2] for stream in STREAMS for key in paths.parts_of_all_ranks(stream)}
-    keys = sorted({*accounts, *files, *datasets})
+    keys = sorted({*ledgers, *files, *datasets})
     newest = {rank: attempt for attempt, rank in keys}
     if newest_only:
         keys = [key for key in keys if key[0] == keys[-1][0]]
@@ -74,21 +74,21 @@ def read_processes(paths: RunPaths, *, newest_only: bool = False) -> list[Proces
             status=_status(
                 RunPaths(paths.log_dir, paths.name, rank),
                 claim,
-                accounts.get((attempt, rank)),
+                ledgers.get((attempt, rank)),
                 here,
                 is_newest=newest[rank] == attempt,
             ),
-            accounted=(attempt, rank) in accounts,
+            accounted=(attempt, rank) in ledgers,
         )
         for attempt, rank in keys
         for claim in [claims.get((attempt, rank), {})]
     ]
 
 
-def _status(paths: RunPaths, claim: dict[str, Any], account: Path | None, here: str, *, is_newest: bool) -> str:
-    if account is not None:
+def _status(paths: RunPaths, claim: dict[str, Any], ledger: Path | None, here: str, *, is_newest: bool) -> str:
+    if ledger is not None:
         with contextlib.suppress(ValueError, FileNotFoundError):
-            return read_account(account).status
+            return read_ledger(ledger).status
     if not claim:
         return "unknown"
     start = claim.get("process_start")
@@ -131,7 +131,7 @@ def _is_ours(summary: dict[str, Any]) -> bool:
     return isinstance(summary.get("duration_s"), (int, float, type(None)))
 
 
-def process_table(paths: RunPaths, run_id: str | None, processes: list[Process], stored: Stored) -> pa.Table:
+def process_table(paths: RunPaths, run_id: str | None, processes: list[Process], reader: StreamReader) -> pa.Table:
     """A row a process; see :attr:`Run.processes`."""
     import pyarrow as pa
 
@@ -157,7 +157,7 @@ def process_table(paths: RunPaths, run_id: str | None, processes: list[Process],
     )
     rows = []
     for process in processes:
-        extent = stored.extent(process.attempt, process.rank)
+        extent = reader.extent(process.attempt, process.rank)
         origin = origins.get(process.attempt, {})
         started_ns = process.started_ns
         rows.append(

@@ -13,14 +13,14 @@ from ..exceptions import expected
 from ..parquet.columns import STREAMS
 from ..store.attempts import read_origins, read_run_id
 from ..store.paths import RunPaths, check_run
-from .chain import Attempts, Chain, chosen
+from .lineage import Attempts, Lineage, chosen
 from .events import error_table, event_lines, event_table, validation_table
 from .lines import json_object
 from .overview import overview, step_windows, times_of, walk
 from .processes import process_table, read_processes
 from .select import chosen_batches
 from .steps import STEP_INTERVAL, step_schema, step_table
-from .stored import Stored
+from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
     import os
@@ -59,7 +59,7 @@ class Run:
         self.name = name
         self._shown = attempts
         self._paths = RunPaths(log_dir, name)
-        self._streams: dict[str, Stored] = {}
+        self._streams: dict[str, StreamReader] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.log_dir)!r}, {self.name!r}, attempts={self._shown!r})"
@@ -82,7 +82,7 @@ class Run:
     @cached_property
     def validation(self) -> pa.Table:
         """A row for each validation, in the order of time: `epoch`, `is_best`, `best_so_far`, and each metric."""
-        lines = [line for line in self._event_lines if self._chain.has_event(line)]
+        lines = [line for line in self._event_lines if self._lineage.has_event(line)]
         return validation_table(lines)
 
     @cached_property
@@ -139,8 +139,8 @@ class Run:
         if stream not in STREAMS:
             raise ValueError(expected("stream", " or ".join(map(repr, STREAMS)), stream))
         self._check_columns(columns or (), stream)
-        stored = self._stored(stream)
-        return self._shown_batches(stream, stored.schema if columns is None else stored.fields(columns))
+        reader = self._stored(stream)
+        return self._shown_batches(stream, reader.schema if columns is None else reader.fields(columns))
 
     def series(self, metric: str, reduce: str | None = "mean") -> pa.Table:
         """A metric over the steps, in their order: `step`, the value over all ranks under the metric's name, and
@@ -184,10 +184,10 @@ class Run:
         if metric is not None and metric != STEP_INTERVAL:
             self._check_metric(metric)
         found = [step_schema().insert(0, pa.field("attempt", pa.int32())).empty_table()]
-        stored = self._stored("metrics")
+        reader = self._stored("metrics")
         if metric is None:
-            metric = "batch_time" if "batch_time" in times_of(stored, self._chain) else STEP_INTERVAL
-        for attempt, window in step_windows(stored, self._chain, [metric]):
+            metric = "batch_time" if "batch_time" in times_of(reader, self._lineage) else STEP_INTERVAL
+        for attempt, window in step_windows(reader, self._lineage, [metric]):
             per_step = step_table(window, metric)
             if per_step is not None:
                 column = pa.repeat(pa.scalar(attempt, pa.int32()), per_step[0].num_rows)
@@ -206,8 +206,8 @@ class Run:
         import pyarrow as pa
 
         _check_ratio(ratio)
-        stored = self._stored("metrics")
-        found = walk(stored, self._chain, times_of(stored, self._chain)).stragglers(ratio)
+        reader = self._stored("metrics")
+        found = walk(reader, self._lineage, times_of(reader, self._lineage)).stragglers(ratio)
         names = [("rank", pa.int32()), ("metric", pa.string())]
         names += [(name, pa.float64()) for name in ("ratio", "excess_s", "slowest_share")]
         return pa.Table.from_pylist([dataclasses.asdict(each) for each in found], pa.schema(names))
@@ -226,7 +226,7 @@ class Run:
         _check_ratio(ratio)
         errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
         by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
-        return overview(self._paths, self._stored("metrics"), self._chain, self.processes, by_attempt, ratio)
+        return overview(self._paths, self._stored("metrics"), self._lineage, self.processes, by_attempt, ratio)
 
     # -- what these are made of ----------------------------------------------------------------------------------
 
@@ -235,16 +235,16 @@ class Run:
         return event_lines(self._paths)
 
     @cached_property
-    def _chain(self) -> Chain:
+    def _lineage(self) -> Lineage:
         return chosen(self._shown, self.attempts, read_origins(self._paths), self.run_id)
 
-    def _stored(self, stream: str) -> Stored:
+    def _stored(self, stream: str) -> StreamReader:
         if stream not in self._streams:
-            self._streams[stream] = Stored(self._paths, stream)
+            self._streams[stream] = StreamReader(self._paths, stream)
         return self._streams[stream]
 
     def _shown_batches(self, stream: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        return chosen_batches(self._stored(stream), self._chain if stream == "metrics" else None, schema)
+        return chosen_batches(self._stored(stream), self._lineage if stream == "metrics" else None, schema)
 
     def _table(self, stream: str) -> pa.Table:
         import pyarrow as pa
@@ -254,19 +254,19 @@ class Run:
 
     def _check_columns(self, columns: Sequence[str], stream: str) -> None:
         """:raises ValueError: one is nowhere in the stream, which has others."""
-        stored = self._stored(stream)
+        reader = self._stored(stream)
         for name in columns:
-            if stored.keys and not stored.has(name):
-                raise ValueError(expected("columns", f"some of {', '.join(stored.schema.names)}", name))
+            if reader.keys and not reader.has(name):
+                raise ValueError(expected("columns", f"some of {', '.join(reader.schema.names)}", name))
 
     def _check_metric(self, metric: str) -> None:
         """:raises ValueError: it is no metric of the run, which has others."""
         import pyarrow as pa
 
-        stored = self._stored("metrics")
-        is_float = stored.fields([metric]).field(0).type == pa.float64()
-        if not is_float or (stored.keys and not stored.has(metric)):
-            metrics = [field.name for field in stored.schema if field.type == pa.float64()]
+        reader = self._stored("metrics")
+        is_float = reader.fields([metric]).field(0).type == pa.float64()
+        if not is_float or (reader.keys and not reader.has(metric)):
+            metrics = [field.name for field in reader.schema if field.type == pa.float64()]
             raise ValueError(expected("metric", f"one of {', '.join(metrics)}", metric))
 
 

@@ -1,46 +1,46 @@
-"""The records of a stream that are shown: those of a chain of attempts, without what was superseded."""
+"""The records of a stream that are shown: those of a lineage of attempts, without what was superseded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..parquet.wide import BATCH_ROWS
-from .chain import Chain, Cut
-from .stored import Place, Stored
+from ..parquet.part_reader import BATCH_ROWS
+from .lineage import Lineage, Cut
+from .stream_reader import RankKey, StreamReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def chosen_batches(stored: Stored, chain: Chain | None, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The records that are shown, in order; of every attempt where there is no chain."""
-    for place in stored.places:
-        if chain is None:
-            for key in stored.places[place]:
-                yield from stored.batches(key, schema)
-        elif place[0] in chain:
-            yield from place_batches(stored, chain, place, schema)
+def chosen_batches(reader: StreamReader, lineage: Lineage | None, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The records that are shown, in order; of every attempt where there is no lineage."""
+    for rank_key in reader.keys_of:
+        if lineage is None:
+            for key in reader.keys_of[rank_key]:
+                yield from reader.batches(key, schema)
+        elif rank_key[0] in lineage:
+            yield from rank_batches(reader, lineage, rank_key, schema)
 
 
-def place_batches(
-    stored: Stored, chain: Chain, place: Place, schema: pa.Schema, rows: int = BATCH_ROWS
+def rank_batches(
+    reader: StreamReader, lineage: Lineage, rank_key: RankKey, schema: pa.Schema, rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
     """The records of a rank of an attempt, without those that a later attempt has superseded."""
     import pyarrow as pa
 
-    cut = chain.cuts[place[0]]
+    cut = lineage.cuts[rank_key[0]]
     if cut is None:
-        for key in stored.places[place]:
-            yield from stored.batches(key, schema, rows)
+        for key in reader.keys_of[rank_key]:
+            yield from reader.batches(key, schema, rows)
         return
     superseded = []
     if cut.step is not None:
-        superseded = [stored.steps_up_to(later, place[1], cut.step) for later in chain.later(place[0])]
+        superseded = [reader.steps_up_to(later, rank_key[1], cut.step) for later in lineage.later(rank_key[0])]
     more = [name for name in ("step", "timestamp") if name not in schema.names]
-    wanted = pa.schema([*schema, *stored.fields(more)])
-    for key in stored.places[place]:
-        for batch in stored.batches(key, wanted, rows):
+    wanted = pa.schema([*schema, *reader.fields(more)])
+    for key in reader.keys_of[rank_key]:
+        for batch in reader.batches(key, wanted, rows):
             yield batch.filter(_is_kept(batch, cut, superseded)).select(schema.names)
 
 

@@ -17,9 +17,9 @@ from ..engine.child_rings import quarantine_child_rings, settle_child_rings
 from ..engine.ring import Ring
 from ..engine.ring_file import hidden_name, holds_ring, lock_file, ring_name
 from ..exceptions import AdvlogError
-from ..store.accounts import LOST, Account, read_account, write_account
+from ..store.ledger import LOST, Ledger, read_ledger, write_ledger
 from ..store.attempts import read_run_id
-from ..store.files import NotOursError, move_aside, remove_own
+from ..store.files import NotOursError, quarantine_file, remove_own
 from ..store.locks import FileLock, LockedError
 from ..store.paths import RunPaths
 from ..store.processes import process_start
@@ -111,7 +111,7 @@ class _RingRecovery:
         try:
             ring = Ring.of_the_dead(path, self.note_file, lock)
         except AdvlogError as error:
-            self._set_aside(path, str(error), lock)
+            self._quarantine(path, str(error), lock)
             return
         maker = lib.advlog_ring_identity(ring.handle)
         mine = note.run_id, self.found.attempt, self.found.rank
@@ -124,7 +124,7 @@ class _RingRecovery:
         elif ring.home is not None and (original := self._original(note, ring.home)):  # whatever the note says of it
             self.found.end("incomplete", f"this is a copy: its ring is for the files of {original}")
         elif (repair := self._repaired(ring)) is None:
-            self._set_aside(path, "it is damaged", lock)
+            self._quarantine(path, "it is damaged", lock)
         else:
             self.found.lost_in_flight = repair.lost
             failpoint("recover_repaired")
@@ -150,22 +150,22 @@ class _RingRecovery:
         if self.dry_run:
             return
         try:
-            kept = self.paths.set_aside
-            self.found.add(f"kept as {move_aside(self.note_file, kept)}")
+            kept = self.paths.quarantine
+            self.found.add(f"kept as {quarantine_file(self.note_file, kept)}")
             self._close_account()
         except NotOursError:
             self.found.add("it stays there")
         except OSError as error:
             self.found.end("incomplete", f"it could not be moved ({error.strerror})")
 
-    def _set_aside(self, ring: Path, why: str, lock: FileLock) -> None:
+    def _quarantine(self, ring: Path, why: str, lock: FileLock) -> None:
         """A ring that cannot be used: never a crash, never a silent deletion."""
         self.found.end("set aside", f"{ring} cannot be used: {why}")
         if self.dry_run:
             return
         try:
-            quarantine_child_rings(ring, self.paths.set_aside)
-            self.found.add(f"kept as {move_aside(ring, self.paths.set_aside)}")
+            quarantine_child_rings(ring, self.paths.quarantine)
+            self.found.add(f"kept as {quarantine_file(ring, self.paths.quarantine)}")
             self._close_account()
             self.note_file.unlink(missing_ok=True)
             lock.release(remove=True)
@@ -192,7 +192,7 @@ class _RingRecovery:
             return
         try:
             if self.found.outcome == "lost":
-                quarantine_child_rings(path, self.paths.set_aside)
+                quarantine_child_rings(path, self.paths.quarantine)
                 self._close_account()
             for file in (unborn, path and lock_file(path), self.note_file):
                 if file is not None:
@@ -203,16 +203,16 @@ class _RingRecovery:
     def _had_ended(self) -> bool:
         """Whether the attempt was drained to its end, and accounted for."""
         try:
-            return read_account(self.paths.account(self.found.attempt)).status != LOST
+            return read_ledger(self.paths.ledger(self.found.attempt)).status != LOST
         except (OSError, ValueError, RecursionError):
             return False
 
     def _close_account(self) -> None:
-        """The account and the summary of an attempt whose ring told nothing: what is unknown is left unknown.
+        """The ledger and the summary of an attempt whose ring told nothing: what is unknown is left unknown.
 
         :raises OSError: one could not be written.
         """
-        write_account(self.paths, self.found.attempt, Account(LOST, {}))
+        write_ledger(self.paths, self.found.attempt, Ledger(LOST, {}))
         write_killed_summary(self.paths, self.found.attempt, None, self.found.detail)
 
 

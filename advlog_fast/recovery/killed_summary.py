@@ -10,20 +10,20 @@ from typing import Any
 from ..control.summaries import duration_text, write_summary
 from ..control.text import time_text
 from ..parquet.columns import columns_schema
-from ..parquet.wide import part_metrics, wide_batches
+from ..parquet.part_reader import part_metrics, flattened_batches
 from ..reader.lines import moment
 from ..reader.statistics import merged, statistics_of
 from ..records import CORE_METRICS, INTEGER_COLUMNS, UNRESOLVED
-from ..store.accounts import Account
+from ..store.ledger import Ledger
 from ..store.files import read_file, read_lines
 from ..store.paths import RunPaths
 from ..store.rotated_files import rotated_files
 
 
-def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None, detail: str = "") -> None:
+def write_killed_summary(paths: RunPaths, attempt: int, ledger: Ledger | None, detail: str = "") -> None:
     """Replaces the rank's summary by one of status "killed", unless a later attempt has written its own.
 
-    :param account: what the recovery counted; None where the ring was lost and nothing could be counted.
+    :param ledger: what the recovery counted; None where the ring was lost and nothing could be counted.
     """
     summary = _last_summary(paths)
     if summary.get("attempt", attempt) != attempt:
@@ -33,16 +33,16 @@ def write_killed_summary(paths: RunPaths, attempt: int, account: Account | None,
     summary |= {"experiment": paths.name, "attempt": attempt, "rank": paths.rank, "status": status}
     errors = summary.get("total_errors")
     summary["total_errors"] = max(_errors(paths, attempt), errors if isinstance(errors, int) else 0)
-    if account is not None:
-        metrics = [sink.accepted for name, sink in account.sinks.items() if name.startswith("metrics_")]
+    if ledger is not None:
+        metrics = [sink.accepted for name, sink in ledger.sinks.items() if name.startswith("metrics_")]
         summary["total_metrics"] = max(metrics, default=summary.get("total_metrics"))
         summary["pending"] = 0
-        summary["accounting"] = account.as_dict()
+        summary["accounting"] = ledger.as_dict()
     if detail:
         summary["recovery"] = detail
     unresolved: Counter[str] = Counter()
     summary |= _from_parts(paths, attempt, summary.get("metrics") or {}, unresolved)
-    if account is not None:
+    if ledger is not None:
         summary["accounting"]["unresolved"] = {reason: unresolved[reason] for reason in UNRESOLVED[1:]}
     summary |= _duration(summary.get("started_at"), summary.get("ended_at"))
     for name in ("loss_stats", "accuracy_stats"):
@@ -96,7 +96,7 @@ def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any], unresolve
             names = (*CORE_METRICS, *late)
             wanted = ("timestamp", *INTEGER_COLUMNS, *names, "unresolved")
             fields = [field for field in columns_schema("metrics", late) if field.name in wanted]
-            for batch in wide_batches(file, pa.schema(fields)):
+            for batch in flattened_batches(file, pa.schema(fields)):
                 for name in names:
                     statistics.setdefault(name, []).append(statistics_of(batch.column(name)))
                 last |= _last_values(batch)

@@ -70,7 +70,7 @@ def sweep(paths: RunPaths) -> None:
         if rank == paths.rank:
             with contextlib.suppress(OSError):
                 remove_own(file)
-    for folder in (paths.temporary, paths.rings, paths.accounts):
+    for folder in (paths.temporary, paths.rings, paths.ledgers):
         for file in folder.glob("*.tmp"):
             # Of another rank's process it may be in use, but not for that long.
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """What is in a dead process's ring, brought into the files by the same drain that a live run has.
 
 Every file is cut to the whole records that its sink's cursor tells of, and the ring is replayed from there; then the
-spools are sealed, and the account and the summary written. Cursors are committed as in a live run, so it may be killed
+spools are sealed, and the ledger and the summary written. Cursors are committed as in a live run, so it may be killed
 at any point and run again.
 """
 
@@ -19,7 +19,7 @@ from ..engine.outputs import sinks_of_ring
 from ..engine.ring import Ring
 from ..parquet.sealer import Sealer
 from ..sinks.spool import SpoolSink
-from ..store.accounts import Account, SinkAccount, write_account
+from ..store.ledger import Ledger, SinkLedger, write_ledger
 from ..store.files import remove_own
 from ..store.paths import RunPaths
 from .killed_summary import write_killed_summary
@@ -33,7 +33,7 @@ MAX_SINK_OUTAGE_S = 10.0
 
 
 def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], found: Recovered) -> bool:
-    """Brings a repaired ring into the files, and accounts for it; what was done is told to `found`. False where the
+    """Brings a repaired ring into the files, and ledgers for it; what was done is told to `found`. False where the
     disk failed, so that it must be done again.
 
     :param options: the dead process's, as its note has them.
@@ -87,16 +87,16 @@ def _drained(drain: Drain, sealer: Sealer, found: Recovered) -> bool:
 
 
 def _account_for(drain: Drain, paths: RunPaths, found: Recovered) -> None:
-    """:raises OSError: the account or the summary could not be written."""
+    """:raises OSError: the ledger or the summary could not be written."""
     sinks = {}
     for index, sink in enumerate(drain.files.sinks):
         c = drain.files.cursor(index)
-        sinks[sink.name] = SinkAccount(c.next_seq - 1, c.written, c.dropped, sink.expired, sink.vanished)
-    account = Account("killed", sinks, drain.ring.dropped(), found.lost_in_flight)
-    if not paths.account(found.attempt).exists():  # else all was accounted for, and the end came just after that
-        write_account(paths, found.attempt, account)
+        sinks[sink.name] = SinkLedger(c.next_seq - 1, c.written, c.dropped, sink.expired, sink.vanished)
+    ledger = Ledger("killed", sinks, drain.ring.dropped(), found.lost_in_flight)
+    if not paths.ledger(found.attempt).exists():  # else all was accounted for, and the end came just after that
+        write_ledger(paths, found.attempt, ledger)
     failpoint("recover_accounted")
-    write_killed_summary(paths, found.attempt, account)
+    write_killed_summary(paths, found.attempt, ledger)
     failpoint("recover_summarized")
 
 

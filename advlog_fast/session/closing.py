@@ -17,7 +17,7 @@ from .._native import Producer
 from ..engine.background import Background, Latch
 from ..engine.entry import DRAIN_THREADS, Entry, on_thread
 from ..sinks.rotation import RotatedSink
-from ..store.accounts import Account, write_account
+from ..store.ledger import Ledger, write_ledger
 from ..store.paths import RunPaths
 from .accounting import Accounting
 from .parts import Parts
@@ -154,9 +154,9 @@ class Closing:
                 producer._unbind()
         if done:
             with contextlib.suppress(OSError):
-                account = Account.of_health(self._accounting.health(parts))
-                account = dataclasses.replace(account, lost_in_flight=drain.children.lost_in_flight)
-                write_account(self._paths, parts.run.attempt, account)
+                ledger = Ledger.of_health(self._accounting.health(parts))
+                ledger = dataclasses.replace(ledger, lost_in_flight=drain.children.lost_in_flight)
+                write_ledger(self._paths, parts.run.attempt, ledger)
         failpoint("close_accounted")
         self._accounting.freeze(drain, parts)
         if done:

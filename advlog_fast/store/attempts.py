@@ -19,7 +19,7 @@ from typing import Any
 
 from .._failpoints import failpoint
 from ..exceptions import RunBusyError
-from .accounts import LOST, read_account
+from .ledger import LOST, read_ledger
 from .files import (
     NotOursError,
     begins_as_ours,
@@ -224,10 +224,10 @@ def _is_over(paths: RunPaths, attempt: int, begun: dict[str, Any], ranks: RankId
         return True
     if process_start(int(begun.get("pid", 0))) == begun.get("process_start"):
         return False
-    account = RunPaths(paths.log_dir, paths.name, int(begun.get("rank", 0))).account(attempt)
+    ledger = RunPaths(paths.log_dir, paths.name, int(begun.get("rank", 0))).ledger(attempt)
     try:
         # A rank that is quick may have ended while another of its launch was still being started.
-        return read_account(account).status in _CUT_SHORT or account.stat().st_mtime < started_s()
+        return read_ledger(ledger).status in _CUT_SHORT or ledger.stat().st_mtime < started_s()
     except (OSError, ValueError):
         return True
 

@@ -18,7 +18,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 
 READ_LIMIT = 16 << 20
-"""Bytes of what is read whole: claims, notes, accounts, summaries. A longer file is not one of them."""
+"""Bytes of what is read whole: claims, notes, ledgers, summaries. A longer file is not one of them."""
 
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MADE = re.compile(rb'(?:\{"timestamp":")?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z[" ]')
@@ -287,7 +287,7 @@ def free_name(path: Path) -> Path:
     return free
 
 
-def move_aside(file: Path, folder: Path) -> Path:
+def quarantine_file(file: Path, folder: Path) -> Path:
     """Moves a file of ours into a folder of ours, under a name that is free; where it lies then.
 
     :raises OSError: it could not be moved.

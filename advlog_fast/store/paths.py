@@ -191,21 +191,21 @@ class RunPaths:
         return sorted(attempt for attempt, rank in self.ring_notes_of_all_ranks() if rank == self.rank)
 
     @property
-    def set_aside(self) -> Path:
+    def quarantine(self) -> Path:
         """What nobody can use, kept for a look at it."""
         return self.private / "set-aside"
 
     @property
-    def accounts(self) -> Path:
+    def ledgers(self) -> Path:
         """What became of the records of each ended attempt."""
         return self.private / "accounts"
 
-    def accounts_of_all_ranks(self) -> dict[tuple[int, int], Path]:
-        """The accounts that there are, by attempt and rank."""
-        return _by_attempt_and_rank(self.accounts)
+    def ledgers_of_all_ranks(self) -> dict[tuple[int, int], Path]:
+        """The ledgers that there are, by attempt and rank."""
+        return _by_attempt_and_rank(self.ledgers)
 
-    def account(self, attempt: int) -> Path:
-        return self.accounts / f"attempt{attempt}-rank{self.rank:05d}.json"
+    def ledger(self, attempt: int) -> Path:
+        return self.ledgers / f"attempt{attempt}-rank{self.rank:05d}.json"
 
     @property
     def temporary(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..parquet.columns import STREAMS
-from ..store.accounts import Account, SinkAccount
+from ..store.ledger import Ledger, SinkLedger
 from .findings import Findings
 from .seqs import Key, Seqs, shown
 
@@ -28,34 +28,34 @@ class Comparison:
         if count:
             self._findings.explained(kind, where, count, self._key, detail)
 
-    def with_account(self, account: Account, later: bool) -> None:
+    def with_ledger(self, ledger: Ledger, later: bool) -> None:
         """:param later: a later attempt may have rotated files of this one away."""
         self._explained(
             "lost in flight",
             "ring",
-            account.lost_in_flight,
+            ledger.lost_in_flight,
             "reserved and never published: calls that had not returned",
         )
-        for reason, count in account.dropped_at_entry.items():
+        for reason, count in ledger.dropped_at_entry.items():
             self._explained("refused", "ring", count, reason)
         for stream in STREAMS:
-            accepted = {sink.accepted for where, sink in account.sinks.items() if where in _sinks_of(stream)}
+            accepted = {sink.accepted for where, sink in ledger.sinks.items() if where in _sinks_of(stream)}
             if len(accepted) > 1:
                 self._wrong("unbalanced", stream, 0, f"its sinks accepted {sorted(accepted)}")
-        for where, sink in account.sinks.items():
+        for where, sink in ledger.sinks.items():
             self._check_balance(where, sink)
         for stream in STREAMS:
             for where in _sinks_of(stream):
-                met, told = self._met.get(where, Seqs()), account.sinks.get(where)
+                met, told = self._met.get(where, Seqs()), ledger.sinks.get(where)
                 if told is not None:
                     # A kill between a file's end and its count leaves it uncounted; the last file never expires.
-                    killed = account.status == "killed" and met.present > 0
+                    killed = ledger.status == "killed" and met.present > 0
                     rotating = where.endswith("_jsonl") and (later or killed)
                     self._compare_sink(where, met, told, rotating)
                 elif met.present:
-                    self._wrong("unbalanced", where, met.present, "the account knows no such sink")
+                    self._wrong("unbalanced", where, met.present, "the ledger knows no such sink")
 
-    def _check_balance(self, where: str, sink: SinkAccount) -> None:
+    def _check_balance(self, where: str, sink: SinkLedger) -> None:
         gone = sink.expired + sink.vanished
         numbers = (sink.accepted, sink.written, sink.dropped, sink.expired, sink.vanished, sink.pending)
         if min(numbers) < 0 or (not sink.pending and gone > sink.written):
@@ -64,10 +64,10 @@ class Comparison:
             detail = f"accepted {sink.accepted}, written {sink.written}, dropped {sink.dropped}"
             self._wrong("unbalanced", where, sink.pending, detail)
 
-    def _compare_sink(self, where: str, met: Seqs, told: SinkAccount, rotating: bool) -> None:
-        """:param rotating: rotation may have gone on after the account was written."""
+    def _compare_sink(self, where: str, met: Seqs, told: SinkLedger, rotating: bool) -> None:
+        """:param rotating: rotation may have gone on after the ledger was written."""
         if met.last > told.accepted:
-            detail = f"the account ends at {told.accepted}, the files at {met.last}"
+            detail = f"the ledger ends at {told.accepted}, the files at {met.last}"
             self._wrong("unbalanced", where, met.last - told.accepted, detail)
         missing = max(told.accepted, met.last) - met.present
         self._explained("dropped", where, told.dropped)
@@ -75,12 +75,12 @@ class Comparison:
         self._explained("vanished", where, told.vanished)
         unexplained = missing - told.dropped - told.expired - told.vanished
         if unexplained < 0:
-            detail = f"{missing} are missing, the account tells of more"
+            detail = f"{missing} are missing, the ledger tells of more"
             self._wrong("unbalanced", where, -unexplained, detail)
         elif rotating:
             head = met.first - 1 if met.ranges else told.accepted
             expired = min(unexplained, max(head - told.expired, 0))
-            self._explained("expired", where, expired, "since the account was written")
+            self._explained("expired", where, expired, "since the ledger was written")
             unexplained -= expired
         if unexplained > 0:
             before = [(1, met.first - 1)] if met.first > 1 else []

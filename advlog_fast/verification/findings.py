@@ -15,7 +15,7 @@ class Finding:
 
     kind: str
     """Not explained: "missing", "doubled", "torn", "unparsable", "unreadable", "damaged", "set aside", "unbalanced"
-    (the account contradicts itself or the files), "unaccounted" (an attempt that left no account and no ring).
+    (the ledger contradicts itself or the files), "unaccounted" (an attempt that left no ledger and no ring).
     Explained: "expired", "dropped", "vanished", "pending", "lost in flight", "refused" (never entered the ring)."""
     explained: bool
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..store.accounts import LOST, Account, read_accounts
+from ..store.ledger import LOST, Ledger, read_ledgers
 from ..store.paths import RunPaths, check_run, run_names
 from .comparison import Comparison
 from .contents import Contents
@@ -33,24 +33,24 @@ def verify(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Fin
 def _verify_run(paths: RunPaths) -> list[Finding]:
     findings = Findings(paths.name)
     live = set(paths.ring_notes_of_all_ranks())
-    accounts: dict[Key, Account] = {}
+    ledgers: dict[Key, Ledger] = {}
     try:
-        accounts = read_accounts(paths)
+        ledgers = read_ledgers(paths)
     except ValueError as error:
         findings.wrong("unreadable", "accounts", detail=str(error))
     contents = Contents(paths, live, findings)
     live.update(paths.ring_notes_of_all_ranks())  # what began meanwhile may be in the files already
     for path in sorted(paths.spools.glob("*.damaged")):
         findings.wrong("damaged", path.name, 1, detail="what follows the damage is in no part")
-    for path in sorted(paths.set_aside.glob("*")):
+    for path in sorted(paths.quarantine.glob("*")):
         findings.wrong("set aside", path.name, 1, detail="it could not be used")
-    known = sorted({*accounts, *live, *contents.keys()})
+    known = sorted({*ledgers, *live, *contents.keys()})
     for key in known:
         comparison = Comparison(key, contents.of(key), findings)
-        account = accounts.get(key)
-        if account is not None and account.status != LOST:
+        ledger = ledgers.get(key)
+        if ledger is not None and ledger.status != LOST:
             later = any(rank == key[1] and attempt > key[0] for attempt, rank in known)
-            comparison.with_account(account, later)
+            comparison.with_ledger(ledger, later)
         else:
             comparison.without_account(key in live)
     return findings.all

@@ -17,7 +17,7 @@ from advlog_fast import AdvancedLogger, read_jsonl, read_run
 from advlog_fast.cli import main
 from advlog_fast.engine.ring import ring_name
 from advlog_fast.recovery import recover
-from advlog_fast.store.accounts import read_accounts
+from advlog_fast.store.ledger import read_ledgers
 from advlog_fast.store.attempts import read_run_id
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.processes import boot_id
@@ -233,7 +233,7 @@ def test_a_damaged_note_is_set_aside_and_what_was_spooled_is_sealed(dead: Path, 
     paths.ring_note(1).write_bytes(content.encode("utf-8", "surrogateescape"))
     first, *more = recover(dead)
     assert (first.outcome, [found.outcome for found in more]) == ("set aside", ["recovered"])
-    assert [path.name for path in paths.set_aside.iterdir()] == ["attempt1-rank00000.json.1"]
+    assert [path.name for path in paths.quarantine.iterdir()] == ["attempt1-rank00000.json.1"]
     assert recover(dead) == []
 
 
@@ -254,7 +254,7 @@ os.kill(os.getpid(), 9)
 """
     run_until_killed(code, tmp_path)
     assert [found.outcome for found in recover(tmp_path / "logs")] == ["recovered"]
-    account = read_accounts(RunPaths(tmp_path / "logs", "run"))[1, 0].sinks["metrics_jsonl"]
+    account = read_ledgers(RunPaths(tmp_path / "logs", "run"))[1, 0].sinks["metrics_jsonl"]
     assert (account.accepted, account.written, account.vanished) == (101, 101, 100)
     assert [(f.kind, f.where, f.count) for f in verify(tmp_path / "logs")] == [("vanished", "metrics_jsonl", 100)]
 
@@ -331,7 +331,7 @@ def test_a_recovery_onto_a_disk_that_is_full_drops_nothing_and_is_whole_once_the
     (found,) = recover(dead)
     assert found.outcome == "recovered"
     assert whole(dead)
-    (account,) = read_accounts(RunPaths(dead, "run")).values()
+    (account,) = read_ledgers(RunPaths(dead, "run")).values()
     assert not any(sink.dropped for sink in account.sinks.values())
 
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from advlog_fast import AdvancedLogger
-from advlog_fast.store.accounts import Account, write_account
+from advlog_fast.store.ledger import Ledger, write_ledger
 from advlog_fast.store.attempts import claim_attempt, claim_origin, read_claim, read_origins
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.processes import machine_id, process_start, started_s
@@ -66,9 +66,9 @@ def begin(paths, ranks):
 
 def end(paths, attempt, number, status, seconds_ago):
     paths = of(paths, number)
-    write_account(paths, attempt, Account(status, {}))
+    write_ledger(paths, attempt, Ledger(status, {}))
     then = started_s() - seconds_ago
-    os.utime(paths.account(attempt), (then, then))
+    os.utime(paths.ledger(attempt), (then, then))
 
 
 def test_a_restart_has_an_attempt_of_its_own_for_a_rank_that_never_claimed_its_place_before_too(paths):

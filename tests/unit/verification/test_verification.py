@@ -12,7 +12,7 @@ import pytest
 
 from advlog_fast import AdvancedLogger
 from advlog_fast.cli import main
-from advlog_fast.store.accounts import SinkAccount, read_accounts, write_account
+from advlog_fast.store.ledger import SinkLedger, read_ledgers, write_ledger
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.verification import Finding, verify
 from advlog_fast.verification.seqs import Seqs
@@ -125,7 +125,7 @@ def test_what_rotation_removed_is_explained(tmp_path: Path):
     assert told(found, explained=False) == []
     ((kind, where, count),) = told(found)
     assert (kind, where) == ("expired", "metrics_jsonl")
-    assert count == read_accounts(RunPaths(tmp_path, "run"))[1, 0].sinks["metrics_jsonl"].expired > 0
+    assert count == read_ledgers(RunPaths(tmp_path, "run"))[1, 0].sinks["metrics_jsonl"].expired > 0
     # A later attempt rotates the earlier one's files away: its account is not written again.
     log_run(tmp_path, max_log_files=2)
     assert told(verify(tmp_path), explained=False) == []
@@ -133,9 +133,9 @@ def test_what_rotation_removed_is_explained(tmp_path: Path):
 
 def change_account(run: Path, sink: str, **change: int) -> None:
     paths = RunPaths(run, "run")
-    account = read_accounts(paths)[1, 0]
+    account = read_ledgers(paths)[1, 0]
     changed = {**account.sinks, sink: dataclasses.replace(account.sinks[sink], **change)}
-    write_account(paths, 1, dataclasses.replace(account, sinks=changed))
+    write_ledger(paths, 1, dataclasses.replace(account, sinks=changed))
 
 
 def test_only_a_counter_explains_a_gap(run: Path):
@@ -158,7 +158,7 @@ def test_an_account_that_contradicts_itself_or_the_files_is_said(run: Path, chan
 
 
 def test_a_damaged_account_is_said(run: Path):
-    RunPaths(run, "run").account(1).write_text("{")
+    RunPaths(run, "run").ledger(1).write_text("{")
     kinds = [kind for kind, _, _ in told(verify(run), explained=False)]
     assert kinds == ["unreadable", "unaccounted"]
 
@@ -178,7 +178,7 @@ def test_a_live_run_is_pending_and_nothing_of_it_is_wrong(tmp_path: Path):
 
 
 def test_a_run_without_account_and_ring_is_said_and_its_sinks_are_compared(run: Path):
-    RunPaths(run, "run").account(1).unlink()
+    RunPaths(run, "run").ledger(1).unlink()
     (run / "run_metrics.parquet/attempt=1/rank00000-000004.parquet").unlink()
     assert told(verify(run)) == [("unaccounted", "ring", 0), ("missing", "metrics_parquet", 100)]
 
@@ -204,6 +204,6 @@ def test_an_account_is_written_as_it_is_read(tmp_path: Path):
     paths = RunPaths(tmp_path, "run")
     paths.private.mkdir(parents=True)
     log_run(tmp_path, records=3)
-    account = read_accounts(paths)[1, 0]
-    assert account.sinks["metrics_parquet"] == SinkAccount(3, 3, 0, 0)
-    assert json.loads(paths.account(1).read_text())["status"] == "completed"
+    account = read_ledgers(paths)[1, 0]
+    assert account.sinks["metrics_parquet"] == SinkLedger(3, 3, 0, 0)
+    assert json.loads(paths.ledger(1).read_text())["status"] == "completed"

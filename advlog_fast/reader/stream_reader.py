@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..parquet.columns import columns_schema, core_columns, scan_spool, spool_batches
-from ..parquet.wide import BATCH_ROWS, opened_part, part_metrics, wide_batches, widened
+from ..parquet.part_reader import BATCH_ROWS, opened_part, part_metrics, flattened_batches, flattened
 from ..records import RESERVED_NAMES
 from ..store.files import open_file
 from ..store.paths import PartKey, RunPaths
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FIRST_COLUMNS = ("timestamp", "attempt", "rank", "worker", "seq", "kind")
 
-Place = tuple[int, int]
+RankKey = tuple[int, int]
 """An attempt, and a rank in it."""
 
 
@@ -59,7 +59,7 @@ class _Source(Protocol):
     def extent(self) -> Extent: ...
 
 
-class Stored:
+class StreamReader:
     """A stream as of the moment this is made.
 
     :param stream: "metrics" or "system".
@@ -81,19 +81,19 @@ class Stored:
             self._sources.update(_line_sources(stream, lines))
         self.keys = sorted(self._sources)
         """Attempt, rank and part of each source, in the order of the records."""
-        self.places: dict[Place, list[PartKey]] = {}
+        self.keys_of: dict[RankKey, list[PartKey]] = {}
         """The keys of each rank of each attempt, in that order too."""
         for key in self.keys:
-            self.places.setdefault(key[:2], []).append(key)
+            self.keys_of.setdefault(key[:2], []).append(key)
 
     @property
     def attempts(self) -> set[int]:
         """Those with records."""
-        return {attempt for attempt, _ in self.places}
+        return {attempt for attempt, _ in self.keys_of}
 
     def ranks(self, attempt: int) -> list[int]:
         """The ranks with records in an attempt."""
-        return [rank for of, rank in self.places if of == attempt]
+        return [rank for of, rank in self.keys_of if of == attempt]
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -141,7 +141,7 @@ class Stored:
 
         found = []
         schema = self.fields(["step"])
-        for key in self.places.get((attempt, rank), ()):
+        for key in self.keys_of.get((attempt, rank), ()):
             first = self._sources[key].first_step()
             if first is not None and first <= step:
                 for batch in self.batches(key, schema):
@@ -151,7 +151,7 @@ class Stored:
 
     def extent(self, attempt: int, rank: int) -> Extent:
         """How far the rank came in the attempt."""
-        return sum((self._sources[key].extent() for key in self.places.get((attempt, rank), ())), Extent())
+        return sum((self._sources[key].extent() for key in self.keys_of.get((attempt, rank), ())), Extent())
 
 
 class _Part:
@@ -189,7 +189,7 @@ class _Part:
         return part_metrics(self._path)
 
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
-        return wide_batches(self._path, schema, rows)
+        return flattened_batches(self._path, schema, rows)
 
     def first_step(self) -> int | None:
         return min(self._bounds("step"), default=None)
@@ -252,7 +252,7 @@ class _Spool(_OfTables):
             return
         with file:
             for batch in spool_batches(file, self._info, self._info.metric_names(), rows):
-                wide = widened(batch, schema)
+                wide = flattened(batch, schema)
                 # Serialized, and so copied: the next batch lies in the same memory.
                 yield pa.ipc.read_record_batch(wide.serialize(), wide.schema)
 
@@ -269,7 +269,7 @@ class _Lines(_OfTables):
 
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
         for batch in self._table.to_batches(max_chunksize=rows):
-            yield widened(batch, schema)
+            yield flattened(batch, schema)
 
 
 def _line_sources(stream: str, rows: list[dict[str, Any]]) -> Iterator[tuple[PartKey, _Source]]:

@@ -21,12 +21,14 @@ class Cut:
     """Decides of what has no step."""
 
 
-def chosen(attempts: Attempts, there: list[int], origins: Mapping[int, Mapping[str, Any]], run_id: str | None) -> Chain:
+def chosen(
+    attempts: Attempts, there: list[int], origins: Mapping[int, Mapping[str, Any]], run_id: str | None
+) -> Lineage:
     """The attempts to show of those that there are."""
     if attempts == "all":
-        return Chain(dict.fromkeys(there))
+        return Lineage(dict.fromkeys(there))
     if not there:
-        return Chain({})
+        return Lineage({})
     attempt = max(there)
     cuts: dict[int, Cut | None] = {attempt: None}
     while attempts == "chain" and (origin := origins.get(attempt)):
@@ -39,11 +41,11 @@ def chosen(attempts: Attempts, there: list[int], origins: Mapping[int, Mapping[s
         time = moment(origin["timestamp"])
         cuts[before] = Cut(step, time)
         attempt = before
-    return Chain(cuts)
+    return Lineage(cuts)
 
 
 @dataclass(frozen=True)
-class Chain:
+class Lineage:
     """The attempts shown, each with where it was left; None for what is shown whole."""
 
     cuts: Mapping[int, Cut | None]

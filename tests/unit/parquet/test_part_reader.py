@@ -12,7 +12,7 @@ from unit.spools import CORE, MEMORY, Late, Spool
 
 from advlog_fast.parquet.columns import columns_schema
 from advlog_fast.parquet.parts import seal_spool
-from advlog_fast.parquet.wide import part_metrics, wide_batches
+from advlog_fast.parquet.part_reader import part_metrics, flattened_batches
 from advlog_fast.store.paths import RunPaths
 
 pa = pytest.importorskip("pyarrow")
@@ -53,7 +53,7 @@ def seal(paths: RunPaths, spool: Spool, part: int = 1, *, declared: tuple[str, .
 
 
 def read(path: Path, schema: pa.Schema, batch_rows: int = 65_536) -> pa.Table:
-    batches = list(wide_batches(path, schema, batch_rows))
+    batches = list(flattened_batches(path, schema, batch_rows))
     assert all(batch.schema.equals(schema) for batch in batches)
     assert all(0 < batch.num_rows <= batch_rows for batch in batches)
     table = pa.Table.from_batches(batches, schema)
@@ -188,14 +188,14 @@ def test_a_damaged_part_is_named(paths):
     for damaged in (b"", b"PAR1", whole[:-20], whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :]):
         path.write_bytes(damaged)
         with pytest.raises(OSError, match=r"000002\.parquet: expected a whole Parquet part, got "):
-            list(wide_batches(path, schema))
+            list(flattened_batches(path, schema))
     path.write_bytes(whole)
-    assert len(list(wide_batches(path, schema))) == 1
+    assert len(list(flattened_batches(path, schema))) == 1
 
 
 def test_a_file_that_is_no_part_is_named(tmp_path):
     pq.write_table(pa.table({"loss": [1.0]}), tmp_path / "foreign.parquet")
-    for read_it in (part_metrics, lambda path: list(wide_batches(path, columns_schema("metrics", ())))):
+    for read_it in (part_metrics, lambda path: list(flattened_batches(path, columns_schema("metrics", ())))):
         with pytest.raises(OSError, match=r"foreign\.parquet: expected a whole Parquet part"):
             read_it(tmp_path / "foreign.parquet")
         with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet"):

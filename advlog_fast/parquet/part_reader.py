@@ -1,4 +1,4 @@
-"""Parts read wide: metrics that came late, and lie in the map `extra`, in columns of their own."""
+"""Parts read as batches with a column for each metric: those in the map `extra` too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 
 
-def wide_batches(path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+def flattened_batches(path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
     """The rows of a part, in order, in batches that have exactly the columns of `schema`.
 
     A metric has the value of its column, or else its entry in the row's `extra`, or else null. `extra`, where it is
@@ -35,13 +35,13 @@ def wide_batches(path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROWS) ->
         if "extra" not in asked and _metrics_of(schema):
             asked.append("extra")
         for batch in _batches(file, asked, batch_rows):
-            yield widened(batch, schema)
+            yield flattened(batch, schema)
 
 
 def part_metrics(path: Path) -> tuple[str, ...]:
     """The metrics beside the guide's that a part has, by column or by an entry in `extra`, in order.
 
-    :raises OSError: as :func:`wide_batches` does.
+    :raises OSError: as :func:`flattened_batches` does.
     """
     with opened_part(path) as file:
         names = dict.fromkeys(_metrics_of(file.schema_arrow))
@@ -82,7 +82,7 @@ def _metrics_of(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if field.type == pa.float64()]
 
 
-def widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def flattened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from advlog_fast import AdvancedLogger, read_run
-from advlog_fast.reader.chain import Cut, chosen
+from advlog_fast.reader.lineage import Cut, chosen
 
 RUN_ID = "0" * 32
 

@@ -6,11 +6,13 @@ VENV ?= .venv
 EXTRA ?= test
 PYTEST_ARGS ?=
 WERROR ?=
+# Test processes side by side: most tests wait for a process or a clock. 0 runs them in pytest's own, as a debugger wants.
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all test-gpu test-spark pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all test-versions test-gpu test-spark pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -25,11 +27,12 @@ test: ctest pytest ## All tests: the C core's, then Python's with torch
 # From tests/, with the scripts of the environment: the checkout is then nowhere on sys.path, and the package that is
 # tested is the installed one. tests/conftest.py refuses any other.
 run_pytest = cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 ../$(VENV)/bin/pytest $(PYTEST_ARGS)
+in_parallel = $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist worksteal)
 
 pytest: $(VENV)/has-$(EXTRA)
-	$(run_pytest)
+	$(run_pytest) $(in_parallel)
 
-# The limit that ends a test that hangs: the longest of these takes 20 minutes alone on two cores.
+# One after another, since each needs the machine. The limit ends a test that hangs: the longest takes 20 minutes alone.
 stress: $(VENV)/has-$(EXTRA) ## The tests that take minutes
 	$(run_pytest) -m stress -o faulthandler_timeout=5400
 
@@ -38,6 +41,17 @@ test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.15 th
 	test -n "$$versions" || { echo "make test-all: no CPython from 3.10 to 3.15 with venv and ensurepip" >&2; exit 1; }; \
 	echo "CPython:" $$versions; \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
+
+# What the interpreter's version can change: its C API, exits, signals, forks, threads, pickles, warnings.
+OF_THE_VERSION := unit/engine unit/session unit/control unit/sampling unit/cli property guide hostile/test_signals.py \
+	hostile/test_locks.py stress/test_exits.py stress/test_interrupts.py \
+	$(patsubst tests/%,%,$(wildcard tests/unit/test_*.py))
+
+test-versions: ## The part of them that depends on the version, on every CPython found but PYTHON's own
+	@own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	versions=$$($(find_pythons) | cut -d ' ' -f 1 | grep -vx "$$own"); \
+	echo "CPython:" $$versions "beside $$own"; \
+	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions) PYTEST_ARGS="$(OF_THE_VERSION) $(PYTEST_ARGS)"
 
 test-3.%: ## The same on one version, such as 3.12
 	@python=$$($(find_pythons) | sed -n 's/^3\.$* //p'); \
@@ -48,7 +62,7 @@ test-gpu: $(VENV)/has-$(EXTRA) ## What needs a CUDA device, the long forms too
 	$(run_pytest) gpu -m "gpu"
 
 test-spark: ## What PySpark reads; needs Java
-	@$(MAKE) --no-print-directory pytest VENV=.venv-spark EXTRA=test-spark PYTEST_ARGS="readers $(PYTEST_ARGS)"
+	@$(MAKE) --no-print-directory pytest VENV=.venv-spark EXTRA=test-spark JOBS=0 PYTEST_ARGS="readers $(PYTEST_ARGS)"
 
 # The sanitizers' runtime must come before the interpreter. Leaks are not looked for: the interpreter has its own.
 pytest-asan: ## All Python tests but torch's, on a core built with AddressSanitizer and UndefinedBehaviorSanitizer
@@ -121,7 +135,7 @@ $(VENV)/has-dev: pyproject.toml | $(VENV)/made
 # --- the C core, without Python -------------------------------------------------------------------------------------
 
 # Warnings are errors where .ci/run says so: another compiler's new warning must not keep anyone from testing.
-c_tests = $(MAKE) --no-print-directory -C tests/c WARNINGS="-Wall -Wextra $(WERROR)"
+c_tests = $(MAKE) --no-print-directory -j$$(nproc) -C tests/c WARNINGS="-Wall -Wextra $(WERROR)"
 
 ctest: ## The C core's tests
 	$(c_tests)

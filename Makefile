@@ -43,7 +43,7 @@ test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.15 th
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
 
 # What the interpreter's version can change: its C API, exits, signals, forks, threads, pickles, warnings.
-OF_THE_VERSION := unit/engine unit/session unit/control unit/sampling unit/cli property guide hostile/test_signals.py \
+OF_THE_VERSION := unit/engine unit/session unit/control unit/sampling unit/cli property usage hostile/test_signals.py \
 	hostile/test_locks.py stress/test_exits.py stress/test_interrupts.py \
 	$(patsubst tests/%,%,$(wildcard tests/unit/test_*.py))
 

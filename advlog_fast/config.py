@@ -61,7 +61,7 @@ class LoggerConfig:
         until its records are sealed in Parquet; with `parquet=False` they are gone with it.
     :param max_log_size: bytes of each text, JSONL and event file before it rotates, at least 1024. A single line that
         is longer has a file to itself.
-    :param metrics: metric names, beside the guide's, that get a Parquet column of their own from the first part on,
+    :param metrics: metric names, beside the built-in ones, that get a Parquet column of their own from the first part on,
         at most 1,024. Metrics first seen after the first part lie in the column `extra`; declaring them avoids that.
     :param text: write `NAME_training.log`. Off saves about a third of the drain's CPU.
     :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves as much, and leaves no file of records

@@ -1,4 +1,4 @@
-"""What a record holds: the guide's dataclasses and the columns of every output."""
+"""What a record holds: the dataclasses that a call takes and returns, and the columns of every output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTEGER_COLUMNS = ("epoch", "batch", "total_batches", "step")
 """The integers of a record, in the order of every output."""
 
 CORE_METRICS = ("loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time")
-"""The guide's metrics, in the order of the slot and of every output; float64, times in seconds."""
+"""The built-in metrics, in the order of the slot and of every output; float64, times in seconds."""
 
 RESERVED_NAMES = frozenset(
     (
@@ -30,7 +30,7 @@ RESERVED_NAMES = frozenset(
 """Names that a metric cannot have: the outputs use them for themselves."""
 
 MAX_METRIC_NAMES = 1024
-"""Different metric names that one run may have, beside the guide's."""
+"""Different metric names that one run may have, beside the built-in ones."""
 
 MAX_METRIC_NAME_BYTES = 255
 """Bytes of a metric name, as UTF-8."""

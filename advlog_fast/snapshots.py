@@ -84,7 +84,7 @@ class Totals:
     unresolved: Mapping[str, int] = field(default_factory=dict)
     """Values that never came from an accelerator, by reason."""
     metrics: Mapping[str, MetricStats] = field(default_factory=dict)
-    """By name: the guide's metrics that had a value, then the others in order of their first use."""
+    """By name: the built-in metrics that had a value, then the others in order of their first use."""
     system: Mapping[str, MetricStats] = field(default_factory=dict)
     """Likewise for memory and performance samples."""
     step_interval: MetricStats = field(default_factory=MetricStats)

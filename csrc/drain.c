@@ -202,7 +202,7 @@ static bool drain_once(advlog_drain *d) {
     bool progress = children_advance(d);
     slab_sweep(d->ring, &d->given_up);
     progress |= count_new(d);
-    if (progress) FAILPOINT("drain_followed");
+    if (progress) FAILPOINT("drain_counted");
     uint64_t oldest = d->frontier;
     for (int i = 0; i < d->count; i++) {
         drain_sink *s = &d->sink[i];

@@ -21,18 +21,18 @@ static const uint16_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TA
 /* A record under construction. `given` has a bit for each fixed target that came, None included. */
 typedef struct {
     uint32_t given;
-    uint32_t lates;
+    uint32_t deferred_count;
     advlog_record record;
     int64_t integer[4];
     uint16_t ids[ADVLOG_MAX_NAMES];
     double values[ADVLOG_MAX_NAMES];
-    deferred_value *late[ADVLOG_MAX_NAMES + ADVLOG_CORE_METRICS]; /* borrowed; that many of them */
-    uint8_t extra_late[ADVLOG_MAX_NAMES / 8];                     /* a bit each; unset while lates is 0 */
+    deferred_value *deferred[ADVLOG_MAX_NAMES + ADVLOG_CORE_METRICS]; /* borrowed; that many of them */
+    uint8_t extra_deferred_bits[ADVLOG_MAX_NAMES / 8];                     /* a bit each; unset while deferred_count is 0 */
 } staging;
 
 static void staging_begin(staging *s, int kind) {
     s->given = 0;
-    s->lates = 0;
+    s->deferred_count = 0;
     s->record.core_deferred = 0;
     s->record.extra_deferred = NULL;
     s->record.present = 0;
@@ -70,18 +70,18 @@ static inline bool exact_integer(PyObject *o, unsigned target, int64_t *value) {
 }
 
 /* The value, if it is a deferred one; -1 for a core metric, else the number of the extra. */
-static ADVLOG_COLD bool stage_late(staging *s, int core, unsigned extra, PyObject *o, double *value) {
+static ADVLOG_COLD bool stage_deferred(staging *s, int core, unsigned extra, PyObject *o, double *value) {
     if (Py_TYPE(o) != deferred_type) return false;
-    deferred_value *late = (deferred_value *)o;
-    memcpy(value, &late->bits, sizeof late->bits);
-    s->late[s->lates++] = late;
+    deferred_value *item = (deferred_value *)o;
+    memcpy(value, &item->bits, sizeof item->bits);
+    s->deferred[s->deferred_count++] = item;
     if (core >= 0) {
         s->record.core_deferred |= (uint16_t)(1u << core);
         return true;
     }
-    if (!s->record.extra_deferred) memset(s->extra_late, 0, sizeof s->extra_late);
-    s->record.extra_deferred = s->extra_late;
-    s->extra_late[extra / 8] |= (uint8_t)(1u << extra % 8);
+    if (!s->record.extra_deferred) memset(s->extra_deferred_bits, 0, sizeof s->extra_deferred_bits);
+    s->record.extra_deferred = s->extra_deferred_bits;
+    s->extra_deferred_bits[extra / 8] |= (uint8_t)(1u << extra % 8);
     return true;
 }
 
@@ -90,7 +90,7 @@ static inline bool stage(staging *s, unsigned target, PyObject *o) {
         if (o == Py_None) return true;
         unsigned n = s->record.extras;
         if (n == ADVLOG_MAX_NAMES) return false;
-        if (ADVLOG_UNLIKELY(!exact_double(o, &s->values[n])) && !stage_late(s, -1, n, o, &s->values[n])) return false;
+        if (ADVLOG_UNLIKELY(!exact_double(o, &s->values[n])) && !stage_deferred(s, -1, n, o, &s->values[n])) return false;
         s->ids[n] = (uint16_t)(target - TARGET_NAME);
         s->record.extras = (uint16_t)(n + 1);
         return true;
@@ -101,7 +101,7 @@ static inline bool stage(staging *s, unsigned target, PyObject *o) {
     if (target >= TARGET_CORE) {
         unsigned core = target - TARGET_CORE;
         s->record.present |= 1u << core;
-        return exact_double(o, &s->record.core[core]) || stage_late(s, (int)core, 0, o, &s->record.core[core]);
+        return exact_double(o, &s->record.core[core]) || stage_deferred(s, (int)core, 0, o, &s->record.core[core]);
     }
     static const uint16_t has[] = {ADVLOG_HAS_EPOCH, ADVLOG_HAS_BATCH, ADVLOG_HAS_TOTAL, ADVLOG_HAS_STEP};
     s->record.present |= has[target];
@@ -154,13 +154,13 @@ static ADVLOG_COLD void sample(producer *self, int64_t time_ns) {
 
 /* From here on the drain has the entries of the record's values. */
 static ADVLOG_COLD void hand_over(const staging *s) {
-    for (uint32_t i = 0; i < s->lates; i++) s->late[i]->ring = NULL;
+    for (uint32_t i = 0; i < s->deferred_count; i++) s->deferred[i]->ring = NULL;
 }
 
 /* A reference leads into the slab of one ring: a logger that was given another meanwhile does not know it. */
 static ADVLOG_COLD bool are_of(const staging *s, const advlog_ring *ring) {
-    for (uint32_t i = 0; i < s->lates; i++)
-        if (is_reference(s->late[i]->bits) && s->late[i]->ring != ring) return false;
+    for (uint32_t i = 0; i < s->deferred_count; i++)
+        if (is_reference(s->deferred[i]->bits) && s->deferred[i]->ring != ring) return false;
     return true;
 }
 
@@ -168,7 +168,7 @@ static ADVLOG_COLD bool are_of(const staging *s, const advlog_ring *ring) {
 static int push(producer *self, staging *s, int64_t time_ns) {
     advlog_ring *ring = self->ring;
     if (ring_is_child(ring)) return ADVLOG_FORKED;
-    if (ADVLOG_UNLIKELY(s->lates) && !are_of(s, ring)) return ADVLOG_OFF;
+    if (ADVLOG_UNLIKELY(s->deferred_count) && !are_of(s, ring)) return ADVLOG_OFF;
     advlog_record *r = &s->record;
     r->time_ns = time_ns;
     r->epoch = (int32_t)s->integer[TARGET_EPOCH];
@@ -182,7 +182,7 @@ static int push(producer *self, staging *s, int64_t time_ns) {
     int status = ring_try_reserve(ring, slots, &position);
     if (ADVLOG_UNLIKELY(status != ADVLOG_OK)) return status;
     ring_write(ring, position, slots, r);
-    if (ADVLOG_UNLIKELY(s->lates)) hand_over(s);
+    if (ADVLOG_UNLIKELY(s->deferred_count)) hand_over(s);
     /* Relaxed: the holder of the GIL is the only writer, and readers want a count. */
     atomic_u64 *accepted = &ring->header->accepted_call[kind_stream(r->kind)];
     store_relaxed(accepted, load_relaxed(accepted) + 1);
@@ -190,7 +190,7 @@ static int push(producer *self, staging *s, int64_t time_ns) {
     return ADVLOG_OK;
 }
 
-/* The step that the guide's integers name; never a count of calls. */
+/* The step that epoch, batch and total_batches name; never a count of calls. */
 static void derive_step(staging *s) {
     const uint32_t known = ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL;
     if ((s->record.present & (known | ADVLOG_HAS_STEP)) != known) return;
@@ -227,7 +227,7 @@ static int try_performance(producer *self, PyObject *const *args, Py_ssize_t nar
 static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, exchange *x, PyObject *const *args, Py_ssize_t nargs,
                                           PyObject *names) {
     if (nargs + (names ? PyTuple_GET_SIZE(names) : 0) > MOST_ITEMS) return ADVLOG_SLOW;
-    if (!args_exchange_items(self, x, args, nargs, names) || !args_exchange_late(self, x)) return -1;
+    if (!args_exchange_items(self, x, args, nargs, names) || !args_exchange_deferrable(self, x)) return -1;
     /* The logger may have been closed meanwhile. */
     return x->changed && self->ring ? try_batch(self, time_ns, x->item, nargs, names) : ADVLOG_SLOW;
 }

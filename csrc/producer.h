@@ -43,7 +43,7 @@ extern PyTypeObject *deferred_type; /* for the life of the process */
 /* A type of which values are asked for their item(), ... */
 typedef struct {
     PyObject *type; /* strong */
-    bool late;      /* ... unless they lie on an accelerator */
+    bool may_lie_on_device; /* ... unless they lie on an accelerator */
 } scalar_kind;
 
 typedef struct {
@@ -82,10 +82,10 @@ PyObject *producer_try_record(PyObject *op, PyObject *args);
 /* The arguments of a call, those among them exchanged that C does not take as they are. Strong. */
 typedef struct {
     Py_ssize_t count;
-    Py_ssize_t lates;
+    Py_ssize_t deferrable_count;
     bool changed;
     PyObject *item[MOST_ITEMS];
-    uint8_t late[MOST_ITEMS]; /* which of them lie on an accelerator */
+    uint8_t deferrable[MOST_ITEMS]; /* which of them lie on an accelerator */
 } exchange;
 
 bool args_prepare(void); /* once, when the module is made; false with an error set */
@@ -100,11 +100,11 @@ void args_forget_plans(producer *self);
 /* Asks scalars for their item(), and notes those that lie on an accelerator. False with an error set. */
 bool args_exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 /* Has the values copied that lie on an accelerator. False with an error set; as they are where that cannot be. */
-bool args_exchange_late(producer *self, exchange *x);
+bool args_exchange_deferrable(producer *self, exchange *x);
 void args_exchange_end(exchange *x);
 /* _learn(name): gives the name an id; False where there are no more. */
 PyObject *args_learn(PyObject *op, PyObject *name);
-/* _learn_scalar(type, late): the item() of its values is the number that is to be logged; with `late` only of those whose
+/* _learn_scalar(type, deferrable): the item() of its values is the number to log; with `deferrable` only of those whose
  * `is_cuda` is false. */
 PyObject *args_learn_scalar(PyObject *op, PyObject *args);
 

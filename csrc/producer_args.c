@@ -79,16 +79,16 @@ bool args_exchange_items(const producer *self, exchange *x, PyObject *const *arg
     for (; x->count < all; x->count++) {
         PyObject *o = args[x->count], *item = NULL;
         const scalar_kind *kind = learned_kind(self, o);
-        bool late = false;
-        if (kind && kind->late) {
+        bool deferrable = false;
+        if (kind && kind->may_lie_on_device) {
             PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
             if (!is_cuda && !left_to_the_slow()) return false;
-            late = is_cuda == Py_True;
+            deferrable = is_cuda == Py_True;
             Py_XDECREF(is_cuda);
         }
-        if (late) {
+        if (deferrable) {
             /* An integer is a record's place, and cannot come later. */
-            if (!is_integer(self, x->count, nargs, names)) x->late[x->lates++] = (uint8_t)x->count;
+            if (!is_integer(self, x->count, nargs, names)) x->deferrable[x->deferrable_count++] = (uint8_t)x->count;
         } else if (kind) {
             item = PyObject_CallMethodNoArgs(o, item_name);
             if (!item && !left_to_the_slow()) return false;
@@ -99,17 +99,17 @@ bool args_exchange_items(const producer *self, exchange *x, PyObject *const *arg
     return true;
 }
 
-bool args_exchange_late(producer *self, exchange *x) {
+bool args_exchange_deferrable(producer *self, exchange *x) {
     /* A child waits for its values: no device knows its slab. */
-    if (!x->lates || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
-    PyObject *defer = Py_NewRef(self->defer), *tensors = PyList_New(x->lates), *values = NULL;
-    for (Py_ssize_t i = 0; tensors && i < x->lates; i++) PyList_SET_ITEM(tensors, i, Py_NewRef(x->item[x->late[i]]));
+    if (!x->deferrable_count || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
+    PyObject *defer = Py_NewRef(self->defer), *tensors = PyList_New(x->deferrable_count), *values = NULL;
+    for (Py_ssize_t i = 0; tensors && i < x->deferrable_count; i++) PyList_SET_ITEM(tensors, i, Py_NewRef(x->item[x->deferrable[i]]));
     if (tensors) values = PyObject_CallOneArg(defer, tensors);
     Py_DECREF(defer);
     Py_XDECREF(tensors);
     if (!values) return left_to_the_slow();
-    if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->lates) {
-        for (Py_ssize_t i = 0; i < x->lates; i++) Py_SETREF(x->item[x->late[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
+    if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->deferrable_count) {
+        for (Py_ssize_t i = 0; i < x->deferrable_count; i++) Py_SETREF(x->item[x->deferrable[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
         x->changed = true;
     }
     Py_DECREF(values);
@@ -143,13 +143,13 @@ PyObject *args_learn(PyObject *op, PyObject *name) {
 PyObject *args_learn_scalar(PyObject *op, PyObject *args) {
     producer *self = (producer *)op;
     PyObject *type;
-    int late;
-    if (!PyArg_ParseTuple(args, "O!p:_learn_scalar", &PyType_Type, &type, &late)) return NULL;
+    int deferrable;
+    if (!PyArg_ParseTuple(args, "O!p:_learn_scalar", &PyType_Type, &type, &deferrable)) return NULL;
     for (unsigned i = 0; i < SCALAR_TYPES; i++)
         if (self->scalar[i].type == type) Py_RETURN_NONE;
     scalar_kind *kind = &self->scalar[self->next_scalar++ % SCALAR_TYPES];
     PyObject *old = kind->type;
-    *kind = (scalar_kind){Py_NewRef(type), late};
+    *kind = (scalar_kind){Py_NewRef(type), deferrable};
     Py_XDECREF(old);
     Py_RETURN_NONE;
 }

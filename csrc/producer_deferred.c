@@ -6,9 +6,9 @@
 PyTypeObject *deferred_type;
 
 static deferred_value *deferred_new(uint64_t bits) {
-    deferred_value *late = (deferred_value *)deferred_type->tp_alloc(deferred_type, 0);
-    if (late) late->bits = bits;
-    return late;
+    deferred_value *item = (deferred_value *)deferred_type->tp_alloc(deferred_type, 0);
+    if (item) item->bits = bits;
+    return item;
 }
 
 PyObject *deferred_reserve(PyObject *op, PyObject *args) {
@@ -18,8 +18,8 @@ PyObject *deferred_reserve(PyObject *op, PyObject *args) {
     if (!self->ring) Py_RETURN_NONE;
     PyObject *values = PyList_New(count);
     for (unsigned i = 0; values && i < count; i++) {
-        deferred_value *late = deferred_new(0);
-        if (late) PyList_SET_ITEM(values, i, (PyObject *)late);
+        deferred_value *item = deferred_new(0);
+        if (item) PyList_SET_ITEM(values, i, (PyObject *)item);
         else Py_CLEAR(values);
     }
     if (!values) return NULL;
@@ -29,10 +29,10 @@ PyObject *deferred_reserve(PyObject *op, PyObject *args) {
         Py_RETURN_NONE;
     }
     for (unsigned i = 0; i < count; i++) {
-        deferred_value *late = (deferred_value *)PyList_GET_ITEM(values, i);
-        late->bits = reference + i;
-        late->ring = self->ring;
-        late->owner = Py_NewRef(self->owner);
+        deferred_value *item = (deferred_value *)PyList_GET_ITEM(values, i);
+        item->bits = reference + i;
+        item->ring = self->ring;
+        item->owner = Py_NewRef(self->owner);
     }
     return Py_BuildValue("KLN", reference % ADVLOG_SLAB_ENTRIES, (long long)advlog_slab_key(reference), values);
 }
@@ -48,10 +48,10 @@ PyObject *deferred_unresolved(PyObject *Py_UNUSED(op), PyObject *args) {
 }
 
 static void deferred_dealloc(PyObject *op) {
-    deferred_value *late = (deferred_value *)op;
+    deferred_value *item = (deferred_value *)op;
     PyTypeObject *type = Py_TYPE(op);
-    if (late->ring) slab_abandon(late->ring, late->bits);
-    Py_XDECREF(late->owner);
+    if (item->ring) slab_abandon(item->ring, item->bits);
+    Py_XDECREF(item->owner);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -115,29 +115,29 @@ typedef struct {
     advlog_slot *slot;
     double *value;
     unsigned bit;
-} owed_value;
+} slot_value;
 
-static void settle(const owed_value *owed, double value) {
-    *owed->value = value;
+static void settle(const slot_value *at, double value) {
+    *at->value = value;
     fence_full(); /* a SIGKILL must not find the bit gone and the reference still there */
     FAILPOINT("slab_filled");
-    owed->slot->deferred &= (uint16_t)~(1u << owed->bit);
+    at->slot->deferred &= (uint16_t)~(1u << at->bit);
 }
 
 /* False: it is still to come. */
-static bool settle_value(advlog_ring *ring, const owed_value *owed, unsigned reason, slab_quarantine *given_up, int64_t *since_ns) {
+static bool settle_value(advlog_ring *ring, const slot_value *at, unsigned reason, slab_quarantine *given_up, int64_t *since_ns) {
     uint64_t reference;
-    memcpy(&reference, owed->value, sizeof reference);
-    double value = *owed->value;
+    memcpy(&reference, at->value, sizeof reference);
+    double value = *at->value;
     if (record_unresolved(value)) return true; /* given up before */
     if (!is_reference(reference)) {
-        settle(owed, value); /* the value itself: see slab.h */
+        settle(at, value); /* the value itself: see slab.h */
     } else if (has_come(ring, reference, &value)) {
-        settle(owed, value);
+        settle(at, value);
         let_go(ring, reference);
     } else if (reason) {
         uint64_t why = reason;
-        memcpy(owed->value, &why, sizeof why);
+        memcpy(at->value, &why, sizeof why);
         if (given_up) quarantine(given_up, reference);
     } else {
         *since_ns = ring->use ? ring->use[entry_of(reference)].since_ns : 0;
@@ -156,8 +156,8 @@ bool slab_settle(advlog_ring *ring, uint64_t position, unsigned reason, slab_qua
             double *value = part ? &slot->more.value[bit]
                             : bit < ADVLOG_CORE_METRICS ? &slot->core[bit]
                                                         : &slot->extra[bit - ADVLOG_CORE_METRICS];
-            const owed_value owed = {slot, value, bit};
-            if (!settle_value(ring, &owed, reason, given_up, since_ns)) return false;
+            const slot_value at = {slot, value, bit};
+            if (!settle_value(ring, &at, reason, given_up, since_ns)) return false;
         }
     }
     return true;

@@ -1,4 +1,4 @@
-/* The slab: where an accelerator puts the values that it owes to records.
+/* The slab: where an accelerator puts the deferred values of records.
  *
  * A caller reserves entries, has the device copy into each a pair (value, value ^ key) whenever
  * its stream gets there, and publishes a record that holds references in place of the values.
@@ -49,7 +49,7 @@ static inline bool is_reference(uint64_t bits) { return bits >= ADVLOG_FIRST_REF
 
 /* Puts the values that came into a published record. With a `reason` (enum advlog_unresolved)
  * those that did not come are given up; else it is false while one is still to come, and *since_ns
- * says since when it is owed. For the one thread that drains, or repairs, the ring. */
+ * says since when it is waited for. For the one thread that drains, or repairs, the ring. */
 bool slab_settle(advlog_ring *ring, uint64_t position, unsigned reason, slab_quarantine *given_up, int64_t *since_ns);
 /* Frees what has come of the entries that were given up. */
 void slab_sweep(advlog_ring *ring, slab_quarantine *given_up);

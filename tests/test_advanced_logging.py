@@ -1,4 +1,4 @@
-"""The guide's list, end to end: what the logging system covers, a test class a point.
+"""What the logging system covers, end to end: a test class for each point.
 
 Runs under pytest with all other tests, and alone: `python tests/test_advanced_logging.py`.
 """

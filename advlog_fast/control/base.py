@@ -92,7 +92,7 @@ class Control(Protocol):
 
 
 def empty_summary(status: str) -> dict[str, Any]:
-    """The guide's keys of a summary, with nothing counted."""
+    """The first keys of a summary, with nothing counted."""
     nothing = dict.fromkeys(("min", "max", "mean", "std"), math.nan)
     return {
         "total_metrics": 0,

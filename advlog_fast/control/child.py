@@ -92,7 +92,7 @@ class ChildControl:
         self._write(events.context_end(path, duration_s))
 
     def summary(self) -> dict[str, Any]:
-        """The guide's keys, with nothing counted: the numbers are the parent's."""
+        """The first keys of a summary, with nothing counted: the numbers are the parent's."""
         return empty_summary(self.status)
 
     def write_summary(self, _timeout_s: float = 0.0, *, sync: bool = False) -> bool:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""The summary of a run: the guide's keys, and the rest of what is known of it."""
+"""The summary of a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build_summary(
     records.
 
     `total_metrics`, `total_errors`, `training_duration` (h:mm:ss), `loss_stats` and `accuracy_stats` (NaN
-    where there is no value) are the guide's. Durations end in `_s`; `pending` are records that are not
+    where there is no value) come first. Durations end in `_s`; `pending` are records that are not
     counted here yet.
     """
     summary: dict[str, Any] = {

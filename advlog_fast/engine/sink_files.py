@@ -229,11 +229,11 @@ class SinkFiles:
 
     def _take_over(self, index: int, sink: Sink, info: Any) -> None:
         file = sink.close_file(info.closed_fd)
-        failpoint("retire_closed")
+        failpoint("file_taken_over")
         lib.advlog_sink_closed_done(self._drain, index)
         closed = ClosedFile(file, info.closed_first_seq, info.closed_next_seq, info.closed_records)
         _publish(sink, closed, last=False)
-        failpoint("retire_settled")
+        failpoint("file_published")
         for current in sink.open_files():
             if current.number == info.cursor.file_number:
                 sink.on_open(current)

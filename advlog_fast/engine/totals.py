@@ -50,7 +50,7 @@ def metric_of(number: int, ring: Ring) -> str:
 
 
 def _by_name(drain: Any, stream: int, core: Any, names: list[str]) -> dict[str, MetricStats]:
-    """The metrics of a stream that had a value: the guide's, then the others."""
+    """The metrics of a stream that had a value: the built-in ones, then the others."""
     stats = {name: _stats(core[i]) for i, name in enumerate(CORE_METRICS) if _seen(core[i])}
     if names:
         c = ffi.new("advlog_stat[]", len(names))

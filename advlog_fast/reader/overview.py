@@ -37,7 +37,7 @@ TIMES = ("batch_time", "data_time")
 """The times that may tell a slow rank, where they were logged."""
 
 SILENT_STEPS = 10
-PATIENCE_S = 30.0
+SILENT_AFTER_S = 30.0
 """A rank that runs and has logged nothing for so many of its steps, and so many seconds, has fallen silent."""
 
 
@@ -199,12 +199,14 @@ def _stopped_early(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _silent(rows: list[dict[str, Any]], step_s: float) -> list[dict[str, Any]]:
     """The ranks that run, as far as is known, and have logged nothing for long."""
-    patience = timedelta(seconds=max(PATIENCE_S, 0.0 if math.isnan(step_s) else SILENT_STEPS * step_s))
+    silent_after = timedelta(seconds=max(SILENT_AFTER_S, 0.0 if math.isnan(step_s) else SILENT_STEPS * step_s))
     now = datetime.now(timezone.utc)
     found = []
     for row in rows:
         since = row["last_record"] or row["started"]
-        if row["status"] == "silent" or (row["status"] == "running" and since is not None and now - since > patience):
+        if row["status"] == "silent" or (
+            row["status"] == "running" and since is not None and now - since > silent_after
+        ):
             silent_s = None if since is None else (now - since).total_seconds()
             found.append({"rank": row["rank"], "host": row["host"], "last_record": since, "silent_s": silent_s})
     return found

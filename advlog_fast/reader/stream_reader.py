@@ -48,7 +48,7 @@ class _Source(Protocol):
     """Records of one attempt of one rank that lie together, in order."""
 
     def metrics(self) -> Iterable[str]:
-        """The metrics with a value here, beside the guide's."""
+        """The metrics with a value here, beside the built-in ones."""
 
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
         """The records, in the columns of `schema`, of which `attempt` is none, so many at a time at most."""
@@ -97,7 +97,7 @@ class StreamReader:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Every column that there is: the fixed ones, the guide's metrics, then the others as they came up."""
+        """Every column that there is: the fixed ones, the built-in metrics, then the others as they came up."""
         import pyarrow as pa
 
         names = dict.fromkeys(name for key in self.keys for name in self._sources[key].metrics())

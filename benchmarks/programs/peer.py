@@ -32,7 +32,7 @@ from typing import Any
 from workload import VALUES, Metrics, Nothing, percentile, report
 
 Call = Callable[..., object]
-"""Takes the seven arguments of the guide, by name."""
+"""Takes the seven arguments of a batch, by name."""
 
 METRICS = ("loss", "accuracy", "learning_rate", "gradient_norm")
 FILE_BYTES, FILES = 10 * 1024 * 1024, 10

@@ -1,4 +1,4 @@
-"""What every benchmark logs: the guide's seven arguments, a step, as a training loop passes them."""
+"""What every benchmark logs: the seven usual arguments and a step, as a training loop passes them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ static void land(advlog_ring *ring, uint64_t reference, double value, int halves
 
 static double of_reference(uint64_t reference) { return double_of(reference); }
 
-static int push_owed(advlog_ring *ring, int64_t step, unsigned extras, uint64_t reference) {
+static int push_deferred(advlog_ring *ring, int64_t step, unsigned extras, uint64_t reference) {
     uint16_t ids[64] = {0};
     double values[64];
     uint8_t deferred[8] = {0};
@@ -48,7 +48,7 @@ static void a_value_is_waited_for(void) {
     test_ring_name(&r.t, "m");
     uint64_t reference = advlog_slab_reserve(ring, 1);
     CHECK(is_reference(reference));
-    CHECK_INT(ADVLOG_OK, push_owed(ring, 1, 0, reference));
+    CHECK_INT(ADVLOG_OK, push_deferred(ring, 1, 0, reference));
     rig_run(&r, 0);
     CHECK_INT(SLOTS, r.drain->frontier);
     land(ring, reference, 0.25, 1);
@@ -69,7 +69,7 @@ static void what_is_given_up_fills_no_later_record(void) {
     advlog_ring *ring = r.t.ring;
     advlog_drain_set_deferred_timeout(r.drain, 0);
     uint64_t late = advlog_slab_reserve(ring, 1);
-    CHECK_INT(ADVLOG_OK, push_owed(ring, 1, 0, late));
+    CHECK_INT(ADVLOG_OK, push_deferred(ring, 1, 0, late));
     rig_run(&r, 0);
     CHECK_INT(SLOTS + 1, r.drain->frontier);
     CHECK_INT(ADVLOG_UNRESOLVED_TIMEOUT, record_unresolved(ring_slot(ring, SLOTS)->core[0]));
@@ -81,7 +81,7 @@ static void what_is_given_up_fills_no_later_record(void) {
     uint64_t next = advlog_slab_reserve(ring, 1);
     CHECK(next % ADVLOG_SLAB_ENTRIES != late % ADVLOG_SLAB_ENTRIES);
     advlog_drain_set_deferred_timeout(r.drain, FOREVER);
-    CHECK_INT(ADVLOG_OK, push_owed(ring, 2, 0, next));
+    CHECK_INT(ADVLOG_OK, push_deferred(ring, 2, 0, next));
     land(ring, late, 1.0, 3);
     rig_run(&r, 0);
     CHECK_INT(SLOTS + 1, r.drain->frontier);
@@ -113,7 +113,7 @@ static void what_is_abandoned_is_free_once_it_came(void) {
 static void a_moment_ends_all_waiting(void) {
     rig r = rig_new(SLOTS, SLOTS);
     advlog_ring *ring = r.t.ring;
-    for (int step = 1; step <= 10; step++) CHECK_INT(ADVLOG_OK, push_owed(ring, step, 0, advlog_slab_reserve(ring, 1)));
+    for (int step = 1; step <= 10; step++) CHECK_INT(ADVLOG_OK, push_deferred(ring, step, 0, advlog_slab_reserve(ring, 1)));
     rig_run(&r, 0);
     CHECK_INT(SLOTS, r.drain->frontier);
     advlog_drain_give_up_at(r.drain, advlog_monotonic_ns());
@@ -198,7 +198,7 @@ static void values_come_whole_and_in_order(void) {
         step++;
         for (unsigned i = 0; i <= extras; i++) enqueue(reference + i, value_of(step, i));
         int status;
-        while ((status = push_owed(ring, step, extras, reference)) == ADVLOG_FULL)
+        while ((status = push_deferred(ring, step, extras, reference)) == ADVLOG_FULL)
             CHECK_INT(ADVLOG_OK, advlog_wait_room(ring, 3, FOREVER));
         CHECK_INT(ADVLOG_OK, status);
         values += extras + 1;
@@ -285,8 +285,8 @@ static void a_repair_keeps_what_came(void) {
         advlog_ring *ring = t.ring;
         test_ring_name(&t, "m");
         uint64_t came = advlog_slab_reserve(ring, 15), never = advlog_slab_reserve(ring, 15);
-        CHECK_INT(ADVLOG_OK, push_owed(ring, 1, 14, came));
-        CHECK_INT(ADVLOG_OK, push_owed(ring, 2, 14, never));
+        CHECK_INT(ADVLOG_OK, push_deferred(ring, 1, 14, came));
+        CHECK_INT(ADVLOG_OK, push_deferred(ring, 2, 14, never));
         for (unsigned at = 0; at < 15; at++) land(ring, came + at, values[i], 3);
         watched.ring = &t;
         watched.value = values[i];

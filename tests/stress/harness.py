@@ -25,7 +25,7 @@ from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.rotated_files import rotated_files
 from advlog_fast.verification import Finding, verify
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 """Ends a test that hangs; nothing is measured with it, so it may be far more than any machine needs."""
 
 KEEP_ALL = {"max_log_files": 1_000_000}
@@ -66,7 +66,7 @@ class Zygote:
     def wait(self) -> int:
         """The exit status of the task's child; -9 for a SIGKILL."""
         self._tell("wait")
-        hangs = not select.select([self._process.stdout], [], [], PATIENCE_S)[0]
+        hangs = not select.select([self._process.stdout], [], [], TIMEOUT_S)[0]
         if hangs:
             self.kill(signal.SIGABRT)
         status = self._answer("status")
@@ -93,7 +93,7 @@ class Zygote:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(PATIENCE_S)
+        self._process.wait(TIMEOUT_S)
         self._process.stdout.close()
 
 
@@ -132,7 +132,7 @@ class Trial:
         return self._words[thread * SLOT // 8]
 
     def wait_for(self, phase: int = 1, records: int = 0) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while self.phase < phase or self.acknowledged() < records:
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.0005)

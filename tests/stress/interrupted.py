@@ -27,7 +27,7 @@ from advlog_fast.verification import verify
 
 PACKAGE = str(Path(advlog_fast.__file__).parent) + os.sep
 RECORDS = 20
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 _TOOL = 4
 
 
@@ -147,7 +147,7 @@ class Trial:
             log.close()
             del log
         with_own = baseline | {f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}" for fd in own}
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while left := left_over(with_own):
             if time.monotonic() > deadline:
                 yield from left

@@ -23,9 +23,9 @@ RECORDS = 2000
 START = ["start_locked", "start_recovered", "claim_written", "claim_linked", "ring_allocated", "ring_noted"]
 START += ["ring_published", "start_ring", "start_files", "file_opened", "rotate_before_rename", "rotate_renamed"]
 PUSH = ["push_reserved", "push_part_published", "push_before_header", "push_published"]
-DRAIN = ["drain_followed", "sink_formatted", "sink_write_part", "sink_written", "commit_copied", "commit_selected"]
+DRAIN = ["drain_counted", "sink_formatted", "sink_write_part", "sink_written", "commit_copied", "commit_selected"]
 DRAIN += ["drain_before_release", "drain_released", "spool_begun", "switch_before_commit", "switch_committed"]
-ROTATION = ["retire_closed", "retire_settled", "rotate_shifting"]
+ROTATION = ["file_taken_over", "file_published", "rotate_shifting"]
 SEAL = ["seal_begin", "seal_written", "seal_synced", "seal_renamed", "seal_before_unlink", "seal_unlinked"]
 SEAL += ["schema_written", "schema_linked"]
 CLOSE = ["close_begun", "close_drained", "close_sealed", "close_summarized", "account_written", "close_accounted"]
@@ -40,14 +40,14 @@ TRIMMED = ["rotate_trimmed"]
 COMPACTION = ["compact_begun", "compact_written", "compact_built", "compact_away", "compact_swapped", "schema_remade"]
 COMPACTION += ["compact_frozen", "compact_removed", "compact_moved", "compact_emptied"]  # in test_compaction.py
 SLAB = ["slab_filled"]  # in tests/c/test_slab.c
-TAKEOVER = ["handoff_reserved", "handoff_noted", "handoff_slot", "handoff_taken"]  # in test_workers.py
+HANDOFF = ["handoff_reserved", "handoff_noted", "handoff_slot", "handoff_taken"]  # in test_workers.py
 
 
 def test_every_failpoint_is_tried():
     """One that is added to the code must be added here too."""
     sources = [*(CHECKOUT / "csrc").glob("*.[ch]"), *(CHECKOUT / "advlog_fast").rglob("*.py")]
     there = {n for s in sources for n in re.findall(r'\b(?:FAILPOINT|failpoint)\("(\w+)"\)', s.read_text())}
-    elsewhere = {*TRIMMED, *TAKEOVER, *COMPACTION, *SLAB}
+    elsewhere = {*TRIMMED, *HANDOFF, *COMPACTION, *SLAB}
     assert there == {*START, *PUSH, *DRAIN, *ROTATION, *SEAL, *CLOSE, *RECOVERY, *elsewhere}
 
 

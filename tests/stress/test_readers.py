@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stress.harness import PATIENCE_S, Trial, Zygote, check_rank, check_verified, launch_environment, parts_of
+from stress.harness import TIMEOUT_S, Trial, Zygote, check_rank, check_verified, launch_environment, parts_of
 from stress.reading import READERS
 
 RANKS = 4
@@ -40,7 +40,7 @@ class Reader:
         return [json.loads(line) for line in self._told.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     def wait_for(self, enough: Callable[[list[dict[str, Any]]], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not enough(self.polls()):
             assert self._process.poll() is None, f"{self.name} ended: {self._stderr.read_text()}"
             assert time.monotonic() < deadline, f"{self.name} polls no more"
@@ -53,7 +53,7 @@ class Reader:
 
     def end(self) -> None:
         self._end.touch()
-        assert self._process.wait(PATIENCE_S) == 0, self._stderr.read_text()
+        assert self._process.wait(TIMEOUT_S) == 0, self._stderr.read_text()
 
     def kill(self) -> None:
         self._process.kill()

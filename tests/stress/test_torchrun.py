@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from run_files import batch_lines, json_lines, summary_of
-from stress.harness import PATIENCE_S, unexplained
+from stress.harness import TIMEOUT_S, unexplained
 from stress.torchrun_rank import EXAMPLE, FILE_BYTES, RANKS, RESTARTS, VARIABLE, number_place, pid_place
 from stress.zygote import Acknowledged
 
@@ -90,7 +90,7 @@ class Launch:
 
     def kill(self, restart: int, rank: int, after: int) -> None:
         """Kills the rank once so many of its records are acknowledged: it, and no process that has its pid later."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while self.acknowledged(restart, rank) < after:
             assert self._process.poll() is None, self.said()
             assert time.monotonic() < deadline, self.said()
@@ -98,13 +98,13 @@ class Launch:
         os.kill(self.pid(restart, rank), signal.SIGKILL)
 
     def wait(self) -> int:
-        return self._process.wait(PATIENCE_S)
+        return self._process.wait(TIMEOUT_S)
 
     def stop(self) -> None:
         """torchrun takes its ranks with it."""
         if self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(PATIENCE_S)
+            self._process.wait(TIMEOUT_S)
 
     def acknowledged(self, restart: int, rank: int) -> int:
         return self.told.load(number_place(restart, rank))
@@ -220,7 +220,7 @@ def test_64_processes_of_one_launch_start_at_once_in_one_directory(tmp_path: Pat
             command = [sys.executable, "-W", "error", str(HERE / "launched.py"), str(tmp_path / "logs"), str(RECORDS)]
             env = {**os.environ, **launch, "RANK": str(rank)}
             started.append(subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT))
-    statuses = [process.wait(PATIENCE_S) for process in started]
+    statuses = [process.wait(TIMEOUT_S) for process in started]
     assert "".join((tmp_path / f"said{rank}").read_text() for rank in range(WORLD)) == ""
     assert statuses == [0] * WORLD
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from stress.harness import Trial, Zygote, check_readable
-from stress.test_failpoints import TAKEOVER
+from stress.test_failpoints import HANDOFF
 
 THREADS, CHILDREN = 2, 3
 FAMILY = {"run": "family", "threads": THREADS, "children": CHILDREN}
@@ -50,8 +50,8 @@ def test_a_parent_killed_at_any_moment_loses_nothing_of_its_children(
 @pytest.mark.parametrize(
     "number", [1, 7, 300, *(pytest.param(n, marks=pytest.mark.stress) for n in (2, 40, 900, 2500))]
 )
-@pytest.mark.parametrize("point", TAKEOVER)
-def test_a_parent_killed_at_each_step_of_a_takeover(failing_zygote: Zygote, tmp_path: Path, point: str, number: int):
+@pytest.mark.parametrize("point", HANDOFF)
+def test_a_parent_killed_at_each_step_of_a_handoff(failing_zygote: Zygote, tmp_path: Path, point: str, number: int):
     records = max(500, 2 * number)  # the step is passed once for each record of a child, or twice for one of two slots
     trial = Trial(tmp_path / "trial", **FAMILY, failpoint=f"{point}:{number}", records=records, options=OPTIONS)
     try:

@@ -187,7 +187,7 @@ def run_faulty(task: dict[str, Any]) -> None:
         write_report(task, report)
         return
     told.store(0, 1)
-    patience_s = task.get("slow_s", 0.5)
+    longest_call_s = task.get("slow_s", 0.5)
 
     def batches(first: int, last: int) -> None:
         for number in range(first, last + 1):
@@ -198,7 +198,7 @@ def run_faulty(task: dict[str, Any]) -> None:
                 report["raised"] = repr(error)
             took = time.monotonic() - began
             report["slowest_s"] = max(report["slowest_s"], took)
-            report["slow"] += took > patience_s
+            report["slow"] += took > longest_call_s
             if number % 16 == 0:
                 time.sleep(0.001)
 

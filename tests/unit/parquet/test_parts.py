@@ -227,7 +227,7 @@ def test_a_changed_byte_is_found_by_the_checksums(paths):
 
 
 def test_random_metrics_take_little_more_than_their_entropy(paths):
-    """The six metrics of the guide, uniformly random: 54 bits each, 40.5 bytes a row, cannot be saved."""
+    """The six built-in metrics, uniformly random: 54 bits each, 40.5 bytes a row, cannot be saved."""
     random_ = random.Random(5)
     spool = Spool()
     time_ns = 1_700_000_000_000_000_000

@@ -15,14 +15,14 @@ from advlog_fast import read_jsonl
 from advlog_fast.recovery import recover
 from advlog_fast.verification import verify
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 """A process that takes longer hangs; what its loggers may wait for at the end is longer still."""
 
 
 def run_script(code: str, log_dir: Path) -> subprocess.CompletedProcess[str]:
     script = f"LOG_DIR = {str(log_dir)!r}\n" + textwrap.dedent(code)
     command = [sys.executable, "-W", "error", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
 
 
 def parquet_rows(log_dir: Path) -> int:

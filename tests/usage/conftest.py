@@ -1,4 +1,4 @@
-"""The undefined names of the guide's examples: a small real model, its data, and a logger."""
+"""The undefined names of the usage examples: a small real model, its data, and a logger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from advlog_fast import AdvancedLogger
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guide writes to "logs" in the current directory."""
+    """The examples write to "logs" in the current directory."""
     monkeypatch.chdir(tmp_path)
 
 

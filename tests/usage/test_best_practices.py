@@ -41,7 +41,7 @@ def test_performance_monitoring(advanced_logger):
 
 
 def test_structured_data_logging(advanced_logger):
-    """The guide only builds the metrics; logging them gives one row with every value under its name."""
+    """The example only builds the metrics; logging them gives one row with every value under its name."""
     epoch, batch, total_batches, loss, accuracy, lr, grad_norm = 2, 3, 10, 0.25, 0.9, 1e-3, 1.5
     memory_info = {"cpu_gb": 1.5}
     batch_time, data_time = 0.5, 0.125

@@ -17,7 +17,7 @@ def calculate_gradient_norm(model):
 @pytest.mark.torch
 @pytest.mark.parametrize("loss_is", ["a float", "a tensor with its graph"])
 def test_training_loop_integration(advanced_logger, training, loss_is):
-    """The guide's loop runs as it stands, and every value it logs comes back to the bit."""
+    """A plain training loop runs as it stands, and every value it logs comes back to the bit."""
     model, optimizer, validate = training.model, training.optimizer, training.validate
     dataloader, val_dataloader = training.dataloader, training.val_dataloader
     num_epochs, best_accuracy = 3, 0.0

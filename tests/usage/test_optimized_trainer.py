@@ -11,7 +11,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "optimized_trainer.
 
 
 class OptimizedTrainer:
-    """The guide's class as it stands; what it leaves open follows below."""
+    """A trainer class as it stands; what it leaves open follows below."""
 
     def __init__(self, model, config, advanced_logger=None):
         self.advanced_logger = advanced_logger

@@ -73,7 +73,7 @@ def test_context_manager_captures_an_error_and_raises_it_again(advanced_logger):
 
 
 def test_training_summaries(advanced_logger):
-    """The guide's keys and shapes, with the numbers that numpy would give."""
+    """The summary's first keys and shapes, with the numbers that numpy would give."""
     losses = [2.5, 1.25, 0.5, 0.1, 0.3]
     accuracies = [0.3, 0.6, 0.9, 0.95, 0.925]
     advanced_logger.start_training({})

@@ -23,7 +23,7 @@ def test_logger_configuration():
 
 
 def test_log_rotation():
-    """The guide's call leaves the directory and the name to their defaults."""
+    """The call leaves the directory and the name to their defaults."""
     # Automatic log rotation
     advanced_logger = AdvancedLogger(
         max_log_files=10,  # Keep 10 log files

@@ -38,7 +38,7 @@ def test_log_analysis(capsys):
     logged_training().close()
 
     # Analyze JSON metrics
-    with open("logs/experiment_metrics.jsonl", "r") as f:  # noqa: UP015 - as the guide has it
+    with open("logs/experiment_metrics.jsonl", "r") as f:  # noqa: UP015 - as users write it
         metrics = [json.loads(line) for line in f]
 
     df = pd.DataFrame(metrics)

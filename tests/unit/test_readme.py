@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import os
 import re
 import subprocess
@@ -9,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from advlog_fast import LoggerConfig
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 BLOCKS = re.findall(r"```(python|text)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -39,3 +43,22 @@ def test_the_file_table_names_what_a_run_leaves(tmp_path: Path):
     named = {name.replace("NAME", "quickstart").rstrip("/") for name in re.findall(r"`((?:NAME|\.)[^`|]*)`", table)}
     # No memory sample is due within the quickstart, so the system stream has no part.
     assert set(os.listdir(tmp_path / "logs")) == named - {"quickstart_system.parquet"}
+
+
+def test_the_table_of_options_has_every_option_with_its_default():
+    table = README.read_text().split("## Options")[1].split("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines() if line.startswith("| `")
+    ]
+    fields = {field.name: field.default for field in dataclasses.fields(LoggerConfig)}
+    shown = {}
+    for names, defaults, *_ in rows:
+        options = re.findall(r"`(\w+)`", names)
+        texts = re.split(r", (?!\d{3})", defaults)
+        shown.update(zip(options, texts if len(texts) > 1 else texts * len(options), strict=False))
+    signature = set(list(fields)[:5])
+    assert set(shown) == set(fields) - signature
+    for name, text in shown.items():
+        literal = text.strip("`").replace(",", "") if "(" not in text else text.strip("`")
+        if text.startswith("`") or literal.isdigit():
+            assert ast.literal_eval(literal) == fields[name], name

@@ -1,4 +1,4 @@
-"""What a logger can be told, checked once when it is made."""
+"""The options of a logger, checked once when it is made."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ class LoggerConfig:
         until its records are sealed in Parquet; with `parquet=False` they are gone with it.
     :param max_log_size: bytes of each text, JSONL and event file before it rotates, at least 1024. A single line that
         is longer has a file to itself.
-    :param metrics: metric names, beside the built-in ones, that get a Parquet column of their own from the first part on,
-        at most 1,024. Metrics first seen after the first part lie in the column `extra`; declaring them avoids that.
+    :param metrics: metric names, beside the built-in ones, that get a Parquet column of their own from the first part
+        on, at most 1,024. Metrics first seen after the first part lie in the column `extra`; declaring them avoids
+        that.
     :param text: write `NAME_training.log`. Off saves about a third of the drain's CPU.
     :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves as much, and leaves no file of records
         that a plain tool can read while the run is young.
@@ -103,7 +104,7 @@ class LoggerConfig:
         everything but power loss; "interval" syncs every 5 s beside the drain; "always" after each write of the drain,
         which then waits for the disk. A file whose fsync failed is left for a new one. Errors of severity ERROR and
         above, and Parquet parts, are always synced.
-    :param handle_signals: close in order at SIGTERM, then hand the signal on to whoever handled it before. Off, no
+    :param handle_signals: close in order at SIGTERM, then hand the signal on to the handler before. Off, no
         handler is installed, and what a SIGTERM cuts short is recovered at the next start. Off the main thread it is
         only warned of.
     :param capture_logging: send what the standard library's root logger gets to `NAME_main.log` too. Where that logger

@@ -49,11 +49,11 @@ class EpochTotals:
     first_ns: int
     """When its first record was logged: nanoseconds since 1970, UTC."""
     last_ns: int
-    """Likewise its latest."""
+    """The time of its latest record."""
     samples: float
     """The sum of the finite values of the metric `samples`."""
     tokens: float
-    """Likewise of `tokens`."""
+    """The sum of the metric `tokens`."""
     loss: MetricStats
     accuracy: MetricStats
 
@@ -86,7 +86,7 @@ class Totals:
     metrics: Mapping[str, MetricStats] = field(default_factory=dict)
     """By name: the built-in metrics that had a value, then the others in order of their first use."""
     system: Mapping[str, MetricStats] = field(default_factory=dict)
-    """Likewise for memory and performance samples."""
+    """By name: the numbers of memory and performance samples that had a value."""
     step_interval: MetricStats = field(default_factory=MetricStats)
     """Seconds between batch records that came without a batch_time."""
     epoch: EpochTotals | None = None

@@ -120,7 +120,7 @@ typedef struct {
     uint16_t core_deferred; /* bit i: core[i] holds a reference into the slab, or an advlog_unresolved */
     const uint16_t *extra_ids;
     const double *extra_values;
-    const uint8_t *extra_deferred; /* likewise of the extras, LSB first; NULL: none */
+    const uint8_t *extra_deferred; /* a bit for each extra, LSB first; NULL: none */
 } advlog_record;
 
 /* What a sink has completed. 64 bytes: two copies a sink lie in the ring. */
@@ -141,7 +141,7 @@ typedef struct {
     int32_t kind;   /* enum advlog_sink_kind */
     int32_t stream; /* enum advlog_stream; a text sink takes events too */
     uint64_t max_bytes;   /* a file ends before the record that would exceed this */
-    uint64_t max_records; /* likewise; 0 for no limit */
+    uint64_t max_records; /* a file ends before one more; 0 for no limit */
     uint32_t every;       /* text: one batch line in so many; 1 for all */
     int32_t level;        /* text: lines below this level are filtered out */
     int32_t sync;         /* every write is followed by fdatasync */
@@ -321,7 +321,7 @@ typedef struct {
  * with `dry` it only looks. May be stopped at any point and run again. 0, or
  * ADVLOG_RING_BAD_LAYOUT for a ring that no process of ours leaves behind. */
 int advlog_ring_repair(advlog_ring *ring, bool dry, advlog_repair *out);
-/* Takes a close back, for whoever goes on with a dead process's ring. */
+/* Takes a close back, to go on with a dead process's ring. */
 void advlog_ring_reopen(advlog_ring *ring);
 /* What is known of a sink by its index: enum advlog_sink_kind (0: no such sink) and stream. */
 int advlog_ring_sink_kind(const advlog_ring *ring, int sink);
@@ -394,7 +394,7 @@ void advlog_drain_stop(advlog_drain *drain);
  * and the statistics cover it: ADVLOG_OK, _TIMEOUT, or _FORKED at once. Any
  * thread but the drain's. */
 int advlog_drain_wait(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
-/* Likewise for the statistics alone. */
+/* Waits for the statistics alone. */
 int advlog_drain_wait_totals(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
 /* What the drain saw in the records and somebody may want to act on. */
 enum advlog_finding_kind { ADVLOG_FINDING_NONFINITE = 1 /* a metric's first value that is not finite */ };

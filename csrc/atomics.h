@@ -34,7 +34,7 @@ static inline uint32_t or32_relaxed(atomic_u32 *p, uint32_t bits) { return atomi
 static inline uint32_t and32_relaxed(atomic_u32 *p, uint32_t bits) { return atomic_fetch_and_explicit(p, bits, memory_order_relaxed); }
 static inline uint32_t add32_relaxed(atomic_u32 *p, uint32_t n) { return atomic_fetch_add_explicit(p, n, memory_order_relaxed); }
 
-/* Everything before it comes before everything after it, to whoever passes such a
+/* Everything before it comes before everything after it, to a thread that passes such a
  * fence too. For what acquire and release do not order: a store before a load of
  * something else, and two stores of which a SIGKILL may not leave the later alone. */
 static inline void fence_full(void) { atomic_thread_fence(memory_order_seq_cst); }

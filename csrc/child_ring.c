@@ -11,8 +11,8 @@
  *   4  stores the child's read_pos = next, which frees the slots there
  *
  * Between 2 and 4 `until` is ahead of read_pos, and the drain does nothing else:
- * neither its own ring's read_pos nor a sink's cursor moves. So whoever finds the
- * two rings after a SIGKILL at any point knows what is where: while `until` is not ahead,
+ * neither its own ring's read_pos nor a sink's cursor moves. So a recovery that finds
+ * the two rings after a SIGKILL at any point knows what is where: while `until` is not ahead,
  * the record at read_pos is in the child alone; else the mark at `position` tells
  * whether it is in the ring too, and if not, the positions are reserved for it. Killed
  * between 1 and 2, a hole is left, which a repair counts as any other (lost in flight);
@@ -218,7 +218,7 @@ static bool given_up(const advlog_ring *ring, uint64_t to) {
     uint64_t p = advlog_ring_read_pos(ring);
     for (;;) {
         const advlog_slot *slot = ring_slot(ring, p);
-        /* Relaxed: whoever wrote it is dead. */
+        /* Relaxed: its writer is dead. */
         bool lost = load_relaxed(&slot->mark) == p + 1 && slot->kind == ADVLOG_KIND_LOST;
         uint64_t next = p + (lost && slot->part ? slot->part : 1);
         if (next - p > to - p) return lost;
@@ -243,7 +243,7 @@ int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child) {
         return ADVLOG_RING_BAD_LAYOUT;
     if (given_up(ring, to)) {
         until = from; /* it is still to come */
-    } else if (load_relaxed(&ring_slot(ring, to)->mark) != to + 1) { /* relaxed: likewise */
+    } else if (load_relaxed(&ring_slot(ring, to)->mark) != to + 1) { /* relaxed: its writer is dead */
         if (!learn_ids(ring, &w, &r)) return ADVLOG_RING_BAD_LAYOUT;
         publish_copy(ring, to, &w, &r);
     }

@@ -7,7 +7,7 @@
  *
  * Ordering edges:
  *   advlog_close_on_fork:a  an entry's fd. The handler, and who ends the entry, see the file that goes with it.
- *   advlog_keep_on_fork:a   an entry's taken. Whoever takes the entry next comes after who had it. */
+ *   advlog_keep_on_fork:a   an entry's taken. The next to take the entry comes after the one that had it. */
 #include "atomics.h"
 
 #include <errno.h>

@@ -1,9 +1,9 @@
 /* The drain's own state: its sinks, its statistics, its dealings with other threads.
  *
  * Ordering edges beside those of the ring:
- *   drain_unlock:a        lock. Whoever holds the lock sees whole totals and a whole `published`.
+ *   drain_unlock:a        lock. The holder of the lock sees whole totals and a whole `published`.
  *   publish:a             a sink's `done`. The files and numbers that a waiting thread then asks for have it too.
- *   count_new:a           `counted`. Likewise for the statistics.
+ *   count_new:a           `counted`. The statistics that a waiting thread then asks for have it too.
  *   advlog_drain_stop:a   stop. The run that is ended came after whatever the stopping thread did before. */
 #pragma once
 

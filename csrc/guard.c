@@ -80,7 +80,7 @@ static PyObject *guard_enter(PyObject *self, PyObject *Py_UNUSED(none)) {
     Py_RETURN_TRUE;
 }
 
-/* Holds end in the reverse of their order, and one that failed lies outside of those that succeeded: so whoever holds
+/* Holds end in the reverse of their order, and one that failed lies outside of those that succeeded: so a thread that holds
  * it when a block ends, holds it for that block. */
 static PyObject *guard_exit(PyObject *self, PyObject *Py_UNUSED(args)) {
     guard_object *g = (guard_object *)self;

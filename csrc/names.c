@@ -15,7 +15,7 @@ static unsigned utf8_character(const uint8_t *p, const uint8_t *end) {
     for (unsigned i = 1; i < bytes; i++)
         if (p[i] >> 6 != 2) return 0;
     if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)) return 0; /* too long a form; a surrogate */
-    if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) return 0; /* likewise; beyond U+10FFFF */
+    if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) return 0; /* overlong; beyond U+10FFFF */
     return bytes;
 }
 
@@ -47,7 +47,7 @@ static int intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
 
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     if (bytes == 0 || bytes > ADVLOG_MAX_NAME_BYTES || ring_is_child(ring)) return -1;
-    /* Whoever holds it waits for nothing, the GIL neither: it comes free soon. */
+    /* Its holder waits for nothing, not even the GIL, so it comes free soon. */
     while (exchange32_acquire(&ring->naming, 1)) nanosleep(&(struct timespec){0, 20000}, NULL); /* pairs with advlog_name_intern:a */
     int id = intern(ring, utf8, bytes);
     store32_release(&ring->naming, 0); /* advlog_name_intern:a */

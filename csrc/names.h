@@ -1,5 +1,5 @@
-/* Metric names and their ids. Both lie in the ring's memory, so that whoever
- * finds the ring can decode its slots. Another process may write that memory: what
+/* Metric names and their ids. Both lie in the ring's memory, so that a recovery
+ * can decode its slots. Another process may write that memory: what
  * is read there is read once, and checked where it was copied to. */
 #pragma once
 

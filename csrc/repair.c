@@ -7,7 +7,7 @@ typedef struct {
 } dead_ring;
 
 static bool published(const dead_ring *dead, uint64_t position) {
-    /* Relaxed: whoever wrote it is dead, and its lock was taken since. */
+    /* Relaxed: its writer is dead, and its lock was taken since. */
     return load_relaxed(&ring_slot(dead->ring, position)->mark) == position + 1;
 }
 

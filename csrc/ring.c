@@ -160,7 +160,7 @@ int ring_look_again(advlog_ring *ring, uint64_t slots) {
     uint64_t used = p + slots - r;
     if (used > ring->count / 2) {
         fence_full(); /* ring_look_again:b, pairs with sleep_until_woken:a */
-        /* Relaxed: the fence orders it. Exchanged: one system call a sleep, by whoever comes first. */
+        /* Relaxed: the fence orders it. Exchanged: one system call a sleep, by the first to come. */
         if (load32_relaxed(&h->sleeping) && exchange32_acquire(&h->sleeping, 0)) ring_wake(ring);
     }
     return used > ring->count ? ADVLOG_FULL : ADVLOG_OK;
@@ -294,7 +294,7 @@ uint64_t advlog_ring_close(advlog_ring *ring) {
 }
 
 void advlog_ring_reopen(advlog_ring *ring) {
-    /* Relaxed: whoever else had the ring is dead. */
+    /* Relaxed: the ring's other users are dead. */
     if (advlog_ring_closed(ring)) store_relaxed(&ring->header->write_pos, advlog_ring_write_pos(ring));
 }
 

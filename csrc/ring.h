@@ -9,14 +9,14 @@
  * says which edge it pairs with.
  *   ring_publish:a        a slot's mark. The drain sees the payload of every slot whose mark it saw.
  *   drain_once:a          read_pos. A producer overwrites a slot only after the drain's last read of it.
- *   set_taken:a           read_pos of a child's ring, likewise.
+ *   set_taken:a           read_pos of a child's ring: its producers overwrite no slot before the parent has read it.
  *   ring_look_again:a     cached_read_pos. A producer that acquires it sees what the one saw that acquired read_pos.
- *   intern:a              names.count. Whoever sees a name's id counted sees its bytes. A record that uses an id is
- *                         pushed after the count by the same or a synchronised thread, so whoever acquired the
- *                         record's mark sees the name too.
+ *   intern:a              names.count. A thread that sees a name's id counted sees its bytes. A record that uses an id is
+ *                         pushed after the count by the same or a synchronised thread, so a reader
+ *                         that acquired the record's mark sees the name too.
  *   commit:a              selected. A reader, a recovery too, sees one whole copy of a cursor.
  *   advlog_name_intern:a  naming. One thread at a time changes the table of names.
- *   advlog_ring_init:a    magic. Whoever attaches sees a whole header.
+ *   advlog_ring_init:a    magic. A process that attaches sees a whole header.
  *   ring_look_again:b and sleep_until_woken:a are full fences that pair with each other: a producer at half full looks
  *                         for a sleeper after its last look at read_pos; a drain about to sleep looks for work after it
  *                         has said so. One of the two sees the other.
@@ -68,7 +68,7 @@ typedef struct {
     _Alignas(ADVLOG_LINE_BYTES) atomic_u64 accepted_push[ADVLOG_STREAMS];
     atomic_u64 dropped[ADVLOG_DROP_REASONS];
 
-    /* The drain; `wake` by whoever wakes it. */
+    /* The drain; `wake` by any thread that wakes it. */
     _Alignas(ADVLOG_LINE_BYTES) atomic_u64 read_pos;
     atomic_u32 sleeping;
     atomic_u32 wake;

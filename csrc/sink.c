@@ -1,8 +1,8 @@
 /* A sink's way through the ring: format, write, commit the cursor, rotate.
  *
  * At every moment the file holds `cursor.length` bytes of whole records, and
- * perhaps a torn rest from a write that failed or a process that died; whoever
- * goes on from there cuts the file to that length first. */
+ * perhaps a torn rest from a write that failed or a process that died; to
+ * go on from there, the file is cut to that length first. */
 #include "drain.h"
 
 #include <errno.h>

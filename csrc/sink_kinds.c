@@ -70,7 +70,7 @@ static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
         uint32_t first = (part - 1) * ADVLOG_PART_TEXT;
         uint32_t n = bytes - first < ADVLOG_PART_TEXT ? bytes - first : ADVLOG_PART_TEXT;
         advlog_slot p = {.kind = ADVLOG_KIND_PART_TEXT, .part = (uint8_t)part, .count = (uint16_t)n};
-        store_relaxed(&p.mark, part + 1); /* relaxed: likewise */
+        store_relaxed(&p.mark, part + 1); /* relaxed: no thread shares a spool's slots */
         memcpy(p.text, name + first, n);
         memcpy(out + part * sizeof p, &p, sizeof p);
     }

@@ -28,13 +28,13 @@ class RingLink(Protocol):
         """The seq of the last metrics record accepted; 0 while there is none."""
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
-        """What was counted, covering every call that returned before; waits so long for it at most."""
+        """Return what was counted, covering every call that returned before; waits so long for it at most."""
 
     def health(self) -> Health:
         """The accounting as of now."""
 
     def memory(self) -> dict[str, object]:
-        """How memory developed, as :meth:`MemorySampler.trend` gives it."""
+        """Return how memory developed, as :meth:`MemorySampler.trend` gives it."""
 
 
 class Bar(Protocol):
@@ -82,7 +82,7 @@ class Control(Protocol):
         """Called by a context on its way out."""
 
     def state(self) -> dict[str, Any]:
-        """Where the attempt stands, for a checkpoint."""
+        """Return where the attempt stands, for a checkpoint."""
 
     def summary(self) -> dict[str, Any]:
         """The summary as of now."""

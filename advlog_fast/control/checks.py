@@ -1,4 +1,4 @@
-"""Arguments of the control plane's calls, checked: what is wrong with one is said at once."""
+"""Checks of the arguments of calls. A wrong argument raises at once and is named."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def integer(argument: str, value: Any, low: int, high: int) -> int:
     :raises ValueError: it lies outside `low` and `high`.
     """
     try:
-        found = None if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except (TypeError, ValueError, RuntimeError):
-        found = None
-    if found is None:
+        number = None
+    if number is None:
         raise TypeError(expected(argument, "an integer", value))
-    if not low <= found <= high:
+    if not low <= number <= high:
         raise ValueError(expected(argument, f"an integer from {low} to {high}", value))
-    return found
+    return number
 
 
 def whole(argument: str, value: Any, low: int = -INT32_MAX - 1) -> int:
-    """Likewise, within an int32."""
+    """Return the value as an int32: see :func:`integer`."""
     return integer(argument, value, low, INT32_MAX)
 
 
 def whole_or_none(argument: str, value: Any, low: int = 0) -> int | None:
-    """Likewise, or None."""
+    """Return the value as an int32, or None."""
     return None if value is None else whole(argument, value, low)
 
 
@@ -82,17 +82,17 @@ def error(value: Any) -> BaseException | str:
     return value
 
 
-def report(of: Any, operation: Any, context: Any, given: Any) -> str:
-    """The arguments of `log_error`; the severity `given`, in capitals.
+def report(reported: Any, operation: Any, context: Any, wanted: Any) -> str:
+    """Checks the arguments of `log_error`; returns the severity in capitals.
 
     :raises TypeError: one has the wrong type.
     :raises ValueError: the severity is none.
     """
-    error(of)
+    error(reported)
     text("operation", operation, or_empty=True)
     if context is not None:
         mapping("context", context)
-    return severity(given)
+    return severity(wanted)
 
 
 def flag(argument: str, value: Any) -> bool:
@@ -180,7 +180,7 @@ def number(argument: str, value: Any, *, defer: bool = False) -> Any:
     :raises TypeError: it is no number.
     :raises ValueError: it is an integer that float64 cannot hold.
     """
-    found = value
+    plain = value
     if defer and isinstance(value, Deferred):
         return value
     if defer and is_deferrable(value):
@@ -189,19 +189,19 @@ def number(argument: str, value: Any, *, defer: bool = False) -> Any:
         return value
     if hasattr(type(value), "item") and hasattr(type(value), "shape"):
         try:
-            found = value.item()
+            plain = value.item()
         except Exception:  # noqa: BLE001 - several elements, or none, or a tensor without data
             raise TypeError(expected(argument, "a number", value)) from None
-    if isinstance(found, float):
-        return float(found)
-    if not isinstance(found, Real):
+    if isinstance(plain, float):
+        return float(plain)
+    if not isinstance(plain, Real):
         from decimal import Decimal  # no Real, and too rare to be imported with all else
 
-        if not isinstance(found, Decimal):
+        if not isinstance(plain, Decimal):
             raise TypeError(expected(argument, "a number", value))
     try:
-        result = float(found)
-        if not isinstance(found, int) or int(result) == found:
+        result = float(plain)
+        if not isinstance(plain, int) or int(result) == plain:
             return result
     except OverflowError:
         pass

@@ -55,15 +55,15 @@ class ChildControl:
         context: Mapping[str, Any] | None = None,
         severity: str = "ERROR",
     ) -> ErrorLog:
-        """An error is the last thing to lose: where no line can tell of it, it is said on stderr."""
+        """Writes an error as a line of the parent's training log; on standard error where no line can carry it."""
         severity = checks.report(error, operation, context, severity)
-        given = masked(context or {})
+        masked_context = masked(context or {})
         fields = {
             "category": category_of(error),
             "operation": operation,
             "type": type_of(error),
             "message": clipped(message_of(error), _MAX_MESSAGE),
-            **given,
+            **masked_context,
         }
         written = self._write(Event("error", fields, fields, int(getattr(logging, severity)))) and self._has_text
         if not written and sys.stderr is not None:

@@ -111,7 +111,7 @@ class Console:
         return self._stream if self._stream is not None else sys.stderr
 
     def _write(self, text: str) -> bool:
-        """Whether the text went out. It waits for a full pipe only once, until that has room again."""
+        """Return whether the text went out. It waits for a full pipe only once, until that has room again."""
         try:
             stream = self._target()
             if stream is None:

@@ -70,8 +70,8 @@ class Epochs:
 
 def rates(batches: float, samples: float, tokens: float, seconds: float) -> dict[str, float]:
     """`batches_per_s`, and `samples_per_s` and `tokens_per_s` where they were logged; six digits."""
-    found = {"batches_per_s": batches, "samples_per_s": samples, "tokens_per_s": tokens}
-    logged = {name: amount for name, amount in found.items() if amount or name == "batches_per_s"}
+    amounts = {"batches_per_s": batches, "samples_per_s": samples, "tokens_per_s": tokens}
+    logged = {name: amount for name, amount in amounts.items() if amount or name == "batches_per_s"}
     return {name: float(f"{amount / seconds:.6g}") for name, amount in logged.items()}
 
 

@@ -66,7 +66,7 @@ class ErrorReports:
         self._record(error, function, {"logged": message}, severity, by_context=True, in_main_log=False)
 
     def is_recorded(self, error: BaseException, since: int = 0) -> bool:
-        """Whether the exception was recorded, after the moment that `tick` gave."""
+        """Return whether the exception was recorded, after the moment that `tick` gave."""
         return self._recorded.since(error, since)
 
     def tick(self) -> int:

@@ -68,9 +68,9 @@ def category_of(error: BaseException | str) -> str:
     """One of :data:`CATEGORIES`, by type and message; where these say nothing, by the causes and grouped
     errors."""
     for candidate in _related(error):
-        found = _own_category(candidate)
-        if found != "other":
-            return found
+        category = _own_category(candidate)
+        if category != "other":
+            return category
     return "other"
 
 

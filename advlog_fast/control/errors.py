@@ -47,7 +47,7 @@ class RecordedError:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Entry:
     """What the file says of an error."""
 
     time_ns: int
@@ -65,7 +65,7 @@ class _Storm:
     head: str
     severity: str
     count: int = 0
-    told: int = 0
+    written: int = 0
 
 
 class ErrorRecorder:
@@ -102,7 +102,7 @@ class ErrorRecorder:
     ) -> RecordedError:
         """Writes the error now; from ERROR on it is on the disk when this returns. The traceback in the
         result is empty for an error that was only counted. The arguments are checked before."""
-        found = _Found(
+        entry = _Entry(
             time_ns=time.time_ns(),
             severity=severity,
             category=category_of(error),
@@ -112,32 +112,32 @@ class ErrorRecorder:
             context=masked(context or {}),
         )
         with self._lock:
-            storm, error_id, count = self._counted(found, raise_site(error))
+            storm, error_id, count = self._counted(entry, raise_site(error))
         full = count <= FULL_COPIES
         written = full or count & (count - 1) == 0
         if full:
-            self._write(found, error_id, traceback_lines(error))
+            self._write(entry, error_id, traceback_lines(error))
         elif written:
             self._tell_repeats(storm)
         log = ErrorLog(
-            error_type=found.kind,
+            error_type=entry.kind,
             error_message=message_of(error),
             operation=operation,
-            timestamp=datetime.fromtimestamp(found.time_ns / 1e9, timezone.utc),
-            # Formatting is the dear part of an error: a storm pays it only where it is written.
+            timestamp=datetime.fromtimestamp(entry.time_ns / 1e9, timezone.utc),
+            # Formatting a traceback costs most: a storm pays for it only where it is written.
             traceback=traceback_text(error) if full else "",
             context=dict(context) if context else {},
             severity=severity,
         )
-        return RecordedError(log, error_id, found.category, found.context, count, written)
+        return RecordedError(log, error_id, entry.category, entry.context, count, written)
 
-    def _counted(self, found: _Found, site: tuple[str, int]) -> tuple[_Storm, str, int]:
+    def _counted(self, entry: _Entry, site: tuple[str, int]) -> tuple[_Storm, str, int]:
         """Counts an error under the lock: its storm, its id, and how often it came by now."""
-        key = (found.kind, found.operation, _DIGITS.sub("#", found.message[:200]), site, found.severity)
+        key = (entry.kind, entry.operation, _DIGITS.sub("#", entry.message[:200]), site, entry.severity)
         storm = self._storms.get(key)
         if storm is None:
-            head = self._head(replace(found, context={}))
-            storm = self._storms[key] = _Storm(f"e{self._next_id}", head, found.severity)
+            head = self._head(replace(entry, context={}))
+            storm = self._storms[key] = _Storm(f"e{self._next_id}", head, entry.severity)
             while len(self._storms) > MAX_DISTINCT:
                 self._tell_repeats(self._storms.popitem(last=False)[1])
         self._storms.move_to_end(key)
@@ -146,22 +146,22 @@ class ErrorRecorder:
         if storm.count <= FULL_COPIES:
             error_id = f"e{self._next_id}"
             self._next_id += 1
-            storm.told = storm.count
+            storm.written = storm.count
         else:
             self._repeated += 1
         self._total += 1
-        for counts, name in ((self._by_category, found.category), (self._by_severity, found.severity)):
+        for counts, name in ((self._by_category, entry.category), (self._by_severity, entry.severity)):
             counts[name] = counts.get(name, 0) + 1
-        self._remember_operation(found.operation, found.category)
+        self._remember_operation(entry.operation, entry.category)
         self._last = {
             "id": error_id,
-            "timestamp": time_text(found.time_ns),
-            "severity": found.severity,
-            "category": found.category,
-            "operation": found.operation,
-            "type": found.kind,
-            "message": found.message,
-            "context": found.context,
+            "timestamp": time_text(entry.time_ns),
+            "severity": entry.severity,
+            "category": entry.category,
+            "operation": entry.operation,
+            "type": entry.kind,
+            "message": entry.message,
+            "context": entry.context,
         }
         return storm, error_id, storm.count
 
@@ -175,7 +175,7 @@ class ErrorRecorder:
         """Adds what a later report of the same exception knows; it counts no second time. The result's own
         context is what was added."""
         log = recorded.log
-        found = _Found(
+        entry = _Entry(
             time_ns=time.time_ns(),
             severity=severity,
             category=recorded.category,
@@ -188,16 +188,16 @@ class ErrorRecorder:
             if severity != log.severity:
                 for name, change in ((log.severity, -1), (severity, 1)):
                     self._by_severity[name] = self._by_severity.get(name, 0) + change
-            self._remember_operation(found.operation, found.category)
+            self._remember_operation(entry.operation, entry.category)
             if self._last is not None and self._last["id"] == recorded.id:
-                merged = {**self._last["context"], **found.context}
-                self._last.update(operation=found.operation, severity=severity, context=merged)
+                merged = {**self._last["context"], **entry.context}
+                self._last.update(operation=entry.operation, severity=severity, context=merged)
         if recorded.written:
             more = f"reported again on its way out; its traceback stands at the first id={recorded.id}"
-            self._write(found, recorded.id, [more])
+            self._write(entry, recorded.id, [more])
         both = {**log.context, **(context or {})}
-        merged_log = replace(log, operation=found.operation, context=both, severity=severity)
-        return replace(recorded, log=merged_log, context=found.context)
+        merged_log = replace(log, operation=entry.operation, context=both, severity=severity)
+        return replace(recorded, log=merged_log, context=entry.context)
 
     def recovery(self, operation: str, action: str, success: bool = True) -> str:
         """Writes an attempt to recover from the last error of `operation`; the category it counts for, which
@@ -240,23 +240,23 @@ class ErrorRecorder:
         for storm in storms:
             self._tell_repeats(storm)
 
-    def _write(self, found: _Found, error_id: str, more: list[str]) -> None:
-        lines = [f"{time_text(found.time_ns)} {found.severity} id={error_id} {self._head(found)}"]
-        if found.context:
-            lines.append(f"context {dumps(found.context)}")
-        self._file.write("\n  | ".join([*lines, *more]) + "\n", sync=found.severity in _SYNCED)
+    def _write(self, entry: _Entry, error_id: str, more: list[str]) -> None:
+        lines = [f"{time_text(entry.time_ns)} {entry.severity} id={error_id} {self._head(entry)}"]
+        if entry.context:
+            lines.append(f"context {dumps(entry.context)}")
+        self._file.write("\n  | ".join([*lines, *more]) + "\n", sync=entry.severity in _SYNCED)
 
     def _tell_repeats(self, storm: _Storm) -> None:
         """Writes how often it came by now, unless that stands in the file already."""
-        if storm.count > storm.told:
-            storm.told = storm.count
+        if storm.count > storm.written:
+            storm.written = storm.count
             now = time_text(time.time_ns())
             self._file.write(f"{now} {storm.severity} id={storm.id} repeated={storm.count} {storm.head}\n")
 
-    def _head(self, found: _Found) -> str:
-        place = _place(found.context)
-        fields = {"attempt": self._attempt, "category": found.category, "operation": found.operation, **place}
-        return f"{fields_text(fields)} type={value_text(found.kind)} message={quoted(found.message)}"
+    def _head(self, entry: _Entry) -> str:
+        place = _place(entry.context)
+        fields = {"attempt": self._attempt, "category": entry.category, "operation": entry.operation, **place}
+        return f"{fields_text(fields)} type={value_text(entry.kind)} message={quoted(entry.message)}"
 
     def _remember_operation(self, operation: str, category: str) -> None:
         self._last_category[operation] = category

@@ -90,15 +90,17 @@ def validation(epoch: int, metrics: Mapping[str, Any], is_best: bool = False) ->
 
 def hyperparameters(settings: object) -> Event:
     """:raises TypeError: they are neither a mapping nor an object with attributes."""
-    found = masked(checks.settings("hyperparameters", settings))
-    return Event("hyperparameters", {"hyperparameters": found}, with_nulls(found), in_training_log=False)
+    masked_settings = masked(checks.settings("hyperparameters", settings))
+    return Event(
+        "hyperparameters", {"hyperparameters": masked_settings}, with_nulls(masked_settings), in_training_log=False
+    )
 
 
 def model_info(model: Any) -> Event:
     """:raises TypeError: the model is None."""
-    found = masked(describe_model(model))
-    shown = {name: value for name, value in found.items() if name != "layers"}
-    return Event("model_info", {"model": found}, shown, title="model", in_training_log=False)
+    description = masked(describe_model(model))
+    shown = {name: value for name, value in description.items() if name != "layers"}
+    return Event("model_info", {"model": description}, shown, title="model", in_training_log=False)
 
 
 def recovery(operation: str, action: str, success: bool = True) -> Event:
@@ -114,8 +116,8 @@ def recovery(operation: str, action: str, success: bool = True) -> Event:
 def of_the_user(name: str, fields: Mapping[str, Any]) -> Event:
     """:raises TypeError: the name is no string."""
     name = checks.text("name", name)
-    found = masked(fields)
-    return Event("", found, found, name=name, title=escape(name))
+    masked_fields = masked(fields)
+    return Event("", masked_fields, masked_fields, name=name, title=escape(name))
 
 
 def resumed(state: object) -> Event | None:
@@ -134,12 +136,12 @@ def milestone(passed: Progress) -> Event:
     return Event("milestone", fields, fields)
 
 
-def nonfinite(metric: str, found: NonFinite) -> Event:
+def nonfinite(metric: str, value: NonFinite) -> Event:
     """The first value of a metric that was NaN or infinite."""
-    where = {"metric": metric, **{name: getattr(found, name) for name in ("value", "step", "epoch", "batch")}}
+    where = {"metric": metric, **{name: getattr(value, name) for name in ("value", "step", "epoch", "batch")}}
     return Event(
         "nonfinite",
-        {**where, "first_seq": found.seq},
+        {**where, "first_seq": value.seq},
         where,
         logging.WARNING,
         console="first value that is not finite:",
@@ -147,7 +149,7 @@ def nonfinite(metric: str, found: NonFinite) -> Event:
 
 
 def recovered(report: Mapping[str, Any]) -> Event:
-    """What was recovered of an attempt before this one."""
+    """Return what was recovered of an attempt before this one."""
     return Event("recovered", report, {}, in_training_log=False)
 
 

@@ -19,7 +19,7 @@ nobody."""
 
 _LOOK_INTERVAL_S = 1.0
 _MAX_INTERRUPTED = 1000
-# Faults of the place rather than of the disk: whoever chose the place wants to know at once.
+# Faults of the place rather than of the disk: the caller that chose the place must know at once.
 _WRONG_PLACE = (
     errno.EACCES,
     errno.EPERM,
@@ -79,7 +79,7 @@ class LineFile:
         """Appends the entry, whole or not at all, and with `sync` sees it to the disk; whether it is in the
         file.
 
-        A signal handler that logs while its thread is in here is told True: its entry follows the interrupted
+        A signal handler that logs while its thread is in here gets True: its entry follows the interrupted
         one.
         """
         if os.getpid() != self._pid:
@@ -164,16 +164,16 @@ class LineFile:
             self._note(error)
             return fd, size
         self._drop_fd()
-        trim(self.path, self._max_files, begins_as_ours)  # another program may number its files likewise
+        trim(self.path, self._max_files, begins_as_ours)  # another program may number its files too
         return self._open(), 0
 
     def _is_ours(self, fd: int) -> bool:
         """False where the program closed the descriptor: its number may be another file's by now."""
         try:
-            found = os.fstat(fd)
+            status = os.fstat(fd)
         except OSError as error:
             return error.errno != errno.EBADF
-        return (found.st_dev, found.st_ino) == self._key
+        return (status.st_dev, status.st_ino) == self._key
 
     def _is_still_there(self) -> bool:
         now = time.monotonic()
@@ -181,18 +181,18 @@ class LineFile:
             return True
         self._looked_at = now
         try:
-            found = self.path.lstat()
+            status = self.path.lstat()
         except FileNotFoundError:
             return False
-        return (found.st_dev, found.st_ino) == self._key
+        return (status.st_dev, status.st_ino) == self._key
 
     def _open(self) -> int:
         with contextlib.suppress(FileNotFoundError):
             check_own(self.path.lstat(), self.path)
         fd = open_own(self.path, _FLAGS, 0o644, sole=True)
-        found = os.fstat(fd)
+        status = os.fstat(fd)
         self._fd = fd
-        self._key = (found.st_dev, found.st_ino)
+        self._key = (status.st_dev, status.st_ino)
         self._looked_at = time.monotonic()
         return fd
 
@@ -226,13 +226,13 @@ def _put(fd: int, data: memoryview) -> int:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Whether our file at `path` holds entries, or has another name, by a backup of hard links.
+    """Return whether our file at `path` holds entries, or has another name, by a backup of hard links.
 
     :raises NotOursError: something else lies there.
     """
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return False
-    check_own(found, path)
-    return found.st_size > 0 or found.st_nlink > 1
+    check_own(status, path)
+    return status.st_size > 0 or status.st_nlink > 1

@@ -75,8 +75,8 @@ class _LineHandler(logging.Handler):
         in_child: Callable[[int, str], object],
     ) -> None:
         # Not by the constructor of Handler, nor by createLock: the module would know the handler, and its beginning and
-        # its end would wait for the module's lock. Whoever makes a logger may hold it, and waits for another thread;
-        # and the collector may end one anywhere.
+        # its end would wait for the module's lock. The thread that makes a logger may hold it while it waits for
+        # another thread; and the collector may end one anywhere.
         logging.Filterer.__init__(self)
         self._name = None
         self._closed = False
@@ -131,7 +131,7 @@ class _LineHandler(logging.Handler):
 
 
 def message_of_record(record: logging.LogRecord) -> str:
-    """What the entry says, with what it was given put in; one that cannot be is said as it is."""
+    """Return the entry's message with its arguments put in; the bare message where they do not fit."""
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001

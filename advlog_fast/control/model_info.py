@@ -38,12 +38,12 @@ def describe_model(model: Any) -> dict[str, Any]:
     described: dict[str, Any] = {"class": f"{type(model).__module__}.{type(model).__qualname__}"}
     for describe in (_torch_module, _other):
         try:
-            found = describe(model)
+            details = describe(model)
         except Exception as error:  # noqa: BLE001 - a model's methods may do anything; the run goes on
             described["error"] = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
             continue
-        if found is not None:
-            return {**described, **found}
+        if details is not None:
+            return {**described, **details}
     return described
 
 
@@ -110,10 +110,10 @@ def _layers(model: Any, counted: dict[int, int]) -> tuple[list[dict[str, Any]], 
 
 
 def _other(model: Any) -> dict[str, Any] | None:
-    found: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     get_params = getattr(model, "get_params", None)
     if callable(get_params) and not isinstance(model, type):
-        found["hyperparameters"] = masked(get_params(deep=False))
+        details["hyperparameters"] = masked(get_params(deep=False))
         weights: Iterable[Any] = [getattr(model, name, None) for name in _ESTIMATOR_WEIGHTS]
     else:
         weights = [_weights(model)]
@@ -124,15 +124,15 @@ def _other(model: Any) -> dict[str, Any] | None:
             leaves += 1
             total += elements
     if leaves:
-        found["total_parameters"] = total
+        details["total_parameters"] = total
     count: Callable[[], Any] | None = getattr(model, "count_params", None)
     if callable(count) and not isinstance(model, type):
-        found["total_parameters"] = int(count())
-    return found
+        details["total_parameters"] = int(count())
+    return details
 
 
 def _weights(model: Any) -> Any:
-    """Where a model that no library here knows keeps its arrays."""
+    """Return where a model that no library here knows keeps its arrays."""
     parameters = getattr(model, "parameters", None)
     if callable(parameters) and not isinstance(model, type):
         return parameters()
@@ -167,7 +167,7 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 def _elements(array: Any) -> int | None:
-    """How many numbers an array or tensor holds; None for a lazy parameter and for what is neither."""
+    """Return how many numbers an array or tensor holds; None for a lazy parameter and for what is neither."""
     try:
         numel = getattr(array, "numel", None)
         size = numel() if callable(numel) else getattr(array, "size", None)

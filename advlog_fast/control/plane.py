@@ -41,7 +41,7 @@ class ControlPlane:
     """One rank's control plane in one attempt. Every method may be called from any thread, and from a signal
     handler; none but the constructor raises for a fault of the disk.
 
-    :ivar outputs: where its events go, for whoever opens and closes the session.
+    :ivar outputs: where its events go; the session opens and closes them.
     :raises OSError: the main log, the errors' or the events' file cannot be made.
     """
 
@@ -57,7 +57,7 @@ class ControlPlane:
         self._summary_written_s = 0.0
         self._errors: ErrorReports
         # Through a lambda: the main log is made before the reports that it reports to.
-        on_error = lambda *told: self._errors.log_from_logger(*told)  # noqa: E731, PLW0108
+        on_error = lambda *report: self._errors.log_from_logger(*report)  # noqa: E731, PLW0108
         self.outputs = EventOutputs(config, paths, run, link, console, on_error)
         self._errors = ErrorReports(
             ErrorRecorder(self.outputs.errors_file, run.attempt),
@@ -186,7 +186,7 @@ class ControlPlane:
     # -- the summary and the end ---------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Where the attempt stands, for a checkpoint."""
+        """Return where the attempt stands, for a checkpoint."""
         return state_of(self._run, self._link.totals())
 
     def summary(self, timeout_s: float = 1.0) -> dict[str, Any]:

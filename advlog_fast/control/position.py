@@ -29,7 +29,7 @@ class Position:
     """0 where epochs are counted from 0."""
 
     def fraction(self) -> float:
-        """How much of the whole training is done, 0 to 1; by whole epochs where an epoch's batches are
+        """Return how much of the whole training is done, 0 to 1; by whole epochs where an epoch's batches are
         unknown."""
         epochs: float = self.epoch - self.first_epoch
         if self.total_batches:

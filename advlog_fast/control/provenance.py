@@ -1,4 +1,4 @@
-"""Where a run comes from: the command, the machine, the software and the commit, for whoever repeats it."""
+"""Where a run comes from: the command, the machine, the software and the commit, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def _command() -> list[str]:
 
 def _job() -> dict[str, str] | None:
     # torchrun says "none" where the user named no rendezvous: that names no job.
-    found = {name: value for name in JOB_VARIABLES if (value := os.environ.get(name)) and value != "none"}
-    return found or None
+    variables = {name: value for name in JOB_VARIABLES if (value := os.environ.get(name)) and value != "none"}
+    return variables or None
 
 
 def _python() -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _torch() -> dict[str, Any] | None:
     torch = sys.modules.get("torch")
     if torch is None:
         return None
-    found: dict[str, Any] = {
+    state: dict[str, Any] = {
         "version": _answer(lambda: str(torch.__version__)),
         "cuda": _answer(lambda: torch.version.cuda),
         "hip": _answer(lambda: torch.version.hip),
@@ -132,8 +132,8 @@ def _torch() -> dict[str, Any] | None:
     }
     # Asking which devices there are starts CUDA, and then no fork may use it: only where it runs already.
     if _answer(lambda: bool(torch.cuda.is_initialized())):
-        found["devices"] = _answer(lambda: [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
-    return found
+        state["devices"] = _answer(lambda: [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())])
+    return state
 
 
 def _cpu() -> dict[str, Any]:
@@ -162,11 +162,11 @@ def _memory_total_gb() -> float:
 
 
 def _packages() -> dict[str, str]:
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in PACKAGES:
         with contextlib.suppress(Exception):
-            found[name] = importlib.metadata.version(name)
-    return found
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _git() -> dict[str, Any] | None:
@@ -188,7 +188,7 @@ def _git() -> dict[str, Any] | None:
 
 
 def _run_git(arguments: list[str], place: Path, deadline: float) -> str | None:
-    """What git prints; None where it fails or is not done by the deadline."""
+    """Return what git prints; None where it fails or is not done by the deadline."""
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         return None

@@ -45,11 +45,11 @@ class RecordedErrors:
                 self._by_context.popitem(last=False)
 
     def since(self, error: BaseException, number: int) -> bool:
-        """Whether the exception was recorded after that number was given."""
+        """Return whether the exception was recorded after that number was given."""
         return self._number(error) > number
 
     def take(self, error: object) -> RecordedError | None:
-        """What a context recorded of this exception, to the first who asks: the user's one report of it adds
+        """Return what a context recorded of this exception, to the first who asks: the user's one report of it adds
         to that, a second report is an error of its own."""
         return self._by_context.pop(self._number(error), None)
 

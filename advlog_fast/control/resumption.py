@@ -24,7 +24,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def state_of(run: RunIdentity, totals: Totals) -> dict[str, Any]:
-    """Where the attempt stands: nothing but numbers and strings, for any kind of checkpoint."""
+    """Return where the attempt stands: nothing but numbers and strings, for any kind of checkpoint."""
     return {
         "run_id": run.run_id,
         "attempt": run.attempt,
@@ -36,7 +36,7 @@ def state_of(run: RunIdentity, totals: Totals) -> dict[str, Any]:
 
 
 def checked_state(state: object) -> dict[str, Any] | None:
-    """What `state_of` gave; None for the empty state of a logger that was off.
+    """Return what `state_of` gave; None for the empty state of a logger that was off.
 
     :raises TypeError: it is no mapping.
     :raises ValueError: it is none that a logger gave.

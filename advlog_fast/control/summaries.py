@@ -92,9 +92,9 @@ def duration_text(seconds: int) -> str:
 
 
 def overhead(totals: Totals, health: Health, duration_s: float) -> dict[str, Any]:
-    """What logging the batches cost, in seconds: all calls of `log_batch_progress`, from the few that were timed, and
-    their waits for a full ring; their share of the run; and the CPU time of the threads in the background. NaN where
-    no call was timed yet. What writes at once, such as an event or an epoch's end, is not in it."""
+    """Return what logging the batches cost, in seconds: all calls of `log_batch_progress`, from the few that were
+    timed, and their waits for a full ring; their share of the run; and the CPU time of the threads in the background.
+    NaN where no call was timed yet. What writes at once, such as an event or an epoch's end, is not in it."""
     calls_s = totals.metric_records * health.call.mean_s + health.call.stalled_s
     return {
         "timed": health.call.timed,
@@ -117,7 +117,7 @@ def performance(totals: Totals, epochs: Epochs) -> dict[str, Any]:
     batch, batch_quantiles = _times("batch_time", totals)
     data, data_quantiles = _times("data_time", totals)
     interval = totals.step_interval
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "batch_time": _time_summary(batch, batch_quantiles),
         "data_time": _time_summary(data, data_quantiles),
         "step_interval": _time_summary(interval, totals.quantiles.get("step_interval")),
@@ -131,15 +131,15 @@ def performance(totals: Totals, epochs: Epochs) -> dict[str, Any]:
     whole = batch if batch.count else interval
     if data.count and whole.count and whole.mean > 0:
         share = data.mean / whole.mean if data.mean <= whole.mean else data.mean / (data.mean + whole.mean)
-        found["data_wait_share"] = share
+        result["data_wait_share"] = share
         if share > BOTTLENECK_SHARE:
-            found["bottleneck"] = "data loading"
-            found["bottleneck_detail"] = (
+            result["bottleneck"] = "data loading"
+            result["bottleneck_detail"] = (
                 f"Training waits for data {share:.0%} of the time, {data.mean:.4g} s a batch on average: "
                 "more loader workers, prefetching or faster storage would help."
             )
-    found.update(_rates(totals.epoch, epochs))
-    return found
+    result.update(_rates(totals.epoch, epochs))
+    return result
 
 
 def _times(name: str, totals: Totals) -> tuple[MetricStats, Quantiles | None]:
@@ -183,12 +183,12 @@ def _all(stats: MetricStats) -> dict[str, Any]:
     }
 
 
-def first_nonfinite(found: NonFinite | None) -> dict[str, Any] | None:
-    """Where a metric first was not finite: `value`, `seq`, `step`, `epoch`, `batch`, `timestamp`."""
-    if found is None:
+def first_nonfinite(first: NonFinite | None) -> dict[str, Any] | None:
+    """Return where a metric first was not finite: `value`, `seq`, `step`, `epoch`, `batch`, `timestamp`."""
+    if first is None:
         return None
-    where = {name: getattr(found, name) for name in ("value", "seq", "step", "epoch", "batch")}
-    return {**where, "timestamp": time_text(found.time_ns)}
+    where = {name: getattr(first, name) for name in ("value", "seq", "step", "epoch", "batch")}
+    return {**where, "timestamp": time_text(first.time_ns)}
 
 
 def _time_summary(stats: MetricStats, quantiles: Quantiles | None) -> dict[str, float]:
@@ -197,7 +197,7 @@ def _time_summary(stats: MetricStats, quantiles: Quantiles | None) -> dict[str, 
 
 
 def _last(totals: Totals) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    last: dict[str, Any] = {
         "epoch": totals.last_epoch,
         "batch": totals.last_batch,
         "total_batches": totals.last_total_batches,
@@ -205,9 +205,9 @@ def _last(totals: Totals) -> dict[str, Any]:
         "timestamp": time_text(totals.last_time_ns) if totals.last_time_ns else None,
     }
     for name, stats in totals.metrics.items():
-        if name not in found:
-            found[name] = stats.last
-    return found
+        if name not in last:
+            last[name] = stats.last
+    return last
 
 
 def _plain_health(health: Health) -> Health:

@@ -44,8 +44,8 @@ def _token(text: str) -> str:
 def fields_text(fields: Mapping[str, object]) -> str:
     """`epoch=1 accuracy=0.9123 best=true`: None is left out, strings are quoted where they need it, and what
     has no shorter form is JSON in quotes."""
-    given = ((name, value) for name, value in fields.items() if value is not None)
-    return " ".join(f"{_token(name)}={value_text(value)}" for name, value in given)
+    present = ((name, value) for name, value in fields.items() if value is not None)
+    return " ".join(f"{_token(name)}={value_text(value)}" for name, value in present)
 
 
 def with_nulls(settings: Mapping[str, object]) -> dict[str, object]:

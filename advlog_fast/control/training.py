@@ -121,8 +121,8 @@ class Training:
                 self._status = "interrupted"
 
     def read(self, build: Callable[[TrainingState], dict[str, Any]]) -> dict[str, Any]:
-        """What `build` makes of the training as of now, while no event changes it. The result must share nothing with
-        the state."""
+        """Return what `build` makes of the training as of now, while no event changes it. The result must share nothing
+        with the state."""
         with self._lock:
             return build(
                 TrainingState(

@@ -3,7 +3,7 @@ stop halfway.
 
 The exceptions of signals, KeyboardInterrupt before all, come to the main thread, between any two of its bytecodes: also
 between a call that takes hold of something and the store of what it took. So a session opens and ends on this thread,
-which they do not reach, and whoever wants it waits.
+which they do not reach, and the caller waits.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Latch:
         self._woken.put(None)
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has happened, now or in so many seconds."""
+        """Return whether it has happened, now or in so many seconds."""
         deadline = time.monotonic() + timeout_s
         while not self.is_set and (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -70,7 +70,7 @@ class Background:
         try:
             self._thread.start()
         except RuntimeError:
-            self._refused = True  # no more threads here, as at the exit of an interpreter: whoever waits does the work
+            self._refused = True  # as at the exit of an interpreter: the waiting thread does the work
 
     @property
     def is_here(self) -> bool:
@@ -78,7 +78,7 @@ class Background:
         return threading.current_thread() is self._thread
 
     def has_thread(self) -> bool:
-        """Whether there is a thread; waits half a second at most for one that is just being started."""
+        """Return whether there is a thread; waits half a second at most for one that is just being started."""
         # Where `start` was interrupted, the thread may be about to come, or never.
         deadline = time.monotonic() + _START_S
         while self._begun and not self._refused and self._thread.ident is None:

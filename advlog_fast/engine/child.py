@@ -49,11 +49,11 @@ class ParentHandle:
     """With `run.pid`, names the parent."""
 
     def parent_lives(self) -> bool:
-        """Whether the parent has not ended; where it cannot be told, it has not."""
+        """Return whether the parent lives; True where that is unknown."""
         return process_start(self.run.pid) == self.process_start
 
     def is_here(self) -> bool:
-        """Whether this process is the parent itself."""
+        """Return whether this process is the parent itself."""
         return self.run.pid == os.getpid() and self.parent_lives()
 
 
@@ -124,7 +124,7 @@ class ChildSession:
         self.entry = Entry(overflow, is_drained=parent.parent_lives)
         self._refused = refused
         self._hindered: tuple[str, str] | None = None
-        """Likewise, where that may change."""
+        """Kind and text of a warning, where the hindrance may pass."""
         self._bound = False
 
     def in_child(self) -> ChildSession:
@@ -174,7 +174,7 @@ class ChildSession:
         return self.entry.ring
 
     def _session_lives(self) -> bool:
-        """Whether the parent's session goes on, as far as can be told: its ring is noted until it ends."""
+        """Return whether the parent's session goes on, as far as can be told: its ring is noted until it ends."""
         return self.parts.parent.parent_lives() and self.paths.ring_note(self.parts.run.attempt).exists()
 
     def line(self, level: int, text: str) -> bool:
@@ -204,7 +204,7 @@ class ChildSession:
         task()
 
     def after_close(self) -> str:
-        """What a logger says of a call after the end."""
+        """Return what a logger says of a call after the end."""
         return _ENDED
 
     def close(self, _timeout_s: float, _status: str | None = None) -> bool:
@@ -230,5 +230,5 @@ class ChildSession:
 
 
 def has_taken(ring: Ring, position: int) -> bool:
-    """Whether the parent's drain has passed a position of the child's ring."""
+    """Return whether the parent's drain has passed a position of the child's ring."""
     return int(lib.advlog_ring_read_pos(ring.handle) - position) % (1 << 64) < 1 << 63

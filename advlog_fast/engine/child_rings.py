@@ -37,7 +37,8 @@ _CHILDS = re.compile(r"\d+-[0-9a-f]{8}\.(?:ring|lock)\Z|\.\d+-[0-9a-f]{8}\.tmp\Z
 
 
 def children_folder(ring: Path | None) -> Path | None:
-    """Where the rings of the children lie whose parent's ring is at `ring`; None: it has no file, and can have none."""
+    """Return where the rings of the children lie whose parent's ring is at `ring`; None: it has no file, and can have
+    none."""
     return ring.with_name(f"{ring.name}.workers") if ring is not None else None
 
 
@@ -85,7 +86,7 @@ class ChildRings:
             make_private_folder(self.folder)
 
     def has_any(self) -> bool:
-        """Whether there is a child that logs, or one whose records are not all here. Any thread."""
+        """Return whether there is a child that logs, or one whose records are not all here. Any thread."""
         return bool(_rings_in(self.folder))
 
     def look(self) -> None:

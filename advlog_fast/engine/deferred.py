@@ -44,7 +44,7 @@ class DeviceQueue:
         self._places: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         self._index = index
         # A copy is made of a pair, and the pair on the device, in a place that is kept: nothing is allocated there for
-        # a call, and what the call was given may go at once.
+        # a call, and what the call was scalars may go at once.
         with torch.inference_mode(False):
             self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self.device(index))
         self._made, first = self.moment(index)
@@ -94,7 +94,8 @@ class DeviceQueue:
 
     @classmethod
     def is_capturing(cls, index: int) -> bool:
-        """Whether the device's current stream is being captured: what is enqueued now would run at each replay."""
+        """Return whether the device's current stream is being captured: what is enqueued now would run at each
+        replay."""
         cuda = sys.modules["torch"].cuda
         if cuda.current_device() == index:
             return bool(cuda.is_current_stream_capturing())
@@ -111,12 +112,12 @@ class DeviceQueue:
             value = tensors[0].detach()  # or the graph behind it would live as long as its place here
             values.copy_(value if value.dim() < 2 else value.reshape(1))
         else:
-            given = [tensor.detach() for tensor in tensors]
-            given = [tensor if tensor.dim() == 0 else tensor.reshape(()) for tensor in given]
+            scalars = [tensor.detach() for tensor in tensors]
+            scalars = [tensor if tensor.dim() == 0 else tensor.reshape(()) for tensor in scalars]
             # Each by itself: what different dtypes promote to together need not hold every number.
-            if any(tensor.dtype is not given[0].dtype for tensor in given):
-                given = [tensor.double() for tensor in given]
-            values.copy_(torch.stack(given))
+            if any(tensor.dtype is not scalars[0].dtype for tensor in scalars):
+                scalars = [tensor.double() for tensor in scalars]
+            values.copy_(torch.stack(scalars))
         torch.bitwise_xor(bits, key, out=checks)
         host.copy_(pairs, non_blocking=True)
 
@@ -133,7 +134,7 @@ class Deferral:
     """Has the values copied that a session is given on accelerators. Safe from any thread.
 
     :param producer: bound to the ring.
-    :param on_fault: told, with a sentence, once, when a device refused a copy.
+    :param on_fault: called once, with a sentence, when a device refuses a copy.
     """
 
     queue_type = DeviceQueue
@@ -169,7 +170,7 @@ class Deferral:
                 return self._never(len(tensors), lib.ADVLOG_UNRESOLVED_SLAB_FULL)
             first, key, values = reserved
             queue.copy(tensors, first, key)
-        except Exception as error:  # noqa: BLE001 - the device's fault: whoever uses it next is told by torch itself
+        except Exception as error:  # noqa: BLE001 - the device's fault: torch itself reports it at the next use
             if not self._told:
                 self._told = True
                 self._on_fault(f"a value on an accelerator could not be copied: {type(error).__name__}: {error}")

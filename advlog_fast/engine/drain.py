@@ -85,7 +85,7 @@ class Drain:
         try:
             self._thread.start()
         except RuntimeError:
-            self._refused = True  # no more threads here: whoever waits for the drain runs it
+            self._refused = True  # no more threads here: the thread that waits for the drain runs it
 
     def help(self) -> bool:
         """Drains in the calling thread, where there is no other to do it; False where there is."""
@@ -175,7 +175,7 @@ class Drain:
         return MappingProxyType({reason: int(counts[at]) for at, reason in enumerate(UNRESOLVED) if at})
 
     def totals(self, timeout_s: float) -> Totals:
-        """What was counted, of every record accepted before this call if the drain gets there in time."""
+        """Return what was counted, of every record accepted before this call if the drain gets there in time."""
         if threading.current_thread() is not self._thread:
             self._wait(lib.advlog_drain_wait_totals, timeout_s)
         return read_totals(self._drain, self.ring)

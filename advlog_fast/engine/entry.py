@@ -1,4 +1,4 @@
-"""The slow way into a ring, for whoever has one: a push that may wait for room, lines of text, and the count of what is
+"""The slow way into a ring: a push that may wait for room, lines of text, and the count of what is
 dropped before it enters. The session has one entry, a child process another."""
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Entry:
         return 0 if ring is None else ring.slots
 
     def is_closed(self) -> bool:
-        """Whether the ring takes no more records."""
+        """Return whether the ring takes no more records."""
         ring = self.ring
         return ring is None or bool(lib.advlog_ring_closed(ring.handle))
 
@@ -84,12 +84,12 @@ class Entry:
             self.dropped += 1
 
     def has_room_for_names(self, names: Iterable[str]) -> bool:
-        """Whether those of the metric names that are new could all be given an id."""
+        """Return whether those of the metric names that are new could all be given an id."""
         ring = self.ring
         return ring is None or ring.has_room_for_names(names)
 
     def _wait_for_room(self, slots: int) -> bool:
-        """Whether to try again. Never waits on a thread that the drain may wait for."""
+        """Return whether to try again. Never waits on a thread that the drain may wait for."""
         ring = self.ring
         if ring is None or on_thread(*DRAIN_THREADS):
             return False
@@ -99,5 +99,5 @@ class Entry:
 
 
 def on_thread(*prefixes: str) -> bool:
-    """Whether the calling thread's name begins with one of these."""
+    """Return whether the calling thread's name begins with one of these."""
     return threading.current_thread().name.startswith(prefixes)

@@ -1,5 +1,5 @@
 """Findings: what the drain sees and somebody else acts on. The drain reports each into the background's queue, which
-hands it to whoever subscribed to its kind; so the drain waits for nobody."""
+hands it to the subscriber of its kind, so that the drain never waits."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def sinks_of_ring(ring: Ring, config: LoggerConfig, paths: RunPaths, attempt: in
 
 
 def _once_sealed(stream: str, paths: RunPaths, sealer: Sealer | None) -> Callable[[ClosedFile | None], bool]:
-    """Where Parquet is on, a rotated file may go only if its records are in parts."""
+    """Return where Parquet is on, a rotated file may go only if its records are in parts."""
     unsealed_before = any(paths.spools.glob(f"*-rank{paths.rank:05d}-*.spool"))
 
     def is_sealed(closed: ClosedFile | None) -> bool:

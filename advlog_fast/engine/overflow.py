@@ -30,7 +30,7 @@ class Overflow:
         """Their length together."""
 
     def wait(self, ring: Ring, slots: int, hopeful: Callable[[], bool] | None = None) -> bool:
-        """Whether to try again.
+        """Return whether to try again.
 
         :param hopeful: asked now and then; False ends the wait.
         """

@@ -161,7 +161,7 @@ class Ring:
         return names
 
     def has_room_for_names(self, names: Iterable[str]) -> bool:
-        """Whether those of the names that are new here could all be given an id."""
+        """Return whether those of the names that are new here could all be given an id."""
         known = self.names()
         new = set(names).difference(known)
         taken = sum(1 + len(name.encode()) for name in (*known, *new))
@@ -175,7 +175,7 @@ class Ring:
 
 
 def identity_of(run: RunIdentity, pid: int) -> Any:
-    """What the header of a ring says of its maker: an `advlog_identity` of the process `pid` of this boot."""
+    """Return what the header of a ring says of its maker: an `advlog_identity` of the process `pid` of this boot."""
     identity = ffi.new("advlog_identity *")
     ffi.memmove(identity.run_id, bytes.fromhex(run.run_id), 16)
     ffi.memmove(identity.boot_id, boot_id(), 16)

@@ -127,14 +127,14 @@ class RingFile:
         self._note.write(self.note_file)
 
     def is_noted(self) -> bool:
-        """Whether the note that leads a recovery here is still there.
+        """Return whether the note that leads a recovery here is still there.
 
         :raises OSError: it cannot be told.
         """
         return self.note_file is not None and self.note_file.exists()
 
     def has_vanished(self) -> bool:
-        """Whether somebody removed the file: a SIGKILL would now lose what is in it."""
+        """Return whether somebody removed the file: a SIGKILL would now lose what is in it."""
         return self.path is not None and not self.path.exists()
 
     def unshare(self, size: int) -> str | None:
@@ -199,12 +199,12 @@ def _affordable(folder: Path, slots: int) -> int:
 
 
 def ring_name(run_id: str, attempt: int, rank: int) -> str:
-    """What the ring of one rank in one attempt is called."""
+    """Return what the ring of one rank in one attempt is called."""
     return f"{run_id}-attempt{attempt}-rank{rank:05d}.ring"
 
 
 def holds_ring(file: Path) -> bool:
-    """Whether a file of this user's begins as a ring does; nothing is moved or removed for one that does not.
+    """Return whether a file of this user's begins as a ring does; nothing is moved or removed for one that does not.
 
     :raises NotOursError: it is no regular file of this user.
     :raises OSError: it cannot be read.
@@ -222,7 +222,7 @@ def lock_file(ring: Path) -> Path:
 
 
 def hidden_name(name: str) -> str:
-    """What a ring's file is called until it is whole, and noted."""
+    """Return what a ring's file is called until it is whole, and noted."""
     return f".{name}.tmp"
 
 

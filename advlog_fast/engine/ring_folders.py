@@ -20,7 +20,7 @@ MADE_FOR_ONE_RING = re.compile(r"advlog-\d+-[0-9a-f]{16}\Z")
 def shared_folders(say: Callable[[str], object]) -> Iterator[Path]:
     """Folders in shared memory that nobody but this user can touch; each is made where it is missing.
 
-    :param say: told, in a sentence, why one that there should be cannot be used.
+    :param say: called with a sentence when a usual folder cannot be used.
     """
     uid = os.geteuid()
     usual = SHARED_MEMORY / f"advlog-{uid}"
@@ -52,8 +52,8 @@ def private_in(folder: Path) -> Path:
 
     :raises OSError: it could not be made, or is another's.
     """
-    found = os.stat(folder)
-    if found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022:
+    status = os.stat(folder)
+    if status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022:
         return folder
     mine = folder / f"advlog-{os.geteuid()}"
     make_private_folder(mine)
@@ -77,10 +77,10 @@ def check_private_folder(folder: Path) -> None:
     :raises OSError: it is not there, or cannot be told.
     """
     check_folder(folder)
-    found = os.lstat(folder)
-    if found.st_uid != os.geteuid():
-        raise NotOursError(errno.EPERM, f"it belongs to user {found.st_uid}", str(folder))
-    if found.st_mode & 0o077:
+    status = os.lstat(folder)
+    if status.st_uid != os.geteuid():
+        raise NotOursError(errno.EPERM, f"it belongs to user {status.st_uid}", str(folder))
+    if status.st_mode & 0o077:
         raise NotOursError(errno.EPERM, "others may enter it", str(folder))
 
 

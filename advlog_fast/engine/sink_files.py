@@ -71,7 +71,7 @@ class SinkFiles:
         return cut
 
     def cursor(self, index: int) -> Cursor:
-        """What a sink has completed, as the ring says; for a drain at rest."""
+        """Return what a sink has completed, as the ring says; for a drain at rest."""
         c = ffi.new("advlog_cursor *")
         lib.advlog_ring_cursor(self._ring.handle, index, c)
         return Cursor(c.position, c.next_seq, c.written, c.dropped, c.dev, c.ino, c.length, c.file_number)
@@ -168,7 +168,7 @@ class SinkFiles:
         return int(info.cursor.file_number), int(info.file_records)
 
     def health(self, sink: Sink) -> SinkHealth:
-        """What became of the records of one sink."""
+        """Return what became of the records of one sink."""
         info = self._info(self.sinks.index(sink))
         accepted = self._ring.accepted(sink.stream)
         if sink.kind == lib.ADVLOG_SINK_TEXT:
@@ -257,7 +257,7 @@ def _publish(sink: Sink, closed: ClosedFile, *, last: bool) -> None:
 
 
 def _cut(fd: int, length: int) -> bool:
-    """Whether the file is no longer than that now."""
+    """Return whether the file is no longer than that now."""
     try:
         os.ftruncate(fd, length)
     except OSError:

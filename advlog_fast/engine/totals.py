@@ -17,7 +17,7 @@ _NONFINITE = {lib.ADVLOG_NAN: "nan", lib.ADVLOG_POSINF: "inf", lib.ADVLOG_NEGINF
 
 
 def read_totals(drain: Any, ring: Ring) -> Totals:
-    """What a drain has counted of its ring, as of one moment.
+    """Return what a drain has counted of its ring, as of one moment.
 
     :param drain: the C drain.
     """

@@ -49,7 +49,7 @@ class GpuMemory:
         }
 
     def driver(self) -> dict[str, float]:
-        """What the driver says of the devices on which torch holds memory. For the sampler's thread."""
+        """Return what the driver says of the devices on which torch holds memory. For the sampler's thread."""
         cuda = _started_cuda()
         if cuda is None:
             return {}
@@ -69,12 +69,12 @@ class GpuMemory:
             "gpu_memory_process_gb": (driver.process_gb, sum),
             "gpu_utilization_percent": (driver.utilization_percent, _mean),
         }
-        found = {}
+        figures = {}
         for name, (ask, together) in asked.items():
             values = [value for device in devices if (value := ask(device)) is not None]
             if values:
-                found[name] = together(values)
-        return found
+                figures[name] = together(values)
+        return figures
 
 
 def _mean(values: list[float]) -> float:
@@ -114,16 +114,16 @@ class _Nvml:
 
     def used_gb(self, device: int) -> float | None:
         """Memory that is taken of the device, by whichever process."""
-        found = self._ask("nvmlDeviceGetMemoryInfo", device)
-        return None if found is None else found.used / GB
+        answer = self._ask("nvmlDeviceGetMemoryInfo", device)
+        return None if answer is None else answer.used / GB
 
     def utilization_percent(self, device: int) -> float | None:
         """The share of the latest second or less in which something ran on the device."""
-        found = self._ask("nvmlDeviceGetUtilizationRates", device)
-        return None if found is None else float(found.gpu)
+        answer = self._ask("nvmlDeviceGetUtilizationRates", device)
+        return None if answer is None else float(answer.gpu)
 
     def process_gb(self, device: int) -> float | None:
-        """What this process has of the device, with the context and all libraries; None where the driver names
+        """Return what this process has of the device, with the context and all libraries; None where the driver names
         processes as another namespace of pids does, as in some containers."""
         now = time.monotonic()
         asked_at, latest = self._process_gb.get(device, (-PROCESSES_S, None))

@@ -146,10 +146,10 @@ class MemorySampler:
         return latest
 
     def trend(self) -> dict[str, Any]:
-        """How memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where there was
-        a GPU, its first, last, min, max (GB), growth_gb_per_hour and growth_gb_per_step, slopes that outliers do not
-        move (None below two samples, or two steps), and whether a leak is suspected; beside them `samples`, `errors`
-        and the sampler's own `cpu_s`.
+        """Return how memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where
+        there was a GPU, its first, last, min, max (GB), growth_gb_per_hour and growth_gb_per_step, slopes that outliers
+        do not move (None below two samples, or two steps), and whether a leak is suspected; beside them `samples`,
+        `errors` and the sampler's own `cpu_s`.
 
         A leak is suspected of what grew through all of the time after its first quarter, which may be a warm-up: over
         10 minutes at least, by 5 % and 100 MB at least, and in each part of that time by a good share of it."""

@@ -47,11 +47,11 @@ class MemoryTrend:
 
     def series(self) -> dict[str, dict[str, float | bool | None]]:
         """By name; see :meth:`MemorySampler.trend`."""
-        found: dict[str, dict[str, float | bool | None]] = {}
+        trends: dict[str, dict[str, float | bool | None]] = {}
         for name, (first, last, low, high) in list(self._ends.items()):
             kept = self._points(name)
             per_ns = _slope((point.time_ns, point.values[name]) for point in kept)
-            found[name] = {
+            trends[name] = {
                 "first": first,
                 "last": last,
                 "min": low,
@@ -60,7 +60,7 @@ class MemoryTrend:
                 "growth_gb_per_step": _slope((point.step, point.values[name]) for point in kept),
                 "leak_suspected": self.is_leak(name),
             }
-        return found
+        return trends
 
     def is_leak(self, name: str) -> bool:
         """See :meth:`MemorySampler.trend`."""

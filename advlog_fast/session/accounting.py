@@ -33,7 +33,7 @@ class Accounting:
         return self._last_totals.metric_records if drain is None else drain.ring.accepted(lib.ADVLOG_STREAM_METRICS)
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
-        """What was counted, covering every call that returned before; waits so long for it at most."""
+        """Return what was counted, covering every call that returned before; waits so long for it at most."""
         drain = self.drain
         return self._last_totals if drain is None else drain.totals(timeout_s)
 

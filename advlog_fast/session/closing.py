@@ -1,4 +1,4 @@
-"""The end of a session, once, whoever asks for it."""
+"""The end of a session, which happens once."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Closing:
         return self._complete
 
     def may_die(self, number: int) -> bool:
-        """Whether a signal may end the process now. False: this very thread is in the middle of the end, which raises
-        the signal again when it is over."""
+        """Return whether a signal may end the process now. False: this very thread is in the middle of the end, which
+        raises the signal again when it is over."""
         if self._thread != threading.get_ident():
             return True
         self._signals.append(number)

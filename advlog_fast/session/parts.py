@@ -93,10 +93,10 @@ def open_parts(
     undo.callback(rank_lock.release)
     failpoint("start_locked")
     recovered = recover_rank(paths)
-    for found in recovered:
-        if found.logs:
+    for attempt_report in recovered:
+        if attempt_report.logs:
             what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
-            raise RunBusyError(f"{what} is being logged by another live process: {found.detail}")
+            raise RunBusyError(f"{what} is being logged by another live process: {attempt_report.detail}")
     mend_tails(paths)  # they are rotated now, those of an attempt on another host too
     for series in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl):
         join_left(series, paths.temporary)
@@ -141,9 +141,9 @@ def open_parts(
     watch_exceptions(wiring.on_exception)
     for note in ring.notes:
         control.logger.warning(note)
-    for found in recovered:
-        control.outputs.write(events.recovered(found.as_dict()), in_main_log=False)
-        control.outputs.note(logging.WARNING, f"recovered {escape(str(found))}")
+    for attempt_report in recovered:
+        control.outputs.write(events.recovered(attempt_report.as_dict()), in_main_log=False)
+        control.outputs.note(logging.WARNING, f"recovered {escape(str(attempt_report))}")
     return Parts(
         rank_lock=rank_lock,
         run=run,

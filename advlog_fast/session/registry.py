@@ -39,7 +39,7 @@ def start(session: Session) -> None:
     """Opens a session; one of the same run and rank that this process has open is closed first.
 
     :raises OSError: as :meth:`Session.open` does.
-    :raises RunBusyError: likewise.
+    :raises RunBusyError: as :meth:`Session.open` does.
     """
     session.start(partial(_open, session))
 
@@ -93,8 +93,9 @@ def living(parent: ParentHandle) -> Producer | None:
 
 
 def _occupy_standard_streams() -> None:
-    """Where a program runs with its standard streams closed, whatever is opened next would get their numbers, and what
-    some library then writes to standard error would go into it: into a log, or the ring. So they are opened first."""
+    """Return where a program runs with its standard streams closed, whatever is opened next would get their numbers,
+    and what some library then writes to standard error would go into it: into a log, or the ring. So they are opened
+    first."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:
@@ -103,7 +104,7 @@ def _occupy_standard_streams() -> None:
 
 
 def _exit_status() -> str | None:
-    """How the interpreter ends, as far as it can be told: the last uncaught exception."""
+    """Return how the interpreter ends, as far as it can be told: the last uncaught exception."""
     last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     if last is None:
         return None

@@ -3,7 +3,7 @@
 Threads, all of them daemons (a thread that is no daemon is joined before the exit handlers run, and would hang the
 exit): the drain; the sealer; the memory sampler; the background worker, which opens and ends the session, writes the
 summary from time to time and tells the control plane what the drain found. Where the interpreter gives no thread any
-more, as some do in its exit handlers, whoever waits for the work of one does it.
+more, as some do in its exit handlers, the thread that waits for the work does it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Session:
         self.entry.ring = None if drain is None else drain.ring
 
     def is_wanted(self) -> bool:
-        """Whether somebody still waits for this session, or has it."""
+        """Return whether somebody still waits for this session, or has it."""
         return not self.closed and self._user() is not None
 
     @property
@@ -150,7 +150,7 @@ class Session:
         return drain is not None and drain.help()
 
     def admit(self, producer: Producer) -> tuple[str, str] | None:  # noqa: ARG002 - it is bound already
-        """Whether a record may be logged: None, else it is counted, and the kind and the text of a warning."""
+        """Return whether a record may be logged: None, else it is counted, and the kind and the text of a warning."""
         # The end of the ring decides, not the beginning of close(): what other calls still push until then would come
         # after a record that was refused.
         if not self.closed or not self.entry.is_closed():
@@ -159,14 +159,14 @@ class Session:
         return "closed", self.after_close()
 
     def after_close(self) -> str:
-        """What a logger says of a call after the end."""
+        """Return what a logger says of a call after the end."""
         by = self.superseded_by
         why = "" if by is None else f", superseded by attempt {by} of a newer logger of the run"
         reach = "what it is given after close() reaches no file, and its records are counted"
         return f"this logger was closed{why}: {reach}"
 
     def in_child(self) -> ChildSession:
-        """What stands for the session in a process that this one has forked."""
+        """Return what stands for the session in a process that this one has forked."""
         child = self._child
         if child is None or child.pid != os.getpid():
             refused = ("closed", self.after_close()) if self.closed else None

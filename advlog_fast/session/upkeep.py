@@ -1,4 +1,4 @@
-"""What a session does while it runs: parts sealed in time, files watched, findings told, samples logged."""
+"""What a session does while it runs: it has parts sealed in time, watches files, passes on findings, logs samples."""
 
 from __future__ import annotations
 

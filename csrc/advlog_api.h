@@ -80,7 +80,7 @@ enum advlog_unresolved {
     ADVLOG_UNRESOLVED_SLAB_FULL = 2,
     ADVLOG_UNRESOLVED_CAPTURE = 3,
     ADVLOG_UNRESOLVED_KILLED = 4,
-    ADVLOG_UNRESOLVED_REASONS = 5 /* 0: nobody knows */
+    ADVLOG_UNRESOLVED_REASONS = 5 /* 0: the reason is unknown */
 };
 
 /* Why a call's record never entered the ring. */
@@ -267,7 +267,7 @@ uint64_t advlog_ring_bytes(uint64_t slots);
 /* Lays a ring out in zeroed memory; its positions start at `start` (normally
  * `slots`). The magic number is stored last. 0, or an advlog_ring_error. */
 int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity);
-/* A handle on a formatted ring; NULL with *error set where it is none. The
+/* A handle on an initialised ring; NULL with *error set where it is none. The
  * memory must outlive the handle. */
 advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error);
 void advlog_ring_detach(advlog_ring *ring);
@@ -351,7 +351,7 @@ int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out);
 int advlog_close_on_fork(int fd);
 /* No longer. Before fd is closed. */
 void advlog_keep_on_fork(int fd);
-/* The type of the file system that fd lies on, as statfs(2) of Linux has it; -1 where it cannot be told. */
+/* The type of the file system that fd lies on, as statfs(2) of Linux has it; -1 where it is unknown. */
 int64_t advlog_file_system(int fd);
 /* Gives the file blocks of its own in place of those that it shares with a copy (reflink), so that
  * a store to its mapping needs no new ones: 0, or errno. */

@@ -58,7 +58,7 @@ static void copy_slot(advlog_slot *to, const advlog_slot *from) {
     memcpy((char *)to + rest, (const char *)from + rest, sizeof *to - rest);
 }
 
-/* The next record; false: there is none yet, or what is there is damage. */
+/* Copies the next record; false where none is published yet, or it is damaged. */
 static bool next_record(drain_child *w, record_copy *r) {
     const advlog_ring *ring = w->ring;
     const advlog_slot *header = ring_slot(ring, w->from);
@@ -228,7 +228,7 @@ static bool given_up(const advlog_ring *ring, uint64_t to) {
 
 int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child) {
     advlog_handoff *taking = &child->header->handoff;
-    /* Relaxed: the one who stored these is dead. */
+    /* Relaxed: their writer is dead. */
     uint64_t from = load_relaxed(&child->header->read_pos);
     uint64_t until = load_relaxed(&taking->until), to = load_relaxed(&taking->position);
     if ((int64_t)(until - from) <= 0) return 0;

@@ -282,7 +282,7 @@ static int copy_record(advlog_columns *c, const char *bytes, uint64_t count) {
     for (unsigned part = 1; part < slots; part++) {
         advlog_slot *slot = &c->record[part];
         memcpy(slot, bytes + (size_t)part * ADVLOG_SLOT_BYTES, sizeof *slot);
-        /* Relaxed: nobody else has these copies. */
+        /* Relaxed: no other thread has these copies. */
         if (load_relaxed(&slot->mark) != load_relaxed(&header->mark) + part) return -1;
         if (!record_continues(header, part, slot)) return -1;
     }

@@ -6,7 +6,7 @@
  * a fork made in C; pthread_atfork does, for every fork() of the C library.
  *
  * Ordering edges:
- *   advlog_close_on_fork:a  an entry's fd. The handler, and who ends the entry, see the file that goes with it.
+ *   advlog_close_on_fork:a  an entry's fd. The handler, and the thread that ends the entry, see the file that goes with it.
  *   advlog_keep_on_fork:a   an entry's taken. The next to take the entry comes after the one that had it. */
 #include "atomics.h"
 

@@ -15,7 +15,7 @@
 static void sleep_ns(long ns) { nanosleep(&(struct timespec){0, ns}, NULL); }
 
 void drain_lock(advlog_drain *d) {
-    /* In a forked child its holder may be gone, and nobody is left to share the numbers with. */
+    /* In a forked child the holder may be gone, and no other thread wants the numbers. */
     while (!ring_is_child(d->ring) && exchange32_acquire(&d->lock, 1)) /* pairs with drain_unlock:a */
         sleep_ns(20000);
 }
@@ -83,7 +83,7 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
     return d->count - 1;
 }
 
-/* ---- files and faults, told by the caller of advlog_drain_run ---- */
+/* ---- files and faults, from the caller of advlog_drain_run ---- */
 
 static void publish(advlog_drain *d, int index) {
     drain_sink *s = &d->sink[index];
@@ -92,7 +92,7 @@ static void publish(advlog_drain *d, int index) {
     drain_lock(d);
     d->published[index] = s->info;
     drain_unlock(d);
-    /* Last: who has waited for it is shown numbers that have it too. */
+    /* Last: a thread that waited for it then reads numbers that include it. */
     store_release(&s->done, s->cursor.position); /* publish:a */
 }
 
@@ -193,7 +193,7 @@ void advlog_sink_resume(advlog_drain *d, int index, int fd, uint64_t records, in
     s->begun = s->cursor.length > 0;
     s->gap = records && first_seq + (int64_t)records != s->cursor.next_seq; /* dropped after the file's last record */
     s->info.needs_file = fd < 0;
-    store_relaxed(&s->done, s->cursor.position); /* relaxed: before the first run nobody waits */
+    store_relaxed(&s->done, s->cursor.position); /* relaxed: before the first run no thread waits */
     publish(d, index);
 }
 
@@ -260,7 +260,7 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
         if (why) return why;
 
         if (d->frontier - before >= PASS_SLOTS) continue; /* there is more already */
-        if (hurried) store32_relaxed(&d->wake_soon, 0); /* relaxed: who still waits sets it again */
+        if (hurried) store32_relaxed(&d->wake_soon, 0); /* relaxed: a thread that still waits sets it again */
         /* Busy: gather a millisecond's records for each write. Idle: wake less and less. */
         d->sleep_ns = progress ? SLEEP_MIN_NS : d->sleep_ns * 2 < SLEEP_MAX_NS ? d->sleep_ns * 2 : SLEEP_MAX_NS;
         sleep_until_woken(d, d->sleep_ns < deadline - now ? d->sleep_ns : deadline - now);

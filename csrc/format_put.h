@@ -1,4 +1,4 @@
-/* The small writes that lines are made of. Each returns where the next byte goes;
+/* Small writes for lines. Each returns where the next byte goes;
  * room for them is format_bound's to promise. */
 #pragma once
 

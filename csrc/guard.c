@@ -1,4 +1,4 @@
-/* Guard: a re-entrant lock that nobody waits for longer than a deadline, for `with`.
+/* Guard: a re-entrant lock for `with`, whose acquire gives up at a deadline.
  *
  * In C because of interrupts. Python's exception of a signal may come between any two bytecodes: in a class of Python's
  * also between the lock's acquisition and the note that it is held, which then stays held for good. Here the two are one
@@ -95,7 +95,7 @@ static PyMethodDef guard_methods[] = {
 };
 
 static PyType_Slot guard_slots[] = {
-    {Py_tp_doc, "A re-entrant lock that nobody waits for longer than `timeout_s`: `with guard as held:`."},
+    {Py_tp_doc, "A re-entrant lock whose acquire gives up after `timeout_s`: `with guard as held:`."},
     {Py_tp_new, guard_new},
     {Py_tp_init, guard_init},
     {Py_tp_dealloc, guard_dealloc},

@@ -8,7 +8,7 @@ static const uint8_t *find(const advlog_name_table *t, uint32_t id, uint32_t *by
     return offset + 1u + *bytes <= sizeof t->heap ? &t->heap[offset + 1u] : NULL;
 }
 
-/* Bytes of the one character at `p`, as RFC 3629 has it; 0: there is none. */
+/* Bytes of the UTF-8 character at `p` (RFC 3629); 0 where it is not valid. */
 static unsigned utf8_character(const uint8_t *p, const uint8_t *end) {
     unsigned bytes = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
     if (bytes == 0 || (size_t)(end - p) < bytes) return 0;

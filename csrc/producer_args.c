@@ -60,7 +60,7 @@ void args_exchange_end(exchange *x) {
     while (x->count > 0) Py_DECREF(x->item[--x->count]);
 }
 
-/* Forgets an Exception: who converts slowly says what is wrong. False for any other, a KeyboardInterrupt say. */
+/* Clears an Exception, since the slow path will raise it anew. False for anything else, such as a KeyboardInterrupt. */
 static bool left_to_the_slow(void) {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
     PyErr_Clear();

@@ -1,5 +1,5 @@
 /* What a record holds in place of a value that an accelerator is to fill in: a reference into the ring's slab (slab.h), whose
- * entry is given back with the object that nobody logged; or the reason why the value never comes. */
+ * entry is given back if the object is freed unlogged; or the reason why the value never comes. */
 #include "producer.h"
 #include "slab.h"
 

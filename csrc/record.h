@@ -1,5 +1,5 @@
 /* What a record's slots hold, read one slot at a time. Slots that a disk or a
- * dead process may have damaged are checked here before anything is made of them. */
+ * dead process may have damaged are checked here before use. */
 #pragma once
 
 #include "ring.h"

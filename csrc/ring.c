@@ -92,7 +92,7 @@ int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t star
     return 0;
 }
 
-/* `slots` is read once: who made the ring may still write it. The offsets of this version are constants. */
+/* `slots` is read once: the ring's maker may still write it. The offsets of this version are constants. */
 static int check_header(const advlog_ring_header *h, uint64_t bytes, uint64_t *slots) {
     if (bytes < ADVLOG_HEADER_BYTES) return ADVLOG_RING_TOO_SMALL;
     if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* pairs with advlog_ring_init:a */

@@ -25,7 +25,7 @@
  *
  * Progress: try-push is lock-free, wait-free without contention, and fails only
  * when the ring is full, closed or the process is a forked child. A producer
- * stopped between its CAS and W holds the drain back at its slot, nobody else;
+ * stopped between its CAS and ring_publish:a holds back the drain at its slot, and no other thread;
  * in the hot call no code that can fail or run Python stands between the two. */
 #pragma once
 

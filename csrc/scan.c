@@ -89,7 +89,7 @@ static bool take_slot(advlog_scan *scan, const advlog_slot *slot) {
         memcpy(header, slot, sizeof *header);
         scan->ids = 0;
     } else {
-        /* Relaxed: nobody else has this copy. */
+        /* Relaxed: no other thread has this copy. */
         if (load_relaxed(&slot->mark) != load_relaxed(&header->mark) + part) return false;
         if (!record_continues(header, part, slot)) return false;
         if (header->kind == ADVLOG_KIND_NAME) memcpy(scan->text + (part - 1) * ADVLOG_PART_TEXT, slot->text, slot->count);

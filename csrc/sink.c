@@ -162,7 +162,7 @@ static bool file_is_full(const drain_sink *s, size_t bytes) {
            (s->options.max_records && s->next_file_records >= s->options.max_records);
 }
 
-/* The next record into the buffer, unless it is to be left out. False: the file is
+/* Formats the next record into the buffer, unless the sink leaves it out. False: the file is
  * full (*full) or the buffer is, and the record comes again. */
 static bool take_record(advlog_drain *d, drain_sink *s, const advlog_view *view, bool *full) {
     uint64_t lines = s->lines;

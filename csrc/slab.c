@@ -77,7 +77,7 @@ static bool has_come(const advlog_ring *ring, uint64_t reference, double *value)
     return true;
 }
 
-/* No other copy comes into it. Nothing, in a ring whose process is dead: nobody has its entries. */
+/* No other copy comes into it. Does nothing in a dead process's ring, whose entries have no users. */
 static void let_go(advlog_ring *ring, uint64_t reference) {
     if (ring->use) store_release(&ring->use[entry_of(reference)].reference, 0); /* let_go:a */
 }
@@ -92,7 +92,7 @@ static void take_abandoned(advlog_ring *ring, slab_quarantine *given_up) {
         atomic_u64 *who = &ring->use[entry].reference;
         uint64_t reference = load_relaxed(who); /* relaxed: J */
         if (!(reference & ADVLOG_ABANDONED)) continue;
-        store_relaxed(who, reference & ~ADVLOG_ABANDONED); /* relaxed: nobody but the drain has it now */
+        store_relaxed(who, reference & ~ADVLOG_ABANDONED); /* relaxed: only the drain has it now */
         quarantine(given_up, reference);
     }
 }

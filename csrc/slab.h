@@ -34,7 +34,7 @@ _Static_assert(ADVLOG_SLAB_ENTRIES == ADVLOG_FIRST_REFERENCE, "a reference names
 
 /* Who has an entry: of the process, not in the ring. */
 struct advlog_slab_use {
-    atomic_u64 reference; /* 0: nobody; with ADVLOG_ABANDONED: its record never entered the ring */
+    atomic_u64 reference; /* 0: free; with ADVLOG_ABANDONED: its record never entered the ring */
     int64_t since_ns;     /* monotonic */
 };
 

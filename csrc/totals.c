@@ -79,7 +79,7 @@ static void add_batch(running_totals *t, const advlog_slot *h) {
     epoch->batches++;
     epoch->last_ns = h->time_ns;
 
-    /* A worker's records come at times of its own; between two epochs lies a validation. */
+    /* A child's records come at other times than its parent's; between two epochs lies a validation. */
     int of = h->worker != 0;
     bool follows = t->previous_ns[of] != 0 && (!has_epoch || t->previous_epoch == h->epoch);
     if (!(h->present & (1u << ADVLOG_BATCH_TIME)) && follows && h->time_ns >= t->previous_ns[of]) {

@@ -22,5 +22,5 @@ void totals_free(running_totals *totals);
 void totals_names(running_totals *totals, const advlog_ring *ring);
 /* Counts one record. True where a metric's first value that is not finite came. */
 bool totals_add(running_totals *totals, const advlog_view *view);
-/* The next finding that was not taken yet; false where there is none. */
+/* Takes the next finding, each once; false where there is none. */
 bool totals_next_finding(running_totals *totals, advlog_finding *out);

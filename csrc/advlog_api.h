@@ -453,4 +453,5 @@ double advlog_sketch_quantile(const advlog_sketch *sketch, double q);
 /* Formats `count` slots of one record starting at slots[0] as the drain does,
  * names taken from the ring; bytes written, or -1 where `capacity` is too small,
  * memory is short, or the slots hold no whole record that the sink writes. */
-int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out, uint64_t capacity);
+int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out,
+                             uint64_t capacity);

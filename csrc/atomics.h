@@ -29,9 +29,15 @@ static inline uint32_t load32_relaxed(const atomic_u32 *p) { return atomic_load_
 static inline uint32_t load32_acquire(const atomic_u32 *p) { return atomic_load_explicit((atomic_u32 *)p, memory_order_acquire); }
 static inline void store32_relaxed(atomic_u32 *p, uint32_t v) { atomic_store_explicit(p, v, memory_order_relaxed); }
 static inline void store32_release(atomic_u32 *p, uint32_t v) { atomic_store_explicit(p, v, memory_order_release); }
-static inline uint32_t exchange32_acquire(atomic_u32 *p, uint32_t v) { return atomic_exchange_explicit(p, v, memory_order_acquire); }
-static inline uint32_t or32_relaxed(atomic_u32 *p, uint32_t bits) { return atomic_fetch_or_explicit(p, bits, memory_order_relaxed); }
-static inline uint32_t and32_relaxed(atomic_u32 *p, uint32_t bits) { return atomic_fetch_and_explicit(p, bits, memory_order_relaxed); }
+static inline uint32_t exchange32_acquire(atomic_u32 *p, uint32_t v) {
+    return atomic_exchange_explicit(p, v, memory_order_acquire);
+}
+static inline uint32_t or32_relaxed(atomic_u32 *p, uint32_t bits) {
+    return atomic_fetch_or_explicit(p, bits, memory_order_relaxed);
+}
+static inline uint32_t and32_relaxed(atomic_u32 *p, uint32_t bits) {
+    return atomic_fetch_and_explicit(p, bits, memory_order_relaxed);
+}
 static inline uint32_t add32_relaxed(atomic_u32 *p, uint32_t n) { return atomic_fetch_add_explicit(p, n, memory_order_relaxed); }
 
 /* Everything before it comes before everything after it, to a thread that passes such a

@@ -41,7 +41,8 @@ static void close_all(void) {
         store32_relaxed(&closing[i].taken, 0);
         struct stat found;
         /* A program may have closed a number that is not its own, and it is another file's by now. */
-        if (fd && fstat((int)fd - 1, &found) == 0 && (uint64_t)found.st_dev == closing[i].dev && (uint64_t)found.st_ino == closing[i].ino)
+        if (fd && fstat((int)fd - 1, &found) == 0 && (uint64_t)found.st_dev == closing[i].dev &&
+            (uint64_t)found.st_ino == closing[i].ino)
             close((int)fd - 1);
     }
 }

@@ -267,7 +267,9 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
     }
 }
 
-void advlog_drain_set_deferred_timeout(advlog_drain *d, int64_t deferred_timeout_ns) { d->deferred_timeout_ns = deferred_timeout_ns; }
+void advlog_drain_set_deferred_timeout(advlog_drain *d, int64_t deferred_timeout_ns) {
+    d->deferred_timeout_ns = deferred_timeout_ns;
+}
 
 void advlog_drain_give_up_at(advlog_drain *d, int64_t moment_ns) {
     store_relaxed(&d->give_up_at_ns, (uint64_t)moment_ns); /* relaxed: a moment, nothing comes with it */
@@ -303,9 +305,7 @@ static int wait_for(advlog_drain *d, uint64_t position, int64_t timeout_ns, bool
     return ADVLOG_OK;
 }
 
-int advlog_drain_wait(advlog_drain *d, uint64_t position, int64_t timeout_ns) {
-    return wait_for(d, position, timeout_ns, true);
-}
+int advlog_drain_wait(advlog_drain *d, uint64_t position, int64_t timeout_ns) { return wait_for(d, position, timeout_ns, true); }
 int advlog_drain_wait_totals(advlog_drain *d, uint64_t position, int64_t timeout_ns) {
     return wait_for(d, position, timeout_ns, false);
 }

@@ -50,5 +50,5 @@ size_t format_text(char *out, const advlog_view *view, const advlog_labels *labe
 
 /* One strict JSON object a line; absent metrics omitted; a value that is not
  * finite is null and named in "nonfinite", one that never came in "unresolved". */
-size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache,
-                    int32_t attempt, int32_t rank, int64_t seq);
+size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache, int32_t attempt,
+                    int32_t rank, int64_t seq);

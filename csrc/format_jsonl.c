@@ -74,8 +74,8 @@ static ADVLOG_COLD char *put_nulls(char *p, const advlog_view *view, const advlo
     return PUT(p, "}");
 }
 
-size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache,
-                    int32_t attempt, int32_t rank, int64_t seq) {
+size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache, int32_t attempt,
+                    int32_t rank, int64_t seq) {
     const advlog_slot *header = view_slot(view, 0);
     if (ADVLOG_UNLIKELY(!kind_has_values(header->kind))) return 0;
     uint32_t present = header->present;

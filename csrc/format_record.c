@@ -14,8 +14,8 @@ static bool record_is_whole(const advlog_view *view, uint32_t count) {
     return true;
 }
 
-int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq,
-                             char *out, uint64_t capacity) {
+int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out,
+                             uint64_t capacity) {
     const advlog_view view = {slots, UINT64_MAX, 0};
     if (!record_is_whole(&view, count) || view.slots->kind == ADVLOG_KIND_NAME) return -1;
     int64_t length = -1;
@@ -27,9 +27,10 @@ int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_
     if (line == NULL) goto done;
     advlog_line_cache cache = {0};
     const advlog_identity *identity = &ring->header->identity;
-    size_t bytes = sink_kind == ADVLOG_SINK_TEXT    ? format_text(line, &view, labels, &cache)
-                   : sink_kind == ADVLOG_SINK_JSONL ? format_jsonl(line, &view, labels, &cache, identity->attempt, identity->rank, seq)
-                                                    : 0;
+    size_t bytes = sink_kind == ADVLOG_SINK_TEXT ? format_text(line, &view, labels, &cache)
+                   : sink_kind == ADVLOG_SINK_JSONL
+                       ? format_jsonl(line, &view, labels, &cache, identity->attempt, identity->rank, seq)
+                       : 0;
     if (bytes == 0 || bytes > capacity) goto done;
     memcpy(out, line, bytes);
     length = (int64_t)bytes;

@@ -178,8 +178,8 @@ size_t advlog_number_double(char *out, double value) {
         return (size_t)(p + 3 - out);
     }
     bool subnormal = biased == 0;
-    decimal d = shortest(subnormal ? fraction : fraction | UINT64_C(1) << FRACTION_BITS,
-                         (int)biased + subnormal - EXPONENT_BIAS, fraction == 0 && biased > 1);
+    decimal d = shortest(subnormal ? fraction : fraction | UINT64_C(1) << FRACTION_BITS, (int)biased + subnormal - EXPONENT_BIAS,
+                         fraction == 0 && biased > 1);
     /* To 17 digits. Zeros at the end are not shown, so those that this adds are harmless. */
     bool shorter = d.significand < TEN_TO_16;
     d.significand *= 1 + 9 * shorter;

@@ -11,8 +11,8 @@
 enum { TARGET_EPOCH, TARGET_BATCH, TARGET_TOTAL, TARGET_STEP, TARGET_CORE, TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS };
 
 /* log_batch_progress(epoch, batch, total_batches, loss, ..., data_time, step) by position. */
-static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1, TARGET_CORE + 2,
-                                       TARGET_CORE + 3, TARGET_CORE + 4, TARGET_CORE + 5, TARGET_STEP};
+static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1,
+                                       TARGET_CORE + 2, TARGET_CORE + 3, TARGET_CORE + 4, TARGET_CORE + 5, TARGET_STEP};
 
 /* Which argument goes where, for one tuple of keyword names. A call site's tuple
  * is a constant of its code, so its address stands for its names while it lives. */

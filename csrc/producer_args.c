@@ -4,8 +4,8 @@
 
 static PyObject *item_name, *is_cuda_name; /* for the life of the process */
 
-static const char *const FIXED_NAMES[TARGET_NAME] = {
-    "epoch", "batch", "total_batches", "step", "loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time"};
+static const char *const FIXED_NAMES[TARGET_NAME] = {"epoch",    "batch",         "total_batches", "step",       "loss",
+                                                     "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time"};
 
 bool args_prepare(void) {
     if (!item_name && !(item_name = PyUnicode_InternFromString("item"))) return false;

@@ -6,6 +6,8 @@
 
 #include "guard.h"
 
+/* The texts stand here as they are read. */
+/* clang-format off */
 PyDoc_STRVAR(log_batch_progress_doc,
 "log_batch_progress($self, /, epoch, batch, total_batches, loss, accuracy=None, learning_rate=None, gradient_norm=None, batch_time=None, data_time=None, step=None, **metrics)\n"
 "--\n\n"
@@ -35,6 +37,7 @@ PyDoc_STRVAR(log_performance_metrics_doc,
 ":param batch_time: seconds, float64.\n"
 ":param data_time: seconds of it that were spent waiting for data, float64.\n"
 ":raises TypeError: an argument is missing or no number.");
+/* clang-format on */
 
 static PyObject *producer_bind(PyObject *op, PyObject *args) {
     producer *self = (producer *)op;
@@ -84,8 +87,10 @@ static PyObject *producer_samples(PyObject *op, PyObject *Py_UNUSED(none)) {
 static PyObject *producer_self(PyObject *op, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(op); }
 
 static PyMethodDef producer_methods[] = {
-    {"log_batch_progress", (PyCFunction)(void (*)(void))log_batch_progress, METH_FASTCALL | METH_KEYWORDS, log_batch_progress_doc},
-    {"log_performance_metrics", (PyCFunction)(void (*)(void))log_performance_metrics, METH_FASTCALL | METH_KEYWORDS, log_performance_metrics_doc},
+    {"log_batch_progress", (PyCFunction)(void (*)(void))log_batch_progress, METH_FASTCALL | METH_KEYWORDS,
+     log_batch_progress_doc},
+    {"log_performance_metrics", (PyCFunction)(void (*)(void))log_performance_metrics, METH_FASTCALL | METH_KEYWORDS,
+     log_performance_metrics_doc},
     {"_try_batch", (PyCFunction)(void (*)(void))producer_try_batch, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_try_performance", (PyCFunction)(void (*)(void))producer_try_performance, METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_try_record", producer_try_record, METH_VARARGS, NULL},
@@ -100,10 +105,9 @@ static PyMethodDef producer_methods[] = {
     {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {NULL, NULL, 0, NULL}};
 
-static PyMemberDef producer_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(producer, dict), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(producer, weakrefs), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL}};
+static PyMemberDef producer_members[] = {{"__dictoffset__", T_PYSSIZET, offsetof(producer, dict), READONLY, NULL},
+                                         {"__weaklistoffset__", T_PYSSIZET, offsetof(producer, weakrefs), READONLY, NULL},
+                                         {NULL, 0, 0, 0, NULL}};
 
 /* ---- the type ---- */
 
@@ -154,7 +158,8 @@ static void producer_dealloc(PyObject *op) {
 }
 
 static PyType_Slot producer_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("The half of a logger that pushes into a ring. Until it is bound to one, its calls do nothing.")},
+    {Py_tp_doc,
+     (void *)PyDoc_STR("The half of a logger that pushes into a ring. Until it is bound to one, its calls do nothing.")},
     {Py_tp_new, producer_new},
     {Py_tp_dealloc, producer_dealloc},
     {Py_tp_traverse, producer_traverse},
@@ -189,7 +194,7 @@ static int module_exec(PyObject *module) {
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
 
-static struct PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT, .m_name = "_producer", .m_doc = "The hot call.", .m_slots = module_slots};
+static struct PyModuleDef module_def = {PyModuleDef_HEAD_INIT, .m_name = "_producer", .m_doc = "The hot call.",
+                                        .m_slots = module_slots};
 
 PyMODINIT_FUNC PyInit__producer(void) { return PyModuleDef_Init(&module_def); }

@@ -31,9 +31,7 @@ static inline unsigned record_unresolved(double value) {
     return bits <= ADVLOG_UNRESOLVED_KILLED ? (unsigned)bits : 0;
 }
 
-static inline bool kind_has_values(unsigned kind) {
-    return kind >= ADVLOG_KIND_BATCH && kind <= ADVLOG_KIND_PERFORMANCE;
-}
+static inline bool kind_has_values(unsigned kind) { return kind >= ADVLOG_KIND_BATCH && kind <= ADVLOG_KIND_PERFORMANCE; }
 
 /* Whether a value of the record is still to come, or never came. */
 static inline bool record_defers(const advlog_view *view) {

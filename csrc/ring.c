@@ -62,9 +62,7 @@ static void canary_free(advlog_ring *ring) {
 
 uint64_t advlog_ring_bytes(uint64_t slots) { return SLOTS_OFFSET + slots * ADVLOG_SLOT_BYTES; }
 
-static bool slots_allowed(uint64_t slots) {
-    return slots >= 64 && slots <= UINT64_C(1) << 32 && (slots & (slots - 1)) == 0;
-}
+static bool slots_allowed(uint64_t slots) { return slots >= 64 && slots <= UINT64_C(1) << 32 && (slots & (slots - 1)) == 0; }
 
 int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity) {
     if (!slots_allowed(slots) || bytes < advlog_ring_bytes(slots)) return ADVLOG_RING_TOO_SMALL;
@@ -302,7 +300,9 @@ void advlog_ring_reopen(advlog_ring *ring) {
 
 uint64_t advlog_ring_slots(const advlog_ring *ring) { return ring->count; }
 
-uint64_t advlog_ring_read_pos(const advlog_ring *ring) { return load_acquire(&ring->header->read_pos); /* pairs with drain_once:a */ }
+uint64_t advlog_ring_read_pos(const advlog_ring *ring) {
+    return load_acquire(&ring->header->read_pos); /* pairs with drain_once:a */
+}
 
 bool advlog_ring_closed(const advlog_ring *ring) {
     uint64_t r = load_acquire(&ring->header->read_pos); /* pairs with drain_once:a: so that write_pos is at or past it */

@@ -164,9 +164,7 @@ static inline int ring_try_reserve(advlog_ring *ring, uint64_t slots, uint64_t *
     }
 }
 
-static inline advlog_slot *ring_slot(const advlog_ring *ring, uint64_t position) {
-    return &ring->slots[position & ring->mask];
-}
+static inline advlog_slot *ring_slot(const advlog_ring *ring, uint64_t position) { return &ring->slots[position & ring->mask]; }
 
 static inline void ring_publish(advlog_slot *slot, uint64_t position) {
     store_release(&slot->mark, position + 1); /* ring_publish:a */
@@ -180,17 +178,11 @@ static inline int kind_stream(int kind) {
 
 /* The slots that a record with so many extras takes. */
 static inline uint64_t ring_slots_for(uint64_t extras) {
-    return extras <= ADVLOG_HEADER_EXTRAS
-               ? 1
-               : 1 + (extras - ADVLOG_HEADER_EXTRAS + ADVLOG_PART_EXTRAS - 1) / ADVLOG_PART_EXTRAS;
+    return extras <= ADVLOG_HEADER_EXTRAS ? 1 : 1 + (extras - ADVLOG_HEADER_EXTRAS + ADVLOG_PART_EXTRAS - 1) / ADVLOG_PART_EXTRAS;
 }
 
 /* The slots that a record with so many bytes of text takes. */
-static inline uint64_t ring_slots_for_text(uint64_t bytes) {
-    return 1 + (bytes + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT;
-}
+static inline uint64_t ring_slots_for_text(uint64_t bytes) { return 1 + (bytes + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT; }
 
 /* The most slots that one record may take. */
-static inline uint64_t ring_record_limit(const advlog_ring *ring) {
-    return ring->count / 4 < 255 ? ring->count / 4 : 255;
-}
+static inline uint64_t ring_record_limit(const advlog_ring *ring) { return ring->count / 4 < 255 ? ring->count / 4 : 255; }

@@ -97,8 +97,8 @@ static size_t spool_format(advlog_drain *d, drain_sink *s, const advlog_view *vi
 /* ---- the table ---- */
 
 static const sink_kind KINDS[] = {
-    [ADVLOG_SINK_TEXT] = {.takes_events = true, .writes_digits = true,
-                          .leaves_out = text_leaves_out, .bound = line_bound, .format = text_format},
+    [ADVLOG_SINK_TEXT] =
+        {.takes_events = true, .writes_digits = true, .leaves_out = text_leaves_out, .bound = line_bound, .format = text_format},
     [ADVLOG_SINK_JSONL] = {.writes_digits = true, .bound = line_bound, .format = jsonl_format},
     [ADVLOG_SINK_SPOOL] = {.splits_at_gap = true, .bound = spool_bound, .format = spool_format},
 };

@@ -83,6 +83,4 @@ typedef struct {
 } advlog_view;
 
 /* Slot `part` of the record: 0 is its header. */
-static inline const advlog_slot *view_slot(const advlog_view *v, unsigned part) {
-    return &v->slots[(v->pos + part) & v->mask];
-}
+static inline const advlog_slot *view_slot(const advlog_view *v, unsigned part) { return &v->slots[(v->pos + part) & v->mask]; }

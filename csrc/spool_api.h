@@ -8,7 +8,6 @@
 typedef struct advlog_columns advlog_columns;
 typedef struct advlog_scan advlog_scan;
 
-
 typedef struct {
     int32_t layout_version;
     int32_t stream;
@@ -40,7 +39,8 @@ bool advlog_scan_uses(const advlog_scan *scan, uint32_t id);
  * of `names` entries, is the column (0 ..< columns) of metric id, or -1 for the
  * map `extra`; an id beyond them goes to `extra` too. The first record gets seq
  * first_seq. NULL: memory is short, or an argument is out of range. */
-advlog_columns *advlog_columns_new(uint32_t capacity, const int32_t *column_of, uint32_t names, uint32_t columns, int64_t first_seq);
+advlog_columns *advlog_columns_new(uint32_t capacity, const int32_t *column_of, uint32_t names, uint32_t columns,
+                                   int64_t first_seq);
 void advlog_columns_free(advlog_columns *columns);
 /* Why a feed consumed no more: `stop` of advlog_column_buffers. */
 enum advlog_columns_stop {

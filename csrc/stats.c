@@ -7,9 +7,7 @@
 /* ceil(log(1e-9) / log(gamma)): the exponent of the first bucket's upper bound. */
 #define SKETCH_FIRST (-1036)
 
-void advlog_stat_init(advlog_stat *stat) {
-    *stat = (advlog_stat){.min = NAN, .max = NAN, .last = NAN, .bad_seq = -1};
-}
+void advlog_stat_init(advlog_stat *stat) { *stat = (advlog_stat){.min = NAN, .max = NAN, .last = NAN, .bad_seq = -1}; }
 
 void stat_add_rare(advlog_stat *stat, double value, const stat_where *where) {
     if (isfinite(value)) {

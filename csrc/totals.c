@@ -155,8 +155,8 @@ bool totals_add(running_totals *t, const advlog_view *view) {
     if (stream == ADVLOG_STREAM_EVENTS) return false;
     if (ADVLOG_UNLIKELY(record_defers(view))) add_unresolved(sum, view);
 
-    stat_where where = {.seq = (int64_t)seq, .step = h->step, .time_ns = h->time_ns,
-                        .epoch = h->epoch, .batch = h->batch, .present = h->present};
+    stat_where where = {
+        .seq = (int64_t)seq, .step = h->step, .time_ns = h->time_ns, .epoch = h->epoch, .batch = h->batch, .present = h->present};
     bool first = stream == ADVLOG_STREAM_METRICS
                      ? add_metrics_record(t, h, &where)
                      : add_core(sum->system_core, &sum->sketch[ADVLOG_SKETCH_SYSTEM_BATCH_TIME], h, &where);

@@ -81,7 +81,7 @@ static uint64_t jsonl(uint64_t i) {
 static const struct {
     const char *name;
     uint64_t (*run)(uint64_t);
-} OPERATIONS[] = {{"push", push},   {"clock", clock_read}, {"double", number_double},
+} OPERATIONS[] = {{"push", push},      {"clock", clock_read}, {"double", number_double},
                   {"int", number_int}, {"text", text},        {"jsonl", jsonl}};
 
 int main(int argc, char **argv) {

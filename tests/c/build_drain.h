@@ -35,7 +35,8 @@ static inline rig rig_new(uint64_t slots, uint64_t start) {
 }
 
 static inline int rig_add(rig *r, int kind, int stream, uint64_t max_bytes, uint64_t max_records) {
-    const advlog_sink_options o = {.kind = kind, .stream = stream, .max_bytes = max_bytes, .max_records = max_records, .level = 20};
+    const advlog_sink_options o = {
+        .kind = kind, .stream = stream, .max_bytes = max_bytes, .max_records = max_records, .level = 20};
     CHECK_INT(r->sinks, advlog_drain_add_sink(r->drain, &o));
     return r->sinks++;
 }
@@ -133,12 +134,20 @@ static inline int rig_try_push(rig *r, int kind, int64_t n, unsigned extras) {
     uint16_t ids[64];
     double values[64];
     for (unsigned i = 0; i < extras; i++) ids[i] = (uint16_t)i, values[i] = (double)n + i;
-    advlog_record record = {.time_ns = n, .step = SAMPLE_STEP + n, .core = {(double)n}, .present = 1u << ADVLOG_LOSS | ADVLOG_HAS_STEP,
-                            .kind = (uint8_t)kind, .extras = (uint16_t)extras, .extra_ids = ids, .extra_values = values};
+    advlog_record record = {.time_ns = n,
+                            .step = SAMPLE_STEP + n,
+                            .core = {(double)n},
+                            .present = 1u << ADVLOG_LOSS | ADVLOG_HAS_STEP,
+                            .kind = (uint8_t)kind,
+                            .extras = (uint16_t)extras,
+                            .extra_ids = ids,
+                            .extra_values = values};
     return advlog_push(r->t.ring, &record);
 }
 
-static inline void rig_push(rig *r, int kind, int64_t n, unsigned extras) { CHECK_INT(ADVLOG_OK, rig_try_push(r, kind, n, extras)); }
+static inline void rig_push(rig *r, int kind, int64_t n, unsigned extras) {
+    CHECK_INT(ADVLOG_OK, rig_try_push(r, kind, n, extras));
+}
 
 /* ---- files ---- */
 

@@ -26,9 +26,7 @@ static inline test_ring test_ring_at(uint64_t slots, uint64_t start, int attempt
 
 static inline test_ring test_ring_new(int attempt, int rank) { return test_ring_at(64, 64, attempt, rank); }
 
-static inline void test_ring_name(test_ring *t, const char *name) {
-    CHECK(advlog_name_intern(t->ring, name, strlen(name)) >= 0);
-}
+static inline void test_ring_name(test_ring *t, const char *name) { CHECK(advlog_name_intern(t->ring, name, strlen(name)) >= 0); }
 
 static inline void test_ring_free(test_ring *t) {
     advlog_ring_detach(t->ring);

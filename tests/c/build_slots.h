@@ -62,7 +62,8 @@ static inline uint64_t slots_add_values(slot_list *list, int kind, int64_t time_
     return at;
 }
 
-static inline uint64_t slots_add_text(slot_list *list, int kind, unsigned level, int64_t time_ns, const char *text, unsigned bytes) {
+static inline uint64_t slots_add_text(slot_list *list, int kind, unsigned level, int64_t time_ns, const char *text,
+                                      unsigned bytes) {
     uint64_t at = list->count;
     unsigned slots = (unsigned)ring_slots_for_text(bytes);
     advlog_slot *header = slots_add(list);

@@ -57,7 +57,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (unsigned part = 0; part < parts && part < SLOTS; part++) {
         slots[part].kind = (uint8_t)(part == 0 ? kind : values ? ADVLOG_KIND_PART : ADVLOG_KIND_PART_TEXT);
         slots[part].part = (uint8_t)(part ? part : parts);
-        unsigned room = values ? ADVLOG_PART_EXTRAS : ADVLOG_PART_TEXT, before = (values ? ADVLOG_HEADER_EXTRAS : 0) + (part - 1) * room;
+        unsigned room = values ? ADVLOG_PART_EXTRAS : ADVLOG_PART_TEXT,
+                 before = (values ? ADVLOG_HEADER_EXTRAS : 0) + (part - 1) * room;
         slots[part].count = (uint16_t)(part == 0 ? count : count - before < room ? count - before : room);
     }
     const uint8_t *from;

@@ -14,8 +14,14 @@ static void take_push(fuzz_input *in, advlog_ring *ring) {
     static const uint16_t ids[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     static const double values[16] = {1, -2.5, 1e300};
     unsigned shape = take_byte(in), extras = take_byte(in) % 16;
-    advlog_record record = {.time_ns = (int64_t)((uint64_t)take_short(in) << 48), .step = shape, .core = {0.5, 1.5}, .present = shape * 5,
-                            .kind = (uint8_t)(1 + shape % 4), .extras = (uint16_t)extras, .extra_ids = ids, .extra_values = values};
+    advlog_record record = {.time_ns = (int64_t)((uint64_t)take_short(in) << 48),
+                            .step = shape,
+                            .core = {0.5, 1.5},
+                            .present = shape * 5,
+                            .kind = (uint8_t)(1 + shape % 4),
+                            .extras = (uint16_t)extras,
+                            .extra_ids = ids,
+                            .extra_values = values};
     advlog_push(ring, &record);
 }
 
@@ -37,8 +43,11 @@ static void take_cursor(fuzz_input *in, advlog_ring *ring) {
     uint64_t records = take_byte(in);
     ring->header->cursor[sink].kind = (int32_t)(1 + what / 4 % 3);
     ring->header->cursor[sink].stream = (int32_t)(what / 16 % 2);
-    ring->header->cursor[sink].copy[0] = (advlog_cursor){.position = advlog_ring_write_pos(ring), .next_seq = (int64_t)records + 1,
-                                                         .written = records, .length = records * 100, .file_number = 1};
+    ring->header->cursor[sink].copy[0] = (advlog_cursor){.position = advlog_ring_write_pos(ring),
+                                                         .next_seq = (int64_t)records + 1,
+                                                         .written = records,
+                                                         .length = records * 100,
+                                                         .file_number = 1};
 }
 
 static void take_text(fuzz_input *in, advlog_ring *ring) {
@@ -149,9 +158,12 @@ static void drain_all(advlog_ring *ring, unsigned options) {
         advlog_ring_cursor(ring, sinks, &c);
         CHECK(advlog_ring_sink_kind(ring, sinks) > 0 && advlog_ring_sink_kind(ring, sinks) <= ADVLOG_SINK_SPOOL);
         CHECK(advlog_ring_sink_stream(ring, sinks) >= 0 && advlog_ring_sink_stream(ring, sinks) <= ADVLOG_STREAM_SYSTEM);
-        const advlog_sink_options o = {.kind = advlog_ring_sink_kind(ring, sinks), .stream = advlog_ring_sink_stream(ring, sinks),
-                                       .max_bytes = options & 1 ? 3000 : NO_LIMIT, .max_records = options & 2 ? 7 : 0,
-                                       .every = options >> 4, .level = options & 4 ? 20 : 0};
+        const advlog_sink_options o = {.kind = advlog_ring_sink_kind(ring, sinks),
+                                       .stream = advlog_ring_sink_stream(ring, sinks),
+                                       .max_bytes = options & 1 ? 3000 : NO_LIMIT,
+                                       .max_records = options & 2 ? 7 : 0,
+                                       .every = options >> 4,
+                                       .level = options & 4 ? 20 : 0};
         CHECK_INT(sinks, advlog_drain_add_sink(drain, &o));
         expected[sinks] = c.written + c.dropped + records_from(ring, c.position, end, &o);
     }

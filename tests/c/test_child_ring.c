@@ -50,8 +50,13 @@ static void push_numbered(test_ring *t, int64_t step, unsigned extras) {
         ids[i] = (uint16_t)id;
         values[i] = (double)which;
     }
-    advlog_record record = {.time_ns = step, .step = step, .present = ADVLOG_HAS_STEP, .kind = ADVLOG_KIND_METRICS,
-                            .extras = (uint16_t)extras, .extra_ids = ids, .extra_values = values};
+    advlog_record record = {.time_ns = step,
+                            .step = step,
+                            .present = ADVLOG_HAS_STEP,
+                            .kind = ADVLOG_KIND_METRICS,
+                            .extras = (uint16_t)extras,
+                            .extra_ids = ids,
+                            .extra_values = values};
     CHECK_INT(ADVLOG_OK, advlog_push(t->ring, &record));
 }
 
@@ -199,10 +204,17 @@ static void *log_much(void *of) {
             values[k] = (double)k;
         }
         int64_t n = l->first + i;
-        advlog_record record = {.time_ns = n, .step = SAMPLE_STEP + n, .core = {(double)n}, .present = 1u << ADVLOG_LOSS | ADVLOG_HAS_STEP,
-                                .kind = ADVLOG_KIND_BATCH, .extras = (uint16_t)extras, .extra_ids = ids, .extra_values = values};
+        advlog_record record = {.time_ns = n,
+                                .step = SAMPLE_STEP + n,
+                                .core = {(double)n},
+                                .present = 1u << ADVLOG_LOSS | ADVLOG_HAS_STEP,
+                                .kind = ADVLOG_KIND_BATCH,
+                                .extras = (uint16_t)extras,
+                                .extra_ids = ids,
+                                .extra_values = values};
         int status;
-        while ((status = advlog_push(l->ring, &record)) == ADVLOG_FULL) CHECK_INT(ADVLOG_OK, advlog_wait_room(l->ring, 4, FOREVER));
+        while ((status = advlog_push(l->ring, &record)) == ADVLOG_FULL)
+            CHECK_INT(ADVLOG_OK, advlog_wait_room(l->ring, 4, FOREVER));
         CHECK_INT(ADVLOG_OK, status);
     }
     return NULL;
@@ -314,7 +326,8 @@ static void a_copy_that_was_given_up_is_made_anew(void) {
         uint64_t start = advlog_ring_write_pos(parent.ring), from = advlog_ring_read_pos(child.ring), hole, to;
         push_numbered(&child, CHILD_STEP + 1, 5);
         uint64_t slots = advlog_ring_write_pos(child.ring) - from;
-        if (before) CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, before, &hole)); /* a thread's that was killed with the drain */
+        if (before)
+            CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, before, &hole)); /* a thread's that was killed with the drain */
         CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, slots, &to));
         store_relaxed(&child.ring->header->handoff.position, to); /* relaxed: one thread */
         store_relaxed(&child.ring->header->handoff.until, from + slots);
@@ -381,7 +394,8 @@ static void what_a_child_writes_while_it_is_copied_reaches_nobody(void) {
         store_relaxed(&parent.ring->header->read_pos, position); /* relaxed: there is one thread */
         store_relaxed(&parent.ring->header->cached_read_pos, position);
     }
-    CHECK_INT(2000, advlog_ring_accepted(parent.ring, ADVLOG_STREAM_METRICS) + advlog_ring_accepted(parent.ring, ADVLOG_STREAM_EVENTS));
+    CHECK_INT(2000,
+              advlog_ring_accepted(parent.ring, ADVLOG_STREAM_METRICS) + advlog_ring_accepted(parent.ring, ADVLOG_STREAM_EVENTS));
     advlog_drain_free(drain);
     test_ring_free(&parent);
     test_ring_free(&child);

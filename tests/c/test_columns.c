@@ -21,7 +21,8 @@ static uint32_t has_of(unsigned r) { return r % 2 ? ADVLOG_HAS_EPOCH | ADVLOG_HA
 static int64_t time_of(unsigned r) { return (int64_t)r * 1000003 - 200000000; }
 
 static void add_record(slot_list *list, unsigned r) {
-    uint64_t at = slots_add_values(list, r % 2 ? ADVLOG_KIND_BATCH : ADVLOG_KIND_METRICS, time_of(r), extras_of(r), first_id_of(r), value_of_id);
+    uint64_t at = slots_add_values(list, r % 2 ? ADVLOG_KIND_BATCH : ADVLOG_KIND_METRICS, time_of(r), extras_of(r),
+                                   first_id_of(r), value_of_id);
     advlog_slot *header = &list->slots[at];
     header->present = has_of(r);
     header->epoch = (int32_t)r;
@@ -181,7 +182,8 @@ static void nothing_null(void) {
     CHECK_INT(1, advlog_columns_feed(columns, list.slots, 1));
     advlog_column_buffers b;
     advlog_columns_buffers(columns, &b);
-    CHECK(b.epoch_valid == NULL && b.batch_valid == NULL && b.total_valid == NULL && b.step_valid == NULL && b.extra_valid == NULL);
+    CHECK(b.epoch_valid == NULL && b.batch_valid == NULL && b.total_valid == NULL && b.step_valid == NULL &&
+          b.extra_valid == NULL);
     CHECK_INT(0, b.epoch_nulls + b.batch_nulls + b.total_nulls + b.step_nulls + b.extra_nulls);
     CHECK_INT(5, b.extra_ids[0]);
     const double *values;

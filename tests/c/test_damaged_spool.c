@@ -9,7 +9,9 @@ static void build_spool(slot_list *list) {
         list->slots[at].present = 0x3ff;
         list->slots[at].deferred = (uint16_t)(r << 5);
     }
-    slots_add_name(list, 2, "a name of more than one slot a name of more than one slot a name of more than one slot a name of more than one slot");
+    slots_add_name(
+        list, 2,
+        "a name of more than one slot a name of more than one slot a name of more than one slot a name of more than one slot");
     slots_add_values(list, ADVLOG_KIND_METRICS, SAMPLE_NS, 1, 2, value_of_id);
 }
 
@@ -37,7 +39,8 @@ int main(void) {
     for (int round = 0; round < 3000; round++) {
         /* Slots in any order: each is valid, the whole seldom. */
         for (uint64_t i = 0; i < list.count; i++)
-            memcpy(copy + i * ADVLOG_SLOT_BYTES, &list.slots[i && round % 2 ? next_random(&state) % list.count : i], ADVLOG_SLOT_BYTES);
+            memcpy(copy + i * ADVLOG_SLOT_BYTES, &list.slots[i && round % 2 ? next_random(&state) % list.count : i],
+                   ADVLOG_SLOT_BYTES);
         for (uint64_t i = ADVLOG_SLOT_BYTES; round % 2 == 0 && i < bytes; i++) copy[i] = (uint8_t)(next_random(&state) % 18);
         read_spool(copy, list.count, list.count / 2);
     }

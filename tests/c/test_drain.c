@@ -74,10 +74,8 @@ static void four_threads_feed_every_sink(uint64_t start) {
             CHECK(c.length <= r.drain->sink[sink].options.max_bytes);
             if (sink == text)
                 for (size_t i = 0; i < c.length; i++) found += c.bytes[i] == '\n';
-            else if (sink != spool)
-                found += jsonl_lines(rig_path(&r, sink, file), &last, true);
-            else if (c.length)
-                found += spool_records(rig_path(&r, sink, file), (int64_t)found + 1, 48);
+            else if (sink != spool) found += jsonl_lines(rig_path(&r, sink, file), &last, true);
+            else if (c.length) found += spool_records(rig_path(&r, sink, file), (int64_t)found + 1, 48);
             CHECK(sink != spool || found % 9001 == 0 || file >= r.files[sink] - 1);
             free(c.bytes);
         }
@@ -103,7 +101,8 @@ static void a_file_ends_before_the_line_that_would_exceed_its_limit(int more, un
     rig_settle(&r);
     int64_t last = 0;
     uint64_t in[3] = {0};
-    for (int file = 1; file <= r.files[jsonl] && file <= 3; file++) in[file - 1] = jsonl_lines(rig_path(&r, jsonl, file), &last, true);
+    for (int file = 1; file <= r.files[jsonl] && file <= 3; file++)
+        in[file - 1] = jsonl_lines(rig_path(&r, jsonl, file), &last, true);
     CHECK_INT(9, last);
     CHECK_INT(in_first, in[0]);
     rig_free(&r);
@@ -151,7 +150,8 @@ static void a_file_ends_at_its_number_of_records_or_when_asked(void) {
 
 static void one_batch_line_in_three_and_no_event_below_the_level(void) {
     rig r = rig_new(256, 256);
-    advlog_sink_options o = {.kind = ADVLOG_SINK_TEXT, .stream = ADVLOG_STREAM_METRICS, .max_bytes = 1000, .every = 3, .level = 20};
+    advlog_sink_options o = {
+        .kind = ADVLOG_SINK_TEXT, .stream = ADVLOG_STREAM_METRICS, .max_bytes = 1000, .every = 3, .level = 20};
     CHECK_INT(0, advlog_drain_add_sink(r.drain, &o));
     r.sinks = 1;
     for (int64_t n = 0; n < 60; n++) {
@@ -165,7 +165,8 @@ static void one_batch_line_in_three_and_no_event_below_the_level(void) {
     for (int file = 1; file <= r.files[0]; file++) {
         content c = content_of(rig_path(&r, 0, file));
         CHECK(c.length <= 1000);
-        for (char *at = c.bytes; (at = strstr(at, " step=")); at++, next_step += 3) CHECK_INT(next_step, strtoll(at + 6, NULL, 10));
+        for (char *at = c.bytes; (at = strstr(at, " step=")); at++, next_step += 3)
+            CHECK_INT(next_step, strtoll(at + 6, NULL, 10));
         for (char *at = c.bytes; (at = strstr(at, " WARNING event\n")); at++) events++;
         free(c.bytes);
     }

@@ -203,7 +203,8 @@ static void a_sink_without_a_next_file_is_set_aside_while_the_ring_goes_round(vo
     push_and_drain(&r, 10, 1000, 0);
     run_for(&r, 11 * SECOND / 10);
     for (int64_t n = 1010; n < 10010; n++) { /* its caller is slow to say that there is no file */
-        while (rig_try_push(&r, ADVLOG_KIND_BATCH, n, (unsigned)(n % 48)) == ADVLOG_FULL) advlog_drain_run(r.drain, SECOND / 1000);
+        while (rig_try_push(&r, ADVLOG_KIND_BATCH, n, (unsigned)(n % 48)) == ADVLOG_FULL)
+            advlog_drain_run(r.drain, SECOND / 1000);
     }
     rig_serve(&r);
     rig_settle(&r);

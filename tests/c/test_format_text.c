@@ -25,8 +25,8 @@ static void check_slot(const char *expected, const slot_list *list, uint64_t at)
 static advlog_slot *add_batch(slot_list *list) {
     uint64_t at = slots_add_values(list, ADVLOG_KIND_BATCH, SAMPLE_NS, 0, 0, value_of_id);
     advlog_slot *slot = &list->slots[at];
-    slot->present = 1 << ADVLOG_LOSS | 1 << ADVLOG_LEARNING_RATE | ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH |
-                    ADVLOG_HAS_TOTAL | ADVLOG_HAS_STEP;
+    slot->present =
+        1 << ADVLOG_LOSS | 1 << ADVLOG_LEARNING_RATE | ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL | ADVLOG_HAS_STEP;
     slot->epoch = 1;
     slot->batch = slot->total_batches = 45;
     slot->step = 45;
@@ -53,7 +53,8 @@ static void batches(void) {
     slot->core[ADVLOG_BATCH_TIME] = unresolved_timeout();
     slot->deferred = 1 << ADVLOG_BATCH_TIME;
     slot->core[ADVLOG_DATA_TIME] = 3;
-    check_slot(STAMP "INFO total_batches=45 loss=nan accuracy=-inf learning_rate=inf gradient_norm=-0.0 batch_time=? data_time=3.0\n",
+    check_slot(STAMP
+               "INFO total_batches=45 loss=nan accuracy=-inf learning_rate=inf gradient_norm=-0.0 batch_time=? data_time=3.0\n",
                &list, 0);
     slot->present = 0;
     check_slot(STAMP "INFO\n", &list, 0);
@@ -67,7 +68,8 @@ static void extras(void) {
     list.slots[1].deferred = 1 << 1;
     list.slots[0].step = -9;
     list.slots[0].present = ADVLOG_HAS_STEP;
-    check_slot(STAMP "INFO step=-9 val/acc=0.5 a\\x20b\\x3d\\x22\\x5c\\x0a\\x7f=1.5 h\xc3\xb6he=? last=3.5 metric_4=?\n", &list, 0);
+    check_slot(STAMP "INFO step=-9 val/acc=0.5 a\\x20b\\x3d\\x22\\x5c\\x0a\\x7f=1.5 h\xc3\xb6he=? last=3.5 metric_4=?\n", &list,
+               0);
     slots_free(&list);
 }
 
@@ -89,13 +91,15 @@ static void events(void) {
     static const struct {
         unsigned level;
         const char *name;
-    } levels[] = {{0, "DEBUG"}, {10, "DEBUG"}, {20, "INFO"}, {29, "INFO"}, {30, "WARNING"}, {40, "ERROR"}, {50, "CRITICAL"}, {60000, "CRITICAL"}};
+    } levels[] = {{0, "DEBUG"},    {10, "DEBUG"}, {20, "INFO"},     {29, "INFO"},
+                  {30, "WARNING"}, {40, "ERROR"}, {50, "CRITICAL"}, {60000, "CRITICAL"}};
     slot_list list = {0};
     const char *text = "validation epoch=1 accuracy=0.9123 best=true";
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         char expected[128];
         snprintf(expected, sizeof expected, STAMP "%s %s\n", levels[i].name, text);
-        check_slot(expected, &list, slots_add_text(&list, ADVLOG_KIND_EVENT, levels[i].level, SAMPLE_NS, text, (unsigned)strlen(text)));
+        check_slot(expected, &list,
+                   slots_add_text(&list, ADVLOG_KIND_EVENT, levels[i].level, SAMPLE_NS, text, (unsigned)strlen(text)));
     }
     check_slot(STAMP "INFO \n", &list, slots_add_text(&list, ADVLOG_KIND_EVENT, 20, SAMPLE_NS, "", 0));
     const char *forged = "a\r\nERROR forged\x1b[2J\x7f\\n";

@@ -33,9 +33,16 @@ static int push_record(advlog_ring *ring, uint64_t thread, uint64_t n) {
         ids[i] = (uint16_t)((n + i) % ADVLOG_MAX_NAMES);
         values[i] = value_of(thread, n, i);
     }
-    advlog_record r = {.time_ns = (int64_t)(n * 3), .step = (int64_t)n, .epoch = (int32_t)thread, .batch = (int32_t)n,
-                       .total_batches = -1, .present = 0x3ff, .kind = ADVLOG_KIND_BATCH, .extras = (uint16_t)extras,
-                       .extra_ids = ids, .extra_values = values};
+    advlog_record r = {.time_ns = (int64_t)(n * 3),
+                       .step = (int64_t)n,
+                       .epoch = (int32_t)thread,
+                       .batch = (int32_t)n,
+                       .total_batches = -1,
+                       .present = 0x3ff,
+                       .kind = ADVLOG_KIND_BATCH,
+                       .extras = (uint16_t)extras,
+                       .extra_ids = ids,
+                       .extra_values = values};
     for (unsigned i = 0; i < ADVLOG_CORE_METRICS; i++) r.core[i] = value_of(thread, n, 100 + i);
     return advlog_push(ring, &r);
 }
@@ -145,7 +152,8 @@ static void a_text_takes_the_slots_it_needs(void) {
         CHECK_INT(1 + (sizes[k] + 111) / 112, h->part);
         unsigned seen = 0;
         for (unsigned part = 1; part < h->part; seen += view_slot(&view, part++)->count)
-            CHECK(record_continues(h, part, view_slot(&view, part)) && memcmp(view_slot(&view, part)->text, text + seen, view_slot(&view, part)->count) == 0);
+            CHECK(record_continues(h, part, view_slot(&view, part)) &&
+                  memcmp(view_slot(&view, part)->text, text + seen, view_slot(&view, part)->count) == 0);
         CHECK_INT(sizes[k], seen);
         free_until(t.ring, advlog_ring_write_pos(t.ring));
     }
@@ -185,7 +193,8 @@ static void names_keep_their_ids_and_end_at_1024(void) {
     CHECK_INT(-1, advlog_name_intern(t.ring, name, 0));
     CHECK_INT(-1, advlog_name_intern(t.ring, name, sizeof name));
     for (int round = 0; round < 2; round++)
-        for (int id = 0; id < ADVLOG_MAX_NAMES; id++) CHECK_INT(id, advlog_name_intern(t.ring, name, (uint64_t)sprintf(name, "metric %d", id)));
+        for (int id = 0; id < ADVLOG_MAX_NAMES; id++)
+            CHECK_INT(id, advlog_name_intern(t.ring, name, (uint64_t)sprintf(name, "metric %d", id)));
     CHECK_INT(-1, advlog_name_intern(t.ring, "one too many", 12));
     CHECK_INT(11, advlog_name_get(t.ring, 1023, name));
     CHECK(memcmp(name, "metric 1023", 11) == 0);
@@ -194,7 +203,8 @@ static void names_keep_their_ids_and_end_at_1024(void) {
     t = test_ring_at(64, 64, 1, 0);
     memset(name, 'y', sizeof name);
     int learned = 0; /* names of 255 bytes: the heap ends first, at 256 of them */
-    while (learned < 1000 && (sprintf(name, "%04d", learned), name[4] = 'y', advlog_name_intern(t.ring, name, 255)) == learned) learned++;
+    while (learned < 1000 && (sprintf(name, "%04d", learned), name[4] = 'y', advlog_name_intern(t.ring, name, 255)) == learned)
+        learned++;
     CHECK_INT(256, learned);
     test_ring_free(&t);
 }

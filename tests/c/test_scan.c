@@ -147,8 +147,9 @@ static void damage(void) {
     check_damaged(other_version, 0, 0);
     check_damaged(other_stream, 0, 0);
     check_damaged(second_spool, 1, 0);
-    void (*const in_second_record[])(slot_list *) = {zeroed_slot,  unknown_kind, part_first,    kind_of_other_stream, count_without_slots, part_zero,
-                                                     id_in_header, id_in_part,   count_in_part, parts_swapped,        mark_skipped,        text_in_values};
+    void (*const in_second_record[])(slot_list *) = {zeroed_slot,         unknown_kind,  part_first,   kind_of_other_stream,
+                                                     count_without_slots, part_zero,     id_in_header, id_in_part,
+                                                     count_in_part,       parts_swapped, mark_skipped, text_in_values};
     for (size_t i = 0; i < sizeof in_second_record / sizeof *in_second_record; i++) check_damaged(in_second_record[i], 2, 1);
     void (*const appended[])(slot_list *) = {event, name_id, name_empty, name_too_long};
     for (size_t i = 0; i < sizeof appended / sizeof *appended; i++) check_damaged(appended[i], 7, 3);

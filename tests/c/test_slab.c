@@ -36,9 +36,16 @@ static int push_deferred(advlog_ring *ring, int64_t step, unsigned extras, uint6
         values[i] = of_reference(reference + 1 + i);
         deferred[i / 8] |= (uint8_t)(1u << i % 8);
     }
-    advlog_record record = {.time_ns = step, .step = step, .present = ADVLOG_HAS_STEP | 1, .kind = ADVLOG_KIND_METRICS,
-                            .core = {of_reference(reference)}, .core_deferred = 1, .extras = (uint16_t)extras,
-                            .extra_ids = ids, .extra_values = values, .extra_deferred = extras ? deferred : NULL};
+    advlog_record record = {.time_ns = step,
+                            .step = step,
+                            .present = ADVLOG_HAS_STEP | 1,
+                            .kind = ADVLOG_KIND_METRICS,
+                            .core = {of_reference(reference)},
+                            .core_deferred = 1,
+                            .extras = (uint16_t)extras,
+                            .extra_ids = ids,
+                            .extra_values = values,
+                            .extra_deferred = extras ? deferred : NULL};
     return advlog_push(ring, &record);
 }
 
@@ -62,7 +69,6 @@ static void a_value_is_waited_for(void) {
     CHECK_INT(0, advlog_slab_used(ring));
     rig_free(&r);
 }
-
 
 static void what_is_given_up_fills_no_later_record(void) {
     rig r = rig_new(SLOTS, SLOTS);
@@ -194,7 +200,8 @@ static void values_come_whole_and_in_order(void) {
     while (values < VALUES) {
         unsigned extras = (unsigned)(next_random(&seed) % 20);
         uint64_t reference;
-        while (!(reference = advlog_slab_reserve(ring, extras + 1))) CHECK_INT(ADVLOG_OK, advlog_wait_room(ring, SLOTS / 2, FOREVER));
+        while (!(reference = advlog_slab_reserve(ring, extras + 1)))
+            CHECK_INT(ADVLOG_OK, advlog_wait_room(ring, SLOTS / 2, FOREVER));
         step++;
         for (unsigned i = 0; i <= extras; i++) enqueue(reference + i, value_of(step, i));
         int status;
@@ -227,7 +234,8 @@ static void values_come_whole_and_in_order(void) {
             CHECK_INT(++seen, slot.step);
             CHECK_DOUBLE(value_of(seen, 0), slot.core[0]);
             next = 1;
-            for (unsigned i = 0; i < slot.count && i < ADVLOG_HEADER_EXTRAS; i++) CHECK_DOUBLE(value_of(seen, next++), slot.extra[i]);
+            for (unsigned i = 0; i < slot.count && i < ADVLOG_HEADER_EXTRAS; i++)
+                CHECK_DOUBLE(value_of(seen, next++), slot.extra[i]);
         } else if (slot.kind == ADVLOG_KIND_PART) {
             for (unsigned i = 0; i < slot.count; i++) CHECK_DOUBLE(value_of(seen, next++), slot.more.value[i]);
         } else {

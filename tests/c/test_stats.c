@@ -3,7 +3,11 @@
 
 #include "check.h"
 
-static const stat_where WHERE = {.seq = 97, .step = 12, .time_ns = 500, .epoch = 3, .batch = 7,
+static const stat_where WHERE = {.seq = 97,
+                                 .step = 12,
+                                 .time_ns = 500,
+                                 .epoch = 3,
+                                 .batch = 7,
                                  .present = ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_STEP};
 
 static void check_moments(const double *values, int count, const advlog_stat *stat) {

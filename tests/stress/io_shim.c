@@ -45,7 +45,7 @@ static void __attribute__((constructor)) begin(void) {
     if (memory != MAP_FAILED) control = memory;
 }
 
-#define REAL(name)                  \
+#define REAL(name) \
     static __typeof__(&name) real; \
     if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
@@ -128,17 +128,15 @@ int renameat(int from_fd, const char *from, int to_fd, const char *to) {
 }
 
 /* Only what is opened to be written: a disk that is full or read-only can be read. */
-static bool open_fault(const char *path, int flags) {
-    return (flags & (O_WRONLY | O_RDWR | O_CREAT)) && path_fault(OPEN, path);
-}
+static bool open_fault(const char *path, int flags) { return (flags & (O_WRONLY | O_RDWR | O_CREAT)) && path_fault(OPEN, path); }
 
-#define MODE(mode)                        \
-    mode_t mode = 0;                      \
-    if (flags & (O_CREAT | O_TMPFILE)) {  \
-        va_list more;                     \
-        va_start(more, flags);            \
-        mode = va_arg(more, mode_t);      \
-        va_end(more);                     \
+#define MODE(mode) \
+    mode_t mode = 0; \
+    if (flags & (O_CREAT | O_TMPFILE)) { \
+        va_list more; \
+        va_start(more, flags); \
+        mode = va_arg(more, mode_t); \
+        va_end(more); \
     }
 
 int open64(const char *path, int flags, ...) {

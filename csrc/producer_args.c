@@ -103,13 +103,15 @@ bool args_exchange_deferrable(producer *self, exchange *x) {
     /* A child waits for its values: no device knows its slab. */
     if (!x->deferrable_count || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
     PyObject *defer = Py_NewRef(self->defer), *tensors = PyList_New(x->deferrable_count), *values = NULL;
-    for (Py_ssize_t i = 0; tensors && i < x->deferrable_count; i++) PyList_SET_ITEM(tensors, i, Py_NewRef(x->item[x->deferrable[i]]));
+    for (Py_ssize_t i = 0; tensors && i < x->deferrable_count; i++)
+        PyList_SET_ITEM(tensors, i, Py_NewRef(x->item[x->deferrable[i]]));
     if (tensors) values = PyObject_CallOneArg(defer, tensors);
     Py_DECREF(defer);
     Py_XDECREF(tensors);
     if (!values) return left_to_the_slow();
     if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->deferrable_count) {
-        for (Py_ssize_t i = 0; i < x->deferrable_count; i++) Py_SETREF(x->item[x->deferrable[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
+        for (Py_ssize_t i = 0; i < x->deferrable_count; i++)
+            Py_SETREF(x->item[x->deferrable[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
         x->changed = true;
     }
     Py_DECREF(values);

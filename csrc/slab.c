@@ -153,7 +153,7 @@ bool slab_settle(advlog_ring *ring, uint64_t position, unsigned reason, slab_qua
         unsigned room = part ? ADVLOG_PART_EXTRAS : ADVLOG_CORE_METRICS + ADVLOG_HEADER_EXTRAS;
         for (unsigned left = slot->deferred & ((1u << room) - 1); left; left &= left - 1) {
             unsigned bit = (unsigned)__builtin_ctz(left);
-            double *value = part ? &slot->more.value[bit]
+            double *value = part                        ? &slot->more.value[bit]
                             : bit < ADVLOG_CORE_METRICS ? &slot->core[bit]
                                                         : &slot->extra[bit - ADVLOG_CORE_METRICS];
             const slot_value at = {slot, value, bit};

@@ -85,10 +85,11 @@ bench: $(VENV)/has-$(BENCH_EXTRA) ## Measure everything, into benchmarks/results
 bench-gate: $(VENV)/has-bench ## What no change may make dearer: instructions, and ratios within one run
 	cd benchmarks && ../$(VENV)/bin/pytest gate.py
 
-lint: $(VENV)/has-dev ## ruff, its formatter, mypy, clang-format
+lint: $(VENV)/has-dev ## ruff, its formatter, mypy, pyright, clang-format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	cd tests && PYTHONPATH=.. ../$(VENV)/bin/pytest unit/test_typing.py $(PYTEST_ARGS)
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell find csrc tests benchmarks -name '*.[ch]')
 
 clean: ## Remove the environments and everything built

@@ -68,7 +68,7 @@ class AdvancedLogger(Producer, ControlCalls):
         self,
         log_dir: str | os.PathLike[str] = "logs",
         experiment_name: str = LoggerConfig.experiment_name,
-        log_level: int = LoggerConfig.log_level,
+        log_level: int | str = LoggerConfig.log_level,
         max_log_files: int = LoggerConfig.max_log_files,
         max_log_size: int = LoggerConfig.max_log_size,
         *,
@@ -124,9 +124,9 @@ class AdvancedLogger(Producer, ControlCalls):
             capture_logging=capture_logging,
             enabled=enabled,
         )
-        self.config = LoggerConfig(**options)
+        self.config: LoggerConfig = LoggerConfig(**options)
         """The options, checked."""
-        self.enabled = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
+        self.enabled: bool = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
         self._warned: set[str] = set()
         self._engine: Session | ChildSession | None = None

@@ -113,6 +113,11 @@ class LoggerConfig:
     :param enabled: off makes every call a no-op that touches no file; so does `ADVLOG_DISABLED=1` in the environment.
     :raises TypeError: an option has the wrong type.
     :raises ValueError: an option is out of its range.
+
+    >>> LoggerConfig(metrics=("perplexity",)).metrics
+    ('perplexity',)
+    >>> log.config.max_log_files
+    10
     """
 
     log_dir: Path = Path("logs")

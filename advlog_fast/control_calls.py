@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .config import check_seconds
+from .config import LoggerConfig, check_seconds
 from .control.checks import text
 from .records import ErrorLog
 
@@ -24,6 +24,9 @@ class ControlCalls(ABC):
     """Every call writes at once, in the calling thread: about 20 µs of file I/O, so call them per epoch, not per batch.
     Any thread may call them. A fault of the disk never raises; a wrong argument does, at once, and names the argument,
     what was expected and what came."""
+
+    config: LoggerConfig
+    """The options, checked."""
 
     _contexts: Any
     """The module `control.contexts`."""
@@ -52,6 +55,16 @@ class ControlCalls(ABC):
         >>> log.logger.info("resuming from %s", "last.pt")
         """
         return self._plane.logger
+
+    @property
+    def log_level(self) -> int:
+        """The option of that name, as a number. To give the main log alone another level, call `log.logger.setLevel`.
+
+        >>> import logging
+        >>> log.log_level == logging.INFO
+        True
+        """
+        return self.config.log_level
 
     def start_training(self, config: object = None) -> None:
         """Begin the training: write its configuration and where it comes from.
@@ -228,7 +241,7 @@ class ControlCalls(ABC):
         :raises RuntimeError: torch.distributed is not initialised, and there is more than one rank.
         :raises TimeoutError: not every rank came in time. An nccl group is of no more use then.
 
-        >>> log.reduce_summary()["ranks"]["0"]["records"]
+        >>> log.reduce_summary()["ranks"][0]["total_metrics"]
         1
         """
         check_seconds("timeout_s", timeout_s, 0.0)

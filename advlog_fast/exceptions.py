@@ -8,15 +8,35 @@ from types import FrameType
 
 
 class AdvlogError(Exception):
-    """Base of every error that only advlog_fast raises."""
+    """Base of every error that only advlog_fast raises.
+
+    >>> try:
+    ...     read_run("logs", "unknown")
+    ... except AdvlogError as error:
+    ...     print(type(error).__name__)
+    RunNotFoundError
+    """
 
 
 class RunBusyError(AdvlogError):
-    """The run's rank is being logged by another live process, which the message names."""
+    """The run's rank is being logged by another live process, which the message names.
+
+    >>> try:
+    ...     again = AdvancedLogger("logs", "run", console="off")
+    ... except RunBusyError:  # not here: a logger of the same process makes way
+    ...     again = AdvancedLogger("logs", "run-b", console="off")
+    >>> again.attempt, again.close()
+    (2, True)
+    """
 
 
 class RunNotFoundError(AdvlogError, FileNotFoundError):
-    """There is no run of that name in that directory."""
+    """There is no run of that name in that directory; the message names those that there are.
+
+    >>> read_run("logs", "unknown")
+    Traceback (most recent call last):
+    advlog_fast.exceptions.RunNotFoundError: ...
+    """
 
 
 def expected(argument: str, wanted: str, got: object) -> str:

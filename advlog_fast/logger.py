@@ -125,7 +125,6 @@ class AdvancedLogger(Producer, ControlCalls):
             enabled=enabled,
         )
         self.config: LoggerConfig = LoggerConfig(**options)
-        """The options, checked."""
         self.enabled: bool = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
         """False where every call is a no-op."""
         self._warned: set[str] = set()
@@ -193,11 +192,6 @@ class AdvancedLogger(Producer, ControlCalls):
         event = None if plane is self._off else make(self._events)
         if event is not None:
             plane.emit(event)
-
-    @property
-    def log_level(self) -> int:
-        """The option of that name. To give the main log alone another level, call `log.logger.setLevel`."""
-        return self.config.log_level
 
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
         """End the training: everything logged is written and sealed into Parquet, and the summary says `completed`.

@@ -31,6 +31,10 @@ class TrainingProgressTracker:
 
     :param logger: the run's :class:`AdvancedLogger`.
     :raises TypeError: `logger` is none.
+
+    >>> progress = TrainingProgressTracker(log)
+    >>> for batch in range(1, 11):
+    ...     progress.update_progress(epoch=1, batch=batch, total_batches=10, total_epochs=2)
     """
 
     def __init__(self, logger: _Logger) -> None:
@@ -42,15 +46,17 @@ class TrainingProgressTracker:
         self._position = Position(epoch=-1)
 
     def update_progress(self, epoch: int, batch: int, total_batches: int | None, total_epochs: int) -> None:
-        """Says that `batch` of `total_batches` in `epoch` of `total_epochs` is done; all count from 1.
+        """Say that `batch` of `total_batches` in `epoch` of `total_epochs` is done; all count from 1.
 
-        A milestone is logged at the first call that reaches it, with the epoch's batches a second and the
-        time left. A training that is continued in a later epoch does not repeat those of the epochs before.
-        Where `total_batches` is None (data without a length) there are milestones of the whole only, told as
-        epochs begin. A batch beyond the total counts as the last.
+        Call it after each batch: where no milestone is reached it only compares. A milestone is logged at the first
+        call that reaches it, with the epoch's batches a second and the time left. A training that is continued in a
+        later epoch does not repeat those of the epochs before. Where `total_batches` is None (data without a length)
+        there are milestones of the whole only, told as epochs begin. A batch beyond the total counts as the last.
 
         :raises TypeError: an argument is no integer.
         :raises ValueError: an argument is negative or no int32, or a total is 0. The message names it.
+
+        >>> TrainingProgressTracker(log).update_progress(epoch=1, batch=1, total_batches=10, total_epochs=3)
         """
         if self._off:
             return

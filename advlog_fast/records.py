@@ -48,6 +48,8 @@ class TrainingMetrics:
 
     Times are seconds; `memory_usage` is flattened to metrics named `memory_usage/<key>`;
     `timestamp` is the time of the call where it is None, a naive one is local time, and the years are 1678 to 2261.
+
+    >>> log.log_metrics(TrainingMetrics(epoch=1, batch=2, total_batches=10, loss=0.4), step=2)
     """
 
     epoch: int
@@ -65,7 +67,12 @@ class TrainingMetrics:
 
 @dataclass
 class ErrorLog:
-    """One error as :meth:`AdvancedLogger.log_error` recorded it; `timestamp` is UTC."""
+    """One error as :meth:`AdvancedLogger.log_error` recorded it; `timestamp` is UTC.
+
+    >>> entry = log.log_error("no such file", "loading")
+    >>> isinstance(entry, ErrorLog), entry.error_message, entry.severity
+    (True, 'no such file', 'ERROR')
+    """
 
     error_type: str
     error_message: str

@@ -150,7 +150,12 @@ class CallCost:
 
 @dataclass(frozen=True)
 class Health:
-    """The logger's own state: offered = accepted + dropped_at_entry."""
+    """The logger's own state, as :meth:`AdvancedLogger.health` returns it: offered = accepted + dropped_at_entry.
+
+    >>> health = log.health()
+    >>> health.offered, health.dropped_at_entry["full"], health.status
+    (1, 0, 'running')
+    """
 
     offered: int
     accepted: int

@@ -27,16 +27,18 @@ PyDoc_STRVAR(log_batch_progress_doc,
 "    GPU of CUDA or ROCm is copied when its stream gets there, and not waited for.\n"
 ":raises TypeError: an argument is missing or no number.\n"
 ":raises ValueError: a number is out of its column's range, or a name cannot be a metric's.\n\n"
-"A full ring waits or drops as the options `overflow` and `overflow_timeout_s` say. Safe from any thread.");
+"A full ring waits or drops as the options `overflow` and `overflow_timeout_s` say. Safe from any thread.\n\n"
+">>> log.log_batch_progress(1, 2, 10, 0.25, learning_rate=1e-3, samples=64)");
 
 PyDoc_STRVAR(log_performance_metrics_doc,
 "log_performance_metrics($self, /, batch_time, data_time=None)\n"
 "--\n\n"
-"Log how long a batch took, to the system stream; averages, percentiles and the share of time spent waiting\n"
-"for data are in the summary.\n\n"
+"Log how long a batch took, to the system stream, at the price of log_batch_progress; averages, percentiles and\n"
+"the share of time spent waiting for data are in the summary.\n\n"
 ":param batch_time: seconds, float64.\n"
 ":param data_time: seconds of it that were spent waiting for data, float64.\n"
-":raises TypeError: an argument is missing or no number.");
+":raises TypeError: an argument is missing or no number.\n\n"
+">>> log.log_performance_metrics(batch_time=0.12, data_time=0.03)");
 /* clang-format on */
 
 static PyObject *producer_bind(PyObject *op, PyObject *args) {

@@ -15,14 +15,20 @@ from ..store.rotated_files import latest_first
 
 
 def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file and, with `rotated`, of its rotated files `path.1` …, oldest first.
+    """Read the objects of a JSON-lines file and, with `rotated`, of its rotated files `path.1` …, oldest first.
 
+    For a look at a young run, or a script; all of them are held in memory, and :func:`read_run` reads Parquet faster.
     `timestamp` becomes an aware datetime, UTC; a metric that was NaN or infinite is that float again, and the
     object `nonfinite` that said so is gone. A metric that never came is None, and `unresolved` says why.
     A last line without its newline, still being written or torn by a crash, is left out if it is not whole.
 
     :raises FileNotFoundError: there is neither the file nor a rotated one.
     :raises ValueError: a line is no strict JSON object; the message names file and line.
+
+    >>> log.flush()
+    True
+    >>> [row["loss"] for row in read_jsonl("logs/run_metrics.jsonl")]
+    [0.5]
     """
     path = Path(path)
     # The newest first: a file that is rotated meanwhile is met again, under the next number, and known by

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
-    """The runs in a directory, a row each, the last begun first; of runs that have ended no record is read.
+    """List the runs in a directory, a row each, the last begun first; of runs that have ended no record is read.
 
     `name`, `run_id`, `status` (of its newest attempt, over all ranks), `attempts` (how many), and of the newest
     attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics, of all its ranks), `errors`, and
@@ -27,6 +27,9 @@ def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
     of the ranks, which a live one renews each 10 s; null where there is none yet.
 
     :raises RunNotFoundError: there is no such directory, or no run in it.
+
+    >>> list_runs("logs").select(["name", "attempts", "ranks"]).to_pylist()
+    [{'name': 'run', 'attempts': 1, 'ranks': 1}]
     """
     import pyarrow as pa
 

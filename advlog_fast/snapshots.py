@@ -94,7 +94,7 @@ class Totals:
     """Of `batch_time`, `data_time`, `step_interval`, `performance/batch_time`, `performance/data_time`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SinkHealth:
     """One destination's account: accepted = written + dropped + pending."""
 
@@ -148,7 +148,7 @@ class CallCost:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Health:
     """The logger's own state, as :meth:`AdvancedLogger.health` returns it: offered = accepted + dropped_at_entry.
 

@@ -55,26 +55,38 @@ class RecordedLink:
         return self.counted
 
     def health(self):
-        sink = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
+        sink = SinkHealth(
+            name="jsonl",
+            accepted=5,
+            written=5,
+            dropped=0,
+            pending=0,
+            filtered=0,
+            expired=0,
+            vanished=0,
+            faults=0,
+            error=None,
+            set_aside=False,
+        )
         return Health(
-            5,
-            5,
-            {"full": 0},
-            0,
-            1024,
-            0,
-            {"jsonl": sink},
-            {},
-            None,
-            "running",
-            CallCost(),
-            0.0,
-            0.0,
-            0,
-            0,
-            None,
-            {},
-            None,
+            offered=5,
+            accepted=5,
+            dropped_at_entry={"full": 0},
+            pending=0,
+            ring_slots=1024,
+            ring_used=0,
+            sinks={"jsonl": sink},
+            unresolved={},
+            ring_path=None,
+            status="running",
+            call=CallCost(),
+            drain_cpu_s=0.0,
+            sealer_cpu_s=0.0,
+            parts=0,
+            seal_faults=0,
+            seal_error=None,
+            entries_lost={},
+            entries_error=None,
         )
 
     def memory(self):

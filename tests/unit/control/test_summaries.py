@@ -14,28 +14,40 @@ from advlog_fast.snapshots import CallCost, EpochTotals, Health, MetricStats, No
 from advlog_fast.store.ranks import RunIdentity
 
 RUN = RunIdentity("0" * 32, "run", 1, 0, 1, "host", 7)
-SINK = SinkHealth("jsonl", 5, 5, 0, 0, 0, 0, 0, 0, None, False)
+SINK = SinkHealth(
+    name="jsonl",
+    accepted=5,
+    written=5,
+    dropped=0,
+    pending=0,
+    filtered=0,
+    expired=0,
+    vanished=0,
+    faults=0,
+    error=None,
+    set_aside=False,
+)
 LOST = MappingProxyType({"a": 3})
 CALL = CallCost.of([200, 100], stalls=3, stalled_s=0.125)
 HEALTH = Health(
-    5,
-    5,
-    {"full": 0},
-    0,
-    1024,
-    0,
-    {"jsonl": SINK},
-    {"timeout": 1},
-    None,
-    "running",
-    CALL,
-    0.5,
-    0.25,
-    0,
-    2,
-    "full",
-    LOST,
-    "b",
+    offered=5,
+    accepted=5,
+    dropped_at_entry={"full": 0},
+    pending=0,
+    ring_slots=1024,
+    ring_used=0,
+    sinks={"jsonl": SINK},
+    unresolved={"timeout": 1},
+    ring_path=None,
+    status="running",
+    call=CALL,
+    drain_cpu_s=0.5,
+    sealer_cpu_s=0.25,
+    parts=0,
+    seal_faults=2,
+    seal_error="full",
+    entries_lost=LOST,
+    entries_error="b",
 )
 
 

@@ -211,8 +211,8 @@ class Session:
         return self.accounting.health(self.parts)
 
     def _uncaught(self, error: BaseException, where: str) -> None:
-        if os.getpid() == self.pid and not self.closed:
-            self.parts.control.log_leaving(error, where)
+        if os.getpid() == self.pid and not self.closed and self._parts is not None:
+            self._parts.control.log_leaving(error, where)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
-"""What is on disk and who owns it: file names, the checks before a file is touched, locks, attempts and ranks, the
-notes of rings, rotated files, the ledger of what was delivered.
+"""The files on disk and their owners: names, checks before a file is touched, locks, attempts and ranks, ring notes,
+rotated files, delivery ledgers.
 
 Never reads or writes a record. Doors: `paths.RunPaths`, `files`, `locks.FileLock`, `attempts`. Read first: `paths`,
 then `files`.

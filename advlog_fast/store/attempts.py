@@ -1,7 +1,7 @@
-"""Who may write a run: its id, its attempts, and the lock of each rank. No collective call, no lock across ranks.
+"""Claims on a run: its id, its attempts, and the lock of each rank. No collective call, no lock across ranks.
 
-Every claim is a file that appears whole and at once: written under a name of its own, then linked to the name that is
-claimed, which only one process can do.
+A process writes each claim to a scratch file and links it to the claimed name. Only one process can do so, and readers
+never see a partial claim.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 
 from .._failpoints import failpoint
 from ..exceptions import RunBusyError
-from .ledger import LOST, read_ledger
 from .files import (
     NotOursError,
     begins_as_ours,
@@ -29,6 +28,7 @@ from .files import (
     read_file,
     scratch_file,
 )
+from .ledger import LOST, read_ledger
 from .locks import COMPACTING, RECOVERING, FileLock, LockedError
 from .paths import RunPaths
 from .processes import machine_id, process_start, started_s
@@ -37,7 +37,7 @@ from .ranks import RankIdentity, RunIdentity
 _RECOVERY_S = 60.0
 _PAUSE_S = 0.05
 _CUT_SHORT = ("killed", LOST)
-_TAKEN = "expected a file that this package wrote or nothing, got another: choose another experiment_name"
+_TAKEN = "expected a file that this package wrote or nothing, got another file: choose another experiment_name"
 _SUMMARY = b'{\n  "total_metrics"'
 _RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
 _ATTEMPT = re.compile(r"(?:attempt=)?([0-9]{1,9})(?:\.json)?\Z")
@@ -45,10 +45,10 @@ _ORIGIN = re.compile(r"([0-9]{1,9})-origin\.json\Z")
 
 
 def check_free(paths: RunPaths) -> None:
-    """Checks, where the run has never been here, that no file of the user's has a name of its files: it would be taken
-    for an earlier attempt's, rotated and one day removed.
+    """Checks, before the first attempt of a run, that no file of the user's has the name of one of the run's files.
+    Otherwise the run would rotate that file as an earlier attempt's, and one day remove it.
 
-    :raises NotOursError: one has.
+    :raises NotOursError: such a file exists.
     """
     for stream in ("metrics", "system"):
         if os.path.lexists(paths.dataset(stream)):
@@ -65,48 +65,47 @@ def check_free(paths: RunPaths) -> None:
 
 
 def make_private(paths: RunPaths) -> None:
-    """Makes the run's folder, and those above it.
+    """Makes the run's private folder and the ones above it.
 
-    :raises OSError: it could not be made.
-    :raises NotOursError: something else than a folder of this user lies there.
+    :raises OSError: the folder cannot be made.
+    :raises NotOursError: the path is no folder, a link, or another user's folder.
     """
     paths.log_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         paths.private.parent.mkdir()
-    if paths.private.parent.is_symlink():  # of any user: others may have runs in this log folder
+    if paths.private.parent.is_symlink():  # any owner is fine: other users may have runs in this log folder
         check_folder(paths.private.parent)
     make_folder(paths.private)
 
 
 def lock_rank(paths: RunPaths, doing: str = "", is_wanted: Callable[[], bool] = lambda: True) -> FileLock:
-    """This process's claim on one rank of a run. A recovery or a compaction that another process is at is waited for, a
-    minute at most.
+    """Locks one rank of a run for this process. Waits up to a minute for another process's recovery or compaction.
 
-    :param doing: said of this process to whoever finds the lock held.
-    :param is_wanted: asked while another process is waited for.
-    :raises RunBusyError: another live process holds it.
+    :param doing: text about this process, for the error message of a process that finds the lock held.
+    :param is_wanted: called while waiting; False ends the wait.
+    :raises RunBusyError: another live process holds the lock.
     """
     if FileLock.held_here(paths.lock):
         raise RunBusyError(f"rank {paths.rank} of {paths.name!r} in {paths.log_dir} is being logged by this process")
     deadline = time.monotonic() + _RECOVERY_S
-    looks = 0
+    tries = 0
     while True:
         try:
             return FileLock(paths.lock, doing)
         except LockedError as owner:
-            looks += 1
-            ends = str(owner).endswith((RECOVERING, COMPACTING))
-            # Twice: whoever has just taken it may not have said yet who it is.
-            if time.monotonic() > deadline or (looks > 1 and not ends) or not is_wanted():
-                what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
-                held = "held" if ends else "being logged"
-                other = "" if ends else "; another rank of the run gives rank=, or has a launcher that says it"
-                raise RunBusyError(f"{what} is {held} by another live process: {owner}{other}") from None
+            tries += 1
+            is_brief = str(owner).endswith((RECOVERING, COMPACTING))
+            # Two tries: a process that has just taken the lock may not have written its name into the file yet.
+            if time.monotonic() > deadline or (tries > 1 and not is_brief) or not is_wanted():
+                subject = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
+                use = "held" if is_brief else "being logged"
+                hint = "" if is_brief else "; to log another rank of the run, pass rank= or use a launcher that sets it"
+                raise RunBusyError(f"{subject} is {use} by another live process: {owner}{hint}") from None
         time.sleep(_PAUSE_S)
 
 
 def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
-    """This process's place in the run: the attempt of its launch if it has one, else a new attempt.
+    """Claims this process's place in the run: in the attempt of its launch if there is one, else in a new attempt.
 
     :raises OSError: the run's folder cannot be written, or the file that holds the run's id is damaged.
     """
@@ -115,13 +114,13 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
     file = paths.private / "run.json"
     run = _claim(paths, file, {"run_id": uuid.uuid4().hex, "created_ns": time.time_ns()})
     if run is None or not _is_run_id(run.get("run_id")):
-        # Made anew, it would silently be another run's id.
+        # A new id would silently turn the folder into another run's.
         remedy = f'write {{"run_id": "..."}} there, with the id in {paths.summary.name}, or remove it for a new id'
         raise OSError(errno.EINVAL, f"expected the run's id, got a damaged file; {remedy}", str(file))
     attempt = max(_attempts(paths), default=0)
     if attempt == 0 or not _joins(paths, attempt, ranks):
         attempt += 1
-        while not _begins(paths, attempt, ranks):
+        while not _claims_attempt(paths, attempt, ranks):
             attempt += 1
     return RunIdentity(
         run_id=run["run_id"],
@@ -136,9 +135,9 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
 
 
 def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
-    """Makes the run's folder again, where somebody removed it, as this attempt's claims had left it.
+    """Makes the run's private folder and this attempt's claims again after somebody removed them.
 
-    :raises OSError: it could not be made.
+    :raises OSError: the folder or a claim cannot be written.
     """
     make_private(paths)
     for folder in (paths.attempts, paths.temporary):
@@ -150,7 +149,7 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
 
 
 def read_run_id(paths: RunPaths) -> str | None:
-    """The run's id; None where it is not there, or damaged."""
+    """Returns the run's id; None if the file is missing or damaged."""
     try:
         run = _read(paths.private / "run.json")
     except OSError:
@@ -164,11 +163,10 @@ def _is_run_id(value: object) -> bool:
 
 
 def read_claim(file: Path) -> dict[str, Any]:
-    """What a process of the run said of itself when it claimed its place: `host`, `pid`, `process_start`, `machine`
-    (where the pid means one process), `world_size`, `local_rank`, `claimed_ns`. Empty for a claim that is damaged, or
-    gone.
+    """Returns a process's claim on its rank: `host`, `pid`, `process_start`, `machine` (where the pid means one
+    process), `world_size`, `local_rank`, `claimed_ns`. Empty if the claim is damaged or missing.
 
-    :raises OSError: it could not be read.
+    :raises OSError: the claim cannot be read.
     """
     try:
         return _read(file) or {}
@@ -177,63 +175,64 @@ def read_claim(file: Path) -> dict[str, Any]:
 
 
 def claim_origin(paths: RunPaths, attempt: int, origin: dict[str, Any]) -> bool:
-    """Notes from where the attempt goes on; False where another of its ranks has noted another place.
+    """Records the state that the attempt resumes from. Returns False if another of its ranks recorded a different one.
 
-    :raises OSError: it could not be written.
+    :raises OSError: the record cannot be written.
     """
     noted = _claim(paths, paths.attempts / f"{attempt}-origin.json", origin)
-    # Ranks that each keep a state of their own took it at one step, and some milliseconds apart.
+    # Ranks that each save their own state do so at one step, but some milliseconds apart.
     return noted is not None and {**noted, "timestamp": None} == {**origin, "timestamp": None}
 
 
 def read_origins(paths: RunPaths) -> dict[int, dict[str, Any]]:
-    """From where each attempt of the run goes on that does: the state that it was resumed from."""
-    found = {path: _ORIGIN.match(path.name) for path in paths.attempts.glob("*-origin.json")}
-    origins = {int(match[1]): _read(path) for path, match in found.items() if match}
+    """Returns the state that each resumed attempt of the run was resumed from, by attempt."""
+    matches = {path: _ORIGIN.match(path.name) for path in paths.attempts.glob("*-origin.json")}
+    origins = {int(match[1]): _read(path) for path, match in matches.items() if match}
     return {attempt: origin for attempt, origin in origins.items() if origin}
 
 
 def _attempts(paths: RunPaths) -> list[int]:
-    """The attempts that are claimed, and those whose parts stand: the claims may have been removed, or left behind."""
+    """Returns the attempts that have claims or parts: a user may have removed the claims, or copied only the parts."""
     names = [entry.name for entry in paths.attempts.iterdir()]
     names += [entry.name for stream in ("metrics", "system") for entry in paths.dataset(stream).glob("attempt=*")]
-    found = map(_ATTEMPT.match, names)
-    return [int(match[1]) for match in found if match]
+    matches = map(_ATTEMPT.match, names)
+    return [int(match[1]) for match in matches if match]
 
 
 def _joins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
-    """Whether the attempt is this process's own launch, and its rank is not taken in it."""
+    """Claims this process's rank in the attempt if its own launch began it, and returns whether that succeeded."""
     if ranks.launch_key is None:
         return False
     try:
-        begun = _read(paths.attempts / f"{attempt}.json")
-    except FileNotFoundError:  # the claims were removed, or left behind: only its parts stand
+        claim = _read(paths.attempts / f"{attempt}.json")
+    except FileNotFoundError:  # only the attempt's parts exist
         return False
     # A damaged claim may be any launch's: it counts as another's.
-    if begun is None or begun.get("launch") != ranks.launch_key or _is_over(paths, attempt, begun, ranks):
+    if claim is None or claim.get("launch") != ranks.launch_key or _is_over(paths, attempt, claim, ranks):
         return False
     return _takes_rank(paths, attempt, ranks)
 
 
-def _is_over(paths: RunPaths, attempt: int, begun: dict[str, Any], ranks: RankIdentity) -> bool:
-    """Whether the attempt is one before this launch, or before its restart, that only has the same name: what began it
-    is gone, and was so before this process started. Of another machine's process that cannot be told."""
-    if begun.get("machine") != machine_id():
+def _is_over(paths: RunPaths, attempt: int, claim: dict[str, Any], ranks: RankIdentity) -> bool:
+    """Returns whether the attempt belongs to an earlier launch or restart of the same name: the process that began it
+    ended before this one started. False if that process ran on another machine, where nothing can be checked."""
+    if claim.get("machine") != machine_id():
         return False
-    if begun.get("restart") != ranks.restart:
+    if claim.get("restart") != ranks.restart:
         return True
-    if process_start(int(begun.get("pid", 0))) == begun.get("process_start"):
+    if process_start(int(claim.get("pid", 0))) == claim.get("process_start"):
         return False
-    ledger = RunPaths(paths.log_dir, paths.name, int(begun.get("rank", 0))).ledger(attempt)
+    ledger = RunPaths(paths.log_dir, paths.name, int(claim.get("rank", 0))).ledger(attempt)
     try:
-        # A rank that is quick may have ended while another of its launch was still being started.
+        # A quick rank may end while its launch is still starting another.
         return read_ledger(ledger).status in _CUT_SHORT or ledger.stat().st_mtime < started_s()
     except (OSError, ValueError):
         return True
 
 
-def _begins(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
-    """Whether the attempt became this process's: begun by it, or by another rank of its launch just now."""
+def _claims_attempt(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
+    """Begins the attempt, or joins it if another rank of this launch has just begun it. Returns False if another launch
+    has the attempt."""
     mine = {"launch": ranks.launch_key, "restart": ranks.restart, **_described(ranks)}
     claimed = _claim(paths, paths.attempts / f"{attempt}.json", mine)
     if claimed == mine:
@@ -247,7 +246,7 @@ def _takes_rank(paths: RunPaths, attempt: int, ranks: RankIdentity) -> bool:
 
 
 def _described(process: RankIdentity | RunIdentity) -> dict[str, Any]:
-    """What a claim says of the process that makes it."""
+    """Returns the part of a claim that describes the process."""
     return {
         "rank": process.rank,
         "world_size": process.world_size,
@@ -261,9 +260,10 @@ def _described(process: RankIdentity | RunIdentity) -> dict[str, Any]:
 
 
 def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, Any] | None:
-    """What the claim says: `content`, or what another process had claimed before; None where it is damaged."""
+    """Writes a claim unless it exists, and returns the existing claim: `content`, or another process's; None if it is
+    damaged."""
     if not os.path.lexists(target):
-        # fsynced: a loss of power must not leave the name without what it says.
+        # fsynced: a power loss must not leave an empty claim.
         with scratch_file(paths.temporary, target.name, json.dumps(content).encode(), sync=True) as scratch:
             failpoint("claim_written")
             with contextlib.suppress(FileExistsError):
@@ -273,12 +273,12 @@ def _claim(paths: RunPaths, target: Path, content: dict[str, Any]) -> dict[str, 
 
 
 def _read(claim: Path) -> dict[str, Any] | None:
-    """What a claim says; None where it is empty or no JSON object, as a loss of power may leave it, or no file of ours.
+    """Returns the content of a claim; None if it is no JSON object, as after a power loss, or no regular file.
 
-    :raises OSError: it cannot be read.
+    :raises OSError: the claim cannot be read.
     """
     try:
-        found = json.loads(read_file(claim))
+        content = json.loads(read_file(claim))
     except (ValueError, RecursionError, NotOursError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None

@@ -1,9 +1,9 @@
-"""The checks of files that are opened for writing, cut, moved or removed, and of those that a start reads.
+"""Checks of files before the package writes, cuts, moves, removes or reads them.
 
-A log folder may be writable by others, and may hold files of the user's under any name. So whatever is written, cut,
-moved or removed is first shown to be ours: no link is followed, it is a regular file, its owner is this process's user,
-and what is written in place has no other name. What a start reads is regular too, and no longer than expected: a pipe
-would hang it.
+A log folder may be writable by others, and may hold the user's own files under any name. So the package writes, cuts,
+moves or removes a file only after checking that it is ours: no link is followed, the file is regular, this process's
+user owns it, and a file that is written in place has no second name. A file that a start reads must be regular and of
+bounded size: reading a pipe would hang the start.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 
 READ_LIMIT = 16 << 20
-"""Bytes of what is read whole: claims, notes, ledgers, summaries. A longer file is not one of them."""
+"""The most bytes that :func:`read_file` reads. Claims, notes, ledgers and summaries are shorter."""
 
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_MADE = re.compile(rb'(?:\{"timestamp":")?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z[" ]')
-"""What every file of lines begins with: a timestamp, alone or as the first member of an object."""
+_FIRST_LINE = re.compile(rb'(?:\{"timestamp":")?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z[" ]')
+"""The start of every log file: a timestamp, alone or as the first member of a JSON object."""
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -35,34 +35,35 @@ _KINDS = {
 
 
 class NotOursError(OSError):
-    """Something that this package did not make lies where a file of its own belongs."""
+    """A file, link or folder that this package did not make is in the place of one of its own."""
 
 
 def check_own(
-    found: os.stat_result, path: str | os.PathLike[str], *, sole: bool = False, strictly: bool = False
+    status: os.stat_result, path: str | os.PathLike[str], *, sole: bool = False, strictly: bool = False
 ) -> None:
-    """Checks that what was found at `path`, by `lstat` or `fstat`, is a file of this process's user. Root has those of
-    the folder's owner as well: what a user has begun may go on as root.
+    """Checks that `path` is a regular file of this process's user. Root may also use files of the folder's owner, so
+    that root can continue a user's run.
 
-    :param sole: under no other name, too, for what is to be written or cut: the other may be a file of the user's. A
-        backup by hard links gives each file another name, which hinders no renaming and no removal.
-    :param strictly: root, too, has its own alone: another's could be cut while it is mapped.
-    :raises NotOursError: it is not.
+    :param status: what `lstat` or `fstat` returned for `path`.
+    :param sole: require a single name, before a write or a cut: a second name may be a file of the user's. Renaming
+        and removing need no such check, and a backup by hard links gives every file a second name.
+    :param strictly: allow root only its own files: another user could cut a file while it is mapped.
+    :raises NotOursError: the check failed.
     """
-    check_regular(found, path, "a regular file or nothing")
-    if sole and found.st_nlink > 1:
-        names = f"expected a file with one name, got one with {found.st_nlink} (hard links)"
+    check_regular(status, path, "a regular file or nothing")
+    if sole and status.st_nlink > 1:
+        names = f"expected a file with one name, got one with {status.st_nlink} (hard links)"
         raise NotOursError(errno.EMLINK, names, os.fspath(path))
     folder = os.path.dirname(os.path.abspath(path))
-    root_may = os.geteuid() == 0 and not strictly and found.st_uid == os.stat(folder).st_uid
-    if not root_may and not _is_owner(found.st_uid, folder):
-        owner = f"expected a file of user {os.geteuid()}, got one of user {found.st_uid}"
+    root_may = os.geteuid() == 0 and not strictly and status.st_uid == os.stat(folder).st_uid
+    if not root_may and not _is_owner(status.st_uid, folder):
+        owner = f"expected a file of user {os.geteuid()}, got one of user {status.st_uid}"
         raise NotOursError(errno.EPERM, owner, os.fspath(path))
 
 
 def _is_owner(uid: int, folder: str) -> bool:
-    """Whether `uid` is what a file that this process makes in the folder belongs to: some file systems have one owner
-    for all, and root is nobody on many servers."""
+    """Returns whether `uid` owns the files that this process makes in the folder. It need not be the effective user:
+    some file systems have one owner for all files, and NFS servers map root to nobody."""
     if uid == os.geteuid():
         return True
     probe = os.path.join(folder, f".advlog-{os.urandom(8).hex()}.tmp")
@@ -78,7 +79,7 @@ def _is_owner(uid: int, folder: str) -> bool:
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of this process's user lies there."""
+    """Returns whether `path` is a regular file of this process's user."""
     try:
         check_own(os.lstat(path), path)
     except OSError:
@@ -89,13 +90,14 @@ def is_own(path: str | os.PathLike[str]) -> bool:
 def open_own(
     path: str | os.PathLike[str], flags: int, mode: int = 0o666, *, sole: bool = False, strictly: bool = False
 ) -> int:
-    """Opens a file, which is ours or, with O_CREAT, new.
+    """Opens a file that is ours or, with O_CREAT, new, and returns its descriptor. Never follows a link, and never
+    blocks on a pipe.
 
-    :param flags: as `os.open` takes them; no link is followed, and a pipe hangs nobody.
-    :param sole: as :func:`check_own` has it.
-    :param strictly: likewise.
-    :raises NotOursError: it is not ours; nothing was done to it.
-    :raises OSError: it could not be opened. FileNotFoundError: there is none.
+    :param flags: as for `os.open`.
+    :param sole: as for :func:`check_own`.
+    :param strictly: as for :func:`check_own`.
+    :raises NotOursError: the file is not ours, and is unchanged.
+    :raises OSError: the file cannot be opened. FileNotFoundError: it does not exist.
     """
     try:
         fd = os.open(path, flags | _SAFE, mode)
@@ -112,19 +114,19 @@ def open_own(
 
 
 def open_new(path: str | os.PathLike[str], flags: int = os.O_WRONLY, mode: int = 0o666) -> int:
-    """Makes a file that was not there.
+    """Creates a file and returns its descriptor.
 
-    :raises OSError: it could not be made. FileExistsError: something is there.
+    :raises OSError: the file cannot be created. FileExistsError: the name is taken.
     """
     return os.open(path, flags | os.O_CREAT | os.O_EXCL | _SAFE, mode)
 
 
 def open_file(path: Path, *, follow: bool = False) -> FileIO:
-    """A regular file, opened for reading, unbuffered.
+    """Opens a regular file for unbuffered reading.
 
-    :param follow: links are followed, for what a user asks to read.
-    :raises NotOursError: a link or something else that is no regular file lies there.
-    :raises OSError: it cannot be opened.
+    :param follow: follow links, for a path that the user asked to read.
+    :raises NotOursError: `path` is a link or no regular file.
+    :raises OSError: the file cannot be opened.
     """
     flags = os.O_CLOEXEC | os.O_NONBLOCK if follow else _SAFE
     return FileIO(path, "rb", opener=lambda name, _: _open_regular(name, flags))
@@ -145,34 +147,35 @@ def _open_regular(path: str, flags: int) -> int:
     return fd
 
 
-def check_regular(found: os.stat_result, path: str | os.PathLike[str], wanted: str = "a regular file") -> None:
-    """Checks that what was found at `path`, by `lstat`, `stat` or `fstat`, is a regular file.
+def check_regular(status: os.stat_result, path: str | os.PathLike[str], wanted: str = "a regular file") -> None:
+    """Checks that `path` is a regular file: reading a pipe would wait for its writer.
 
-    :raises NotOursError: it is not: to read a pipe would wait for its writer.
+    :param status: what `lstat`, `stat` or `fstat` returned for `path`.
+    :raises NotOursError: it is not.
     """
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise NotOursError(errno.EINVAL, f"expected {wanted}, got {kind}", os.fspath(path))
 
 
 def read_file(path: Path, limit: int = READ_LIMIT) -> bytes:
-    """What a regular file holds.
+    """Returns the content of a regular file.
 
-    :raises NotOursError: as :func:`open_file` does; or the file is longer than `limit` bytes.
-    :raises OSError: it cannot be read.
+    :raises NotOursError: `path` is a link or no regular file, or the file is longer than `limit` bytes.
+    :raises OSError: the file cannot be read.
     """
     with BufferedReader(open_file(path)) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise NotOursError(errno.EFBIG, f"expected at most {limit} bytes", str(path))
+        raise NotOursError(errno.EFBIG, f"expected at most {limit} bytes, got more", str(path))
     return data
 
 
 def read_lines(path: Path, longest: int = 1 << 20) -> Iterator[bytes]:
-    """The lines of a regular file, up to one that is longer than `longest` bytes: that is no line of ours.
+    """Yields the lines of a regular file. Stops at a line longer than `longest` bytes, which is not ours.
 
-    :raises NotOursError: a link or something else that is no regular file lies there.
-    :raises OSError: it cannot be read.
+    :raises NotOursError: `path` is a link or no regular file.
+    :raises OSError: the file cannot be read.
     """
     with BufferedReader(open_file(path)) as file:
         while (line := file.readline(longest + 1)) and len(line) <= longest:
@@ -180,27 +183,31 @@ def read_lines(path: Path, longest: int = 1 << 20) -> Iterator[bytes]:
 
 
 def scratch_name(folder: Path, name: str) -> Path:
-    """A name in the folder that nobody can guess, for a file that takes the place of `name` when it is whole."""
+    """Returns an unguessable path in the folder, for a file that is written there and then renamed to `name`."""
     return folder / f"{name}.{os.urandom(8).hex()}.tmp"
 
 
 SCRATCH = r"\.[0-9a-f]{16}\.tmp"
-"""What such a name ends with, as a pattern."""
+"""A pattern of the suffix of such a path."""
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 @contextlib.contextmanager
 def scratch_file(folder: Path, name: str, data: bytes, *, sync: bool = False) -> Iterator[Path]:
-    """A new file with that content, for the length of a `with` block, which may rename or link it.
+    """Context manager: makes a file with that content, which the body may rename or link; removes it at the end.
 
-    :raises OSError: it could not be written.
+    :raises OSError: the file cannot be written.
     """
     path = scratch_name(folder, name)
     try:
         fd = open_new(path)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            _write_all(fd, data)
             if sync:
                 os.fsync(fd)
         finally:
@@ -212,21 +219,20 @@ def scratch_file(folder: Path, name: str, data: bytes, *, sync: bool = False) ->
 
 
 def write_whole(path: Path, data: bytes, *, folder: Path | None = None, sync: bool = False) -> None:
-    """Puts a file with that content in the place of `path`, in one step; a link that stood there goes, and what it led
-    to stays.
+    """Replaces `path` by a file with that content, atomically. Replaces a link itself, not its target.
 
-    :param folder: where it is written first, on the same file system.
-    :raises OSError: it could not be; what stood there stands.
+    :param folder: where the scratch file is written, on the same file system.
+    :raises OSError: the file cannot be written; `path` is unchanged.
     """
     with scratch_file(folder or path.parent, path.name, data, sync=sync) as scratch:
         os.rename(scratch, path)
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Makes a folder of ours, and what is missing above it, or sees that it is one.
+    """Makes a folder and the missing ones above it, or checks that the existing one is ours.
 
-    :raises OSError: it could not be made.
-    :raises NotOursError: a link, something else, or another user's folder lies there. Root may use those of others.
+    :raises OSError: the folder cannot be made.
+    :raises NotOursError: `folder` is a link, no folder, or another user's. Root may use folders of others.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
@@ -235,24 +241,24 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that it is a folder of ours, and no link to one.
+    """Checks that `folder` is a folder of ours, and no link to one.
 
     :raises NotOursError: it is not.
-    :raises OSError: it is not there, or cannot be told.
+    :raises OSError: the folder does not exist or cannot be examined.
     """
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a file")
+    status = os.lstat(folder)
+    if not stat.S_ISDIR(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a file")
         raise NotOursError(errno.ENOTDIR, f"expected a folder or nothing, got {kind}", str(folder))
-    if os.geteuid() != 0 and not _is_owner(found.st_uid, str(folder)):
-        owner = f"expected a folder of user {os.geteuid()}, got one of user {found.st_uid}"
+    if os.geteuid() != 0 and not _is_owner(status.st_uid, str(folder)):
+        owner = f"expected a folder of user {os.geteuid()}, got one of user {status.st_uid}"
         raise NotOursError(errno.EPERM, owner, str(folder))
 
 
 def remove_own(path: str | os.PathLike[str]) -> bool:
-    """Removes a file of ours; whether it is gone. What is not ours stays.
+    """Removes a file if it is ours, and returns whether the path is free.
 
-    :raises OSError: it could not be removed.
+    :raises OSError: the file cannot be removed.
     """
     try:
         check_own(os.lstat(path), path)
@@ -265,7 +271,7 @@ def remove_own(path: str | os.PathLike[str]) -> bool:
 
 
 def begins_as_ours(path: Path) -> bool:
-    """Whether a file of lines can be one that this package wrote: it is ours, and empty or begins with a timestamp."""
+    """Returns whether this package may have written a log file: it is ours, and empty or begins with a timestamp."""
     try:
         fd = open_own(path, os.O_RDONLY)
         try:
@@ -274,11 +280,11 @@ def begins_as_ours(path: Path) -> bool:
             os.close(fd)
     except OSError:
         return False
-    return not head or _MADE.match(head) is not None
+    return not head or _FIRST_LINE.match(head) is not None
 
 
 def free_name(path: Path) -> Path:
-    """`path`, or with a number behind it where something has that name."""
+    """Returns `path`, or `path` with the first free number appended if the name is taken."""
     number = 0
     free = path
     while os.path.lexists(free):
@@ -288,9 +294,9 @@ def free_name(path: Path) -> Path:
 
 
 def quarantine_file(file: Path, folder: Path) -> Path:
-    """Moves a file of ours into a folder of ours, under a name that is free; where it lies then.
+    """Moves a file of ours into a folder of ours, under a free name, and returns its new path.
 
-    :raises OSError: it could not be moved.
+    :raises OSError: the file cannot be moved.
     """
     make_folder(folder)
     check_own(os.lstat(file), file)
@@ -311,7 +317,7 @@ def quarantine_file(file: Path, folder: Path) -> Path:
 
 
 def _reserved_name(folder: Path, name: str) -> Path:
-    """An empty file of a name that was free."""
+    """Creates an empty file under a free name and returns its path."""
     number = 1
     while True:
         target = folder / f"{name}.{number}"
@@ -325,7 +331,5 @@ def _reserved_name(folder: Path, name: str) -> Path:
 
 def _copy(file: Path, target: Path) -> None:
     with FileIO(open_own(file, os.O_RDONLY)) as source, FileIO(open_own(target, os.O_WRONLY), "wb") as copy:
-        while piece := source.read(1 << 20):
-            view = memoryview(piece)
-            while view:
-                view = view[copy.write(view) :]
+        while chunk := source.read(1 << 20):
+            _write_all(copy.fileno(), chunk)

@@ -1,4 +1,4 @@
-"""The ledger of an attempt of a rank, kept beside the run so that its files can be verified later."""
+"""Delivery ledgers: the record counts of each attempt of a rank, by which the run's files can be verified later."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .files import make_folder, read_file, scratch_file
 from .paths import RunPaths
 
 LOST = "lost"
-"""The status of an ledger that knows nothing: the ring that had the numbers was lost."""
+"""The status of a ledger without counts: the ring that held them was lost."""
 
 
 @dataclass(frozen=True)
 class SinkLedger:
-    """Records of one destination: accepted = written + dropped + pending, and of those written, some expired
-    or vanished with their files."""
+    """Record counts of one sink: accepted = written + dropped + pending. Some written records expired or vanished with
+    their files."""
 
     accepted: int
     written: int
@@ -35,16 +35,16 @@ class SinkLedger:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What became of everything that an attempt of a rank was given."""
+    """Final delivery counts of one attempt of one rank."""
 
     status: str
     """How it ended: `completed`, `failed`, `interrupted`, `killed` or `lost`."""
     sinks: dict[str, SinkLedger]
-    """By name."""
+    """The counts of each sink, by name."""
     dropped_at_entry: dict[str, int] = field(default_factory=dict)
     """Records that never entered the ring, by reason: `full`, `closed`, `forked`."""
     lost_in_flight: int = 0
-    """Runs of ring slots that were reserved and never published, by calls that had not returned."""
+    """Runs of ring slots that calls had reserved and not published when the process was killed."""
 
     @classmethod
     def of_health(cls, health: Health) -> Ledger:
@@ -58,9 +58,9 @@ class Ledger:
 
 
 def write_ledger(paths: RunPaths, attempt: int, ledger: Ledger) -> None:
-    """Replaces the ledger of this rank's attempt, in one step.
+    """Replaces the ledger of this rank's attempt, atomically.
 
-    :raises OSError: it could not be.
+    :raises OSError: the ledger cannot be written.
     """
     make_folder(paths.ledgers)
     file = paths.ledger(attempt)
@@ -70,24 +70,24 @@ def write_ledger(paths: RunPaths, attempt: int, ledger: Ledger) -> None:
 
 
 def read_ledgers(paths: RunPaths) -> dict[tuple[int, int], Ledger]:
-    """Every ledger of the run, by attempt and rank.
+    """Returns every ledger of the run, by attempt and rank.
 
-    :raises OSError: one could not be read.
-    :raises ValueError: one is damaged; the message names it.
+    :raises OSError: a ledger cannot be read.
+    :raises ValueError: a ledger is damaged; the message names it.
     """
     return {key: read_ledger(path) for key, path in paths.ledgers_of_all_ranks().items()}
 
 
 def read_ledger(file: Path) -> Ledger:
-    """One ledger.
+    """Returns one ledger.
 
-    :raises OSError: it could not be read.
-    :raises ValueError: it is damaged; the message names it.
+    :raises OSError: the file cannot be read.
+    :raises ValueError: the file is damaged; the message names it.
     """
     text = read_file(file)
     try:
-        told = json.loads(text)
-        told["sinks"] = {sink: SinkLedger(**numbers) for sink, numbers in told["sinks"].items()}
-        return Ledger(**told)
+        values = json.loads(text)
+        values["sinks"] = {sink: SinkLedger(**counts) for sink, counts in values["sinks"].items()}
+        return Ledger(**values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file}: expected an ledger, got {type(error).__name__}") from error
+        raise ValueError(f"{file}: expected a ledger, got {type(error).__name__}") from error

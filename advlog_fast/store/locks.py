@@ -1,4 +1,4 @@
-"""Locks that tell whether another process lives."""
+"""Locks that show whether another process is alive."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from .files import check_own, remove_own
 
 RECOVERING = ", which recovers it"
 COMPACTING = ", which compacts it"
-"""What the owner's name ends with where it is no logger, but a recovery or a compaction, which ends by itself."""
+"""Ends of the owner's name for a recovery or a compaction: unlike a logger, these end soon."""
 
 _HELD = (errno.EAGAIN, errno.EACCES)
 _TRIES = 8
 
 
 class LockedError(Exception):
-    """The lock is held by another live process, which the message names."""
+    """Another live process, named in the message, holds the lock."""
 
 
 class FileLock:
     """A lock on a file of its own, held until `release` or the end of the process, however it ends.
 
-    It belongs to the open file (an OFD lock of Linux), so that nothing else in the process can lose it by closing the
-    file's other descriptors, as a copy of the log folder does. A child that was forked would keep it past the end of
-    its parent; it closes its descriptor as it begins. Where there are no such locks, or no such hook, it is a POSIX
-    record lock, which a fork does not inherit but such a copy frees. Each excludes the other, and those of earlier
-    versions.
+    It is an OFD lock, which belongs to the open file: closing another descriptor of the file, as a copy of the log
+    folder does, does not free it. A forked child would keep it past the end of its parent, so a fork hook closes the
+    child's descriptor. Without OFD locks or that hook, it is a POSIX record lock: a fork does not inherit one, but such
+    a copy frees it. Both kinds exclude each other, and the locks of earlier versions.
 
-    :param doing: said of this process to whoever finds the lock held.
-    :raises LockedError: another live process holds it.
+    :param doing: text about this process, for the error message of a process that finds the lock held.
+    :raises LockedError: another live process holds the lock.
     :raises OSError: the file cannot be opened, or is not ours.
     """
 
@@ -52,7 +51,7 @@ class FileLock:
             self._close()
             raise
         name = f"pid {self._pid} on {os.uname().nodename}{doing}\n".encode()
-        # A full disk, or another name of the file's: the lock holds, only nobody is told whose it is.
+        # After a failure (full disk, second name of the file) the lock holds; others only do not learn its owner.
         with contextlib.suppress(OSError):
             check_own(os.fstat(self._fd), path, sole=True)
             os.pwrite(self._fd, name, 0)
@@ -60,31 +59,31 @@ class FileLock:
         self._held[self.path] = self._pid
 
     def _take(self, path: Path) -> None:
-        for left in reversed(range(_TRIES)):
+        for remaining in reversed(range(_TRIES)):
             self._open(path)
-            # Whoever held it before may have removed the file between the two.
-            if self._is_still_there(path, any_inode=not left):
+            # The previous holder may have removed the file between the open and the lock.
+            if self._is_in_place(path, any_inode=not remaining):
                 return
             self._close()
-        raise LockedError("a process that ends")
+        raise LockedError("a process that is ending")
 
     def _open(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._fd = os.open(path, flags, 0o600)
-        found = os.fstat(self._fd)
-        self._key = found.st_dev, found.st_ino
-        if found.st_nlink:
-            check_own(found, path)
+        status = os.fstat(self._fd)
+        self._key = status.st_dev, status.st_ino
+        if status.st_nlink:
+            check_own(status, path)
         try:
             self._lock()
         except OSError as error:
             if error.errno not in _HELD:
-                return  # a file system without locks: claims still keep the files of two attempts apart
+                return  # a file system without locks: claims still separate the files of two attempts
             owner = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
             raise LockedError(owner) from None
 
     def _lock(self) -> None:
-        """:raises OSError: it is held, or there are no locks here."""
+        """:raises OSError: the lock is held, or the file system has no locks."""
         if hasattr(fcntl, "F_OFD_SETLK") and lib.advlog_close_on_fork(self._fd) == 0:
             try:
                 fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
@@ -97,30 +96,36 @@ class FileLock:
                 return
         fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _is_still_there(self, path: Path, *, any_inode: bool) -> bool:
-        """:param any_inode: some file systems number files anew each time."""
+    def _is_in_place(self, path: Path, *, any_inode: bool) -> bool:
+        """Returns whether `path` is the open file.
+
+        :param any_inode: accept any file at `path`: some file systems renumber files.
+        """
         mine = os.fstat(self._fd)
         try:
-            found = os.lstat(path)
+            current = os.lstat(path)
         except FileNotFoundError:
             return False
-        return any_inode or (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+        return any_inode or (current.st_dev, current.st_ino) == (mine.st_dev, mine.st_ino)
 
     def _is_open(self, fd: int) -> bool:
-        """Whether the number is still the lock's: a program may close those that are not its own."""
+        """Returns whether the descriptor is still the lock's: a program may close descriptors that it does not own."""
         try:
-            found = os.fstat(fd)
+            status = os.fstat(fd)
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._key
+        return (status.st_dev, status.st_ino) == self._key
 
     @classmethod
     def held_here(cls, path: Path) -> bool:
-        """Whether this very process holds the lock of that file."""
+        """Returns whether this process holds the lock of that file."""
         return cls._held.get(os.path.realpath(path)) == os.getpid()
 
     def release(self, *, remove: bool = False) -> None:
-        """Frees the lock, once; `remove` takes its file away first. A forked child frees nothing."""
+        """Frees the lock; a second call does nothing, and so does a call in a forked child.
+
+        :param remove: remove the lock file first.
+        """
         if self._fd < 0 or os.getpid() != self._pid:
             return
         if remove:
@@ -129,7 +134,7 @@ class FileLock:
         self._close()
 
     def __del__(self) -> None:
-        # An interrupt may come before anybody has it who could release it.
+        # An interrupt may leave the lock without anything that refers to it.
         with contextlib.suppress(Exception):
             self.release()
 
@@ -139,7 +144,7 @@ class FileLock:
             return
         is_open = self._is_open(fd)
         with contextlib.suppress(OSError):
-            # Before the child of a fork just now could keep it: what it inherits then is not locked.
+            # Unlock first: a child forked before the close inherits an open file without a lock.
             if is_open and self._by_file:
                 fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK))
         lib.advlog_keep_on_fork(fd)
@@ -149,5 +154,5 @@ class FileLock:
 
 
 def _flock(kind: int) -> bytes:
-    """`struct flock` for the whole file."""
+    """Returns a `struct flock` for the whole file."""
     return struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Where everything of a run lies, and which names a run may have."""
+"""The paths of a run's files, and the names that a run may have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEVICE_NAMES = frozenset(
     ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)))
 )
 
-# What takes a name apart again, for each that RunPaths makes and a reader meets. Not compiled until it is used.
+# These patterns parse the names that RunPaths makes. They are compiled at their first use.
 _RUN_FILE = (
     r"(?P<name>.+)_(?:(?:metrics|system|events)(?:\.rank\d{5})?\.jsonl|(?:metrics|system)\.parquet"
     r"|summary(?:\.rank\d{5})?\.json)\Z"
@@ -24,30 +24,29 @@ _ATTEMPT = r"attempt=(?P<attempt>[0-9]{1,9})\Z"
 _PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
 _SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
 _CLAIM = r"(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5,})\.claim\Z"
-_OF_A_RANK = r"attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d+)\.json\Z"
+_RANK_FILE = r"attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d+)\.json\Z"
 _PRIVATE = ".advlog"
 _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
 
 PartKey = tuple[int, int, int]
-"""Attempt, rank, part: the order of a run's records."""
+"""(attempt, rank, part), which sorts in the order of a run's records."""
 
 
 def run_names(log_dir: Path) -> list[str]:
-    """The runs that left anything in a log folder, by name."""
+    """Returns the names of the runs that have files in a log folder."""
     try:
-        found = {match["name"] for entry in log_dir.iterdir() if (match := re.match(_RUN_FILE, entry.name))}
+        names = {match["name"] for entry in log_dir.iterdir() if (match := re.match(_RUN_FILE, entry.name))}
         with contextlib.suppress(FileNotFoundError):
-            found.update(entry.name for entry in (log_dir / _PRIVATE).iterdir() if entry.is_dir())
-        found = set(filter(_SLUG.match, found))  # other programs name files likewise, with names that no run has
+            names.update(entry.name for entry in (log_dir / _PRIVATE).iterdir() if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(found)
+    return sorted(filter(_SLUG.match, names))  # files of other programs may match with a name that no run can have
 
 
 def check_run(log_dir: Path, name: str | None) -> None:
-    """That the folder has a run of that name, or any.
+    """Checks that the folder has a run of that name or, for None, any run.
 
-    :raises RunNotFoundError: there is no such directory, or no such run in it; the message names those that there are.
+    :raises RunNotFoundError: the folder does not exist, or has no such run; the message lists the runs that it has.
     :raises ValueError: no run can have that name.
     """
     if name is not None:
@@ -59,17 +58,17 @@ def check_run(log_dir: Path, name: str | None) -> None:
         reason = "is no directory" if log_dir.exists() else "does not exist"
         raise RunNotFoundError(f"log_dir: expected a directory of runs, got {str(log_dir)!r}, which {reason}")
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    there = f"the runs there are {listed}" if names else "there are no runs"
+    existing = f"its runs are {listed}" if names else "it has no runs"
     if name is None:
         raise RunNotFoundError(f"log_dir: expected a directory of runs, got {str(log_dir)!r}, which has none")
-    raise RunNotFoundError(f"name: expected a run in {str(log_dir)!r}, got {name!r}; {there}")
+    raise RunNotFoundError(f"name: expected a run in {str(log_dir)!r}, got {name!r}; {existing}")
 
 
 def checked_name(name: object) -> str:
-    """The experiment name, if it can safely be part of a file name on any system.
+    """Returns the experiment name if it is safe as part of a file name on every system.
 
-    :raises TypeError: it is no string.
-    :raises ValueError: it is not 1-100 letters, digits, `.`, `_` or `-`, or does not begin with a letter or
+    :raises TypeError: the name is no string.
+    :raises ValueError: the name is not 1-100 letters, digits, `.`, `_` or `-`, or does not begin with a letter or
         digit, or ends with a dot, or is a device name of Windows. The message suggests a name that is allowed.
     """
     if not isinstance(name, str):
@@ -123,7 +122,7 @@ class RunPaths:
         return self._file("events", ".jsonl")
 
     def lines_of_all_ranks(self, what: str) -> list[Path]:
-        """The JSON lines `what` ("metrics", "system" or "events") that there are, rank 0's first."""
+        """Returns the existing JSON lines files of `what` ("metrics", "system" or "events"), rank 0 first."""
         first = RunPaths(self.log_dir, self.name)._file(what, ".jsonl")
         others = sorted(self.log_dir.glob(first.stem + _OTHER_RANKS + first.suffix))
         return [path for path in (first, *others) if path.exists()]
@@ -133,7 +132,7 @@ class RunPaths:
         return self._file("summary", ".json")
 
     def dataset(self, stream: str) -> Path:
-        """The Parquet folder of `stream` ("metrics" or "system"), of all ranks and attempts."""
+        """Returns the Parquet folder of `stream` ("metrics" or "system"), for all ranks and attempts."""
         return self.log_dir / f"{self.name}_{stream}.parquet"
 
     @property
@@ -145,16 +144,16 @@ class RunPaths:
         return self.dataset("system")
 
     def part(self, stream: str, attempt: int, part: int) -> Path:
-        """Part `part` (from 1) of this rank in the dataset of `stream`."""
+        """Returns the path of part `part` (from 1) of this rank in the dataset of `stream`."""
         return self.dataset(stream) / f"attempt={attempt}" / f"rank{self.rank:05d}-{part:06d}.parquet"
 
     def parts_of_all_ranks(self, stream: str) -> dict[PartKey, Path]:
-        """The parts that there are in the dataset of `stream`, of all attempts too."""
+        """Returns the existing parts of the dataset of `stream`, for all ranks and attempts."""
         return parts_in(self.dataset(stream))
 
     @property
     def private(self) -> Path:
-        """What is ours and no reader's: claims, locks, spools, temporaries, the frozen schema."""
+        """The folder of files that are not meant for readers: claims, locks, spools, temporaries, frozen schemas."""
         return self.log_dir / _PRIVATE / self.name
 
     @property
@@ -162,13 +161,13 @@ class RunPaths:
         return self.private / "attempts"
 
     def claim(self, attempt: int) -> Path:
-        """What this rank's process of an attempt says of itself."""
+        """Returns the file in which this rank's process of an attempt describes itself."""
         return self.attempts / f"{attempt}-rank{self.rank:05d}.claim"
 
     def claims_of_all_ranks(self) -> dict[tuple[int, int], Path]:
-        """The claims that there are, by attempt and rank."""
-        found = {path: re.match(_CLAIM, path.name) for path in self.attempts.glob("*.claim")}
-        return {(int(match["attempt"]), int(match["rank"])): path for path, match in found.items() if match}
+        """Returns the existing claims, by attempt and rank."""
+        matches = {path: re.match(_CLAIM, path.name) for path in self.attempts.glob("*.claim")}
+        return {(int(match["attempt"]), int(match["rank"])): path for path, match in matches.items() if match}
 
     @property
     def lock(self) -> Path:
@@ -176,32 +175,32 @@ class RunPaths:
 
     @property
     def rings(self) -> Path:
-        """Notes that say where each ring of the run lies."""
+        """The folder of the notes that say where each ring of the run is."""
         return self.private / "rings"
 
     def ring_note(self, attempt: int) -> Path:
         return self.rings / f"attempt{attempt}-rank{self.rank:05d}.json"
 
     def ring_notes_of_all_ranks(self) -> dict[tuple[int, int], Path]:
-        """The notes that there are, by attempt and rank."""
+        """Returns the existing ring notes, by attempt and rank."""
         return _by_attempt_and_rank(self.rings)
 
     def noted_attempts(self) -> list[int]:
-        """The attempts of this rank whose rings are noted."""
+        """Returns the attempts of this rank that have a ring note."""
         return sorted(attempt for attempt, rank in self.ring_notes_of_all_ranks() if rank == self.rank)
 
     @property
     def quarantine(self) -> Path:
-        """What nobody can use, kept for a look at it."""
+        """The folder of files that recovery cannot use and keeps for inspection."""
         return self.private / "set-aside"
 
     @property
     def ledgers(self) -> Path:
-        """What became of the records of each ended attempt."""
+        """The folder of the ledgers, one for each ended attempt of a rank."""
         return self.private / "accounts"
 
     def ledgers_of_all_ranks(self) -> dict[tuple[int, int], Path]:
-        """The ledgers that there are, by attempt and rank."""
+        """Returns the existing ledgers, by attempt and rank."""
         return _by_attempt_and_rank(self.ledgers)
 
     def ledger(self, attempt: int) -> Path:
@@ -216,45 +215,45 @@ class RunPaths:
         return self.private / "spool"
 
     def spool(self, stream: str, attempt: int, part: int) -> Path:
-        """The spool that becomes part `part`."""
+        """Returns the path of the spool that becomes part `part`."""
         return self.spools / f"{stream}-attempt{attempt}-rank{self.rank:05d}-{part:06d}.spool"
 
     def spools_of_all_ranks(self, stream: str) -> dict[PartKey, Path]:
-        """The spools of `stream` that there are, of all attempts too."""
-        found: dict[PartKey, Path] = {}
+        """Returns the existing spools of `stream`, for all ranks and attempts."""
+        spools: dict[PartKey, Path] = {}
         for path in self.spools.glob("*.spool"):
             match = re.match(_SPOOL, path.name)
             if match and match["stream"] == stream:
-                found[int(match["attempt"]), int(match["rank"]), int(match["part"])] = path
-        return found
+                spools[int(match["attempt"]), int(match["rank"]), int(match["part"])] = path
+        return spools
 
     def spools_of_attempt(self, stream: str, attempt: int) -> list[tuple[int, Path]]:
-        """This rank's spools of `stream`, each with its part, in their order."""
-        found = sorted(self.spools_of_all_ranks(stream).items())
-        return [(part, path) for (of, rank, part), path in found if (of, rank) == (attempt, self.rank)]
+        """Returns this rank's spools of `stream` with their part numbers, in order."""
+        spools = sorted(self.spools_of_all_ranks(stream).items())
+        return [(key[2], path) for key, path in spools if key[:2] == (attempt, self.rank)]
 
     def schema(self, stream: str) -> Path:
-        """The metric columns of `stream`, frozen at the run's first part: a JSON list of names."""
+        """Returns the path of the frozen metric columns of `stream`: a JSON list of names."""
         return self.private / f"{stream}_schema.json"
 
     @property
     def compaction(self) -> Path:
-        """Where a compaction makes the datasets anew."""
+        """The folder in which a compaction builds the new datasets."""
         return self.private / "compact"
 
 
 def parts_in(dataset: Path) -> dict[PartKey, Path]:
-    """The parts that there are in a folder laid out as a dataset."""
-    found = {path: part_key(path) for path in dataset.glob("*/*.parquet")}
-    return {key: path for path, key in found.items() if key is not None}
+    """Returns the parts in a folder that is laid out as a dataset."""
+    keys = {path: part_key(path) for path in dataset.glob("*/*.parquet")}
+    return {key: path for path, key in keys.items() if key is not None}
 
 
 def part_key(path: Path) -> PartKey | None:
-    """Which part a file of a dataset is, by its name; None: it is none."""
+    """Returns which part a file of a dataset is, by its name; None if it is not a part."""
     folder, part = re.match(_ATTEMPT, path.parent.name), re.match(_PART, path.name)
     return (int(folder["attempt"]), int(part["rank"]), int(part["part"])) if folder and part else None
 
 
 def _by_attempt_and_rank(folder: Path) -> dict[tuple[int, int], Path]:
-    found = {path: re.match(_OF_A_RANK, path.name) for path in folder.glob("*.json")}
-    return {(int(match["attempt"]), int(match["rank"])): path for path, match in found.items() if match}
+    matches = {path: re.match(_RANK_FILE, path.name) for path in folder.glob("*.json")}
+    return {(int(match["attempt"]), int(match["rank"])): path for path, match in matches.items() if match}

@@ -1,4 +1,4 @@
-"""Which boot of a machine, and which process in it: what tells whether the maker of a ring lives."""
+"""The identity of a boot and of a process, by which a recovery finds out whether the maker of a ring is alive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def boot_id() -> bytes:
-    """16 bytes that name this boot of this machine; zeros where it cannot be told."""
+    """Returns 16 bytes that identify this boot of this machine; zeros if the system does not expose them."""
     try:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     except (OSError, ValueError):
@@ -21,13 +21,13 @@ _UNKNOWN = bytes(16).hex()
 
 
 def is_this_boot(boot: str, host: str) -> bool:
-    """Whether hexadecimal digits of a `boot_id` and a host's name are of this boot of this machine. Where /proc is
-    hidden, as in some containers, no boot can be told from another: the host's name decides alone."""
+    """Returns whether a hexadecimal `boot_id` and a host name are those of this boot of this machine. If /proc is
+    hidden, as in some containers, boots cannot be distinguished, and the host name decides alone."""
     return boot == boot_id().hex() and (boot != _UNKNOWN or host == socket.gethostname())
 
 
 def machine_id() -> str:
-    """Where a pid means one process: this boot of this machine and, on it, this container."""
+    """Returns the scope in which a pid identifies one process: this boot of this machine and this container."""
     namespace = 0
     with contextlib.suppress(OSError):
         namespace = os.stat("/proc/self/ns/pid").st_ino
@@ -36,8 +36,8 @@ def machine_id() -> str:
 
 
 def process_start(pid: int) -> int:
-    """When a process started, in clock ticks after the boot; with its pid this names one process. 0: it is dead, or it
-    cannot be told."""
+    """Returns when a process started, in clock ticks after the boot; with its pid this identifies one process. 0 if it
+    is dead or the time is not known."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return 0 if fields[0] in "ZX" else int(fields[19])
@@ -46,7 +46,7 @@ def process_start(pid: int) -> int:
 
 
 def started_s() -> float:
-    """When this process started, in seconds since 1970; 0 where it cannot be told."""
+    """Returns when this process started, in seconds since 1970; 0 if that is not known."""
     ticks = process_start(os.getpid())
     try:
         uptime_s = float(Path("/proc/uptime").read_text().split()[0])

@@ -1,4 +1,4 @@
-"""Which process this is: its rank, its launch and its host, read from arguments and the launcher's variables."""
+"""The rank, launch and host of this process, from arguments and the launcher's variables."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .processes import machine_id, process_start
 
 @dataclass(frozen=True)
 class _Launcher:
-    """The variables of one launcher: of those given, the first that is set tells."""
+    """The environment variables of one launcher: the first that is set counts."""
 
     rank: tuple[str, ...]
     world_size: tuple[str, ...]
     local_rank: tuple[str, ...]
     names_launch: tuple[str, ...]
-    """What together tells one launch from every other: the same in all of its ranks, on all of its machines."""
+    """Variables that together identify one launch: equal in all of its ranks, on all of its machines."""
 
 
-# The innermost first: mpirun and torchrun inherit SLURM's variables where they were started in a job of its, and those
-# are then the same in all the processes of a machine. A step of SLURM is named by SLURM alone: torchrun may have been
-# started in one step on each machine.
+# The innermost launcher comes first: mpirun and torchrun inherit SLURM's variables in a SLURM job, and those are then
+# equal in all processes of a machine. The launches of torchrun and mpirun leave out the step id: a user may start
+# torchrun in a separate step on each machine.
 _LAUNCHERS = (
     _Launcher(
         ("RANK",),
@@ -61,23 +61,22 @@ class RankIdentity:
     rank: int
     world_size: int
     launch_key: str | None
-    """The same in every rank of one launch, on every machine, and in its restarts. Another in another launch, unless
-    both are named alike (torchrun without `--rdzv-id` names none, and takes the same port each time). None without a
-    launch of several."""
+    """Equal in every rank of one launch, on every machine, and in its restarts. Two launches differ unless their names
+    are equal (torchrun without `--rdzv-id` sets none, and uses the same port each time). None for a single process."""
     host: str
     pid: int
     restart: int = 0
-    """torchrun's count of restarts, which it keeps for each machine by itself."""
+    """torchrun's restart count, which it keeps separately on each machine."""
     local_rank: int | None = None
-    """The rank among the processes of this host; None where nothing says it."""
+    """The rank among the processes of this host; None if no variable says it."""
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """One attempt of one run, as this process takes part in it."""
+    """This process's place in a run: the attempt and the rank."""
 
     run_id: str
-    """32 hexadecimal digits, the same for every attempt and rank of the run."""
+    """32 hexadecimal digits, equal for every attempt and rank of the run."""
     name: str
     attempt: int
     rank: int
@@ -85,20 +84,19 @@ class RunIdentity:
     host: str
     pid: int
     local_rank: int | None = None
-    """The rank among the processes of this host; None where nothing says it."""
+    """The rank among the processes of this host; None if no variable says it."""
 
 
 def rank_identity(rank: int | None, world_size: int | None, environ: Mapping[str, str] | None = None) -> RankIdentity:
-    """This process's rank: the arguments, else the variables of torchrun, Open MPI, PMI or SLURM, else 0 of 1.
+    """Returns this process's rank: from the arguments, else from torchrun, Open MPI, PMI or SLURM, else 0 of 1.
 
-    :raises ValueError: a variable is no number, or the rank does not lie below the world size.
+    :raises ValueError: a variable is no number, or the rank is not below the world size.
     """
     env = os.environ if environ is None else environ
     launcher = next((each for each in _LAUNCHERS if env.get(each.rank[0])), _BY_HAND)
-    found_rank = _number(env, launcher.rank) if rank is None else rank
-    found_world = _number(env, launcher.world_size) if world_size is None else world_size
-    own = found_rank or 0
-    world = own + 1 if found_world is None else max(found_world, 1)
+    own = (_number(env, launcher.rank) if rank is None else rank) or 0
+    size = _number(env, launcher.world_size) if world_size is None else world_size
+    world = own + 1 if size is None else max(size, 1)
     if own >= world:
         raise ValueError(expected("rank", f"a rank below the world size, {world}", own))
     host = socket.gethostname()
@@ -130,10 +128,10 @@ def _number(env: Mapping[str, str], variables: tuple[str, ...]) -> int | None:
 def _launch_key(env: Mapping[str, str], launcher: _Launcher, world_size: int, host: str) -> str | None:
     named = [f"{name}={env[name]}" for name in launcher.names_launch if env.get(name)]
     if named and (address := env.get("MASTER_ADDR")):
-        # Every machine has a localhost of its own.
+        # localhost names a different machine on each host.
         local = address == "localhost" or address.startswith("127.") or address == "::1"
         named.append(f"MASTER_ADDR={host if local else address}")
     if not named and world_size > 1 and (parent := os.getppid()) > 1:
-        # Started by hand, or by a program that passes the rank as an argument: the ranks are children of one parent.
+        # Ranks started by hand, or by a program that passes rank=, are children of one parent.
         named.append(f"parent={machine_id()}/{parent}/{process_start(parent)}")
     return "|".join([*named, f"world={world_size}"]) if named else None

@@ -1,4 +1,4 @@
-"""The note in a run's folder that says where a ring lies, for whoever has to recover it."""
+"""The note in a run's folder that says where a ring is, for a recovery."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class RingNote:
-    """Where a ring lies, and what a recovery must know that the ring does not hold."""
+    """The location of a ring, and what a recovery needs beside the ring."""
 
     path: str | None
-    """None: in memory that dies with the process."""
+    """None for memory that goes with the process."""
     host: str
     boot_id: str
-    """Of the host, in hexadecimal digits."""
+    """The host's boot id, in hexadecimal digits."""
     run_id: str
     options: dict[str, Any]
-    """The logger's."""
+    """The logger's options."""
 
     @classmethod
     def read(cls, file: Path) -> RingNote:
-        """:raises OSError: it could not be read.
-        :raises ValueError: it is damaged.
+        """Reads a note.
+
+        :raises OSError: the note cannot be read.
+        :raises ValueError: the note is damaged.
         """
-        told = json.loads(read_file(file))
-        if not isinstance(told, dict) or not all(isinstance(told.get(name), kind) for name, kind in _FIELDS.items()):
-            raise ValueError(f"{file}: expected the note of a ring, got {told!r}")
-        return cls(**{name: told[name] for name in _FIELDS})
+        note = json.loads(read_file(file))
+        if not isinstance(note, dict) or not all(isinstance(note.get(name), kind) for name, kind in _FIELDS.items()):
+            raise ValueError(f"{file}: expected the note of a ring, got {note!r}")
+        return cls(**{name: note[name] for name in _FIELDS})
 
     def write(self, file: Path) -> None:
-        """In one step.
+        """Writes the note, atomically.
 
-        :raises OSError: it could not be written.
+        :raises OSError: the note cannot be written.
         """
         make_folder(file.parent)
         write_whole(file, json.dumps(asdict(self)).encode())
@@ -57,6 +59,6 @@ class RingNote:
 
     @property
     def is_of_another_host(self) -> bool:
-        """Whether the ring may lie in the memory of a machine that is not this one. A machine of the same name is taken
-        for this one before it was booted again."""
+        """Whether the ring may be in another machine's memory. A machine of the same name counts as this one before a
+        reboot."""
         return not self.is_of_this_boot and self.host != socket.gethostname()

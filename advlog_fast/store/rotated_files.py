@@ -1,4 +1,4 @@
-"""The files that a rotated log leaves behind: NAME.log.1 is the latest, NAME.log.2 the one before it."""
+"""Rotated files of a log: NAME.log.1 is the latest, NAME.log.2 the one before it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from .files import is_own
 
 
 def _numbered(path: Path) -> dict[int, str]:
-    # Texts, no Paths: at a million records a second files rotate often enough for the GIL to matter.
+    # Strings, not Paths: at a million records a second, files rotate often enough for the GIL to matter.
     prefix = path.name + "."
-    found: dict[int, str] = {}
+    numbered: dict[int, str] = {}
     folder = os.fspath(path.parent)
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(folder):
             if name.startswith(prefix):
                 number = name[len(prefix) :]
                 if number.isascii() and number.isdigit() and not number.startswith("0"):
-                    found[int(number)] = f"{folder}/{name}"
-    return found
+                    numbered[int(number)] = f"{folder}/{name}"
+    return numbered
 
 
 def rotated_files(path: Path) -> list[Path]:
-    """The rotated files of `path`, oldest first, without `path` itself."""
+    """Returns the rotated files of `path`, oldest first, without `path` itself."""
     return [Path(file) for _, file in sorted(_numbered(path).items(), reverse=True)]
 
 
 def latest_first(path: Path) -> Iterator[Path]:
-    """`path` and its rotated_files, each to be opened before the next is asked for. A shift meanwhile hides none of
-    them: a file only moves to a later name, and is met there if it was not met before."""
+    """Yields `path` and its rotated files. Open each before you ask for the next. A concurrent shift hides no file: it
+    only moves files to later names, which come up here in their turn."""
     yield path
     number = last = 0
     while number < last or number < (last := max(_numbered(path), default=0)):
@@ -41,15 +41,15 @@ def latest_first(path: Path) -> Iterator[Path]:
 
 
 def shift(path: Path) -> None:
-    """Renames `path` to number 1, and each rotated file that stands in the way to the next; deletes
-    nothing, and leaves out the numbers of files that are not ours.
+    """Renames `path` to number 1, and each rotated file in the way to the next number. Deletes nothing, and skips the
+    numbers of files that are not ours.
 
-    Interrupted at any point it leaves a gap and no file lost; the next shift closes the gap.
+    An interruption leaves a gap and loses no file; the next shift closes the gap.
 
-    :raises OSError: a file that is there could not be renamed. Nothing was overwritten.
+    :raises OSError: a file cannot be renamed. Nothing was overwritten.
     """
-    standing = _numbered(path)
-    others = {number for number, file in standing.items() if not is_own(file)}
+    files = _numbered(path)
+    others = {number for number, file in files.items() if not is_own(file)}
 
     def after(number: int) -> int:
         number += 1
@@ -58,24 +58,24 @@ def shift(path: Path) -> None:
         return number
 
     moving = [0]
-    while after(moving[-1]) in standing:
+    while after(moving[-1]) in files:
         moving.append(after(moving[-1]))
     for number in reversed(moving):
         with contextlib.suppress(FileNotFoundError):
-            os.rename(standing[number] if number else path, f"{path}.{after(number)}")
+            os.rename(files[number] if number else path, f"{path}.{after(number)}")
         failpoint("rotate_shifting")
 
 
 def trim(path: Path, keep: int, may_remove: Callable[[Path], bool] | None = None) -> list[Path]:
-    """Removes the oldest rotated_files, so that `keep` files stand with the current one; those it removed.
+    """Removes the oldest rotated files until `keep` files remain, with the current one, and returns the removed ones.
 
-    `may_remove` is asked for each; a file that it refuses, or that cannot be removed, stands until the next
-    time.
+    :param may_remove: called for each file; a file that it refuses, or that cannot be removed, stays until the next
+        call.
     """
-    standing = {number: file for number, file in _numbered(path).items() if is_own(file)}
+    files = {number: file for number, file in _numbered(path).items() if is_own(file)}
     removed: list[Path] = []
-    for number in sorted(standing, reverse=True)[: max(len(standing) - max(keep - 1, 0), 0)]:
-        file = Path(standing[number])
+    for number in sorted(files, reverse=True)[: max(len(files) - max(keep - 1, 0), 0)]:
+        file = Path(files[number])
         if may_remove is not None and not may_remove(file):
             continue
         try:

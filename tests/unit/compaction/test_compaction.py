@@ -373,7 +373,7 @@ def test_no_such_run_is_status_2_and_a_run_without_parquet_is_nothing_to_do(tmp_
     assert main(["compact", str(tmp_path / "nowhere")]) == 2
     AdvancedLogger(tmp_path, "there", console="off", parquet=False).close()
     assert main(["compact", str(tmp_path), "--name", "typo"]) == 2
-    assert "the runs there are there" in capsys.readouterr().err
+    assert "its runs are there" in capsys.readouterr().err
     assert main(["compact", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing to compact\n"
 

@@ -259,13 +259,13 @@ class TestReadRun:
     def test_a_run_that_is_not_there_is_an_error_that_names_those_that_are(self, paths):
         put(RunPaths(paths.log_dir, "first"), Spool().add({"loss": 1.0}), 1, sealed=False)
         RunPaths(paths.log_dir, "second", 3).system_jsonl.write_text("")
-        with pytest.raises(RunNotFoundError, match=r"got 'third'; the runs there are first, second$") as caught:
+        with pytest.raises(RunNotFoundError, match=r"got 'third'; its runs are first, second$") as caught:
             read_run(paths.log_dir, "third")
         assert isinstance(caught.value, FileNotFoundError)
         assert isinstance(caught.value, AdvlogError)
 
     def test_a_directory_without_runs_says_so(self, tmp_path):
-        with pytest.raises(RunNotFoundError, match=r"got 'experiment'; there are no runs$"):
+        with pytest.raises(RunNotFoundError, match=r"got 'experiment'; it has no runs$"):
             read_run(tmp_path)
 
     def test_a_directory_that_is_not_there_is_named(self, tmp_path):

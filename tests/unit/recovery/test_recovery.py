@@ -395,5 +395,5 @@ def test_a_run_that_is_not_there_is_no_success(tmp_path: Path, capsys: pytest.Ca
     assert "expected a directory of runs" in capsys.readouterr().err
     AdvancedLogger(tmp_path, "there", console="off").close()
     assert main([command, str(tmp_path), "--name", "typo"]) == 2
-    assert "the runs there are there" in capsys.readouterr().err
+    assert "its runs are there" in capsys.readouterr().err
     assert main([command, str(tmp_path), "--name", "there"]) == 0

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from advlog_fast import AdvancedLogger
-from advlog_fast.store.ledger import Ledger, write_ledger
 from advlog_fast.store.attempts import claim_attempt, claim_origin, read_claim, read_origins
+from advlog_fast.store.ledger import Ledger, write_ledger
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.processes import machine_id, process_start, started_s
 from advlog_fast.store.ranks import RankIdentity

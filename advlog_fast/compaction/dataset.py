@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .._failpoints import failpoint
 from ..parquet.columns import columns_schema
-from ..parquet.parts import make_folder, read_frozen_columns, replace_frozen_columns, sync_path
+from ..parquet.parts import make_synced_folder, read_frozen_columns, replace_frozen_columns, sync_path
 from ..parquet.part_reader import opened_part, part_metrics
 from ..records import MAX_METRIC_NAMES
 from ..store.files import check_folder, free_name, remove_own
@@ -170,12 +170,12 @@ class Dataset:
             failpoint("compact_frozen")
 
     def _build(self, files: list[list[Part]], schema: pa.Schema) -> None:
-        make_folder(self._new)
+        make_synced_folder(self._new)
         shutil.copymode(self._folder, self._new)
         failpoint("compact_begun")
         for parts in files:
             target = self._new / parts[0].path.relative_to(self._folder)
-            make_folder(target.parent)
+            make_synced_folder(target.parent)
             shutil.copymode(parts[0].path.parent, target.parent)
             write_merged(parts, target, schema)
             failpoint("compact_written")
@@ -240,7 +240,7 @@ class Dataset:
     @staticmethod
     def _give_back(path: Path, target: Path) -> None:
         """Under its own name, or with a number behind it where another such stands there meanwhile."""
-        make_folder(target.parent)
+        make_synced_folder(target.parent)
         path.rename(free_name(target))
         sync_path(target.parent)
         failpoint("compact_moved")

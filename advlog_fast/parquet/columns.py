@@ -1,4 +1,4 @@
-"""Spools as Arrow record batches: the one decoder, for sealing and for reading a run while it is written."""
+"""Decodes spools to Arrow record batches, both for sealing and for reading a run while it is being written."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STREAMS = ("metrics", "system")
-"""The streams that have spools, by their number in the C API."""
+"""The streams that have spools, in the order of their numbers in the C API."""
 
 _SLOT_BYTES = int(lib.ADVLOG_SLOT_BYTES)
 _READ_BYTES = 1 << 20
 GROUP_BYTES = 64 << 20
-"""What the columns of one batch may take: wide runs get fewer rows a batch, not more memory."""
+"""The most memory for the columns of a batch: runs with many metrics get fewer rows a batch, not more memory."""
 
 _SYSTEM_CORE = ("batch_time", "data_time")
 _KINDS = ("", "", "", "memory", "performance")
-"""By `enum advlog_kind`, those of the system stream."""
+"""The kinds of the system stream, by `enum advlog_kind`."""
 
 
 @dataclass(frozen=True)
 class SpoolInfo:
-    """What a spool holds, as its first pass found it."""
+    """The result of the first pass over a spool."""
 
     stream: str
     attempt: int
@@ -40,31 +40,37 @@ class SpoolInfo:
     first_seq: int
     records: int
     names: tuple[str | None, ...]
-    """By metric id, up to the last that has values here; None for an id that no whole record of this spool has a value
-    under (a spool begins with every name that the ring knows, those of the other stream among them), or whose name is
-    damaged."""
+    """The metric names by id, up to the last with values here. None for an id without a value in a whole record of this
+    spool (a spool begins with every name in the ring, including the other stream's), or with a damaged name."""
     whole_bytes: int
-    """The whole records, from the start; what follows them is torn, or damaged."""
+    """The length of the whole records at the start; the bytes after them are torn or damaged."""
     total_bytes: int
     damaged: bool
-    """What follows the whole records is nothing that a drain writes."""
+    """No drain writes what follows the whole records."""
 
     def metric_names(self) -> tuple[str, ...]:
-        """The metrics beside the guide's that have values here, in the order of the run's first use."""
+        """Returns the metrics with values here, without the built-in ones, in the order of the run's first use."""
         taken = RESERVED_NAMES.union(CORE_METRICS)
         return tuple(dict.fromkeys(name for name in self.names if name is not None and name not in taken))
 
 
 def core_columns(stream: str) -> tuple[str, ...]:
-    """Which of the guide's metrics stand in every part of the stream."""
+    """Returns the built-in metrics that are columns of every part of the stream."""
     return _SYSTEM_CORE if stream == "system" else CORE_METRICS
 
 
-def columns_schema(stream: str, metrics: Iterable[str]) -> pa.Schema:
-    """The Arrow schema of a stream whose own columns, beside the guide's, are `metrics`.
+def is_metric(field: pa.Field) -> bool:
+    """Returns whether a column holds a metric: metrics are the only float64 columns of a stream."""
+    import pyarrow as pa
 
-    In `extra` and `unresolved`, a row that has nothing to say is null and not an empty map: `IS NOT NULL`,
-    `dropna()` and `drop_nulls()` find the rows that do, and looking a key up in a null gives null.
+    return bool(field.type == pa.float64())
+
+
+def columns_schema(stream: str, metrics: Iterable[str]) -> pa.Schema:
+    """Returns the Arrow schema of a stream with columns for the built-in metrics and for `metrics`.
+
+    In `extra` and `unresolved`, a row without entries is null and not an empty map: `IS NOT NULL`, `dropna()` and
+    `drop_nulls()` find the rows with entries, and looking up a key in a null gives null.
     """
     import pyarrow as pa
 
@@ -85,9 +91,10 @@ def columns_schema(stream: str, metrics: Iterable[str]) -> pa.Schema:
 
 
 def scan_spool(file: io.FileIO) -> SpoolInfo:
-    """The first pass: what is in the spool, and how far it is whole.
+    """Makes the first pass: returns what the spool holds and how far it is whole.
 
-    Read, never mapped: mapped pages would count as resident memory, and a file cut meanwhile would kill.
+    Reads and does not map the file: mapped pages would count as resident memory, and a cut of the file meanwhile would
+    kill the process.
 
     :raises OSError: the file cannot be read.
     """
@@ -100,7 +107,7 @@ def scan_spool(file: io.FileIO) -> SpoolInfo:
         total = 0
         file.seek(0)
         info = ffi.new("advlog_spool_info *")
-        # Nothing after the damage is read: a sparse file may be as long as it likes.
+        # Reading stops at the damage: a sparse file can be arbitrarily long.
         while not info.damaged and (got := _fill(file, memoryview(buffer))):
             lib.advlog_scan_feed(scan, slots, got // _SLOT_BYTES)
             total += got
@@ -126,25 +133,25 @@ def scan_spool(file: io.FileIO) -> SpoolInfo:
 def spool_batches(
     file: io.FileIO, info: SpoolInfo, metrics: tuple[str, ...], max_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """The second pass: the whole records that `info` counted, in batches of at most `max_rows` rows.
+    """Makes the second pass: yields the whole records that `info` counted, in batches of at most `max_rows` rows.
 
-    A batch lies in memory that the next one reuses: use it, or copy it, and drop it before asking for more.
+    The next batch reuses the memory of this one: use or copy a batch, and drop it before you ask for the next.
 
     :raises OSError: the file cannot be read, or changed since the first pass.
-    :raises MemoryError: there is no memory for the columns.
+    :raises MemoryError: the columns do not fit into memory.
     """
     decoder = _Decoder(info, metrics, max_rows)
     try:
         buffer = bytearray(_READ_BYTES)
         view = memoryview(buffer)
-        left = info.whole_bytes
+        remaining = info.whole_bytes
         kept = 0
         file.seek(0)
-        while left > 0:
-            got = _fill(file, view[kept : kept + min(left, len(buffer) - kept)])
+        while remaining > 0:
+            got = _fill(file, view[kept : kept + min(remaining, len(buffer) - kept)])
             if got == 0:
-                raise OSError(f"{file.name!s}: {left} bytes shorter than it was")
-            left -= got
+                raise OSError(f"{file.name!s}: {remaining} bytes shorter than it was")
+            remaining -= got
             end = kept + got
             start = 0
             while True:
@@ -153,7 +160,7 @@ def spool_batches(
                     break
                 yield decoder.batch()
                 decoder.reset()
-            # What is left is the beginning of a record whose other slots come with the next read.
+            # The rest is the beginning of a record whose other slots come with the next read.
             kept = end - start
             view[:kept] = view[start:end]
         if decoder.rows:
@@ -163,7 +170,7 @@ def spool_batches(
 
 
 def _fill(file: io.FileIO, into: memoryview) -> int:
-    """Reads until `into` is full or the file ends: the bytes read."""
+    """Reads until `into` is full or the file ends, and returns the number of bytes read."""
     got = 0
     while got < len(into):
         more = file.readinto(into[got:])
@@ -182,12 +189,15 @@ def _name(scan: Any, metric_id: int) -> str | None:
 
 
 def rows_of_a_group(metrics: int, entries: int = 0) -> int:
-    """So many rows of that many metrics lie in GROUP_BYTES, each with `entries` bytes beside its columns."""
+    """Returns how many rows of that many metrics fit into GROUP_BYTES.
+
+    :param entries: bytes of a row beside its columns.
+    """
     return max(1, GROUP_BYTES // (160 + 8 * metrics + entries))
 
 
 class _Decoder:
-    """The C columns and the Arrow arrays over them."""
+    """Owns the C columns and makes Arrow arrays over them."""
 
     def __init__(self, info: SpoolInfo, metrics: tuple[str, ...], max_rows: int) -> None:
         self._info = info
@@ -196,7 +206,7 @@ class _Decoder:
         names = [f"metric_{metric_id}" if name is None else name for metric_id, name in enumerate(info.names)]
         column = {name: index for index, name in enumerate(metrics)}
         self._names = _strings(names)
-        # Metric id m is at m + 6 here, core metric i (in C: -1 - i) at 5 - i.
+        # Metric id m has index m + 6, built-in metric i (in C: -1 - i) has index 5 - i.
         self._all_names = _strings([*reversed(CORE_METRICS), *names])
         slots = info.whole_bytes // _SLOT_BYTES
         entries = _SLOT_BYTES * -(-slots // max(info.records, 1))
@@ -222,7 +232,7 @@ class _Decoder:
         return bool(self._held.stop == lib.ADVLOG_COLUMNS_FULL)
 
     def feed(self, slots: memoryview) -> int:
-        """The bytes consumed; all but a record's beginning, unless it is full then."""
+        """Decodes slots and returns the bytes consumed: all but the beginning of a last record, or fewer once full."""
         used = lib.advlog_columns_feed(self._columns, ffi.from_buffer(slots), len(slots) // _SLOT_BYTES)
         self._refresh()
         if self._held.stop == lib.ADVLOG_COLUMNS_NO_MEMORY:
@@ -312,19 +322,19 @@ class _Decoder:
         return pa.Array.from_buffers(type_, self.rows, buffers, children=[entries])
 
 
-# `pa.array` and `pa.scalar` would import pandas, where it is installed, into the user's process: half a
-# second of the GIL, and an error at the exit of the interpreter.
+# These functions avoid `pa.array` and `pa.scalar`, which import an installed pandas into the user's process: that holds
+# the GIL for half a second, and fails at the exit of the interpreter.
 
 
 def _constant(value: int, length: int) -> pa.Array:
-    """An int32 array of one value."""
+    """Returns an int32 array of one value, repeated."""
     import pyarrow as pa
 
     return pa.Array.from_buffers(pa.int32(), length, [None, pa.py_buffer(array("i", (value,)) * length)])
 
 
 def _strings(words: Sequence[str]) -> pa.Array:
-    """The words as Arrow strings."""
+    """Returns the words as Arrow strings."""
     import pyarrow as pa
 
     encoded = [word.encode() for word in words]
@@ -335,7 +345,7 @@ def _strings(words: Sequence[str]) -> pa.Array:
 
 
 def _over(type_: pa.DataType, length: int, values: Any, valid: Any = ffi.NULL, nulls: int = 0) -> pa.Array:
-    """An Arrow array over memory that stays C's."""
+    """Returns an Arrow array over memory that C still owns."""
     import pyarrow as pa
 
     bitmap = None if valid == ffi.NULL else pa.py_buffer(ffi.buffer(valid, (length + 7) // 8))

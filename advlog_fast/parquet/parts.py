@@ -1,4 +1,4 @@
-"""A closed spool into one Parquet part, and the schema that all parts of a run share."""
+"""Seals a closed spool into a Parquet part, and freezes the schema that all parts of a run share."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from ..store.files import (
     check_own,
     check_regular,
     free_name,
-    quarantine_file,
     open_file,
     open_new,
+    quarantine_file,
     read_file,
     scratch_file,
     scratch_name,
 )
 from ..store.paths import RunPaths
-from .columns import SpoolInfo, columns_schema, core_columns, scan_spool, spool_batches
+from .columns import SpoolInfo, columns_schema, core_columns, is_metric, scan_spool, spool_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_GROUP_ROWS = 122_880
-"""DuckDB's own row group, and few enough rows that their columns fit into the memory the sealer may use."""
+"""The row group of DuckDB; its columns fit into the memory that the sealer may use."""
 
 METADATA = b"advlog."
-"""What the keys of a part's own metadata begin with."""
+"""The prefix of our keys in a part's metadata."""
 
 # Measured on random float64 metrics: level 3 saves nothing and takes longer, since the mantissas, which
-# BYTE_STREAM_SPLIT sets apart, cannot be compressed; the negative levels are no faster.
+# BYTE_STREAM_SPLIT separates, do not compress; the negative levels are no faster.
 _COMPRESSION_LEVEL = 1
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
@@ -47,7 +47,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
 @dataclass(frozen=True)
 class SealedPart:
-    """What became of a spool."""
+    """The result of sealing a spool."""
 
     stream: str
     """`metrics` or `system`."""
@@ -55,14 +55,14 @@ class SealedPart:
     rank: int
     part: int
     path: Path | None
-    """The Parquet file; None where a damaged spool held no whole record."""
+    """The Parquet file; None if a damaged spool held no whole record."""
     rows: int
     first_seq: int
-    set_aside: Path | None = None
-    """Where the damaged spool lies: `rows` records were whole before the damage."""
+    damaged_spool: Path | None = None
+    """The new path of a damaged spool, whose first `rows` records were whole."""
     damaged_bytes: int = 0
     damaged_schema: Path | None = None
-    """Where the run's frozen schema lies that could not be read any more, and was made again."""
+    """The new path of the run's frozen schema, if it was unreadable and was made again."""
 
     @property
     def next_seq(self) -> int:
@@ -77,15 +77,15 @@ def seal_spool(
     declared: tuple[str, ...],
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> SealedPart | None:
-    """Makes a closed spool into part `part` of its stream, attempt and rank, and removes the spool.
+    """Turns a closed spool into part `part` of its stream, attempt and rank, and removes the spool.
 
-    It may be killed anywhere and called again: the part appears whole, by a rename, before the spool goes. A
-    spool whose part stands already is only removed. A damaged one is sealed up to the damage and set aside.
+    Safe to kill and to call again: a rename makes the whole part appear before the spool goes. If the part exists
+    already, the spool is only removed. A damaged spool is sealed up to the damage and renamed to `*.damaged`.
 
-    :param declared: metric names that get a column of the metrics' dataset from the run's first part on.
+    :param declared: metric names that get a column of the metrics dataset from the run's first part on.
     :returns: the part; None for a spool without records, which is removed.
     :raises NotOursError: the spool is a link, no regular file, or not this user's; nothing was done.
-    :raises OSError: the disk failed, or another run's file stands in the part's place; the spool is kept.
+    :raises OSError: the disk failed, or another run's file has the part's name; the spool is kept.
     """
     check_own(spool.lstat(), spool)
     with open_file(spool) as file:
@@ -97,13 +97,13 @@ def seal_spool(
         if info.records > 0:
             paths = replace(paths, rank=info.rank)
             target = paths.part(info.stream, info.attempt, part)
-            if not _stands(target, info, paths.quarantine):
+            if not _is_sealed(target, info, paths.quarantine):
                 first = declared if info.stream == "metrics" else ()
-                damaged_schema = _set_aside_damaged(paths.schema(info.stream))
+                damaged_schema = _rename_damaged_schema(paths.schema(info.stream))
                 names = frozen_columns(paths, info.stream, (*first, *info.metric_names()))
                 temporary = scratch_name(paths.temporary, f"{spool.stem}.parquet")
-                make_folder(paths.temporary)
-                make_folder(target.parent)
+                make_synced_folder(paths.temporary)
+                make_synced_folder(target.parent)
                 try:
                     failpoint("seal_begin")
                     _write(file, info, names, temporary, row_group_rows)
@@ -113,10 +113,10 @@ def seal_spool(
                 finally:
                     temporary.unlink(missing_ok=True)
                 sync_path(target.parent)
-    set_aside = None
+    damaged_spool = None
     if info.damaged:
-        set_aside = free_name(spool.with_name(spool.name + ".damaged"))
-        spool.rename(set_aside)
+        damaged_spool = free_name(spool.with_name(spool.name + ".damaged"))
+        spool.rename(damaged_spool)
     else:
         failpoint("seal_before_unlink")
         spool.unlink()
@@ -129,16 +129,16 @@ def seal_spool(
         path=target,
         rows=info.records,
         first_seq=info.first_seq,
-        set_aside=set_aside,
+        damaged_spool=damaged_spool,
         damaged_bytes=info.total_bytes - info.whole_bytes if info.damaged else 0,
         damaged_schema=damaged_schema,
     )
 
 
 def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The run's metric columns: those frozen before, else those of its parts, else `names`, which are then frozen.
+    """Returns the run's metric columns: the frozen ones, else those of its parts, else `names`. Freezes the last two.
 
-    Ranks may come at the same time: one of them wins, and all get what it froze.
+    Ranks may call this at the same time: one of them wins, and all get the columns that it froze.
 
     :raises OSError: the file cannot be read or made, or does not hold a JSON list of names.
     """
@@ -159,7 +159,7 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            # No hard links here: two ranks can only both win within this instant.
+            # Without hard links, two ranks can both win, but only between these two calls.
             if not path.exists():
                 temporary.rename(path)
     sync_path(path.parent)
@@ -167,7 +167,7 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
 
 
 def replace_frozen_columns(paths: RunPaths, stream: str, columns: Iterable[str]) -> None:
-    """Makes `columns` the run's metric columns from the next part on, whatever was frozen before.
+    """Replaces the frozen metric columns: the run's parts have `columns` from the next one on.
 
     :raises OSError: the file cannot be made.
     """
@@ -180,8 +180,8 @@ def replace_frozen_columns(paths: RunPaths, stream: str, columns: Iterable[str])
 
 @contextlib.contextmanager
 def _columns_file(paths: RunPaths, stream: str, columns: Iterable[str]) -> Iterator[Path]:
-    """A frozen schema under a name of its own, whole and safe on disk."""
-    make_folder(paths.temporary)
+    """Context manager: writes and fsyncs a frozen schema to a scratch file."""
+    make_synced_folder(paths.temporary)
     text = json.dumps(list(columns), ensure_ascii=False) + "\n"
     with scratch_file(
         paths.temporary, f"{stream}_schema-rank{paths.rank:05d}.json", text.encode(), sync=True
@@ -190,10 +190,10 @@ def _columns_file(paths: RunPaths, stream: str, columns: Iterable[str]) -> Itera
 
 
 def read_frozen_columns(path: Path) -> tuple[str, ...]:
-    """The names in a frozen schema.
+    """Returns the names in a frozen schema.
 
     :raises FileNotFoundError: nothing is frozen yet.
-    :raises NotOursError: something else than a file lies there.
+    :raises NotOursError: the path is a link or no regular file.
     :raises OSError: the file cannot be read, or does not hold a JSON list of names.
     """
     try:
@@ -201,7 +201,8 @@ def read_frozen_columns(path: Path) -> tuple[str, ...]:
     except NotOursError as error:
         if error.errno != errno.EFBIG:
             raise
-        text = b""
+        size = path.lstat().st_size
+        raise _DamagedSchemaError(f"{path}: expected a JSON list of metric names, got a file of {size} bytes") from None
     try:
         names = json.loads(text)
     except (ValueError, RecursionError):
@@ -215,8 +216,8 @@ class _DamagedSchemaError(OSError):
     pass
 
 
-def _set_aside_damaged(schema: Path) -> Path | None:
-    """Renames a frozen schema that says nothing any more; where it lies then."""
+def _rename_damaged_schema(schema: Path) -> Path | None:
+    """Renames a frozen schema to `*.damaged` if it is unreadable, and returns the new path."""
     try:
         read_frozen_columns(schema)
     except FileNotFoundError:
@@ -229,7 +230,7 @@ def _set_aside_damaged(schema: Path) -> Path | None:
 
 
 def _columns_of_parts(paths: RunPaths, stream: str) -> list[str] | None:
-    """The metric columns that the run's parts have, of which the first that can be read tells; None: there is none."""
+    """Returns the metric columns of the run's first readable part; None if there is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -237,14 +238,12 @@ def _columns_of_parts(paths: RunPaths, stream: str) -> list[str] | None:
     for _, part in sorted(paths.parts_of_all_ranks(stream).items()):
         with contextlib.suppress(OSError, pa.ArrowInvalid):
             check_regular(os.stat(part), part)
-            return [
-                field.name for field in pq.read_schema(part) if field.type == pa.float64() and field.name not in core
-            ]
+            return [field.name for field in pq.read_schema(part) if is_metric(field) and field.name not in core]
     return None
 
 
 def sync_path(path: Path) -> None:
-    """fsync of a file or a folder.
+    """Calls fsync on a file or a folder.
 
     :raises OSError: the disk failed.
     """
@@ -255,25 +254,25 @@ def sync_path(path: Path) -> None:
         os.close(fd)
 
 
-def make_folder(folder: Path) -> None:
-    """The folder, and its name safe on disk: in an fsynced parent, back to the first that stood.
+def make_synced_folder(folder: Path) -> None:
+    """Makes a folder and the missing ones above it, and fsyncs the parent of each, so that a power loss keeps them.
 
-    :raises NotOursError: something else than a folder of this user lies there.
+    :raises NotOursError: one of them exists and is a link, no folder, or another user's.
     """
     if folder.parent.suffix == ".parquet" and os.path.lexists(folder.parent):
         check_folder(folder.parent)
     if os.path.lexists(folder):
         check_folder(folder)
-    elif folder.parent.is_dir():  # the log folder itself may be a link, and anybody's
+    elif folder.parent.is_dir():  # no check: the log folder may be a link, and of any owner
         folder.mkdir(exist_ok=True)
         sync_path(folder.parent)
     else:
-        make_folder(folder.parent)
-        make_folder(folder)
+        make_synced_folder(folder.parent)
+        make_synced_folder(folder)
 
 
 def _identity(info: SpoolInfo) -> dict[bytes, bytes]:
-    """What tells a part from any other, kept in the file."""
+    """Returns the metadata that identifies a part."""
     values = {
         "run_id": info.run_id,
         "attempt": info.attempt,
@@ -285,37 +284,37 @@ def _identity(info: SpoolInfo) -> dict[bytes, bytes]:
     return {METADATA + key.encode(): str(value).encode() for key, value in values.items()}
 
 
-def _stands(target: Path, info: SpoolInfo, aside: Path) -> bool:
-    """Whether the spool's part is there already. A file that is no Parquet is not it, and is moved to `aside`."""
+def _is_sealed(target: Path, info: SpoolInfo, quarantine: Path) -> bool:
+    """Returns whether the spool's part exists already. Moves a file that is no Parquet file to `quarantine`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         check_regular(os.lstat(target), target)
-        found = pq.read_metadata(target).metadata or {}
+        metadata = pq.read_metadata(target).metadata or {}
     except FileNotFoundError:
         return False
     except pa.ArrowInvalid:
-        quarantine_file(target, aside)
+        quarantine_file(target, quarantine)
         return False
     wanted = _identity(info)
-    got = {key: found.get(key, b"") for key in wanted}
+    got = {key: metadata.get(key, b"") for key in wanted}
     if got != wanted:
         raise FileExistsError(errno.EEXIST, f"expected the part of {wanted}, got that of {got}", str(target))
     return True
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
-    """How every part is written: what `pq.ParquetWriter` is to be given."""
+    """Returns the options with which `pq.ParquetWriter` writes every part."""
     import pyarrow as pa
 
     words = ["extra.key_value.key", "unresolved.key_value.key", "unresolved.key_value.value"]
-    # Deltas suit what grows by even steps. A stream for each byte suits floats: their exponents compress.
+    # Deltas suit columns that grow by even steps. BYTE_STREAM_SPLIT suits floats: their exponents compress.
     encodings = {}
     counted = []
     for field in schema:
-        if field.type == pa.float64():
-            if field.name not in words:  # a metric may be called so, and one name has one encoding
+        if is_metric(field):
+            if field.name not in words:  # a metric may have such a name, and each name has one encoding
                 encodings[field.name] = "BYTE_STREAM_SPLIT"
         elif not pa.types.is_map(field.type) and not pa.types.is_string(field.type):
             counted.append(field.name)
@@ -327,16 +326,16 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "compression_level": _COMPRESSION_LEVEL,
         "column_encoding": encodings,
         "use_dictionary": ["rank", "worker", *words, *(["kind"] if "kind" in schema.names else [])],
-        # Never of floats: what minimum and maximum say beside a NaN, readers do not agree on.
+        # Not for floats: readers disagree on the minimum and maximum beside a NaN.
         "write_statistics": counted,
         "write_page_checksum": True,
     }
 
 
 def new_part(path: Path) -> BinaryIO:
-    """The file of a part that is to be written. Not one of Arrow's own, which would follow a link.
+    """Creates the file of a part and opens it for writing. Arrow's own file would follow a link.
 
-    :raises OSError: it could not be made.
+    :raises OSError: the file cannot be created.
     """
     return os.fdopen(open_new(path), "wb", buffering=1 << 20)
 
@@ -350,7 +349,7 @@ def _write(file: Any, info: SpoolInfo, names: tuple[str, ...], path: Path, row_g
         writer = pq.ParquetWriter(sink, schema, **writer_options(schema))
         for batch in spool_batches(file, info, names, row_group_rows):
             writer.write_batch(batch, row_group_size=batch.num_rows)
-            del batch  # its memory is about to be used again
+            del batch  # the next batch reuses its memory
         writer.close()
     failpoint("seal_written")
     sync_path(path)

@@ -1,4 +1,4 @@
-"""The thread that turns closed spools into Parquet parts, and the times at which spools are closed."""
+"""The thread that turns closed spools into Parquet parts, and the schedule that closes spools."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class _Spool:
 
 @dataclass
 class _Queue:
-    """One stream's closed spools, sealed in order."""
+    """The closed spools of one stream, which are sealed in order."""
 
     spools: deque[_Spool] = field(default_factory=deque)
     sealed: list[tuple[int, int]] = field(default_factory=list)
-    """The seqs that are in parts: ranges, each with its end, that do not touch. Between them lies what a fault lost."""
+    """Ranges [first, end) of the seqs in parts, which do not touch. The seqs between them were lost by a fault."""
     retry_s: float = 0.0
-    """What to wait after the next fault; 0 while the last attempt succeeded."""
+    """The current wait between retries; 0 if the last attempt succeeded."""
     not_before: float = 0.0
 
     def next_spool(self) -> None:
-        """Nothing more is to be done about the first."""
+        """Drops the first spool, which needs no more work."""
         self.spools.popleft()
         self.retry_s = 0.0
 
@@ -51,13 +51,13 @@ class _Queue:
 
 
 class Sealer:
-    """Seals closed spools on a thread of its own. Nothing here raises into its callers.
+    """Seals closed spools on a thread of its own. Its methods do not raise.
 
-    A spool that cannot be sealed now stays where it is and is tried again, after 1 s, then twice as long each
-    time up to 60 s; the later spools of its stream wait for it.
+    A spool that cannot be sealed stays in place, and the sealer retries it after 1 s, then after twice the time up to
+    60 s; the later spools of its stream wait.
 
     :param declared: metric names that get a column from the run's first part on.
-    :param on_fault: told, on the sealer's thread, when sealing begins to fail and when a spool was damaged.
+    :param on_fault: called on the sealer's thread with a message when sealing begins to fail or a spool is damaged.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Sealer:
         on_fault: Callable[[str], None] | None = None,
         row_group_rows: int = ROW_GROUP_ROWS,
     ) -> None:
-        # Here, where the run starts: at the exit of an interpreter, imports and new threads may fail.
+        # At the start of the run: imports and new threads may fail at the exit of the interpreter.
         with importing():
             import pyarrow.compute
             import pyarrow.parquet  # noqa: F401
@@ -83,60 +83,60 @@ class Sealer:
         self._stopped = False
         self._ended = False
         self.parts = 0
-        """Parts sealed."""
+        """The number of sealed parts."""
         self.rows = 0
-        """Records in them."""
+        """The number of records in them."""
         self.faults = 0
-        """Attempts to seal that failed, and spools found damaged."""
+        """The number of failed attempts to seal, and of damaged spools."""
         self.cpu_s = 0.0
         """CPU time that sealing took, in seconds."""
         self.error: str | None = None
-        """What the last fault was; None while there was none."""
+        """The last fault; None if there was none."""
         self._thread = threading.Thread(target=self._run, name="advlog-sealer", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:
-            self._ended = True  # no more threads here: `seal_all` does the work
+            self._ended = True  # no thread available: `seal_all` does the work
 
     def submit(self, stream: str, spool: Path, part: int, first_seq: int, next_seq: int) -> None:
-        """Hands over a closed spool, which holds the records from `first_seq` up to but not `next_seq`. One that
-        begins later than the last ended tells of records that the drain dropped and counted: no damage."""
+        """Queues a closed spool, which holds the records from `first_seq` up to but not `next_seq`. A gap before
+        `first_seq` is no damage: the drain dropped and counted those records."""
         with self._changed:
             self._queues[stream].spools.append(_Spool(spool, part, first_seq, next_seq))
             self._changed.notify_all()
 
     def has_sealed(self, stream: str, first_seq: int, next_seq: int) -> bool:
-        """Whether every record of the stream from `first_seq` up to but not `next_seq` is in a part."""
+        """Returns whether every record of the stream from `first_seq` up to but not `next_seq` is in a part."""
         with self._changed:
             return any(first <= first_seq and next_seq <= end for first, end in self._queues[stream].sealed)
 
     @property
     def pending(self) -> int:
-        """Closed spools that are not sealed yet."""
+        """The number of closed spools that are not sealed yet."""
         return sum(len(queue.spools) for queue in self._queues.values())
 
     def seal_all(self, deadline: float) -> bool:
-        """Seals what was submitted; a stream that fails is tried once more. Whether all is sealed.
+        """Seals the queued spools, with one more try for a stream that failed, and returns whether all are sealed.
 
-        :param deadline: on `time.monotonic()`; a disk that hangs holds the caller no longer.
+        :param deadline: on `time.monotonic()`; returns by then even if the disk hangs.
         """
         with self._changed:
             for queue in self._queues.values():
                 queue.not_before = 0.0
             self._changed.notify_all()
-            # The thread does the work while it lives, so that the deadline can hold; a daemon thread lives
-            # through the atexit handlers.
+            # The thread does the work as long as it is alive, so that this call can return at the deadline; a daemon
+            # thread outlives the atexit handlers.
             while not self._ended and (self._busy or self._next(time.monotonic()) is not None):
-                left = deadline - time.monotonic()
-                if left <= 0:
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
                     return False
-                self._changed.wait(left)
+                self._changed.wait(remaining_s)
         while self._ended and time.monotonic() < deadline and self._step():
             pass
         return self.pending == 0
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Ends the thread after the spool that it is at; the others stay, for `seal_all` or the next start."""
+        """Ends the thread after its current spool; the others stay for `seal_all` or the next start."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -152,7 +152,7 @@ class Sealer:
                 self._changed.notify_all()
 
     def _wait_for_work(self) -> bool:
-        """False: told to stop."""
+        """Waits until a spool is due; returns False once the sealer is stopped."""
         with self._changed:
             while not self._stopped:
                 now = time.monotonic()
@@ -163,14 +163,14 @@ class Sealer:
         return False
 
     def _next(self, now: float) -> _Queue | None:
-        """The stream whose turn it is."""
+        """Returns the first queue with a spool that is due."""
         for queue in self._queues.values():
             if queue.spools and queue.not_before <= now:
                 return queue
         return None
 
     def _step(self) -> bool:
-        """Tries one spool; False where none is due."""
+        """Tries to seal one spool; returns False if none is due."""
         with self._changed:
             queue = self._next(time.monotonic())
             if queue is None:
@@ -187,7 +187,7 @@ class Sealer:
                     declared=self._declared,
                     row_group_rows=self._row_group_rows,
                 )
-            except Exception as error:  # noqa: BLE001 whatever it is, the spool is kept and training goes on
+            except Exception as error:  # noqa: BLE001 - after any error the spool is kept and training goes on
                 self._failed(queue, spool, error)
             else:
                 self._succeeded(queue, spool, sealed)
@@ -199,22 +199,22 @@ class Sealer:
         return True
 
     def _failed(self, queue: _Queue, spool: _Spool, error: Exception) -> None:
-        what = ""
+        loss = ""
         if isinstance(error, FileNotFoundError) and not spool.path.exists():
-            what = "gone"
+            loss = "gone"
         elif isinstance(error, NotOursError) and error.filename == str(spool.path):
-            what = error.strerror or "not ours"
-        if what:
+            loss = error.strerror or "not ours"
+        if loss:
             with self._changed:
                 queue.next_spool()
-            self._report(f"{spool.path}: {what}, with records {spool.first_seq} to {spool.next_seq - 1}")
+            self._report(f"{spool.path}: {loss}, with records {spool.first_seq} to {spool.next_seq - 1}")
             return
         with self._changed:
-            began = queue.retry_s == 0
-            queue.retry_s = FIRST_RETRY_S if began else min(2 * queue.retry_s, LAST_RETRY_S)
+            is_first = queue.retry_s == 0
+            queue.retry_s = FIRST_RETRY_S if is_first else min(2 * queue.retry_s, LAST_RETRY_S)
             queue.not_before = time.monotonic() + queue.retry_s
         reason = f"{spool.path} could not be sealed: {type(error).__name__}: {error}"
-        self._report(reason, aloud=began)
+        self._report(reason, notify=is_first)
 
     def _succeeded(self, queue: _Queue, spool: _Spool, sealed: SealedPart | None) -> None:
         next_seq = sealed.next_seq if sealed is not None else spool.first_seq
@@ -224,43 +224,44 @@ class Sealer:
                 self.rows += sealed.rows
                 queue.add_sealed(sealed.first_seq, sealed.next_seq)
             queue.next_spool()
-        trouble = []
+        faults = []
         if next_seq < spool.next_seq:
-            trouble.append(f"records {next_seq} to {spool.next_seq - 1} cannot be read")
-        if sealed is not None and sealed.set_aside is not None:
-            trouble.append(f"{sealed.damaged_bytes} bytes are damaged; kept as {sealed.set_aside.name}")
+            faults.append(f"records {next_seq} to {spool.next_seq - 1} cannot be read")
+        if sealed is not None and sealed.damaged_spool is not None:
+            faults.append(f"{sealed.damaged_bytes} bytes are damaged; kept as {sealed.damaged_spool.name}")
         if sealed is not None and sealed.damaged_schema is not None:
-            trouble.append(
+            faults.append(
                 f"the run's schema could not be read and was made again; kept as {sealed.damaged_schema.name}"
             )
-        if trouble:
-            self._report(f"{spool.path}: {'; '.join(trouble)}")
+        if faults:
+            self._report(f"{spool.path}: {'; '.join(faults)}")
 
-    def _report(self, message: str, *, aloud: bool = True) -> None:
+    def _report(self, message: str, *, notify: bool = True) -> None:
         with self._changed:
             self.faults += 1
             self.error = message
-        if aloud and self._on_fault is not None:
+        if notify and self._on_fault is not None:
             with contextlib.suppress(Exception):
                 self._on_fault(message)
 
 
 class PartSchedule:
-    """When a spool is closed: `first_s` seconds after its first record was seen, each later one after twice
-    the time, up to `longest_s`. A spool that another limit closed earlier does not lengthen the wait."""
+    """Decides when to close a spool: `first_s` seconds after its first record was seen, each later one after twice the
+    time, up to `longest_s`. A spool that another limit closed earlier does not lengthen the wait."""
 
     def __init__(self, longest_s: float, first_s: float = 10.0) -> None:
         self.wait_s = min(first_s, longest_s)
-        """How long the current part's records wait, in seconds."""
+        """Seconds that the current part's records wait."""
         self._longest_s = longest_s
         self._part: int | None = None
         self._since = 0.0
-        self._told = False
+        self._is_reported = False
 
     def due(self, now: float, part: int, records: int) -> bool:
-        """Whether the spool of part `part`, which holds `records` now, is to be closed. True once a part.
+        """Returns whether to close the spool of part `part` now; True once for each part.
 
         :param now: seconds, on any clock that does not jump.
+        :param records: the records that the spool holds now.
         """
         if records == 0:
             self._part = None
@@ -268,9 +269,9 @@ class PartSchedule:
         if part != self._part:
             self._part = part
             self._since = now
-            self._told = False
-        if self._told or now - self._since < self.wait_s:
+            self._is_reported = False
+        if self._is_reported or now - self._since < self.wait_s:
             return False
-        self._told = True
+        self._is_reported = True
         self.wait_s = min(2 * self.wait_s, self._longest_s)
         return True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..exceptions import expected
-from ..parquet.columns import STREAMS
+from ..parquet.columns import STREAMS, is_metric
 from ..store.attempts import read_origins, read_run_id
 from ..store.paths import RunPaths, check_run
 from .lineage import Attempts, Lineage, chosen
@@ -332,12 +332,10 @@ class Run:
 
     def _check_metric(self, metric: str) -> None:
         """:raises ValueError: it is no metric of the run, which has others."""
-        import pyarrow as pa
-
         reader = self._reader("metrics")
-        is_float = reader.fields([metric]).field(0).type == pa.float64()
-        if not is_float or (reader.keys and not reader.has(metric)):
-            metrics = [field.name for field in reader.schema if field.type == pa.float64()]
+        may_be_metric = is_metric(reader.fields([metric]).field(0))
+        if not may_be_metric or (reader.keys and not reader.has(metric)):
+            metrics = [field.name for field in reader.schema if is_metric(field)]
             raise ValueError(expected("metric", f"one of {', '.join(metrics)}", metric))
 
 

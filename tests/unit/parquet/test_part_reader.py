@@ -11,8 +11,8 @@ import pytest
 from unit.spools import CORE, MEMORY, Late, Spool
 
 from advlog_fast.parquet.columns import columns_schema
+from advlog_fast.parquet.part_reader import flattened_batches, part_metrics
 from advlog_fast.parquet.parts import seal_spool
-from advlog_fast.parquet.part_reader import part_metrics, flattened_batches
 from advlog_fast.store.paths import RunPaths
 
 pa = pytest.importorskip("pyarrow")

@@ -314,7 +314,7 @@ def test_a_torn_tail_is_not_part_of_the_part(paths):
         whole.data = bytearray(spool.data[:-cut])
         path = whole.write(paths.spool("metrics", 1, cut))
         part = seal_spool(path, paths, cut, declared=())
-        assert (part.rows, part.set_aside) == (9, None)
+        assert (part.rows, part.damaged_spool) == (9, None)
         assert len(rows_of(part.path)) == 9
         assert not path.exists()
 
@@ -328,7 +328,7 @@ def test_a_damaged_spool_is_sealed_up_to_the_damage_and_set_aside(paths):
     part = seal(paths, spool)
     assert (part.rows, part.next_seq, part.damaged_bytes) == (60, 60, 40 * 128)
     assert [row["loss"] for row in rows_of(part.path)] == [float(index) for index in range(60)]
-    assert part.set_aside.read_bytes() == original
+    assert part.damaged_spool.read_bytes() == original
     assert not paths.spool("metrics", 1, 1).exists()
 
 
@@ -338,7 +338,7 @@ def test_what_is_no_spool_is_set_aside_whole(paths):
     path.write_bytes(b"x" * 1000)
     part = seal_spool(path, paths, 1, declared=())
     assert (part.path, part.rows) == (None, 0)
-    assert part.set_aside.read_bytes() == b"x" * 1000
+    assert part.damaged_spool.read_bytes() == b"x" * 1000
 
 
 def test_a_spool_whose_part_stands_is_only_removed(paths):

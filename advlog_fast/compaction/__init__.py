@@ -1,6 +1,6 @@
-"""A run's Parquet datasets rewritten: a column for each metric, and few files. For runs that nobody logs.
+"""Rewrites a run's Parquet datasets: a column for each metric, and few files. For runs that no process logs.
 
-Never leaves a moment at which a record is missing or doubled; every step may be killed, and the compaction run again.
+Never loses or doubles a record, not even for a moment. A compaction may be killed at any point and run again.
 Door: `compact`. Read first: `dataset`.
 """
 

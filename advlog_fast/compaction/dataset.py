@@ -1,8 +1,8 @@
-"""One dataset made anew beside the old one, whose place it takes by one exchange of two names.
+"""Builds a new dataset beside the old one, and puts it into place by exchanging the two names.
 
-What a kill leaves is mended by one rule, before and after: of what lies where datasets are made anew, a part that the
-dataset does not hold is moved into it, and the rest goes. So half a new dataset goes, and the old one after the
-exchange, but for a part that a rank which nobody knew of sealed into it meanwhile.
+One rule repairs what a kill leaves, before and after a compaction: move each part in the compaction folder that the
+dataset does not hold into the dataset, and remove the rest. It removes half of a new dataset, and the old dataset after
+the exchange, but keeps a part that an unexpected rank sealed into the old dataset meanwhile.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from .._failpoints import failpoint
 from ..parquet.columns import columns_schema
-from ..parquet.parts import make_synced_folder, read_frozen_columns, replace_frozen_columns, sync_path
 from ..parquet.part_reader import opened_part, part_metrics
+from ..parquet.parts import make_synced_folder, read_frozen_columns, replace_frozen_columns, sync_path
 from ..records import MAX_METRIC_NAMES
 from ..store.files import check_folder, free_name, remove_own
 from ..store.paths import PartKey, RunPaths, part_key
@@ -32,48 +32,48 @@ if TYPE_CHECKING:
 _ATTEMPT = re.compile(r"attempt=[0-9]+\Z")
 _AT_FDCWD = -100
 _SWAP = 2
-"""RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS."""
+"""RENAME_EXCHANGE on Linux, and RENAME_SWAP on macOS."""
 _NO_SWAP = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What became of one dataset."""
+    """A report on the compaction of one dataset."""
 
     name: str
-    """Of the run."""
+    """The run's name."""
     stream: str
     """`metrics` or `system`."""
     changed: bool
-    """False: it was compact already."""
+    """False if the dataset was compact already."""
     rows: int
     files_before: int
     files_after: int
     bytes_before: int
     bytes_after: int
     apart: int = 0
-    """Attempts of ranks that are still to be recovered, or logged by now: their parts were not merged."""
+    """Attempts of ranks that still need a recovery, or are being logged again: their parts were not merged."""
     late: int = 0
-    """Parts that such a rank sealed meanwhile: they are in the dataset, as they were sealed."""
+    """Parts that such a rank sealed during the compaction: they are in the dataset, unmerged."""
 
     @property
     def complete(self) -> bool:
-        """False: to be run again, when what `apart` and `late` tell of has ended."""
+        """Whether the compaction left nothing out. If not, run it again after the ranks of `apart` and `late` end."""
         return not self.apart and not self.late
 
     def __str__(self) -> str:
-        told = f"{self.name} {self.stream}: {self.rows} rows in {_files(self.files_after)}"
+        text = f"{self.name} {self.stream}: {self.rows} rows in {_files(self.files_after)}"
         if self.changed:
             unit, size = ("MB", 1e6) if self.bytes_before >= 1e6 else ("kB", 1e3)
-            sizes = f"{self.bytes_before / size:.1f} {unit} are {self.bytes_after / size:.1f} {unit}"
-            told += f", which were {_files(self.files_before)}; {sizes}"
+            sizes = f"{self.bytes_after / size:.1f} {unit}, from {self.bytes_before / size:.1f} {unit}"
+            text += f", from {_files(self.files_before)}; {sizes}"
         else:
-            told += ", compact already"
+            text += ", compact already"
         if self.apart:
-            told += f"; attempts that are not recovered yet, and were not merged: {self.apart}"
+            text += f"; attempts not recovered yet, and not merged: {self.apart}"
         if self.late:
-            told += f"; parts that came meanwhile: {self.late}; to be run again"
-        return told
+            text += f"; parts sealed meanwhile: {self.late}; run the compaction again"
+        return text
 
 
 def _files(count: int) -> str:
@@ -92,21 +92,21 @@ class Dataset:
         self._locked = locked
         self._folder = paths.dataset(stream)
         self._new = paths.compaction / stream
-        """The new dataset; after the exchange, the old one."""
+        """The new dataset until the exchange, the old one after it."""
         self._old = paths.compaction / f"{stream}-old"
-        """The old dataset, where two names cannot be exchanged."""
+        """The old dataset, if the system cannot exchange two names."""
 
     def compact(self) -> Compacted | None:
-        """Makes it anew, unless it is compact already. None: there is none.
+        """Rewrites the dataset unless it is compact already. Returns None if it does not exist.
 
-        :raises OSError: a part is damaged, or the disk failed; the dataset is as it was.
+        :raises OSError: a part is damaged, or the disk failed; the dataset is unchanged.
         """
         if self._folder.is_symlink():
             raise OSError(f"{self._folder}: expected a folder, which can be exchanged for another, got a symbolic link")
         for folder in self._folder.glob("attempt=*"):
             if _ATTEMPT.match(folder.name):
                 check_folder(folder)
-        self._mend()
+        self._repair()
         parts = self._parts()
         if not parts:
             return None
@@ -121,11 +121,11 @@ class Dataset:
                 self._build(files, schema)
                 self._swap()
             except BaseException:
-                self._mend()
+                self._repair()
                 raise
-        # Afterwards: a part with columns that earlier ones lack is read without them by most readers.
+        # After the exchange: most readers ignore columns of a part that earlier parts lack.
         self._freeze(metrics)
-        late = self._mend()
+        late = self._repair()
         after = self._paths.parts_of_all_ranks(self._stream).values()
         return Compacted(
             name=self._paths.name,
@@ -144,14 +144,14 @@ class Dataset:
         return [Part.read(key, path) for key, path in sorted(self._paths.parts_of_all_ranks(self._stream).items())]
 
     def _apart(self, parts: list[Part]) -> set[tuple[int, int]]:
-        """The attempts and ranks that may still seal a part, or one again that stands: they know it by its number."""
+        """Returns the attempts and ranks that may still seal a part, or seal an existing one again, by its number."""
         waiting = set(self._paths.ring_notes_of_all_ranks())
         waiting |= {key[:2] for key in self._paths.spools_of_all_ranks(self._stream)}
-        there = {part.key[:2] for part in parts}
-        return {(attempt, rank) for attempt, rank in there if (attempt, rank) in waiting or rank not in self._locked}
+        present = {part.key[:2] for part in parts}
+        return {(attempt, rank) for attempt, rank in present if (attempt, rank) in waiting or rank not in self._locked}
 
     def _metrics(self, parts: list[Part]) -> tuple[str, ...]:
-        """The metrics of the stream beside the guide's: those frozen, then those of the parts, in order."""
+        """Returns the stream's metrics without the built-in ones: the frozen ones, then the others of the parts."""
         names = dict.fromkeys(self._frozen())
         for part in parts:
             names.update(dict.fromkeys(part_metrics(part.path)))
@@ -160,11 +160,11 @@ class Dataset:
     def _frozen(self) -> tuple[str, ...]:
         try:
             return read_frozen_columns(self._paths.schema(self._stream))
-        except OSError:  # not there, or damaged: the parts tell
+        except OSError:  # missing or damaged: the parts have the names
             return ()
 
     def _freeze(self, metrics: tuple[str, ...]) -> None:
-        columns = metrics[:MAX_METRIC_NAMES]  # a sealer can make no more
+        columns = metrics[:MAX_METRIC_NAMES]  # a sealer makes no more columns
         if self._frozen() != columns:
             replace_frozen_columns(self._paths, self._stream, columns)
             failpoint("compact_frozen")
@@ -185,7 +185,7 @@ class Dataset:
 
     def _swap(self) -> None:
         if not _exchange(self._new, self._folder):
-            # Killed between the two, a run has no dataset until the next compaction.
+            # A kill between the two renames leaves the run without its dataset until the next compaction.
             self._folder.rename(self._old)
             failpoint("compact_away")
             self._new.rename(self._folder)
@@ -193,39 +193,40 @@ class Dataset:
         for folder in (self._paths.compaction, self._paths.log_dir):
             sync_path(folder)
 
-    def _mend(self) -> int:
-        """Moves what the dataset does not hold into it, and removes the rest: how many parts were moved."""
+    def _repair(self) -> int:
+        """Moves parts that the dataset does not hold into it, and removes the rest; returns how many it moved."""
         if os.path.lexists(self._paths.compaction):
             check_folder(self._paths.compaction)
-        left = [folder for folder in (self._old, self._new) if os.path.lexists(folder)]
-        for folder in left:
+        leftovers = [folder for folder in (self._old, self._new) if os.path.lexists(folder)]
+        for folder in leftovers:
             check_folder(folder)
-        if self._old in left and not self._folder.exists():  # killed between the two renames
+        if self._old in leftovers and not self._folder.exists():  # killed between the two renames
             self._old.rename(self._folder)
             sync_path(self._folder.parent)
-            left.remove(self._old)
-        if not left:
+            leftovers.remove(self._old)
+        if not leftovers:
             return 0
         held = {key for part in self._parts() for key in part.holds}
-        return sum(self._empty(place, held) for place in left)
+        return sum(self._empty(folder, held) for folder in leftovers)
 
-    def _empty(self, place: Path, held: set[PartKey]) -> int:
+    def _empty(self, folder: Path, held: set[PartKey]) -> int:
         moved = 0
-        entries = sorted(place.iterdir())
+        entries = sorted(folder.iterdir())
         attempts = [each for each in entries if _ATTEMPT.match(each.name) and stat.S_ISDIR(each.lstat().st_mode)]
         for attempt in attempts:
-            moved += sum(self._bring_home(path, held) for path in sorted(attempt.iterdir()))
+            moved += sum(self._move_or_remove(path, held) for path in sorted(attempt.iterdir()))
             failpoint("compact_emptied")
             attempt.rmdir()
         for entry in entries:
             if entry not in attempts:
-                self._give_back(entry, self._folder / entry.name)
+                self._move(entry, self._folder / entry.name)
         failpoint("compact_emptied")
-        place.rmdir()
+        folder.rmdir()
         return moved
 
-    def _bring_home(self, path: Path, held: set[PartKey]) -> bool:
-        """Whether it is a part that the dataset did not hold; something else that lay in it is moved, too."""
+    def _move_or_remove(self, path: Path, held: set[PartKey]) -> bool:
+        """Removes a part that the dataset holds, and moves any other file into the dataset. Returns whether it moved a
+        part."""
         key = part_key(path)
         if key is not None:
             mine = [key] if key in held else Part.read(key, path).holds
@@ -234,12 +235,12 @@ class Dataset:
                 failpoint("compact_removed")
                 return False
             held.update(mine)
-        self._give_back(path, self._folder / path.parent.name / path.name)
+        self._move(path, self._folder / path.parent.name / path.name)
         return key is not None
 
     @staticmethod
-    def _give_back(path: Path, target: Path) -> None:
-        """Under its own name, or with a number behind it where another such stands there meanwhile."""
+    def _move(path: Path, target: Path) -> None:
+        """Moves a file to `target`, or appends a number if that name is taken."""
         make_synced_folder(target.parent)
         path.rename(free_name(target))
         sync_path(target.parent)
@@ -252,9 +253,9 @@ def _has_columns(part: Path, schema: pa.Schema) -> bool:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Gives each of two folders the other's name, in one step. False: the system, or the file system, cannot.
+    """Exchanges the names of two folders, atomically. Returns False if the system or the file system cannot.
 
-    :raises OSError: it failed.
+    :raises OSError: the exchange failed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)

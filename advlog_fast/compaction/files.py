@@ -1,4 +1,4 @@
-"""Parts, and the file that several of them become."""
+"""Reads parts, and merges several of them into one file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..parquet.columns import rows_of_a_group
+from ..parquet.part_reader import flattened_batches, opened_part
 from ..parquet.parts import METADATA, ROW_GROUP_ROWS, new_part, sync_path, writer_options
-from ..parquet.part_reader import opened_part, flattened_batches
 from ..store.files import check_own
 from ..store.paths import PartKey
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE_ROWS = 1 << 24
-"""Rows of a merged file at most."""
+"""The most rows in a merged file."""
 
 _HOLDS = METADATA + b"parts"
 _RECORDS = METADATA + b"records"
@@ -33,31 +33,33 @@ class Part:
     path: Path
     rows: int
     metadata: dict[bytes, bytes]
-    """What we wrote there."""
+    """Our own entries of the footer."""
 
     @classmethod
     def read(cls, key: PartKey, path: Path) -> Part:
-        """:raises OSError: it cannot be read, or is no part; the message names it.
-        :raises NotOursError: it is a link, or not this user's.
+        """Reads the footer of a part.
+
+        :raises OSError: the file cannot be read, or is no part; the message names it.
+        :raises NotOursError: the file is a link, or not this user's.
         """
         check_own(path.lstat(), path)
         with opened_part(path) as file:
-            told = file.metadata.metadata or {}
-            mine = {name: value for name, value in told.items() if name.startswith(METADATA)}
-            return cls(key, path, file.metadata.num_rows, mine)
+            metadata = file.metadata.metadata or {}
+            own = {name: value for name, value in metadata.items() if name.startswith(METADATA)}
+            return cls(key, path, file.metadata.num_rows, own)
 
     @property
     def holds(self) -> list[PartKey]:
-        """The parts that are in it: a merged file has the number of its first."""
+        """The parts that the file holds. A merged file has the number of its first part."""
         attempt, rank, number = self.key
         numbers = json.loads(self.metadata[_HOLDS]) if _HOLDS in self.metadata else [number]
         return [(attempt, rank, part) for part in numbers]
 
 
 def grouped(parts: Iterable[Part], apart: set[tuple[int, int]]) -> Iterator[list[Part]]:
-    """The parts of each file to be, of one attempt and rank in their order.
+    """Yields the parts of each new file, in order, each from one attempt and rank.
 
-    :param apart: attempts and ranks whose parts stay one by one.
+    :param apart: attempts and ranks whose parts are not merged.
     """
     group: list[Part] = []
     rows = 0
@@ -75,16 +77,16 @@ def grouped(parts: Iterable[Part], apart: set[tuple[int, int]]) -> Iterator[list
 def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
     """Writes the rows of the parts, in order, into one file with the columns of `schema`, and fsyncs it.
 
-    :raises OSError: a part is damaged, what was written is not what the parts hold, or the disk failed.
+    :raises OSError: a part is damaged, the file does not hold the rows of the parts, or the disk failed.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = schema.with_metadata(_metadata(parts))
-    # As the sealer does: wide runs get fewer rows a group, not more memory.
+    # As in the sealer, runs with many metrics get fewer rows a group, not more memory.
     group_rows = min(ROW_GROUP_ROWS, rows_of_a_group(len(schema)))
     read = _Rows()
-    # Entries of `extra` take several times the memory of the columns that they become: a few batches a group.
+    # Entries of `extra` take several times the memory of the columns that they become, so a batch is part of a group.
     batch_rows = max(1, group_rows // 8)
     batches = (batch for part in parts for batch in read.watch(flattened_batches(part.path, schema, batch_rows)))
     with new_part(path) as sink, pq.ParquetWriter(sink, schema, **writer_options(schema)) as writer:
@@ -94,14 +96,15 @@ def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
     written = _Rows()
     for _ in written.watch(flattened_batches(path, pa.schema([schema.field("seq")]))):
         pass
-    told = sum(part.rows for part in parts)
-    if not told == read.count == written.count or read.digest() != written.digest():
+    rows = sum(part.rows for part in parts)
+    if not rows == read.count == written.count or read.digest() != written.digest():
         names = f"{parts[0].path} to {parts[-1].path.name}"
-        raise OSError(f"{names}: expected {told} rows, read {read.count}, found {written.count}, or others, in {path}")
+        counts = f"expected {rows} rows, read {read.count}, got {written.count} rows or different ones in {path}"
+        raise OSError(f"{names}: {counts}")
 
 
 class _Rows:
-    """How many rows went by, and which."""
+    """Counts the rows of batches, and hashes their seqs."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -120,7 +123,7 @@ class _Rows:
 
 
 def _metadata(parts: list[Part]) -> dict[bytes, bytes]:
-    """A part that stays one keeps its own, by which a recovery knows it again."""
+    """Returns the metadata of a merged file. A single part keeps its own, by which a recovery recognizes it."""
     if len(parts) == 1:
         return parts[0].metadata
     values: dict[bytes, Any] = {
@@ -131,7 +134,7 @@ def _metadata(parts: list[Part]) -> dict[bytes, bytes]:
 
 
 def _regrouped(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches as tables of `rows` rows each; the last has the rest."""
+    """Yields the rows of the batches as tables of `rows` rows; the last table has the rest."""
     import pyarrow as pa
 
     held: list[pa.RecordBatch] = []

@@ -1,4 +1,4 @@
-"""Which runs are compacted, and that nobody logs them meanwhile."""
+"""Selects the runs to compact, and locks their ranks meanwhile."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .dataset import Compacted, Dataset
 
 
 def compact(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Compacted]:
-    """Rewrites the datasets of the runs in a directory, or of one of them: every metric a column and `extra` all null,
-    in as few files for each rank of each attempt as hold it with 2**24 rows a file. Order and values stay as they are.
+    """Rewrites the datasets of one run, or of all runs in a directory: every metric becomes a column, `extra` becomes
+    null, and each rank of each attempt gets as few files as possible, of at most 2**24 rows. Keeps order and values.
 
-    Dead attempts are recovered first. It may be killed at any point and run again. Where the file system cannot
-    exchange two names in one step, as NFS cannot, there is a moment without the dataset.
+    Recovers dead attempts first. Safe to kill at any point and to run again. On a file system that cannot exchange two
+    names atomically, such as NFS, the dataset is missing for a moment.
 
-    :returns: what became of each dataset that there is.
+    :returns: a report for each dataset.
     :raises RunNotFoundError: there is no such directory, or no such run in it.
-    :raises RunBusyError: a live process logs a rank of a run, whose datasets are as they were.
-    :raises OSError: a part is damaged, or the disk failed; the message names the file. The dataset is as it was.
+    :raises RunBusyError: a live process logs a rank of a run; the run's datasets are unchanged.
+    :raises OSError: a part is damaged, or the disk failed; the message names the file. The dataset is unchanged.
     """
     folder = Path(os.path.abspath(log_dir))
     check_run(folder, name)
@@ -35,22 +35,22 @@ def compact(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Co
 
 
 def _compact_run(paths: RunPaths) -> list[Compacted]:
-    ranks = _known_ranks(paths)
+    ranks = _ranks(paths)
     with contextlib.ExitStack() as locks:
-        # All of them before anything is done, and in order: two compactions cannot hold one another up.
+        # Every lock before any work, and in order: two compactions cannot block each other.
         for rank in ranks:
             make_private(paths)
             locks.callback(lock_rank(replace(paths, rank=rank), COMPACTING).release)
         for rank in ranks:
-            for found in recover_rank(replace(paths, rank=rank)):
-                if found.outcome == "alive":
-                    raise RunBusyError(f"expected a run that nobody logs, got {found}")
+            for report in recover_rank(replace(paths, rank=rank)):
+                if report.outcome == "alive":
+                    raise RunBusyError(f"expected a run that no process logs, got {report}")
         datasets = [Dataset(paths, stream, frozenset(ranks)) for stream in STREAMS]
         return [compacted for dataset in datasets if (compacted := dataset.compact()) is not None]
 
 
-def _known_ranks(paths: RunPaths) -> list[int]:
-    """Every rank that left anything."""
+def _ranks(paths: RunPaths) -> list[int]:
+    """Returns every rank that has files in the run."""
     ranks = {rank for _, rank in paths.claims_of_all_ranks()} | {rank for _, rank in paths.ring_notes_of_all_ranks()}
     keys = {key for stream in STREAMS for key in paths.spools_of_all_ranks(stream)}
     for folder in (*map(paths.dataset, STREAMS), *paths.compaction.glob("*")):

@@ -135,8 +135,8 @@ def test_a_dataset_that_is_compact_is_left_alone(paths, capsys):
     seal_run(paths)
     assert main(["compact", str(paths.log_dir)]) == 0
     first = capsys.readouterr().out.splitlines()
-    assert first[0].startswith("exp metrics: 58 rows in 3 files, which were 10 files; ")
-    assert first[1].startswith("exp system: 3 rows in 1 file, which were 2 files; ")
+    assert first[0].startswith("exp metrics: 58 rows in 3 files, from 10 files; ")
+    assert first[1].startswith("exp system: 3 rows in 1 file, from 2 files; ")
     before = {p: p.stat().st_mtime_ns for p in paths.log_dir.rglob("*.parquet")}
     assert [done.changed for done in compact(paths.log_dir)] == [False, False]
     assert main(["compact", str(paths.log_dir), "--name", "exp"]) == 0
@@ -396,7 +396,7 @@ def test_parts_whose_ring_lies_elsewhere_are_widened_one_by_one_and_known_again(
     note.write(RunPaths(paths.log_dir, "exp", 3).ring_note(1))
     before = contents(paths)
     assert main(["compact", str(paths.log_dir)]) == 1
-    assert "attempts that are not recovered yet, and were not merged: 1" in capsys.readouterr().out
+    assert "attempts not recovered yet, and not merged: 1" in capsys.readouterr().out
     assert names_in(paths) == [
         "attempt=1/rank00000-000001.parquet",
         *(f"attempt=1/rank00003-00000{part}.parquet" for part in range(1, 5)),
@@ -439,7 +439,7 @@ def test_a_part_that_was_sealed_meanwhile_is_not_lost(paths):
     before = contents(paths)
     done = LateDataset(paths, "metrics", frozenset((0, 3))).compact()
     assert (done.late, done.complete, done.files_after) == (1, False, 4)
-    assert "parts that came meanwhile: 1; to be run again" in str(done)
+    assert "parts sealed meanwhile: 1; run the compaction again" in str(done)
     after = contents(paths)
     assert (after["rank"][-1], after["seq"][-1]) == (9, 1)
     assert {name: column[:-1] for name, column in after.items()} == before

@@ -1,6 +1,6 @@
-"""What killed processes left: their rings, their spools, their summaries, brought into the files.
+"""Recovers what killed processes left: drains their rings into the files, seals their spools, closes their summaries.
 
-Never touches what it has not proved to be this run's; every step may be repeated, so a recovery may be killed at any
+Never touches a file before proving that it is this run's. Every step is repeatable, so a recovery may be killed at any
 point and run again. Doors: `recover`, `recover_rank`. Read first: `runs`, then `dead_rings`.
 """
 

@@ -1,4 +1,4 @@
-"""The summary of an attempt whose process was killed: what its last one said, corrected by what its files hold."""
+"""Writes the summary of a killed attempt: its last summary, corrected from its files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from ..control.summaries import duration_text, write_summary
 from ..control.text import time_text
 from ..parquet.columns import columns_schema
-from ..parquet.part_reader import part_metrics, flattened_batches
+from ..parquet.part_reader import flattened_batches, part_metrics
 from ..reader.lines import moment
 from ..reader.statistics import merged, statistics_of
 from ..records import CORE_METRICS, INTEGER_COLUMNS, UNRESOLVED
-from ..store.ledger import Ledger
 from ..store.files import read_file, read_lines
+from ..store.ledger import Ledger
 from ..store.paths import RunPaths
 from ..store.rotated_files import rotated_files
 
@@ -23,7 +23,7 @@ from ..store.rotated_files import rotated_files
 def write_killed_summary(paths: RunPaths, attempt: int, ledger: Ledger | None, detail: str = "") -> None:
     """Replaces the rank's summary by one of status "killed", unless a later attempt has written its own.
 
-    :param ledger: what the recovery counted; None where the ring was lost and nothing could be counted.
+    :param ledger: the recovery's counts; None if the ring was lost.
     """
     summary = _last_summary(paths)
     if summary.get("attempt", attempt) != attempt:
@@ -51,7 +51,7 @@ def write_killed_summary(paths: RunPaths, attempt: int, ledger: Ledger | None, d
 
 
 def _duration(started_at: Any, ended_at: Any) -> dict[str, Any]:
-    """From the start to the last record; empty where one of them is not known."""
+    """Returns the time from the start to the last record; empty if either is not known."""
     try:
         seconds = (moment(ended_at) - moment(started_at)).total_seconds()
     except (AttributeError, ValueError):
@@ -60,16 +60,16 @@ def _duration(started_at: Any, ended_at: Any) -> dict[str, Any]:
 
 
 def _last_summary(paths: RunPaths) -> dict[str, Any]:
-    """What the file says; nothing where it is missing, or no JSON object."""
+    """Returns the content of the summary; empty if it is missing or no JSON object."""
     try:
-        found = json.loads(read_file(paths.summary))
+        summary = json.loads(read_file(paths.summary))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def _errors(paths: RunPaths, attempt: int) -> int:
-    """The errors that the events of the attempt tell of."""
+    """Counts the errors among the events of the attempt."""
     count = 0
     marks = (b'"event":"error"', b'"attempt":%d,' % attempt, b'"rank":%d,' % paths.rank)
     for file in (*rotated_files(paths.events_jsonl), paths.events_jsonl):
@@ -80,22 +80,22 @@ def _errors(paths: RunPaths, attempt: int) -> int:
 
 
 def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any], unresolved: Counter[str]) -> dict[str, Any]:
-    """What the sealed parts say: the statistics of every metric, and the last record. Empty where there are none.
+    """Returns the statistics of every metric and the last record, from the sealed parts; empty if there are none.
 
-    :param before: what the last summary said of each metric; where it first was not finite only that knows.
-    :param unresolved: gets the values that never came, by reason.
+    :param before: the metrics of the last summary: only they say where a metric first was not finite.
+    :param unresolved: receives the counts of unresolved values, by reason.
     """
     import pyarrow as pa
 
     statistics: dict[str, list[dict[str, Any]]] = {}
     last: dict[str, Any] = {}
     try:
-        # One file at a time, and no dataset: other ranks' parts come and go.
+        # One file at a time instead of a dataset, since other ranks' parts come and go.
         for file in sorted(paths.part("metrics", attempt, 1).parent.glob(f"rank{paths.rank:05d}-*.parquet")):
-            late = part_metrics(file)
-            names = (*CORE_METRICS, *late)
+            metrics = part_metrics(file)
+            names = (*CORE_METRICS, *metrics)
             wanted = ("timestamp", *INTEGER_COLUMNS, *names, "unresolved")
-            fields = [field for field in columns_schema("metrics", late) if field.name in wanted]
+            fields = [field for field in columns_schema("metrics", metrics) if field.name in wanted]
             for batch in flattened_batches(file, pa.schema(fields)):
                 for name in names:
                     statistics.setdefault(name, []).append(statistics_of(batch.column(name)))
@@ -107,25 +107,25 @@ def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any], unresolve
         return {}
     if not last:
         return {}
-    told = {name: {**(before.get(name) or {}), **merged(each)} for name, each in statistics.items() if name in last}
-    found: dict[str, Any] = {
+    totals = {name: {**(before.get(name) or {}), **merged(each)} for name, each in statistics.items() if name in last}
+    summary: dict[str, Any] = {
         "ended_at": last["timestamp"],
         "last": last,
-        "metrics": {name: {**each, "last": last[name]} for name, each in told.items()},
+        "metrics": {name: {**each, "last": last[name]} for name, each in totals.items()},
     }
     for name in ("loss", "accuracy"):
-        found[f"{name}_stats"] = {key: told.get(name, {}).get(key) for key in ("min", "max", "mean", "std")}
-    return found
+        summary[f"{name}_stats"] = {key: totals.get(name, {}).get(key) for key in ("min", "max", "mean", "std")}
+    return summary
 
 
 def _last_values(batch: Any) -> dict[str, Any]:
-    """The last value of each metric that has one, and the numbers and the time of the last record."""
-    found: dict[str, Any] = {}
+    """Returns the last value of each metric that has one, and the integers and the time of the last record."""
+    values: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name == "timestamp":
-            found[name] = time_text(column[-1].value * 1000)
+            values[name] = time_text(column[-1].value * 1000)
         elif name in INTEGER_COLUMNS:
-            found[name] = column[-1].as_py()
+            values[name] = column[-1].as_py()
         elif name != "unresolved" and len(valid := column.drop_null()):
-            found[name] = valid[-1].as_py()
-    return found
+            values[name] = valid[-1].as_py()
+    return values

@@ -1,4 +1,4 @@
-"""What dead processes leave beside their rings: spools, half-made files, torn last lines."""
+"""Cleans up what dead processes leave beside their rings: spools, partial files, torn last lines."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..store.paths import RunPaths
 from .recovered import Recovered
 from .replay import REPLAY_TIMEOUT_S
 
-# With a pid: as earlier versions called them.
-_HALF_PART = re.compile(
+# Also matches the names of earlier versions, which have a pid.
+_PARTIAL_FILE = re.compile(
     r"(?:metrics|system)[\w-]*-rank(\d{5})[\d-]*(?:-\d+\.(?:parquet|json)|\.(?:parquet|json)" + SCRATCH + r")\Z"
 )
 _SCRATCH = re.compile(SCRATCH + r"\Z")
@@ -26,13 +26,13 @@ _TAIL_BYTES = 1 << 20
 
 
 def has_left(paths: RunPaths) -> bool:
-    """Whether there is anything of this rank to recover."""
+    """Returns whether this rank has anything to recover."""
     spools = (key for stream in STREAMS for key in paths.spools_of_all_ranks(stream))
     return bool(paths.noted_attempts()) or any(rank == paths.rank for _, rank, _ in spools)
 
 
 def seal_spools(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
-    """Seals the spools of this rank whose ring is gone, or was done with before they could be sealed."""
+    """Seals the spools of this rank's attempts whose ring is gone."""
     spools = {key for stream in STREAMS for key in paths.spools_of_all_ranks(stream)}
     mine = {attempt for attempt, rank, _ in spools if rank == paths.rank}
     ringless = sorted(mine.difference(paths.noted_attempts()))
@@ -40,39 +40,39 @@ def seal_spools(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
 
 
 def _seal_spools_of(paths: RunPaths, attempt: int, dry_run: bool) -> Recovered:
-    spools = [(stream, *found) for stream in STREAMS for found in paths.spools_of_attempt(stream, attempt)]
-    found = Recovered(paths.name, attempt, paths.rank, detail=f"{len(spools)} spools without a ring")
+    spools = [(stream, *spool) for stream in STREAMS for spool in paths.spools_of_attempt(stream, attempt)]
+    report = Recovered(paths.name, attempt, paths.rank, detail=f"{len(spools)} spools without a ring")
     if dry_run:
-        return found
-    sealer = Sealer(paths, on_fault=found.add)
+        return report
+    sealer = Sealer(paths, on_fault=report.add)
     for stream, part, path in spools:
         sealer.submit(stream, path, part, 0, 0)
     if not sealer.seal_all(time.monotonic() + REPLAY_TIMEOUT_S):
-        found.outcome = "incomplete"
+        report.outcome = "incomplete"
         if sealer.error is None:
-            found.add("the disk is too slow")
+            report.add("the disk is too slow")
     sealer.stop()
-    found.parts = sealer.parts
-    return found
+    report.parts = sealer.parts
+    return report
 
 
-def half_made(paths: RunPaths) -> Iterator[tuple[int, Path]]:
-    """What processes that died in the middle of sealing left, with its rank."""
+def partial_files(paths: RunPaths) -> Iterator[tuple[int, Path]]:
+    """Yields the files, with their ranks, that processes were writing when they died while sealing."""
     for file in paths.temporary.glob("*"):
-        match = _HALF_PART.match(file.name)
+        match = _PARTIAL_FILE.match(file.name)
         if match:
             yield int(match[1]), file
 
 
 def sweep(paths: RunPaths) -> None:
-    """Removes what processes of this rank that died in the middle of sealing, or with a file opened ahead, left."""
-    for rank, file in half_made(paths):
+    """Removes this rank's partial files, scratch files and empty files that a process opened ahead."""
+    for rank, file in partial_files(paths):
         if rank == paths.rank:
             with contextlib.suppress(OSError):
                 remove_own(file)
     for folder in (paths.temporary, paths.rings, paths.ledgers):
         for file in folder.glob("*.tmp"):
-            # Of another rank's process it may be in use, but not for that long.
+            # Another rank's process may be using the file, but not for that long.
             with contextlib.suppress(OSError):
                 if _SCRATCH.search(file.name) and time.time() - file.lstat().st_mtime > _SCRATCH_S:
                     remove_own(file)
@@ -84,14 +84,14 @@ def sweep(paths: RunPaths) -> None:
 
 
 def mend_tails(paths: RunPaths) -> None:
-    """Cuts torn last lines off the files of the control plane: such an entry was never acknowledged as written."""
+    """Cuts torn last lines off the control plane's files: no call had acknowledged such an entry."""
     for file in (paths.main_log, paths.errors_log, paths.events_jsonl):
         with contextlib.suppress(OSError):
             _mend_tail(file)
 
 
 def _mend_tail(file: Path) -> None:
-    """:raises OSError: there is no such file, it is not ours, or it cannot be read or cut."""
+    """:raises OSError: the file does not exist, is not ours, or cannot be read or cut."""
     if not begins_as_ours(file):
         return
     fd = open_own(file, os.O_RDWR, sole=True)
@@ -99,7 +99,7 @@ def _mend_tail(file: Path) -> None:
         size = os.fstat(fd).st_size
         tail = os.pread(fd, _TAIL_BYTES, max(size - _TAIL_BYTES, 0))
         end = tail.rfind(b"\n")
-        # No entry is that long: a tail without any line break is no entry of ours.
+        # Our entries are shorter than the tail: one without a line break is not ours, and stays.
         if 0 <= end < len(tail) - 1:
             os.ftruncate(fd, size - len(tail) + end + 1)
     finally:

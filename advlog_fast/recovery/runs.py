@@ -1,4 +1,4 @@
-"""Which ranks of which runs are recovered, and what of each in turn: rings, spools, what was half made."""
+"""Selects the ranks to recover, and recovers each: its rings, then its spools, then its partial files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..parquet.columns import STREAMS
 from ..store.locks import RECOVERING, FileLock, LockedError
 from ..store.paths import RunPaths, check_run, run_names
 from .dead_rings import recover_ring
-from .leftovers import half_made, mend_tails, seal_spools, sweep
+from .leftovers import mend_tails, partial_files, seal_spools, sweep
 from .recovered import Recovered
 
 
 def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run: bool = False) -> list[Recovered]:
-    """Recovers every dead attempt of every rank of the runs in a directory, or of one of them.
+    """Recovers every dead attempt of every rank of one run, or of all runs in a directory.
 
-    A run that a live process logs is left alone. Safe to run at any time, to be killed, and to be run again.
+    Leaves ranks alone that a live process logs. Safe to run at any time, to kill, and to run again.
 
-    :param dry_run: only look, change nothing.
+    :param dry_run: report only; change nothing.
     :raises FileNotFoundError: there is no such directory, or no run of that name in it.
     """
     folder = Path(os.path.abspath(log_dir))
@@ -34,10 +34,10 @@ def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run
 
 
 def _ranks(paths: RunPaths) -> list[int]:
-    """Every rank that left a note, a spool or half a part."""
+    """Returns every rank that left a ring note, a spool or a partial file."""
     ranks = {rank for _, rank in paths.ring_notes_of_all_ranks()}
     ranks |= {rank for stream in STREAMS for _, rank, _ in paths.spools_of_all_ranks(stream)}
-    return sorted(ranks | {rank for rank, _ in half_made(paths)})
+    return sorted(ranks | {rank for rank, _ in partial_files(paths)})
 
 
 def _recover_unless_alive(paths: RunPaths, dry_run: bool) -> list[Recovered]:
@@ -58,7 +58,7 @@ def recover_rank(paths: RunPaths, *, dry_run: bool = False) -> list[Recovered]:
     """Recovers the dead attempts of one rank, whose lock the caller holds."""
     report = [recover_ring(paths, attempt, dry_run=dry_run) for attempt in paths.noted_attempts()]
     report += seal_spools(paths, dry_run=dry_run)
-    # Of an attempt whose ring is still to be recovered, as one on another host is, nothing else is touched.
+    # While a ring remains, such as one on another host, its attempt's other files stay as they are.
     if not dry_run and not paths.noted_attempts():
         sweep(paths)
         mend_tails(paths)

@@ -117,7 +117,7 @@ def test_each_host_recovers_the_ranks_that_it_ran_and_touches_no_others(rank_zyg
         assert contents(away[HOST_B]) == rings_before
         left = ranks[0].report()["found"]
         assert [(f["rank"], f["outcome"]) for f in left] == [(2, "lost"), (3, "lost")]
-        assert all(f"lies on {HOST_B}, where alone it can be recovered" in f["detail"] for f in left)
+        assert all(f"lies on {HOST_B}, and only that host can recover it" in f["detail"] for f in left)
         assert contents(rings[HOST_A]) == {}
         found = verify(log_dir)
         assert unexplained(found) == [], "\n".join(map(str, found))

@@ -17,8 +17,8 @@ from advlog_fast import AdvancedLogger, read_jsonl, read_run
 from advlog_fast.cli import main
 from advlog_fast.engine.ring import ring_name
 from advlog_fast.recovery import recover
-from advlog_fast.store.ledger import read_ledgers
 from advlog_fast.store.attempts import read_run_id
+from advlog_fast.store.ledger import read_ledgers
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.processes import boot_id
 from advlog_fast.store.ring_note import RingNote

@@ -1,7 +1,7 @@
-"""Whether a run's files hold what its ledgers say: gaps, doubles and damage, by (attempt, rank, seq).
+"""Compares a run's files with its ledgers: finds gaps, doubles and damage, by (attempt, rank, seq).
 
-Never repairs. A gap is explained by a counter of the attempt's ledger, by rotation, or by a ring that is still to be
-drained; by nothing else. Door: `verify`. Read first: `comparison`.
+Never repairs. Only a counter in the attempt's ledger, rotation, or a ring that is not drained yet explains a gap.
+Door: `verify`. Read first: `comparison`.
 """
 
 from .findings import Finding, tally

@@ -1,4 +1,4 @@
-"""What the files hold of one attempt of one rank, compared with what is known of it."""
+"""Compares the records of one attempt of one rank in the files with its ledger."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from .seqs import Key, Seqs, shown
 
 
 class Comparison:
-    """:param met: what the files hold, by sink.
-    :param findings: told what does not agree.
+    """Compares one attempt of one rank.
+
+    :param by_sink: the seqs in the files.
+    :param findings: receives every difference.
     """
 
-    def __init__(self, key: Key, met: dict[str, Seqs], findings: Findings) -> None:
+    def __init__(self, key: Key, by_sink: dict[str, Seqs], findings: Findings) -> None:
         self._key = key
-        self._met = met
+        self._by_sink = by_sink
         self._findings = findings
-        for where, seqs in met.items():
+        for where, seqs in by_sink.items():
             if seqs.doubled:
                 self._wrong("doubled", where, seqs.doubled, f"the first is seq {seqs.first_doubled}")
 
@@ -29,12 +31,15 @@ class Comparison:
             self._findings.explained(kind, where, count, self._key, detail)
 
     def with_ledger(self, ledger: Ledger, later: bool) -> None:
-        """:param later: a later attempt may have rotated files of this one away."""
+        """Compares the files with the attempt's ledger.
+
+        :param later: a later attempt may have rotated files of this one away.
+        """
         self._explained(
             "lost in flight",
             "ring",
             ledger.lost_in_flight,
-            "reserved and never published: calls that had not returned",
+            "reserved and not published by calls that had not returned",
         )
         for reason, count in ledger.dropped_at_entry.items():
             self._explained("refused", "ring", count, reason)
@@ -46,63 +51,66 @@ class Comparison:
             self._check_balance(where, sink)
         for stream in STREAMS:
             for where in _sinks_of(stream):
-                met, told = self._met.get(where, Seqs()), ledger.sinks.get(where)
-                if told is not None:
-                    # A kill between a file's end and its count leaves it uncounted; the last file never expires.
-                    killed = ledger.status == "killed" and met.present > 0
+                seqs, counts = self._by_sink.get(where, Seqs()), ledger.sinks.get(where)
+                if counts is not None:
+                    # A kill may come between the removal of a file and its count; the last file never expires.
+                    killed = ledger.status == "killed" and seqs.present > 0
                     rotating = where.endswith("_jsonl") and (later or killed)
-                    self._compare_sink(where, met, told, rotating)
-                elif met.present:
-                    self._wrong("unbalanced", where, met.present, "the ledger knows no such sink")
+                    self._compare_sink(where, seqs, counts, rotating)
+                elif seqs.present:
+                    self._wrong("unbalanced", where, seqs.present, "the ledger has no such sink")
 
     def _check_balance(self, where: str, sink: SinkLedger) -> None:
-        gone = sink.expired + sink.vanished
+        removed = sink.expired + sink.vanished
         numbers = (sink.accepted, sink.written, sink.dropped, sink.expired, sink.vanished, sink.pending)
-        if min(numbers) < 0 or (not sink.pending and gone > sink.written):
+        if min(numbers) < 0 or (not sink.pending and removed > sink.written):
             self._wrong("unbalanced", where, 0, f"{sink}")
         elif sink.pending:
             detail = f"accepted {sink.accepted}, written {sink.written}, dropped {sink.dropped}"
             self._wrong("unbalanced", where, sink.pending, detail)
 
-    def _compare_sink(self, where: str, met: Seqs, told: SinkLedger, rotating: bool) -> None:
-        """:param rotating: rotation may have gone on after the ledger was written."""
-        if met.last > told.accepted:
-            detail = f"the ledger ends at {told.accepted}, the files at {met.last}"
-            self._wrong("unbalanced", where, met.last - told.accepted, detail)
-        missing = max(told.accepted, met.last) - met.present
-        self._explained("dropped", where, told.dropped)
-        self._explained("expired", where, told.expired)
-        self._explained("vanished", where, told.vanished)
-        unexplained = missing - told.dropped - told.expired - told.vanished
+    def _compare_sink(self, where: str, seqs: Seqs, counts: SinkLedger, rotating: bool) -> None:
+        """:param rotating: rotation may have removed files without a count in the ledger."""
+        if seqs.last > counts.accepted:
+            detail = f"the ledger ends at {counts.accepted}, the files at {seqs.last}"
+            self._wrong("unbalanced", where, seqs.last - counts.accepted, detail)
+        missing = max(counts.accepted, seqs.last) - seqs.present
+        self._explained("dropped", where, counts.dropped)
+        self._explained("expired", where, counts.expired)
+        self._explained("vanished", where, counts.vanished)
+        unexplained = missing - counts.dropped - counts.expired - counts.vanished
         if unexplained < 0:
-            detail = f"{missing} are missing, the ledger tells of more"
+            detail = f"{missing} are missing, fewer than the ledger says"
             self._wrong("unbalanced", where, -unexplained, detail)
         elif rotating:
-            head = met.first - 1 if met.ranges else told.accepted
-            expired = min(unexplained, max(head - told.expired, 0))
+            head = seqs.first - 1 if seqs.ranges else counts.accepted
+            expired = min(unexplained, max(head - counts.expired, 0))
             self._explained("expired", where, expired, "since the ledger was written")
             unexplained -= expired
         if unexplained > 0:
-            before = [(1, met.first - 1)] if met.first > 1 else []
-            self._wrong("missing", where, unexplained, shown(before + met.gaps(told.accepted)))
+            before = [(1, seqs.first - 1)] if seqs.first > 1 else []
+            self._wrong("missing", where, unexplained, shown(before + seqs.gaps(counts.accepted)))
 
-    def without_account(self, live: bool) -> None:
-        """:param live: it is being logged, or waits for its recovery."""
+    def without_ledger(self, live: bool) -> None:
+        """Looks for gaps in the files of an attempt without a ledger.
+
+        :param live: a process logs the attempt, or it needs a recovery.
+        """
         if live:
-            lasts = ", ".join(f"{where} up to {met.last}" for where, met in self._met.items())
-            detail = f"being logged, or to be recovered; {lasts or 'no records'}"
+            ends = ", ".join(f"{where} up to {seqs.last}" for where, seqs in self._by_sink.items())
+            detail = f"being logged, or not recovered yet; {ends or 'no records'}"
             self._findings.explained("pending", "ring", key=self._key, detail=detail)
         else:
             self._wrong("unaccounted", "ring", 0, "its ring was lost: its last records may be missing")
         for stream in STREAMS:
-            sinks = {where: self._met[where] for where in _sinks_of(stream) if where in self._met}
-            end = None if live else max((met.last for met in sinks.values()), default=0)
-            for where, met in sinks.items():
-                gaps = met.gaps(end)
+            sinks = {where: self._by_sink[where] for where in _sinks_of(stream) if where in self._by_sink}
+            end = None if live else max((seqs.last for seqs in sinks.values()), default=0)
+            for where, seqs in sinks.items():
+                gaps = seqs.gaps(end)
                 if where.endswith("_jsonl"):
-                    self._explained("expired", where, met.first - 1)
-                elif met.first > 1:
-                    gaps = [(1, met.first - 1), *gaps]
+                    self._explained("expired", where, seqs.first - 1)
+                elif seqs.first > 1:
+                    gaps = [(1, seqs.first - 1), *gaps]
                 if gaps:
                     self._wrong("missing", where, sum(last - first + 1 for first, last in gaps), shown(gaps))
 

@@ -1,4 +1,4 @@
-"""What a run's outputs hold: each read once, as a stream, and of its records only the ranges of their seqs kept."""
+"""Reads a run's outputs, each once, as a stream. Keeps only the ranges of the records' seqs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _RANK = re.compile(r"\.rank(\d{5})\.")
 _TEXT_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) .*\n\Z")
 
 SinkSeqs = defaultdict[Key, Seqs]
-"""Of one sink, by attempt and rank."""
+"""The seqs in one sink's files, by attempt and rank."""
 
 
 class Contents:
-    """Reads the outputs of a run, of all its ranks and attempts.
+    """Reads the outputs of a run, for all of its ranks and attempts.
 
-    :param live: attempts whose last records are in a ring, so that their files may end torn.
-    :param findings: told what cannot be read.
+    :param live: attempts whose last records are in a ring; their files may end in a torn record.
+    :param findings: receives what cannot be read.
     """
 
     def __init__(self, paths: RunPaths, live: set[Key], findings: Findings) -> None:
@@ -40,16 +40,16 @@ class Contents:
         for stream in STREAMS:
             self._seqs[f"{stream}_jsonl"] = self._read_jsonl(stream)
             self._seqs[f"{stream}_parquet"] = self._read_parquet(stream)
-        # Lines without a seq: only whether each is whole.
+        # Lines without a seq: each is only checked for its form.
         self._read_series("training", ".log", _check_text)
         self._read_series("events", ".jsonl", _json)
 
     def keys(self) -> set[Key]:
-        """Every attempt and rank that left a record."""
+        """Returns every attempt and rank with a record."""
         return {key for seqs in self._seqs.values() for key in seqs}
 
-    def of(self, key: Key) -> dict[str, Seqs]:
-        """What one attempt of one rank left, by sink; without those where it left nothing."""
+    def by_sink(self, key: Key) -> dict[str, Seqs]:
+        """Returns the seqs of one attempt of one rank in each sink's files; leaves out sinks without records."""
         return {sink: seqs[key] for sink, seqs in self._seqs.items() if key in seqs}
 
     def _read_jsonl(self, stream: str) -> SinkSeqs:
@@ -60,12 +60,12 @@ class Contents:
         return seqs
 
     def _read_series(self, what: str, suffix: str, take: Callable[[bytes], object]) -> None:
-        """Every line of a rotated series, of all ranks.
+        """Reads every line of a rotated series, for all ranks.
 
-        :param take: raises ValueError for a line that is none of its kind.
+        :param take: called with each line; raises ValueError for an invalid one.
         """
         stem = f"{self._paths.name}_{what}"
-        # By what is there of each rank: its current file may be away between two renames.
+        # Rotated files count too: a rank's current file may be missing between two renames.
         names = (path.name for path in self._paths.log_dir.glob(f"{stem}.rank*{suffix}*"))
         ranks = {0} | {int(match[1]) for match in map(_RANK.search, names) if match}
         for rank in sorted(ranks):
@@ -78,10 +78,10 @@ class Contents:
         first = ""
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
-                # The last: being written, or to be cut by a recovery.
+                # The last line: a process is writing it, or a recovery will cut it off.
                 live = any(r == rank for _, r in self._live)
-                tell = self._findings.explained if live else self._findings.wrong
-                tell("pending" if live else "torn", file.name, 1, detail=f"line {number}")
+                report = self._findings.explained if live else self._findings.wrong
+                report("pending" if live else "torn", file.name, 1, detail=f"line {number}")
                 break
             try:
                 take(line)
@@ -93,7 +93,7 @@ class Contents:
 
     def _read_parquet(self, stream: str) -> SinkSeqs:
         seqs: SinkSeqs = defaultdict(Seqs)
-        # Spools first: one that is sealed meanwhile is then found twice, and not missed.
+        # Spools first: if one is sealed meanwhile, it is seen twice instead of not at all.
         spools = self._scan_spools(stream)
         parts = self._paths.parts_of_all_ranks(stream)
         for part_key, path in sorted(parts.items()):
@@ -104,14 +104,14 @@ class Contents:
         return seqs
 
     def _scan_spools(self, stream: str) -> dict[PartKey, SpoolInfo]:
-        found = {}
+        spools = {}
         for part_key, path in sorted(self._paths.spools_of_all_ranks(stream).items()):
             try:
                 with open_file(path) as file:
-                    found[part_key] = scan_spool(file)
+                    spools[part_key] = scan_spool(file)
             except FileNotFoundError:
                 continue
-        return found
+        return spools
 
     def _take_spool(self, stream: str, part_key: PartKey, info: SpoolInfo, seqs: SinkSeqs) -> None:
         key, name = part_key[:2], f"{stream} spool {part_key[2]}"
@@ -129,7 +129,7 @@ class Contents:
         try:
             check_regular(path.stat(), path)
             with pq.ParquetFile(path, page_checksum_verification=True) as part:
-                # All columns, so that all checksums are looked at.
+                # Reads all columns, so that pyarrow verifies all checksums.
                 for batch in part.iter_batches(batch_size=65_536):
                     ranks = batch.column("rank").unique().to_pylist()
                     if ranks not in ([], [key[1]]):
@@ -141,7 +141,7 @@ class Contents:
 
 
 def _files(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """A series' files, newest first, each once: one that is rotated meanwhile is known by its inode."""
+    """Yields the files of a series, newest first, each once: the inode identifies a file that is rotated meanwhile."""
     seen: set[tuple[int, int]] = set()
     fresh = True
     while fresh:
@@ -152,10 +152,10 @@ def _files(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
             except (FileNotFoundError, NotOursError):
                 continue
             with lines:
-                found = os.fstat(lines.fileno())
-                if (found.st_dev, found.st_ino) in seen:
+                status = os.fstat(lines.fileno())
+                if (status.st_dev, status.st_ino) in seen:
                     continue
-                seen.add((found.st_dev, found.st_ino))
+                seen.add((status.st_dev, status.st_ino))
                 fresh = True
                 yield file, lines
 
@@ -171,7 +171,7 @@ def _json(line: bytes) -> dict[str, Any]:
     """:raises ValueError: the line is no strict JSON object."""
     row = _STRICT.decode(line.decode())
     if not isinstance(row, dict):
-        raise ValueError("expected a JSON object")  # noqa: TRY004 - what is wrong is the line
+        raise ValueError("expected a JSON object")  # noqa: TRY004 - the line is wrong, not a type
     return row
 
 
@@ -180,18 +180,18 @@ def _numbers(line: bytes) -> tuple[Key, int]:
     row = _json(line)
     attempt, rank, seq = row.get("attempt"), row.get("rank"), row.get("seq")
     if not isinstance(attempt, int) or not isinstance(rank, int) or not isinstance(seq, int):
-        raise ValueError("expected attempt, rank and seq")  # noqa: TRY004 - likewise
+        raise ValueError("expected attempt, rank and seq")  # noqa: TRY004 - as above
     return (attempt, rank), seq
 
 
 def _check_text(line: bytes) -> None:
-    """:raises ValueError: the line does not begin as the lines of a text log do."""
+    """:raises ValueError: the line does not begin like a line of a text log."""
     if not _TEXT_LINE.match(line):
         raise ValueError("expected a timestamp and a level")
 
 
 def _add_column(column: Any, key: Key, seqs: SinkSeqs) -> None:
-    """A column of seqs: as one range where it is one, else one by one."""
+    """Adds a column of seqs: as one range if it is one, else one by one."""
     import pyarrow.compute as pc
 
     if not len(column):

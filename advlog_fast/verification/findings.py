@@ -1,4 +1,4 @@
-"""What a verification has to say of a run's files."""
+"""The findings of a verification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .seqs import Key
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a run's files that is not as a complete, undisturbed run leaves them."""
+    """A difference between a run's files and those of a complete, undisturbed run."""
 
     kind: str
     """Not explained: "missing", "doubled", "torn", "unparsable", "unreadable", "damaged", "set aside", "unbalanced"
@@ -19,11 +19,11 @@ class Finding:
     Explained: "expired", "dropped", "vanished", "pending", "lost in flight", "refused" (never entered the ring)."""
     explained: bool
     name: str
-    """Of the run."""
+    """The run's name."""
     where: str
     """The sink, such as `metrics_jsonl`, or the file."""
     count: int = 0
-    """Records, lines or files, as the kind has it."""
+    """The number of records, lines or files, depending on the kind."""
     attempt: int | None = None
     rank: int | None = None
     detail: str = ""
@@ -37,9 +37,9 @@ class Finding:
 
 
 class Findings:
-    """Those of one run, in the order found.
+    """Collects the findings of one run, in order.
 
-    :param name: of the run.
+    :param name: the run's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -47,11 +47,11 @@ class Findings:
         self.all: list[Finding] = []
 
     def wrong(self, kind: str, where: str, count: int = 0, key: Key | None = None, detail: str = "") -> None:
-        """One that nothing explains."""
+        """Adds a finding that nothing explains."""
         self._add(kind, False, where, count, key, detail)
 
     def explained(self, kind: str, where: str, count: int = 0, key: Key | None = None, detail: str = "") -> None:
-        """One that a counter, a live process or a ring explains."""
+        """Adds a finding that a counter, a live process or a ring explains."""
         self._add(kind, True, where, count, key, detail)
 
     def _add(self, kind: str, explained: bool, where: str, count: int, key: Key | None, detail: str) -> None:
@@ -60,12 +60,12 @@ class Findings:
 
 
 def tally(findings: Iterable[Finding]) -> str:
-    """The findings' kinds, counted: the line that a report ends with."""
+    """Counts the findings by kind, for the last line of a report."""
     findings = list(findings)
     if not findings:
         return "every record is in its place, once"
     wrong = Counter(finding.kind for finding in findings if not finding.explained)
     explained = Counter(finding.kind for finding in findings if finding.explained)
-    told = [f"{count} {kind}" for kind, count in sorted(wrong.items())] or ["nothing unexplained"]
-    told += [f"{count} {kind} (explained)" for kind, count in sorted(explained.items())]
-    return "; ".join(told)
+    parts = [f"{count} {kind}" for kind, count in sorted(wrong.items())] or ["nothing unexplained"]
+    parts += [f"{count} {kind} (explained)" for kind, count in sorted(explained.items())]
+    return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""The verification of runs: of each, what is known of its attempts, beside what its files hold."""
+"""Verifies runs: compares the ledgers of each run's attempts with its files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .seqs import Key
 
 
 def verify(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Finding]:
-    """What is to be said of the runs in a directory, or of one of them; empty where every record is in its place.
+    """Verifies one run, or all runs in a directory; returns no findings if every record is in its place, once.
 
-    Reads only, and works beside a live run, whose latest records count as pending.
+    Only reads. A run may be live; its latest records then count as pending.
 
     :raises FileNotFoundError: there is no such directory, or no run of that name in it.
-    :raises OSError: a file cannot be read for another reason than what is in it.
+    :raises OSError: a file cannot be read, for a reason other than its content.
     """
     folder = Path(os.path.abspath(log_dir))
     if not folder.is_dir():
@@ -39,18 +39,18 @@ def _verify_run(paths: RunPaths) -> list[Finding]:
     except ValueError as error:
         findings.wrong("unreadable", "accounts", detail=str(error))
     contents = Contents(paths, live, findings)
-    live.update(paths.ring_notes_of_all_ranks())  # what began meanwhile may be in the files already
+    live.update(paths.ring_notes_of_all_ranks())  # attempts that began meanwhile may be in the files already
     for path in sorted(paths.spools.glob("*.damaged")):
-        findings.wrong("damaged", path.name, 1, detail="what follows the damage is in no part")
+        findings.wrong("damaged", path.name, 1, detail="the records after the damage are in no part")
     for path in sorted(paths.quarantine.glob("*")):
         findings.wrong("set aside", path.name, 1, detail="it could not be used")
-    known = sorted({*ledgers, *live, *contents.keys()})
-    for key in known:
-        comparison = Comparison(key, contents.of(key), findings)
+    keys = sorted({*ledgers, *live, *contents.keys()})
+    for key in keys:
+        comparison = Comparison(key, contents.by_sink(key), findings)
         ledger = ledgers.get(key)
         if ledger is not None and ledger.status != LOST:
-            later = any(rank == key[1] and attempt > key[0] for attempt, rank in known)
+            later = any(rank == key[1] and attempt > key[0] for attempt, rank in keys)
             comparison.with_ledger(ledger, later)
         else:
-            comparison.without_account(key in live)
+            comparison.without_ledger(key in live)
     return findings.all

@@ -1,4 +1,4 @@
-"""Which seqs of an (attempt, rank) were met, kept as ranges: few where nothing is wrong."""
+"""The seqs of an (attempt, rank) in the files, as ranges: few unless something is wrong."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Key = tuple[int, int]
 
 @dataclass
 class Seqs:
-    """Which seqs were met."""
+    """The seqs read so far."""
 
     ranges: list[tuple[int, int]] = field(default_factory=list)
-    """First and last of each, in order; no two touch."""
+    """The first and last seq of each range, in order; no two ranges touch."""
     doubled: int = 0
-    """How often one was met that had been met before."""
+    """How many seqs were added again."""
     first_doubled: int = 0
 
     def add(self, first: int, last: int) -> None:
-        """Meets those from `first` to `last`."""
+        """Adds the seqs from `first` to `last`."""
         ranges = self.ranges
         if not ranges or first > ranges[-1][1] + 1:
             ranges.append((first, last))
@@ -32,7 +32,7 @@ class Seqs:
             self._merge(first, last)
 
     def _merge(self, first: int, last: int) -> None:
-        """Seqs before the last range's end: of a file read out of turn, or met before."""
+        """Adds seqs before the last range's end: from a file that is read out of order, or added before."""
         apart, low, high = [], first, last
         for start, end in self.ranges:
             if end + 1 < first or last + 1 < start:
@@ -47,7 +47,7 @@ class Seqs:
 
     @property
     def present(self) -> int:
-        """How many were met."""
+        """How many distinct seqs were added."""
         return sum(end - start + 1 for start, end in self.ranges)
 
     @property
@@ -59,13 +59,13 @@ class Seqs:
         return self.ranges[-1][1] if self.ranges else 0
 
     def gaps(self, end: int | None = None) -> list[tuple[int, int]]:
-        """The ranges between those met, and up to `end`."""
+        """Returns the gaps between the ranges, and from the last range up to `end`."""
         inner = [(a[1] + 1, b[0] - 1) for a, b in zip(self.ranges, self.ranges[1:], strict=False)]
         return inner + ([(self.last + 1, end)] if end is not None and end > self.last else [])
 
 
 class SeqRuns:
-    """Gathers single seqs into ranges before they are added: a file read out of turn costs as little as any."""
+    """Gathers single seqs into ranges before adding them, so that a file that is read out of order costs no more."""
 
     def __init__(self, into: defaultdict[Key, Seqs]) -> None:
         self._into = into
@@ -86,7 +86,7 @@ class SeqRuns:
 
 
 def shown(ranges: list[tuple[int, int]]) -> str:
-    """The first few of the ranges, for people."""
+    """Returns the first few ranges as text."""
     words = [f"{a}" if a == b else f"{a}-{b}" for a, b in ranges[:_SHOWN]]
     more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
     return f"seq {', '.join(words)}{more}" if words else ""

@@ -1,7 +1,7 @@
-"""What every sink of the drain has in common.
+"""The base of all sinks.
 
-The drain writes; a sink in Python owns the files. The drain asks for a file ahead of its need, switches to it by
-itself, and hands back the one it left. All of this happens on the drain's thread, or on the closing one after it.
+The drain writes; a sink in Python owns the files. The drain asks for a file before it needs one, switches to it by
+itself, and hands back the previous one. A sink runs on the drain's thread, then on the closing thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _APPEND = os.O_WRONLY | os.O_APPEND
 
 @dataclass(frozen=True)
 class Cursor:
-    """What a sink had completed, as the ring says: `length` bytes of whole records in the file (dev, ino)."""
+    """A sink's progress, as stored in the ring: `length` bytes of whole records in the file (dev, ino)."""
 
     position: int
     next_seq: int
@@ -49,7 +49,7 @@ class OpenFile:
 
 @dataclass(frozen=True)
 class ClosedFile:
-    """What the drain says of a file that it has left: it holds the records `first_seq` up to but not `next_seq`."""
+    """A file that the drain has finished: it holds the records `first_seq` up to but not `next_seq`."""
 
     file: OpenFile
     first_seq: int
@@ -58,7 +58,7 @@ class ClosedFile:
 
 
 class Sink(ABC):
-    """One destination.
+    """One destination of records.
 
     :ivar name: `text`, `metrics_jsonl`, ...: the key of `Health.sinks`.
     :ivar kind: an `enum advlog_sink_kind`.
@@ -72,88 +72,89 @@ class Sink(ABC):
     def __init__(self) -> None:
         self.last_number = 0
         self.sync = False
-        """Every write is followed by an fdatasync."""
+        """Whether an fdatasync follows every write."""
         self.expired = 0
-        """Records of this attempt that stood in files which rotation removed."""
+        """Records of this attempt in files that rotation removed."""
         self.vanished = 0
-        """Records of this attempt that stood in files which somebody else removed while they were written."""
+        """Records of this attempt in files that somebody else removed while the drain wrote them."""
         self._open: dict[int, OpenFile] = {}
 
     @abstractmethod
     def limits(self) -> dict[str, int]:
-        """The fields of `advlog_sink_options` beside kind and stream."""
+        """Returns the fields of `advlog_sink_options` beside kind and stream."""
 
     @abstractmethod
     def next_path(self) -> Path:
-        """Where the next file is made."""
+        """Returns the path at which the next file is created."""
 
     @abstractmethod
     def candidates(self, number: int) -> Iterable[Path]:
-        """Where the sink's file of that number may lie now."""
+        """Returns the paths that the sink's file of that number may have now."""
 
     @abstractmethod
     def contents(self, file: OpenFile) -> tuple[int, int | None]:
-        """The records in a resumed file, and the seq of the first where the file says it.
+        """Returns the number of records in a resumed file, and the seq of the first if the file contains it.
 
-        :raises OSError: it could not be read.
+        :raises OSError: the file cannot be read.
         """
 
     @abstractmethod
     def publish(self, closed: ClosedFile, last: bool) -> None:
-        """Puts a finished, closed file where readers expect it. `last`: no other follows.
+        """Moves a finished, closed file to where readers expect it.
 
-        :raises OSError: it could not be; the file stays where it is.
+        :param last: no other file follows.
+        :raises OSError: the file cannot be moved, and stays in place.
         """
 
     @abstractmethod
     def on_open(self, file: OpenFile) -> None:
-        """Called when the drain writes to `file` from now on; the one before it is published.
+        """Called when the drain switches to `file`, after the previous file is published.
 
-        :raises OSError: it could not be put into place.
+        :raises OSError: the file cannot be put into place.
         """
 
     def in_place(self, file: OpenFile) -> bool:
-        """Whether the file that the drain writes stands where readers expect it.
+        """Returns whether the file that the drain writes is where readers expect it.
 
-        :raises OSError: it does not, and could not be put there.
+        :raises OSError: the file is elsewhere, and cannot be moved.
         """
         return is_file(self.place(file), file)
 
     def place(self, file: OpenFile) -> Path:
-        """Where readers expect the file that the drain writes."""
+        """Returns the path at which readers expect the file that the drain writes."""
         return file.path
 
     def exists(self, file: OpenFile) -> bool:
-        """Whether the file can still be found; in doubt it is there, so that nothing is taken for gone that is not."""
+        """Returns whether the file is at one of its paths. True in doubt: no existing file may count as gone."""
         try:
             return any(is_file(path, file) for path in self.candidates(file.number))
         except OSError:
             return True
 
     def options(self) -> Any:
-        """What the C drain is told of this sink."""
+        """Returns this sink's options for the C drain."""
         fields = {"kind": self.kind, "stream": self.stream, "every": 1, "sync": self.sync, **self.limits()}
         return ffi.new("advlog_sink_options *", fields)
 
     def open_next(self) -> OpenFile:
-        """Opens the next file, new and empty.
+        """Creates and opens the next file.
 
-        :raises OSError: it could not be.
+        :raises OSError: the file cannot be created.
         """
         path = self.next_path()
         make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
             if os.lstat(path).st_size == 0:
-                remove_own(path)  # opened ahead by a process that died before it was used
+                remove_own(path)  # a process opened it ahead, and died before it used it
         fd = open_new(path, _APPEND, 0o644)
         self.last_number += 1
         return self._opened(fd, self.last_number, path)
 
     def resume(self, cursor: Cursor) -> tuple[OpenFile, int] | None:
-        """The file that a dead drain was writing, cut to the whole records that its cursor tells of, and how many
-        bytes that took; None where no file here is that one any more.
+        """Opens the file that a dead drain was writing, and cuts it to the whole records that the cursor counts.
 
-        :raises OSError: it could not be opened or cut.
+        :returns: the file and the number of bytes cut off; None if the file is gone.
+        :raises OSError: the file cannot be opened or cut.
         """
         self.last_number = cursor.file_number
         for path in self.candidates(cursor.file_number):
@@ -165,36 +166,36 @@ class Sink(ABC):
                 if error.errno == errno.ENXIO:  # a pipe that nobody reads
                     continue
                 raise
-            found = os.fstat(fd)
-            same = (found.st_dev, found.st_ino) == (cursor.dev, cursor.ino)
-            if not same or found.st_size < cursor.length:
+            status = os.fstat(fd)
+            same = (status.st_dev, status.st_ino) == (cursor.dev, cursor.ino)
+            if not same or status.st_size < cursor.length:
                 os.close(fd)
                 continue
-            if found.st_size > cursor.length:
+            if status.st_size > cursor.length:
                 os.ftruncate(fd, cursor.length)
                 failpoint("recover_cut")
-            return self._opened(fd, cursor.file_number, path), found.st_size - cursor.length
+            return self._opened(fd, cursor.file_number, path), status.st_size - cursor.length
         return None
 
     def _opened(self, fd: int, number: int, path: Path) -> OpenFile:
-        found = os.fstat(fd)
-        file = OpenFile(fd, found.st_dev, found.st_ino, number, path)
+        status = os.fstat(fd)
+        file = OpenFile(fd, status.st_dev, status.st_ino, number, path)
         self._open[fd] = file
         return file
 
     def open_files(self) -> list[OpenFile]:
-        """The files that are open, in the order opened: the drain's current one, and one opened ahead."""
+        """Returns the open files in the order opened: the drain's current one, and one opened ahead."""
         return list(self._open.values())
 
     def on_vanished(self, closed: ClosedFile) -> None:
-        """Called for a closed file that somebody else took away: its records are counted."""
+        """Called for a closed file that somebody else removed: counts its records."""
         self.vanished += closed.records
 
     def close_file(self, fd: int) -> OpenFile:
         file = self._open.pop(fd)
         if not is_open(file):
-            return file  # the number is somebody else's by now
-        with contextlib.suppress(OSError):  # Linux frees the descriptor even so; what it lost, a sync would have said
+            return file  # another file has the descriptor now
+        with contextlib.suppress(OSError):  # Linux frees the descriptor anyway, and a sync reports lost writes
             os.close(fd)
         return file
 
@@ -207,21 +208,21 @@ class Sink(ABC):
 
 
 def is_file(path: Path, file: OpenFile) -> bool:
-    """Whether `path` is that very file.
+    """Returns whether `path` is that file.
 
-    :raises OSError: it cannot be told, as where a folder may not be entered.
+    :raises OSError: the path cannot be examined, for example in a folder without permission.
     """
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (found.st_dev, found.st_ino) == (file.dev, file.ino)
+    return (status.st_dev, status.st_ino) == (file.dev, file.ino)
 
 
 def is_open(file: OpenFile) -> bool:
-    """Whether the descriptor is still that of the file: a program may close numbers that are not its own."""
+    """Returns whether the descriptor is still the file's: a program may close descriptors that it does not own."""
     try:
-        found = os.fstat(file.fd)
+        status = os.fstat(file.fd)
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) == (file.dev, file.ino)
+    return (status.st_dev, status.st_ino) == (file.dev, file.ino)

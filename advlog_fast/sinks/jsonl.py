@@ -1,4 +1,4 @@
-"""NAME_metrics.jsonl and NAME_system.jsonl: a strict JSON object a record."""
+"""NAME_metrics.jsonl and NAME_system.jsonl: one strict JSON object a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sinks whose files are rotated by size: NAME, NAME.1, ... so that `max_log_files` files stand."""
+"""Sinks that rotate their files by size: NAME, NAME.1, ..., at most `max_log_files` files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .base import ClosedFile, OpenFile, Sink, is_file
 
 
 class RotatedSink(Sink):
-    """Writes to `path`. What stood there before is rotated away, so nothing is appended to or overwritten.
+    """Writes to `path`. Rotates an existing file away first, so it never appends to or overwrites one.
 
-    :param may_expire: asked before a file goes, with what is known of it, None for a file of an earlier attempt;
-        None: every file may.
+    :param may_expire: called before a file is removed, with the closed file, or None for a file of an earlier attempt;
+        returns whether to remove it. None: remove every file.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class RotatedSink(Sink):
             return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(1 << 20), b"")), None
 
     def on_open(self, file: OpenFile) -> None:
-        if file.path.parent == self._temporary:  # else: resumed where it stands in the series
+        if file.path.parent == self._temporary:  # else a resumed file, which is in the series already
             self._waiting.append(file)
         self._join()
         self.trim()
 
     def _join(self) -> None:
-        """Puts the files that wait for it into the series, in their order: one that the disk refused before, first."""
+        """Moves the waiting files into the series, in order, beginning with one that the disk refused before."""
         while self._waiting:
             if is_file(self._waiting[0].path, self._waiting[0]):
                 join_series(self._waiting[0].path, self.path)
@@ -75,7 +75,7 @@ class RotatedSink(Sink):
         self._join()
         return super().in_place(file)
 
-    def place(self, file: OpenFile) -> Path:  # noqa: ARG002 - the latest file stands in one place
+    def place(self, file: OpenFile) -> Path:  # noqa: ARG002 - the latest file is always at the same path
         return self.path
 
     def publish(self, closed: ClosedFile, last: bool) -> None:
@@ -85,7 +85,7 @@ class RotatedSink(Sink):
             self.trim()
 
     def trim(self) -> None:
-        """Removes the oldest files beyond `max_files`, as far as they may expire."""
+        """Removes the oldest files beyond `max_files` that may expire."""
         inodes: dict[Path, int] = {}
 
         def may_remove(path: Path) -> bool:
@@ -94,24 +94,24 @@ class RotatedSink(Sink):
             except OSError:
                 return True
             may_expire = self._may_expire is None or self._may_expire(self._finished.get(inodes[path]))
-            return may_expire and begins_as_ours(path)  # another program may number its files likewise
+            return may_expire and begins_as_ours(path)  # another program may number its files in the same way
 
         for path in trim(self.path, self.max_files, may_remove):
-            gone = self._finished.pop(inodes.get(path, -1), None)
-            if gone is not None:
+            closed = self._finished.pop(inodes.get(path, -1), None)
+            if closed is not None:
                 failpoint("rotate_trimmed")
-                self.expired += gone.records
+                self.expired += closed.records
 
 
 def join_series(file: Path, path: Path) -> None:
-    """Makes `file` the latest of the series of `path`; what stood there becomes number 1.
+    """Makes `file` the latest of the series of `path`; the current latest becomes number 1.
 
-    :raises OSError: it could not be renamed, or something that is no regular file stands in its place.
+    :raises OSError: a file cannot be renamed, or `path` is no regular file.
     """
     with contextlib.suppress(FileNotFoundError):
-        standing = os.lstat(path)
-        check_regular(standing, path)
-        if standing.st_size:
+        current = os.lstat(path)
+        check_regular(current, path)
+        if current.st_size:
             shift(path)
         else:
             os.unlink(path)
@@ -121,17 +121,16 @@ def join_series(file: Path, path: Path) -> None:
 
 
 def join_left(path: Path, temporary: Path) -> None:
-    """Puts files of the series that no sink could rename, and whose attempts have ended, into it; the empty ones,
-    opened ahead, go.
+    """Moves files of ended attempts that no sink could rename into the series, and removes empty ones opened ahead.
 
-    :raises OSError: one could not be renamed.
+    :raises OSError: a file cannot be renamed.
     """
-    left = []
+    waiting = []
     for file in temporary.glob(f"{path.name}.attempt*"):
         number = re.fullmatch(re.escape(path.name) + r"\.attempt(\d+)-(\d+)", file.name)
         if number:
-            left.append((int(number[1]), int(number[2]), file))
-    for _, _, file in sorted(left):
+            waiting.append((int(number[1]), int(number[2]), file))
+    for _, _, file in sorted(waiting):
         if not is_own(file):
             continue
         if file.lstat().st_size:

@@ -1,4 +1,4 @@
-"""Spools: raw slots on their way into Parquet. The drain appends, the sealer turns each closed one into a part."""
+"""Spools: raw slots on their way into Parquet. The drain appends, the sealer turns each closed spool into a part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_BYTES = 1 << 40
 class SpoolSink(Sink):
     """The spools of one stream, "metrics" or "system"; each becomes the part of the same number.
 
-    :param submit: takes a closed spool: stream, path, part, first seq, next seq.
+    :param submit: called with each closed spool: stream, path, part, first seq, next seq.
     """
 
     kind = lib.ADVLOG_SINK_SPOOL
@@ -36,7 +36,7 @@ class SpoolSink(Sink):
         self.stream = STREAMS.index(stream)
         self.stream_name = stream
         self.submitted = 0
-        """The last part whose spool was handed over."""
+        """The last part whose spool was submitted."""
         self._paths = paths
         self._attempt = attempt
         self._part_rows = part_rows
@@ -57,15 +57,15 @@ class SpoolSink(Sink):
         return info.records, info.first_seq
 
     def on_open(self, file: OpenFile) -> None:
-        """A spool is made under its own name."""
+        """Does nothing: a spool is created under its final name."""
 
     def on_vanished(self, closed: ClosedFile) -> None:
         super().on_vanished(closed)
         self.submitted = closed.file.number
 
-    def publish(self, closed: ClosedFile, last: bool) -> None:  # noqa: ARG002 - each spool goes the same way
+    def publish(self, closed: ClosedFile, last: bool) -> None:  # noqa: ARG002 - every spool is submitted alike
         if closed.records:
-            # Not `next_seq`: records dropped after its last one are in no spool.
+            # Not `closed.next_seq`: records dropped after the spool's last one are in no spool.
             next_seq = closed.first_seq + closed.records
             self._submit(self.stream_name, closed.file.path, closed.file.number, closed.first_seq, next_seq)
         else:

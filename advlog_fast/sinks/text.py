@@ -1,4 +1,4 @@
-"""NAME_training.log: a line a batch, and the events' lines among them, in the order logged."""
+"""NAME_training.log: one line a batch, and the lines of events, in the order logged."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from .rotation import RotatedSink
 
 
 class TextSink(RotatedSink):
-    """:param level: lines below it are left out, on the scale of the logging module.
-    :param every: one batch line in so many is written."""
+    """The training log.
+
+    :param level: the lowest level that is written, on the scale of the logging module.
+    :param every: only one batch line in `every` is written.
+    """
 
     name = "text"
     kind = lib.ADVLOG_SINK_TEXT

@@ -1,6 +1,6 @@
 """The `advlog` command. Each subcommand is a module of this folder, listed in `_COMMANDS`.
 
-Never does what a function of the package does not: a command checks its arguments, calls it and prints. Door: `main`.
+Never does work of its own: a command checks its arguments, calls a function of the package and prints. Door: `main`.
 Read first: this file.
 """
 
@@ -20,7 +20,7 @@ from . import bench, compact, demo, ls, recover, show, verify
 
 
 class Command(Protocol):
-    """What a subcommand's module holds."""
+    """The interface of a subcommand's module."""
 
     HELP: str
     """One line, for `advlog --help`."""
@@ -28,7 +28,7 @@ class Command(Protocol):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
     def run(self, args: argparse.Namespace) -> int:
-        """The exit status: 0 for done, 1 for what the user must look at."""
+        """Run the command and return the exit status: 0 for success, 1 if the user must look at something."""
 
 
 _COMMANDS: dict[str, Command] = {
@@ -47,7 +47,7 @@ _INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `advlog` with `argv` (default: the process's arguments) and return its exit status.
 
-    :raises SystemExit: the arguments are wrong (status 2), or asked for help or the version (status 0).
+    :raises SystemExit: the arguments are wrong (status 2), or ask for help or the version (status 0).
     """
     parser = argparse.ArgumentParser(prog="advlog", description="Logs of training runs.")
     parser.add_argument("--version", action="version", version=f"advlog {_version()}")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _COMMANDS[args.command].run(args)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (AdvlogError, OSError, ValueError) as error:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _allow_many_files() -> None:
-    """As many as the system lets us: a run of a thousand ranks has a file or a lock open for each."""
+    """Raise the limit of open files: a run of a thousand ranks needs an open file or lock for each."""
     with contextlib.suppress(OSError, ValueError):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -24,7 +24,7 @@ class NumpyClassifier:
         self._velocity = {name: np.zeros_like(weights) for name, weights in self.model.items()}
 
     def step(self, images: Any, labels: Any) -> tuple[float, float, float]:
-        """Learn from one batch; its loss, accuracy and gradient norm, before the update.
+        """Learn from one batch, and return its loss, accuracy and gradient norm before the update.
 
         :raises ValueError: the images do not have 64 pixels.
         """
@@ -47,18 +47,18 @@ class NumpyClassifier:
         return loss, accuracy, norm
 
     def evaluate(self, images: Any, labels: Any) -> tuple[float, float]:
-        """The mean loss and the accuracy on images that it does not learn from."""
+        """Return the mean loss and the accuracy on images, without learning from them."""
         return _score(self._forward(images)[1], labels)
 
     def _forward(self, images: Any) -> tuple[Any, Any]:
         hidden = np.maximum(images @ self.model["hidden.weight"] + self.model["hidden.bias"], 0.0)
         logits = hidden @ self.model["output.weight"] + self.model["output.bias"]
-        # The largest logit goes, so that none overflows.
+        # Subtracting the largest logit keeps exp() from overflowing.
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return hidden, exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def _score(probabilities: Any, labels: Any) -> tuple[float, float]:
-    of_label = probabilities[np.arange(len(labels)), labels]
-    loss = float(-np.log(np.maximum(of_label, np.finfo(np.float64).tiny)).mean())
+    correct = probabilities[np.arange(len(labels)), labels]
+    loss = float(-np.log(np.maximum(correct, np.finfo(np.float64).tiny)).mean())
     return loss, float((probabilities.argmax(axis=1) == labels).mean())

@@ -9,7 +9,7 @@ from torch import nn
 
 
 class TorchClassifier:
-    """64 pixels to 10 digits through 64 ReLUs, trained by AdamW on the cross-entropy, on a GPU if any."""
+    """64 pixels to 10 digits through 64 ReLUs, trained by AdamW on the cross-entropy, on a GPU if there is one."""
 
     library = f"torch {torch.__version__}"
     learning_rate = 3e-3
@@ -22,7 +22,7 @@ class TorchClassifier:
         self._loss = nn.CrossEntropyLoss()
 
     def step(self, images: Any, labels: Any) -> tuple[float, float, float]:
-        """Learn from one batch; its loss, accuracy and gradient norm, before the update.
+        """Learn from one batch, and return its loss, accuracy and gradient norm before the update.
 
         :raises RuntimeError: the images do not have 64 pixels.
         """
@@ -37,7 +37,7 @@ class TorchClassifier:
         return loss.item(), accuracy.item(), norm.item()
 
     def evaluate(self, images: Any, labels: Any) -> tuple[float, float]:
-        """The mean loss and the accuracy on images that it does not learn from."""
+        """Return the mean loss and the accuracy on images, without learning from them."""
         targets = torch.as_tensor(labels, device=self._device)
         with torch.no_grad():
             outputs = self.model(self._input(images))

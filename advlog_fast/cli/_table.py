@@ -1,4 +1,4 @@
-"""Rows of text in columns, as wide as they need to be: a terminal wraps them, a pipe gets them whole."""
+"""Tables of text. Columns are as wide as their content: a terminal wraps long lines, a pipe gets them whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def aligned(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """The lines of a table, numbers to the right."""
+    """Return the lines of a table, with numbers aligned to the right."""
     table = [list(row) for row in rows]
     texts = [list(head), *([shown(value) for value in row] for row in table)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -24,7 +24,7 @@ def aligned(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value for a person: four significant digits, times to the second, `-` for nothing."""
+    """Return a value as text: floats with four significant digits, times to the second, None as `-`."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -37,7 +37,7 @@ def shown(value: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`1 h 02 min`, `3 min 20 s`, `5.1 s`, `12.3 ms`."""
+    """Return seconds as text, such as `1 h 02 min`, `3 min 20 s`, `5.1 s` or `12.3 ms`."""
     if seconds is None or math.isnan(seconds):
         return "-"
     seconds = float(f"{seconds:.3g}") if seconds < 60 else seconds

@@ -1,4 +1,4 @@
-"""`advlog bench`: what logging costs on this machine and this disk."""
+"""`advlog bench`: measure the cost of logging on this machine and this disk."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 
 from ..logger import AdvancedLogger
 
-HELP = "measure on this machine and this disk what a call costs, and what a record costs"
+HELP = "measure the cost of a call and of a record on this machine and this disk"
 
 _BURST = 8192
-"""Calls measured as one; fewer than a ring holds, so that none of them waits."""
+"""Calls in one measurement: fewer than a ring holds, so that no call waits."""
 _VALUES = 4096
 _CHUNK = 50_000
-"""Calls between two looks at the clock."""
+"""Calls between two readings of the clock."""
 
 
 class _Nothing:
-    """An empty method with the signature of the call: what Python itself takes for it."""
+    """An empty method with the signature of the call: measures Python's own cost of a call."""
 
     def log_batch_progress(
         self,
@@ -46,11 +46,11 @@ class _Nothing:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--log-dir", type=Path, default=Path(), help="where the logs go, and are removed again; default: here"
+        "--log-dir", type=Path, default=Path(), help="where to write the logs, removed afterwards; default: here"
     )
     parser.add_argument("--seconds", type=_positive, default=10.0, metavar="S", help="how long to measure; default: 10")
     parser.add_argument(
-        "--step-ms", type=_positive, default=50.0, metavar="MS", help="how long a step of yours takes; default: 50"
+        "--step-ms", type=_positive, default=50.0, metavar="MS", help="how long your training step takes; default: 50"
     )
 
 
@@ -62,12 +62,12 @@ def run(args: argparse.Namespace) -> int:
         records, seconds, cpu_s, dropped = _at_full_speed(folder, args.seconds * 2 / 3)
     record_us = cpu_s / records * 1e6
     print(f"log_batch_progress, 7 values        {call_ns:8.0f} ns a call ({empty_ns:.0f} ns an empty Python method)")
-    print(f"text + JSONL + Parquet              {record_us:8.2f} µs of CPU a record, in all threads, this loop too")
+    print(f"text + JSONL + Parquet              {record_us:8.2f} µs of CPU a record, in all threads and this loop")
     print(f"sustained                           {records / seconds / 1e6:8.2f} million records/s, {dropped} dropped")
     step_ns = args.step_ms * 1e6
     print(
-        f"a step of {args.step_ms:g} ms, logged each time: your loop waits {100 * call_ns / step_ns:.5f} % of it, "
-        f"and a core works {100 * record_us * 1000 / step_ns:.4f} % of it in the background"
+        f"a step of {args.step_ms:g} ms with one call: your loop waits {100 * call_ns / step_ns:.5f} % of the time, "
+        f"and a core works {100 * record_us * 1000 / step_ns:.4f} % of the time in the background"
     )
     return 0
 
@@ -80,9 +80,9 @@ def _positive(text: str) -> float:
 
 
 def _call_ns(log: AdvancedLogger, seconds: float) -> tuple[float, float]:
-    """The median over bursts of what a call takes: the logger's, an empty method's."""
+    """Return the median over bursts of the time of a call, for the logger and for an empty method."""
     empty = _Nothing()
-    # Each with code of its own: an interpreter from 3.11 on specialises a call for the type that it met there.
+    # Each has its own code object: from 3.11 on, the interpreter specializes a call for the type that it sees there.
     log_burst_ns, empty_burst_ns = _copy(_burst_ns), _copy(_burst_ns)
     logged: list[float] = []
     called: list[float] = []
@@ -99,7 +99,7 @@ def _copy(function: Callable[[Any], float]) -> Callable[[Any], float]:
 
 
 def _burst_ns(log: Any) -> float:
-    """Of one call, the loop taken off."""
+    """Return the time of one call, without the loop."""
     began = time.perf_counter_ns()
     for batch in range(_BURST):
         log.log_batch_progress(
@@ -119,9 +119,9 @@ def _burst_ns(log: Any) -> float:
 
 
 def _at_full_speed(folder: str, seconds: float) -> tuple[int, float, float, int]:
-    """Records, and the seconds and the CPU seconds from the first call until all are in closed files; dropped ones."""
-    chance = random.Random(1)  # noqa: S311 - values to log
-    values = [chance.random() for _ in range(_VALUES)]
+    """Return the records logged, the seconds and CPU seconds until all are in closed files, and the records dropped."""
+    generator = random.Random(1)  # noqa: S311 - values to log
+    values = [generator.random() for _ in range(_VALUES)]
     cpu_before, began = _cpu_s(), time.perf_counter()
     log = AdvancedLogger(folder, "records", console="off")
     records = 0

@@ -1,4 +1,4 @@
-"""`advlog compact DIR`: every metric a column of the Parquet datasets, and few files."""
+"""`advlog compact DIR`: rewrite Parquet datasets with a column for each metric, in few files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..compaction import compact
 from ..exceptions import RunBusyError
 from ..store.paths import check_run, run_names
 
-HELP = "rewrite the Parquet datasets of runs that have ended: every metric a column, and few files"
+HELP = "rewrite the Parquet datasets of ended runs with a column for each metric, in few files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all is compact; 1: a run was refused, or something of it is left over; 2: no such run."""
+    """Return 0: all runs are compact; 1: a run was refused, or not compacted completely; 2: no such run."""
     log_dir = Path(args.log_dir)
     try:
         check_run(log_dir, args.name)
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     for name in [args.name] if args.name is not None else run_names(log_dir):
         try:
             report += compact(log_dir, name)
-        except (OSError, RunBusyError) as error:  # the others are compacted all the same
+        except (OSError, RunBusyError) as error:  # go on with the other runs
             print(f"advlog compact: {error}", file=sys.stderr)
             refused = True
     for compacted in report:

@@ -1,4 +1,4 @@
-"""`advlog demo`: a real training run, logged batch by batch, and a look at what it left behind."""
+"""`advlog demo`: log a real training run batch by batch, and show its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SEED = 7
 
 
 class Classifier(Protocol):
-    """What the demo trains: in torch, or in numpy where torch is not installed."""
+    """The demo's model: in torch, or in numpy if torch is not installed."""
 
     library: str
     learning_rate: float
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-dir", type=Path, default=Path("logs"), help="default: logs")
     parser.add_argument("--epochs", type=_at_least_one, default=8, metavar="N", help="default: 8")
     backends = ("auto", "torch", "numpy")
-    parser.add_argument("--backend", choices=backends, default="auto", help="auto is torch if it is installed")
+    parser.add_argument("--backend", choices=backends, default="auto", help="auto: torch if it is installed")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,7 +132,7 @@ def _train(log: AdvancedLogger, classifier: Classifier, train_set: Any, test_set
 def _robust_step(
     log: AdvancedLogger, model: Classifier, images: Any, labels: Any, epoch: int, batch: int, damaged: bool
 ) -> tuple[float, float, float]:
-    """One training step. A batch of the wrong shape, as a torn read gives it, is logged and read again."""
+    """Take one training step. Log a batch of the wrong shape, as from a torn read, and read it again."""
     arrived = images[:, :-1] if damaged else images
     try:
         return model.step(arrived, labels)
@@ -175,7 +175,7 @@ def _show_summary(summary: dict[str, Any]) -> None:
     print("\nSummary")
     loss, accuracy = summary["loss_stats"], summary["accuracy_stats"]
     print(f"  batches logged  {summary['total_metrics']:,} in {summary['training_duration']}")
-    print(f"  errors          {summary['total_errors']}, made on purpose: see how it is told in {NAME}_errors.log")
+    print(f"  errors          {summary['total_errors']}, made on purpose: see how {NAME}_errors.log reports it")
     print(f"  training loss   {loss['min']:.4f} to {loss['max']:.4f}, {loss['mean']:.4f} on average")
     print(f"  accuracy        {accuracy['min']:.1%} to {accuracy['max']:.1%}, {accuracy['mean']:.1%} on average")
 

@@ -1,4 +1,4 @@
-"""`advlog ls DIR`: the runs of a directory, a line each."""
+"""`advlog ls DIR`: list the runs of a directory, one a line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: listed; 2: there is no run."""
+    """Return 0: runs listed; 2: no run found."""
     try:
         rows = list_runs(args.log_dir).to_pylist()
     except RunNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`advlog verify DIR`: look whether every record that was accepted is in every output, once."""
+"""`advlog verify DIR`: check that every accepted record is in every output, once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: everything is there, or a counter explains its absence; 1: something is not explained; 2: no such run."""
+    """Return 0: every record is in its place, or its absence is explained; 1: something is wrong; 2: no such run."""
     try:
         check_run(Path(args.log_dir), args.name)
         findings = verify(args.log_dir, args.name)

@@ -145,7 +145,7 @@ def test_what_is_amiss_is_said(tmp_path, capsys):
     (row,) = [line for line in printed(capsys, "ls", tmp_path)[1].splitlines() if line.startswith("amiss")]
     assert row.split()[-2:] == ["nan", "0.1"]
     lines = printed(capsys, "show", tmp_path, "stepless")[1].splitlines()
-    assert "no record has a step: give total_batches, or step" in lines
+    assert "no record has a step: pass total_batches= or step=" in lines
 
 
 def test_ls_has_a_line_a_run(folder, capsys):

@@ -1,7 +1,7 @@
-"""Places where a test kills the process: `ADVLOG_FAILPOINT=name:n` makes the n-th passing of a point its last.
+"""Points at which a test kills the process: with `ADVLOG_FAILPOINT=name:n`, it dies when it reaches a point the n-th
+time.
 
-The C half is csrc/failpoint.h, which a release build leaves out. Nothing else reads the variable, and it stands in no
-environment but that of tests/stress.
+The C half is csrc/failpoint.h, which a release build leaves out. Only tests/stress sets the variable.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import signal
 
 VARIABLE = "ADVLOG_FAILPOINT"
 
-_left: dict[str, int] = {}
-"""The one point that is set, and how often it is still to be passed."""
+_remaining: dict[str, int] = {}
+"""The armed point, and how many times the process still has to reach it."""
 
 
 def arm(setting: str | None) -> None:
-    """Sets the point that `setting`, such as "rotated:2", names; None: none."""
-    _left.clear()
+    """Arms the point in `setting`, such as "rotated:2"; None arms none."""
+    _remaining.clear()
     name, colon, count = (setting or "").partition(":")
     if colon:
-        _left[name] = int(count)
+        _remaining[name] = int(count)
 
 
 def failpoint(name: str) -> None:
-    """The process's end, where a test wants it here."""
-    if not _left or name not in _left:
+    """Kills the process if a test has armed this point and its count is used up."""
+    if not _remaining or name not in _remaining:
         return
-    _left[name] -= 1
-    if _left[name] == 0:
+    _remaining[name] -= 1
+    if _remaining[name] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,6 +1,6 @@
-"""What the process tells us of itself: uncaught exceptions, its exit, SIGTERM where that was asked for, and its forks.
+"""The package's hooks into the process: uncaught exceptions, exit, forks and, on request, SIGTERM.
 
-Every hook is chained: what was there before runs as it did.
+Every hook calls the one that was installed before it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Notice = Callable[[BaseException, str], None]
 _notices: list[Notice] = []
 _before: dict[str, Any] = {}
 _closers: list[Callable[[int], bool]] = []
-"""What is called at SIGTERM."""
+"""The functions to call at SIGTERM."""
 _handlers: list[Any] = []
-"""Of ours: one, and one more for each time that somebody else's came over it."""
+"""Our SIGTERM handlers: one, and another each time that other code had replaced it."""
 _exit_tasks: list[Callable[[], None]] = []
 
 _LONGEST_IMPORT_S = 10.0
 _POLL_S = 0.001
 _imports: weakref.WeakSet[_Import] = weakref.WeakSet()
 _forking: list[int] = []
-"""The threads that fork just now."""
+"""The threads that are forking now."""
 
 
 def watch_exceptions(notice: Notice) -> None:
-    """Calls `notice(error, where)` for each exception that nobody catches, before the hook that was there."""
+    """Calls `notice(error, where)` for each uncaught exception, before the hook that was installed before."""
     if not _notices:
         _before["sys"], _before["threading"] = sys.excepthook, threading.excepthook
         sys.excepthook, threading.excepthook = _main_hook, _thread_hook
@@ -44,7 +44,7 @@ def watch_exceptions(notice: Notice) -> None:
 
 
 def unwatch_exceptions(notice: Notice) -> None:
-    """Ends that; the hooks go with the last, unless somebody has chained theirs to them."""
+    """Ends the calls to `notice`. Removes our hooks with the last one, unless other code has replaced them."""
     with contextlib.suppress(ValueError):
         _notices.remove(notice)
     if not _notices and _before:
@@ -54,29 +54,29 @@ def unwatch_exceptions(notice: Notice) -> None:
             threading.excepthook = _before["threading"]
 
 
-def _tell(error: BaseException, where: str) -> None:
+def _notify(error: BaseException, where: str) -> None:
     for notice in _notices:
         with contextlib.suppress(Exception):
             notice(error, where)
 
 
 def _main_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _tell(error, "uncaught exception")
+    _notify(error, "uncaught exception")
     _before["sys"](kind, error, trace)
 
 
 def _thread_hook(args: Any, /) -> None:
     if args.exc_value is not None and args.exc_type is not SystemExit:
         name = args.thread.name if args.thread is not None else "unknown"
-        _tell(args.exc_value, f"uncaught exception in thread {name}")
+        _notify(args.exc_value, f"uncaught exception in thread {name}")
     _before["threading"](args)
 
 
 def on_sigterm(close: Callable[[int], bool]) -> None:
-    """Calls `close` at SIGTERM, then whoever handled it before; the default action ends the process as it would have.
+    """Calls `close` at SIGTERM, then the previous handler or the default action, which ends the process.
 
-    :param close: given the signal's number; False where it is to be raised again later.
-    :raises ValueError: not called on the main thread.
+    :param close: called with the signal's number; returns False if it will raise the signal again later.
+    :raises ValueError: this is not the main thread.
     """
     before = signal.getsignal(signal.SIGTERM)
     if before not in _handlers:
@@ -87,7 +87,8 @@ def on_sigterm(close: Callable[[int], bool]) -> None:
 
 
 def off_sigterm(close: Callable[[int], bool]) -> None:
-    """Ends that. The handler stays: only the main thread could take it out, and others may have chained theirs."""
+    """Ends the calls to `close`. The handler stays: only the main thread can remove it, and others may have chained
+    theirs."""
     with contextlib.suppress(ValueError):
         _closers.remove(close)
 
@@ -96,7 +97,7 @@ def _on_sigterm(before: Any, pid: int, number: int, frame: FrameType | None) -> 
     later = False
     due: list[Callable[[int], bool]] = []
     if os.getpid() == pid:
-        due[:], _closers[:] = _closers, []  # each once, though several of ours may lie below one another
+        due[:], _closers[:] = _closers, []  # each once, even if several of our handlers are chained
     for close in due:
         with contextlib.suppress(Exception):
             later |= not close(number)
@@ -110,8 +111,8 @@ def _on_sigterm(before: Any, pid: int, number: int, frame: FrameType | None) -> 
 
 
 def at_exit(task: Callable[[], None]) -> None:
-    """Calls it at the exit of the interpreter: before the handlers of whoever registered theirs before the package was
-    imported, and not just before its first use."""
+    """Calls `task` at the exit of the interpreter: before exit handlers that were registered before the import of this
+    package, and after later ones."""
     _exit_tasks.append(task)
 
 
@@ -120,14 +121,14 @@ def _exit() -> None:
         task()
 
 
-# Twice: an interrupt ends one of them anywhere, and the other does what is left.
+# Twice: an interrupt may end the first at any point, and the second does the rest.
 atexit.register(_exit)
 atexit.register(_exit)
 
 
 class _Import:
-    """An import that a thread is at. It is known as long as the frame of it lives, so that an interrupt at whatever
-    place leaves none behind; a lock might stay held."""
+    """An import that a thread is running. A frame holds the only reference, so an interrupt leaves no entry behind; a
+    lock might stay held."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
@@ -135,13 +136,13 @@ class _Import:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """For an import inside a function: forks wait for its end. A child that is forked in the middle of an import of
-    another thread can never import that module itself: the interpreter's lock on it is held, by nobody."""
-    given_up = time.monotonic() + _LONGEST_IMPORT_S
+    """Context manager for an import inside a function: forks wait for its end. A child that is forked during another
+    thread's import can never import that module: no thread of the child can release the interpreter's lock on it."""
+    deadline = time.monotonic() + _LONGEST_IMPORT_S
     mine = _Import()
     _imports.add(mine)
-    # First known, then looking: a fork does it the other way round, so one of the two sees the other.
-    while any(thread != mine.thread for thread in list(_forking)) and time.monotonic() < given_up:
+    # First add, then look: a fork does so too, with the other set, so one of the two sees the other.
+    while any(thread != mine.thread for thread in list(_forking)) and time.monotonic() < deadline:
         _imports.discard(mine)
         time.sleep(_POLL_S)
         _imports.add(mine)
@@ -154,9 +155,9 @@ def importing() -> Iterator[None]:
 def _before_fork() -> None:
     here = threading.get_ident()
     _forking.append(here)
-    # Not forever: the import may be waiting for one that this very thread is in.
-    given_up = time.monotonic() + _LONGEST_IMPORT_S
-    while _others_import(here) and time.monotonic() < given_up:
+    # With a deadline: the import may be waiting for one that this thread is running.
+    deadline = time.monotonic() + _LONGEST_IMPORT_S
+    while _others_import(here) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
 
 
@@ -164,7 +165,7 @@ def _others_import(here: int) -> bool:
     try:
         return any(each.thread != here for each in list(_imports))
     except RuntimeError:
-        return True  # one began or ended while they were looked through
+        return True  # the set changed meanwhile
 
 
 def _after_fork() -> None:
@@ -173,7 +174,7 @@ def _after_fork() -> None:
 
 
 def _free_in_child() -> None:
-    """The child has none of the other threads, and no session of its parent's to end by a signal."""
+    """Forgets the other threads, which the child does not have, and the parent's sessions."""
     _forking.clear()
     _imports.clear()
     _closers.clear()

@@ -1,4 +1,4 @@
-"""The one door to the compiled modules."""
+"""The only module that imports the compiled modules."""
 
 from __future__ import annotations
 

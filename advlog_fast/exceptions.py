@@ -1,4 +1,4 @@
-"""The errors that advlog_fast raises. Misuse raises; a fault of the disk never does."""
+"""The errors that advlog_fast raises. Misuse raises; a disk fault never does."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class RunNotFoundError(AdvlogError, FileNotFoundError):
 
 
 def expected(argument: str, wanted: str, got: object) -> str:
-    """The one wording of a misuse: which argument, what was expected, what came."""
+    """Returns the message of a misuse: which argument, what was expected, what came."""
     try:
         shown = repr(got)
-    except Exception as error:  # noqa: BLE001 - such as one nested too deep for it
+    except Exception as error:  # noqa: BLE001 - repr() of a user's object may raise anything
         shown = f"(repr: {type(error).__name__})"
     if len(shown) > 80:
         shown = shown[:77] + "..."
@@ -51,7 +51,7 @@ def expected(argument: str, wanted: str, got: object) -> str:
 
 
 def warn_user(message: str) -> None:
-    """Warns of the first line outside of this package that led here."""
+    """Issues a RuntimeWarning at the caller's nearest line outside of this package."""
     package, level = __name__.partition(".")[0], 1
     frame: FrameType | None = sys._getframe(0)
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:

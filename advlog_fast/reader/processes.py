@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..parquet.columns import STREAMS
-from ..store.ledger import read_ledger
 from ..store.attempts import read_claim, read_origins
 from ..store.files import read_file
+from ..store.ledger import read_ledger
 from ..store.paths import RunPaths
 from ..store.processes import machine_id, process_start
 from .statistics import of_ranks

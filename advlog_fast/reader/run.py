@@ -13,8 +13,8 @@ from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
 from ..store.attempts import read_origins, read_run_id
 from ..store.paths import RunPaths, check_run
-from .lineage import Attempts, Lineage, chosen
 from .events import error_table, event_lines, event_table, validation_table
+from .lineage import Attempts, Lineage, chosen
 from .lines import json_object
 from .overview import overview, step_windows, times_of, walk
 from .processes import process_table, read_processes

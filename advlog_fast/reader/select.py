@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..parquet.part_reader import BATCH_ROWS
-from .lineage import Lineage, Cut
+from .lineage import Cut, Lineage
 from .stream_reader import RankKey, StreamReader
 
 if TYPE_CHECKING:

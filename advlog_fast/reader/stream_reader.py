@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..parquet.columns import columns_schema, core_columns, scan_spool, spool_batches
-from ..parquet.part_reader import BATCH_ROWS, opened_part, part_metrics, flattened_batches, flattened
+from ..parquet.part_reader import BATCH_ROWS, flattened, flattened_batches, opened_part, part_metrics
 from ..records import RESERVED_NAMES
 from ..store.files import open_file
 from ..store.paths import PartKey, RunPaths

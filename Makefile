@@ -9,10 +9,10 @@ WERROR ?=
 # Test processes side by side: most tests wait for a process or a clock. 0 runs them in pytest's own, as a debugger wants.
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
 
-SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -name '*.cpp')
+SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all test-versions test-gpu test-spark pytest pytest-asan stress bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all test-versions test-gpu test-spark pytest pytest-asan stress coverage measure bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -72,6 +72,38 @@ pytest-asan: ## All Python tests but torch's, on a core built with AddressSaniti
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
 		../.venv-asan/bin/pytest $(PYTEST_ARGS)
 
+# One point below what was measured.
+PYTHON_BRANCHES ?= 78
+C_LINES ?= 95
+COVERED_BY ?= unit usage
+
+coverage: ## What the tests reach: branches of Python, lines of C, in per cent; fails below PYTHON_BRANCHES or C_LINES
+	@$(MAKE) --no-print-directory measure VENV=.venv-coverage
+
+coverage = $(VENV)/bin/coverage
+gcovr = $(CURDIR)/$(VENV)/bin/gcovr
+counts = $(CURDIR)/build/coverage/counts
+each_process = import os; os.environ["GCOV_PREFIX"] = f"$(counts)/{os.getpid()}"
+
+# Each process leaves the counts of C in a folder of its own: one that is killed while it writes them tears no other's.
+measure: export COVERAGE_RCFILE = $(CURDIR)/pyproject.toml
+measure: export COVERAGE_FILE = $(CURDIR)/build/coverage/python
+measure:
+	ADVLOG_COVERAGE=1 ADVLOG_DEBUG=1 $(MAKE) --no-print-directory $(VENV)/has-coverage
+	echo '$(each_process)' >$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/counts.pth
+	rm -rf build/coverage build/c/coverage && mkdir -p $(counts)
+	$(c_tests) VARIANT=coverage OPTIMIZE="-O0 --coverage -fprofile-update=atomic"
+	cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 ../$(coverage) run -m pytest -n 4 $(COVERED_BY) $(PYTEST_ARGS)
+	$(coverage) combine --quiet
+	$(coverage) json --quiet -o build/coverage/python.json
+	.ci/merge-counts $(counts) build/coverage/merged
+	find $(VENV)/source -name '*.gcda' -delete
+	cp -R build/coverage/merged/$(CURDIR)/$(VENV)/source $(VENV)
+	$(gcovr) --root $(VENV)/source --filter '.*/csrc/' --json build/coverage/modules.json $(VENV)/source
+	cd tests/c && $(gcovr) --root ../.. --filter '.*/csrc/' --json $(CURDIR)/build/coverage/tests.json ../../build/c/coverage/core
+	$(gcovr) -a build/coverage/modules.json -a build/coverage/tests.json --json-summary build/coverage/c.json
+	$(VENV)/bin/python .ci/coverage-figures build/coverage $(PYTHON_BRANCHES) $(C_LINES)
+
 # The peers are measured where they are installed: `make bench BENCH_EXTRA=bench-peers`. So are the environments that
 # `make test-all` has made.
 BENCH_EXTRA ?= bench
@@ -93,7 +125,7 @@ lint: $(VENV)/has-dev ## ruff, its formatter, mypy, pyright, clang-format
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell find csrc tests benchmarks -name '*.[ch]')
 
 clean: ## Remove the environments and everything built
-	rm -rf .venv .venv-3.* .venv-spark build
+	rm -rf .venv .venv-3.* .venv-coverage .venv-spark build
 
 # --- environments ---------------------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ pytest-asan: ## All Python tests but torch's, on a core built with AddressSaniti
 	cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=halt_on_error=1 \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
-		../.venv-asan/bin/pytest $(PYTEST_ARGS)
+		../.venv-asan/bin/pytest $(PYTEST_ARGS) $(in_parallel)
 
 # One point below what was measured.
 PYTHON_BRANCHES ?= 78

@@ -48,8 +48,8 @@ static int intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     if (bytes == 0 || bytes > ADVLOG_MAX_NAME_BYTES || ring_is_child(ring)) return -1;
     /* Its holder waits for nothing, not even the GIL, so it comes free soon. */
-    while (exchange32_acquire(&ring->naming, 1))
-        nanosleep(&(struct timespec){0, 20000}, NULL); /* pairs with advlog_name_intern:a */
+    while (exchange32_acquire(&ring->naming, 1)) /* pairs with advlog_name_intern:a */
+        nanosleep(&(struct timespec){0, 20000}, NULL);
     int id = intern(ring, utf8, bytes);
     store32_release(&ring->naming, 0); /* advlog_name_intern:a */
     return id;

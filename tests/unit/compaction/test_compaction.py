@@ -392,7 +392,7 @@ def test_a_refused_run_holds_back_no_other(paths, capsys):
 # -- what is still to come -------------------------------------------------------------------------------------------
 
 
-def test_parts_whose_ring_lies_elsewhere_are_widened_one_by_one_and_known_again(paths, capsys):
+def test_parts_whose_ring_lies_elsewhere_are_flattened_one_by_one_and_known_again(paths, capsys):
     seal_run(paths)
     note = RingNote(f"/nowhere/{ring_name(RUN_ID.hex(), 1, 3)}", "elsewhere", "aa" * 16, RUN_ID.hex(), {})
     note.write(RunPaths(paths.log_dir, "exp", 3).ring_note(1))

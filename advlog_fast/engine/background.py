@@ -137,6 +137,11 @@ class Background:
             while True:
                 _run(self._tasks.get_nowait())
 
+    def join(self, timeout_s: float) -> None:
+        """Waits for the thread after `end`, which leaves it nothing to do."""
+        if self._thread.ident is not None and not self.is_here:
+            self._thread.join(timeout_s)
+
     def end(self) -> None:
         """Ends the thread after the task that calls this, and those that are waiting."""
         self._ending = True

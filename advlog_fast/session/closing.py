@@ -28,6 +28,7 @@ _INTERRUPTED_S = 1.0
 _GRACE_S = 5.0
 """So much longer than it was given an end may take, where a disk hangs, until its caller goes on without it."""
 _SAMPLER_S = 0.5
+_JOIN_S = 1.0
 
 
 class Closing:
@@ -82,7 +83,8 @@ class Closing:
         if not self._background.has_thread():
             self._background.run_pending()
         try:
-            self._ended.wait(max(deadline - time.monotonic(), 0.0) + _GRACE_S)
+            if self._ended.wait(max(deadline - time.monotonic(), 0.0) + _GRACE_S):
+                self._background.join(_JOIN_S)  # no thread is left when the call returns
         except BaseException:
             self._ended.wait(_INTERRUPTED_S)  # it goes on; what takes no longer is over when the interrupt is seen
             raise

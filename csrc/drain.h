@@ -24,10 +24,8 @@ typedef struct {
     bool takes_events;  /* events too, whatever its stream */
     bool writes_digits; /* of the core metrics, which two such sinks share */
     bool splits_at_gap; /* after records that were dropped comes a new file */
-    bool (*leaves_out)(drain_sink *sink, const advlog_slot *header); /* NULL: it takes every record */
-    /* At least as many bytes as `format` writes. */
-    size_t (*bound)(const advlog_drain *drain, const drain_sink *sink, const advlog_view *view);
-    size_t (*format)(advlog_drain *drain, drain_sink *sink, const advlog_view *view, char *out);
+    /* Formats records until the buffer is full, the file is, or `end` is reached. True where the file is full. */
+    bool (*fill)(advlog_drain *drain, drain_sink *sink, uint64_t end);
 } sink_kind;
 
 const sink_kind *sink_kind_of(int kind); /* NULL: there is no such */
@@ -101,5 +99,14 @@ bool sink_advance(advlog_drain *drain, int index, uint64_t end);
 /* Copies records of the children into the ring; true if there were any. */
 bool children_advance(advlog_drain *drain);
 void children_free(advlog_drain *drain);
+/* Whether the sink takes records of a stream. */
+static inline bool sink_takes(const drain_sink *sink, int stream) {
+    return stream == sink->options.stream || (sink->kind->takes_events && stream == ADVLOG_STREAM_EVENTS);
+}
+/* Makes the buffer larger, where it is empty. False: it is not, or memory is short. */
+ADVLOG_COLD bool sink_grow(drain_sink *sink, size_t bytes);
+static inline bool sink_has_room(drain_sink *sink, size_t bytes) {
+    return ADVLOG_LIKELY(sink->used + bytes <= sink->capacity) || sink_grow(sink, bytes);
+}
 /* The sink's file failed: errno. It will be tried again. */
 void sink_fault(advlog_drain *drain, drain_sink *sink, int error);

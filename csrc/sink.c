@@ -15,10 +15,6 @@
 #define PROBE_NS INT64_C(1000000000)    /* ... one that is set aside after so long, ... */
 #define SINK_SUSPEND_NS INT64_C(30000000000) /* ... and it is set aside after this */
 
-static bool takes(const drain_sink *s, int stream) {
-    return stream == s->options.stream || (s->kind->takes_events && stream == ADVLOG_STREAM_EVENTS);
-}
-
 static void commit(advlog_drain *d, int index) {
     drain_sink *s = &d->sink[index];
     s->cursor = s->next;
@@ -84,7 +80,7 @@ static void drop_until(advlog_drain *d, int index, uint64_t end) {
     drain_sink *s = &d->sink[index];
     while (s->next.position != end) {
         const advlog_slot *h = ring_slot(d->ring, s->next.position);
-        if (takes(s, kind_stream(h->kind))) {
+        if (sink_takes(s, kind_stream(h->kind))) {
             s->next.dropped++;
             s->next.next_seq++;
             s->gap = true;
@@ -132,8 +128,7 @@ static bool write_buffer(advlog_drain *d, drain_sink *s) {
     return true;
 }
 
-static bool make_room(drain_sink *s, size_t bytes) {
-    if (s->used + bytes <= s->capacity) return true;
+bool sink_grow(drain_sink *s, size_t bytes) {
     size_t capacity = bytes > BUFFER_BYTES ? bytes : BUFFER_BYTES;
     if (s->used || capacity <= s->capacity) return false;
     char *buffer = realloc(s->buffer, capacity);
@@ -141,67 +136,6 @@ static bool make_room(drain_sink *s, size_t bytes) {
     s->buffer = buffer;
     s->capacity = capacity;
     return true;
-}
-
-/* ---- one record ---- */
-
-enum put { TAKEN, FILTERED, NO_ROOM };
-
-static enum put put_record(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
-    if (s->kind->leaves_out && s->kind->leaves_out(s, view_slot(view, 0))) return FILTERED;
-    if (!make_room(s, s->kind->bound(d, s, view))) return NO_ROOM;
-    *bytes = s->kind->format(d, s, view, s->buffer + s->used);
-    return TAKEN;
-}
-
-/* Whether the record must go to the next file: by its bytes, its number, or a gap before it. */
-static bool file_is_full(const drain_sink *s, size_t bytes) {
-    if (s->next.length == 0) return false;
-    if (s->gap && s->kind->splits_at_gap) return true;
-    return s->next.length + bytes > s->options.max_bytes ||
-           (s->options.max_records && s->next_file_records >= s->options.max_records);
-}
-
-/* Formats the next record into the buffer, unless the sink leaves it out. False: the file is
- * full (*full) or the buffer is, and the record comes again. */
-static bool take_record(advlog_drain *d, drain_sink *s, const advlog_view *view, bool *full) {
-    uint64_t lines = s->lines;
-    size_t bytes = 0;
-    enum put put = put_record(d, s, view, &bytes);
-    *full = put == TAKEN && file_is_full(s, bytes);
-    if (put == NO_ROOM || *full) {
-        s->lines = lines;
-        return false;
-    }
-    if (put == TAKEN) {
-        if (!s->next_file_records) {
-            s->info.file_first_seq = s->next.next_seq;
-            s->gap = false;
-        }
-        s->used += bytes;
-        s->next.length += bytes;
-        s->next_file_records++;
-        s->begun = true;
-        s->names_written = d->totals.sum.names;
-    } else {
-        s->next_filtered++;
-    }
-    s->next.written++;
-    s->next.next_seq++;
-    return true;
-}
-
-/* Formats records until the buffer is full, the file is, or `end` is reached.
- * True where the file is full. */
-static bool fill_buffer(advlog_drain *d, drain_sink *s, uint64_t end) {
-    bool full = false;
-    while (s->next.position != end) {
-        advlog_view view = {d->ring->slots, d->ring->mask, s->next.position};
-        const advlog_slot *header = view_slot(&view, 0);
-        if (takes(s, kind_stream(header->kind)) && !take_record(d, s, &view, &full)) break;
-        s->next.position += header->part;
-    }
-    return full;
 }
 
 /* ---- files ---- */
@@ -269,7 +203,7 @@ static void write_until(advlog_drain *d, int index, uint64_t end) {
         else if (even_empty) return; /* what goes into the old file now is lost */
     }
     while (s->cursor.position != end) {
-        bool full = s->sent ? false : fill_buffer(d, s, end);
+        bool full = s->sent ? false : s->kind->fill(d, s, end);
         if (s->used) {
             FAILPOINT("sink_formatted");
             if (!write_buffer(d, s)) return;

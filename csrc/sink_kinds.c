@@ -2,10 +2,16 @@
  * end, and one in engine/outputs.py. */
 #include "drain.h"
 
+/* What became of a record. */
+enum taken { TAKEN, FILTERED, NO_ROOM };
+
+/* Formats a record behind what the buffer holds, and says its bytes. */
+typedef enum taken put_record(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes);
+
 /* ---- lines ---- */
 
 /* Where the digits of the record at this position are, or are to be. */
-static advlog_digits *digits_of(const advlog_drain *d, uint64_t position) {
+static inline advlog_digits *digits_of(const advlog_drain *d, uint64_t position) {
     if (!d->digits) return NULL;
     advlog_digits *digits = &d->digits[position % PASS_SLOTS];
     if (digits->position != position) {
@@ -15,38 +21,31 @@ static advlog_digits *digits_of(const advlog_drain *d, uint64_t position) {
     return digits;
 }
 
-static size_t line_bound(const advlog_drain *d, const drain_sink *s, const advlog_view *view) {
-    (void)s;
-    return format_bound(view, d->labels);
-}
-
 static bool text_leaves_out(drain_sink *s, const advlog_slot *h) {
     if (h->kind == ADVLOG_KIND_EVENT) return h->level < s->options.level;
     const int batch_level = 20; /* INFO, on the scale of Python's logging */
     return batch_level < s->options.level || s->lines++ % s->options.every != 0;
 }
 
-static size_t text_format(advlog_drain *d, drain_sink *s, const advlog_view *view, char *out) {
+static inline enum taken put_text(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
+    if (text_leaves_out(s, view_slot(view, 0))) return FILTERED;
+    if (!sink_has_room(s, format_bound(view, d->labels))) return NO_ROOM;
     d->line.digits = digits_of(d, s->next.position);
-    return format_text(out, view, d->labels, &d->line);
+    *bytes = format_text(s->buffer + s->used, view, d->labels, &d->line);
+    return TAKEN;
 }
 
-static size_t jsonl_format(advlog_drain *d, drain_sink *s, const advlog_view *view, char *out) {
+static inline enum taken put_jsonl(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
+    if (!sink_has_room(s, format_bound(view, d->labels))) return NO_ROOM;
     const advlog_identity *identity = &d->ring->header->identity;
     d->line.digits = digits_of(d, s->next.position);
-    return format_jsonl(out, view, d->labels, &d->line, identity->attempt, identity->rank, s->next.next_seq);
+    *bytes = format_jsonl(s->buffer + s->used, view, d->labels, &d->line, identity->attempt, identity->rank, s->next.next_seq);
+    return TAKEN;
 }
 
 /* ---- spools ---- */
 
-static size_t put_slots(char *out, const advlog_slot *header, unsigned parts, const advlog_view *view) {
-    memcpy(out, (const void *)header, ADVLOG_SLOT_BYTES);
-    for (unsigned part = 1; part < parts; part++)
-        memcpy(out + part * ADVLOG_SLOT_BYTES, (const void *)view_slot(view, part), ADVLOG_SLOT_BYTES);
-    return (size_t)parts * ADVLOG_SLOT_BYTES;
-}
-
-static size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *out) {
+static ADVLOG_COLD size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *out) {
     const advlog_identity *identity = &d->ring->header->identity;
     advlog_slot h = {.kind = ADVLOG_KIND_SPOOL, .part = (uint8_t)s->options.stream, .count = ADVLOG_LAYOUT_VERSION};
     h.time_ns = advlog_wall_ns();
@@ -54,10 +53,11 @@ static size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *
     h.batch = identity->rank;
     h.step = s->next.next_seq;
     memcpy(h.extra, identity->run_id, sizeof identity->run_id);
-    return put_slots(out, &h, 1, NULL);
+    memcpy(out, &h, sizeof h);
+    return sizeof h;
 }
 
-static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
+static ADVLOG_COLD size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
     char name[ADVLOG_MAX_NAME_BYTES];
     int length = advlog_name_get(d->ring, id, name);
     if (length < 0) return 0; /* a damaged table: the id stays without a name */
@@ -78,32 +78,87 @@ static size_t put_spool_name(const advlog_drain *d, uint32_t id, char *out) {
 }
 
 /* A record's slots, before them whatever the file lacks to be read by itself. */
-static size_t spool_bound(const advlog_drain *d, const drain_sink *s, const advlog_view *view) {
+static inline enum taken put_spool(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
+    const advlog_slot *header = view_slot(view, 0);
     size_t names = d->totals.sum.names - s->names_written;
-    size_t slots = 1 + names * ring_slots_for_text(ADVLOG_MAX_NAME_BYTES) + view_slot(view, 0)->part;
-    return slots * ADVLOG_SLOT_BYTES;
+    size_t slots = 1 + names * ring_slots_for_text(ADVLOG_MAX_NAME_BYTES) + header->part;
+    if (!sink_has_room(s, slots * ADVLOG_SLOT_BYTES)) return NO_ROOM;
+    char *out = s->buffer + s->used;
+    if (!s->begun) out += put_spool_begin(d, s, out);
+    if (!s->begun) FAILPOINT("spool_begun");
+    for (uint32_t id = s->names_written; id < d->totals.sum.names; id++) out += put_spool_name(d, id, out);
+    for (unsigned part = 0; part < header->part; part++, out += ADVLOG_SLOT_BYTES)
+        memcpy(out, (const void *)view_slot(view, part), ADVLOG_SLOT_BYTES);
+    *bytes = (size_t)(out - (s->buffer + s->used));
+    return TAKEN;
 }
 
-static size_t spool_format(advlog_drain *d, drain_sink *s, const advlog_view *view, char *out) {
-    const advlog_slot *header = view_slot(view, 0);
-    char *p = out;
-    if (!s->begun) p += put_spool_begin(d, s, p);
-    if (!s->begun) FAILPOINT("spool_begun");
-    for (uint32_t id = s->names_written; id < d->totals.sum.names; id++) p += put_spool_name(d, id, p);
-    p += put_slots(p, header, header->part, view);
-    return (size_t)(p - out);
+/* ---- records into the buffer ---- */
+
+/* Whether the record must go to the next file: by its bytes, its number, or a gap before it. */
+static inline bool file_is_full(const drain_sink *s, size_t bytes) {
+    if (s->next.length == 0) return false;
+    if (s->gap && s->kind->splits_at_gap) return true;
+    return s->next.length + bytes > s->options.max_bytes ||
+           (s->options.max_records && s->next_file_records >= s->options.max_records);
 }
+
+/* Formats the next record into the buffer, unless the sink leaves it out. False: the file is
+ * full (*full) or the buffer is, and the record comes again. */
+static inline bool take_record(advlog_drain *d, drain_sink *s, const advlog_view *view, put_record *put, bool *full) {
+    uint64_t lines = s->lines;
+    size_t bytes = 0;
+    enum taken taken = put(d, s, view, &bytes);
+    *full = taken == TAKEN && file_is_full(s, bytes);
+    if (taken == NO_ROOM || *full) {
+        s->lines = lines;
+        return false;
+    }
+    if (taken == TAKEN) {
+        if (!s->next_file_records) {
+            s->info.file_first_seq = s->next.next_seq;
+            s->gap = false;
+        }
+        s->used += bytes;
+        s->next.length += bytes;
+        s->next_file_records++;
+        s->begun = true;
+        s->names_written = d->totals.sum.names;
+    } else {
+        s->next_filtered++;
+    }
+    s->next.written++;
+    s->next.next_seq++;
+    return true;
+}
+
+/* Formats records until the buffer is full, the file is, or `end` is reached.
+ * True where the file is full. */
+static inline bool fill(advlog_drain *d, drain_sink *s, uint64_t end, put_record *put) {
+    bool full = false;
+    while (s->next.position != end) {
+        advlog_view view = {d->ring->slots, d->ring->mask, s->next.position};
+        const advlog_slot *header = view_slot(&view, 0);
+        if (sink_takes(s, kind_stream(header->kind)) && !take_record(d, s, &view, put, &full)) break;
+        s->next.position += header->part;
+    }
+    return full;
+}
+
+/* Each with its own copy of the loop: calls through a pointer for each record cost an eighth more. */
+static bool fill_text(advlog_drain *d, drain_sink *s, uint64_t end) { return fill(d, s, end, put_text); }
+static bool fill_jsonl(advlog_drain *d, drain_sink *s, uint64_t end) { return fill(d, s, end, put_jsonl); }
+static bool fill_spool(advlog_drain *d, drain_sink *s, uint64_t end) { return fill(d, s, end, put_spool); }
 
 /* ---- the table ---- */
 
 static const sink_kind KINDS[] = {
-    [ADVLOG_SINK_TEXT] =
-        {.takes_events = true, .writes_digits = true, .leaves_out = text_leaves_out, .bound = line_bound, .format = text_format},
-    [ADVLOG_SINK_JSONL] = {.writes_digits = true, .bound = line_bound, .format = jsonl_format},
-    [ADVLOG_SINK_SPOOL] = {.splits_at_gap = true, .bound = spool_bound, .format = spool_format},
+    [ADVLOG_SINK_TEXT] = {.takes_events = true, .writes_digits = true, .fill = fill_text},
+    [ADVLOG_SINK_JSONL] = {.writes_digits = true, .fill = fill_jsonl},
+    [ADVLOG_SINK_SPOOL] = {.splits_at_gap = true, .fill = fill_spool},
 };
 
 const sink_kind *sink_kind_of(int kind) {
-    if (kind < 0 || (size_t)kind >= sizeof KINDS / sizeof *KINDS || !KINDS[kind].format) return NULL;
+    if (kind < 0 || (size_t)kind >= sizeof KINDS / sizeof *KINDS || !KINDS[kind].fill) return NULL;
     return &KINDS[kind];
 }

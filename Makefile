@@ -73,8 +73,8 @@ pytest-asan: ## All Python tests but torch's, on a core built with AddressSaniti
 		../.venv-asan/bin/pytest $(PYTEST_ARGS) $(in_parallel)
 
 # One point below what was measured.
-PYTHON_BRANCHES ?= 78
-C_LINES ?= 95
+PYTHON_BRANCHES ?= 78.4
+C_LINES ?= 95.9
 COVERED_BY ?= unit usage
 
 coverage: ## What the tests reach: branches of Python, lines of C, in per cent; fails below PYTHON_BRANCHES or C_LINES

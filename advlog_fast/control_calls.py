@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .checks import text
 from .config import LoggerConfig, check_seconds
-from .control.checks import text
 from .records import ErrorLog
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .checks import whole, whole_or_none
 from .control.base import Control
-from .control.checks import whole, whole_or_none
 from .control.milestones import Milestone, Milestones, Progress
 from .control.position import Position
 from .exceptions import expected

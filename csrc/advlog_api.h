@@ -135,7 +135,12 @@ typedef struct {
     uint64_t file_number;
 } advlog_cursor;
 
-enum advlog_sink_kind { ADVLOG_SINK_TEXT = 1, ADVLOG_SINK_JSONL = 2, ADVLOG_SINK_SPOOL = 3 };
+enum advlog_sink_kind {
+    ADVLOG_SINK_TEXT = 1,
+    ADVLOG_SINK_JSONL = 2,
+    ADVLOG_SINK_SPOOL = 3,
+    ADVLOG_SINK_KINDS = 4 /* one more */
+};
 
 typedef struct {
     int32_t kind;   /* enum advlog_sink_kind */
@@ -150,7 +155,7 @@ typedef struct {
 /* A sink as the drain sees it now. */
 typedef struct {
     advlog_cursor cursor;
-    uint64_t filtered;       /* records that this text sink was not to write; part of cursor.written */
+    uint64_t filtered;       /* records that the sink left out (text: a level, one line in so many); part of cursor.written */
     uint64_t file_records;   /* in the current file */
     int64_t file_first_seq;  /* seq of the first record of the current file */
     int64_t failing_since_ns; /* monotonic; 0 while it works */

@@ -72,7 +72,7 @@ static bool cursors_fit(const advlog_ring *ring, uint64_t start, uint64_t end) {
             last = true;
             continue;
         }
-        if (last || kind < 0 || kind > ADVLOG_SINK_SPOOL || stream < 0 || stream > ADVLOG_STREAM_SYSTEM) return false;
+        if (last || kind < 0 || kind >= ADVLOG_SINK_KINDS || stream < 0 || stream > ADVLOG_STREAM_SYSTEM) return false;
         advlog_ring_cursor(ring, i, &c);
         if (c.position - start > end - start || !cursor_counts(&c)) return false;
     }

@@ -1,5 +1,5 @@
-/* The kinds of sinks: what each takes of the records, and how it writes them. A new kind is one entry of the table at the
- * end, and one in engine/outputs.py. */
+/* The kinds of sinks: what each takes of the records, and how it writes them. A new kind is a number in
+ * advlog_api.h, a formatter, and an entry of the table at the end; ARCHITECTURE.md lists what it is in Python. */
 #include "drain.h"
 
 /* What became of a record. */
@@ -152,13 +152,13 @@ static bool fill_spool(advlog_drain *d, drain_sink *s, uint64_t end) { return fi
 
 /* ---- the table ---- */
 
-static const sink_kind KINDS[] = {
+static const sink_kind KINDS[ADVLOG_SINK_KINDS] = {
     [ADVLOG_SINK_TEXT] = {.takes_events = true, .writes_digits = true, .fill = fill_text},
     [ADVLOG_SINK_JSONL] = {.writes_digits = true, .fill = fill_jsonl},
     [ADVLOG_SINK_SPOOL] = {.splits_at_gap = true, .fill = fill_spool},
 };
 
 const sink_kind *sink_kind_of(int kind) {
-    if (kind < 0 || (size_t)kind >= sizeof KINDS / sizeof *KINDS || !KINDS[kind].fill) return NULL;
+    if (kind < 0 || kind >= ADVLOG_SINK_KINDS || !KINDS[kind].fill) return NULL;
     return &KINDS[kind];
 }

@@ -20,7 +20,7 @@ bool totals_init(running_totals *totals, uint64_t position);
 void totals_free(running_totals *totals);
 /* Takes in names that are new in the ring. */
 void totals_names(running_totals *totals, const advlog_ring *ring);
-/* Counts one record. True where a metric's first value that is not finite came. */
+/* Counts one record. True where there is a new finding. */
 bool totals_add(running_totals *totals, const advlog_view *view);
 /* Takes the next finding, each once; false where there is none. */
 bool totals_next_finding(running_totals *totals, advlog_finding *out);

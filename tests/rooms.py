@@ -32,6 +32,7 @@ LAYERS: list[dict[str, str]] = [
         "store": "what is on disk and who owns it: paths, checks before a write, locks, attempts, ring notes, ledgers",
     },
     {
+        "checks": "the arguments of calls, checked: numbers, names, mappings",
         "config": "the options and their checks",
         "parquet": "spools to Parquet parts, and parts to batches with a column for each metric",
     },

@@ -21,11 +21,11 @@ def run(args: argparse.Namespace) -> int:
     """Return 0: every record is in its place, or its absence is explained; 1: something is wrong; 2: no such run."""
     try:
         check_run(Path(args.log_dir), args.name)
-        findings = verify(args.log_dir, args.name)
+        differences = verify(args.log_dir, args.name)
     except FileNotFoundError as error:
         print(f"advlog verify: {error}", file=sys.stderr)
         return 2
-    for finding in findings:
-        print(finding)
-    print(tally(findings))
-    return int(any(not finding.explained for finding in findings))
+    for difference in differences:
+        print(difference)
+    print(tally(differences))
+    return int(any(not difference.explained for difference in differences))

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from .. import checks
 from ..records import ErrorLog
-from . import checks, events
+from . import events
 from .base import empty_summary
 from .console import Console
 from .error_text import category_of, message_of, traceback_text, type_of

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .. import checks
 from ..records import SEVERITIES, ErrorLog
-from . import checks
 from .errors import ErrorRecorder, RecordedError
 from .events import Event
 from .recorded_errors import RecordedErrors

@@ -1,7 +1,8 @@
 """What happens in a training and is no record, as values: each event is made and checked here, once, and every control
 plane has one `emit` for all of them.
 
-To add an event: a function here, and a method of the logger that emits what it returns.
+To add an event: a function here, and a method in control_calls.py that emits what it returns. ARCHITECTURE.md has the
+rest.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .. import checks
 from ..snapshots import NonFinite
-from . import checks
 from .masking import masked
 from .milestones import Progress
 from .model_info import describe_model
@@ -25,7 +26,8 @@ class Event:
     """One event, on its way to the outputs."""
 
     kind: str
-    """What it is; its name in `NAME_events.jsonl` too, unless `name` is another."""
+    """Which built-in event it is, and its name in `NAME_events.jsonl`; empty for one of the user's, which has a
+    `name`."""
     fields: Mapping[str, Any]
     """Its fields in `NAME_events.jsonl`."""
     shown: Mapping[str, Any]
@@ -149,7 +151,7 @@ def nonfinite(metric: str, value: NonFinite) -> Event:
 
 
 def recovered(report: Mapping[str, Any]) -> Event:
-    """Return what was recovered of an attempt before this one."""
+    """An attempt before this one was recovered."""
     return Event("recovered", report, {}, in_training_log=False)
 
 

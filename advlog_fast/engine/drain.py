@@ -122,8 +122,7 @@ class Drain:
     def _report_findings(self) -> None:
         c = ffi.new("advlog_finding *")
         while lib.advlog_drain_next_finding(self._drain, c):
-            metric = metric_of(c.metric, self.ring)
-            self._report(Finding(NONFINITE, metric=metric, value=nonfinite_of(c.stat)))
+            self._report(_FINDINGS[c.kind](c, self.ring))
 
     # -- any thread ----------------------------------------------------------------------------------------------
 
@@ -250,6 +249,13 @@ class Drain:
         if not sys.is_finalizing():
             lib.advlog_drain_free(self._drain)
 
+
+def _nonfinite(c: Any, ring: Ring) -> Finding:
+    return Finding(NONFINITE, metric=metric_of(c.metric, ring), value=nonfinite_of(c.stat))
+
+
+# By kind, what a finding of C is in Python.
+_FINDINGS = {lib.ADVLOG_FINDING_NONFINITE: _nonfinite}
 
 _started: weakref.WeakSet[Drain] = weakref.WeakSet()
 

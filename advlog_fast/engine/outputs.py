@@ -1,5 +1,5 @@
-"""Which sinks there are: those that the options ask for, or those that a dead process had. A new kind of sink is one
-entry of the table here, and one of the table in csrc/sink_kinds.c."""
+"""Which sinks there are: those that the options ask for, or those that a dead process had. ARCHITECTURE.md lists what a
+new kind of sink needs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Surroundings:
     attempt: int
     sealer: Sealer | None
     """Takes the closed spools; None where there are none."""
-    may_expire: Callable[[str], Callable[[ClosedFile | None], bool]]
-    """By stream, whether a rotated file may go."""
+    may_expire: Callable[[str | None], Callable[[ClosedFile | None], bool]]
+    """By the stream whose records Parquet keeps too, whether a rotated file may go; None: they are in no part."""
 
     def rotation(self) -> tuple[Path, int, int, int]:
         return self.paths.temporary, self.attempt, self.config.max_log_size, self.config.max_log_files
@@ -40,7 +40,7 @@ class _Surroundings:
 
 def _text(s: _Surroundings) -> Sink:
     level, every = s.config.log_level, s.config.training_log_every
-    return TextSink(s.paths.training_log, *s.rotation(), s.may_expire("text"), level=level, every=every)
+    return TextSink(s.paths.training_log, *s.rotation(), s.may_expire(None), level=level, every=every)
 
 
 def _metrics_jsonl(s: _Surroundings) -> Sink:
@@ -80,8 +80,8 @@ def make_sinks(config: LoggerConfig, paths: RunPaths, run: RunIdentity, sealer: 
         lib.ADVLOG_SINK_SPOOL: sealer is not None,
     }
 
-    def may_expire(stream: str) -> Callable[[ClosedFile | None], bool]:
-        return _always if stream == "text" else _once_sealed(stream, paths, sealer)
+    def may_expire(stream: str | None) -> Callable[[ClosedFile | None], bool]:
+        return _always if stream is None else _once_sealed(stream, paths, sealer)
 
     surroundings = _Surroundings(config, paths, run.attempt, sealer, may_expire)
     sinks = [make(surroundings) for (kind, _), make in _SINKS.items() if wanted[kind]]
@@ -107,7 +107,7 @@ def sinks_of_ring(ring: Ring, config: LoggerConfig, paths: RunPaths, attempt: in
 
 
 def _once_sealed(stream: str, paths: RunPaths, sealer: Sealer | None) -> Callable[[ClosedFile | None], bool]:
-    """Return where Parquet is on, a rotated file may go only if its records are in parts."""
+    """A rotated file may go once its records are in parts, or at once where Parquet is off."""
     unsealed_before = any(paths.spools.glob(f"*-rank{paths.rank:05d}-*.spool"))
 
     def is_sealed(closed: ClosedFile | None) -> bool:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from .._native import Producer, lib
 from .._tensors import defers, is_deferrable
+from ..checks import metric_values, number, step, whole
 from ..config import checked_metric_name
-from ..control.checks import integer, metric_values, number, whole
 from ..exceptions import expected
 from ..records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, TrainingMetrics
 from ..sampling.memory_sampler import MemorySample, MemorySampler
@@ -25,7 +25,6 @@ from .ring import slots_for
 _BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
 _REQUIRED = ("epoch", "batch", "total_batches", "loss")
 _PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
-_INT64_MAX = (1 << 63) - 1
 _YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -181,7 +180,7 @@ def _converted(values: Mapping[str, Any], deferral: Deferral | None) -> Record:
         if value is None:
             continue
         if name in INTEGER_COLUMNS:
-            record[name] = integer(name, value, -_INT64_MAX - 1, _INT64_MAX) if name == "step" else whole(name, value)
+            record[name] = step(name, value) if name == "step" else whole(name, value)
         elif name in CORE_METRICS:
             record[name] = number(name, value, defer=defer)
         else:

@@ -76,7 +76,7 @@ def sweep(paths: RunPaths) -> None:
             with contextlib.suppress(OSError):
                 if _SCRATCH.search(file.name) and time.time() - file.lstat().st_mtime > _SCRATCH_S:
                     remove_own(file)
-    for series in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl):
+    for series in paths.rotated_series:
         for file in paths.temporary.glob(f"{series.name}.attempt*"):
             with contextlib.suppress(OSError):
                 if file.lstat().st_size == 0:

@@ -98,7 +98,7 @@ def open_parts(
             what = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
             raise RunBusyError(f"{what} is being logged by another live process: {attempt_report.detail}")
     mend_tails(paths)  # they are rotated now, those of an attempt on another host too
-    for series in (paths.training_log, paths.metrics_jsonl, paths.system_jsonl):
+    for series in paths.rotated_series:
         join_left(series, paths.temporary)
     failpoint("start_recovered")
     run = claim_attempt(paths, ranks)

@@ -93,7 +93,7 @@ def living(parent: ParentHandle) -> Producer | None:
 
 
 def _occupy_standard_streams() -> None:
-    """Return where a program runs with its standard streams closed, whatever is opened next would get their numbers,
+    """Opens the standard streams where the program runs with them closed: what is opened next would get their numbers,
     and what some library then writes to standard error would go into it: into a log, or the ring. So they are opened
     first."""
     while True:

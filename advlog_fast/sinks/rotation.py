@@ -15,7 +15,8 @@ from .base import ClosedFile, OpenFile, Sink, is_file
 
 
 class RotatedSink(Sink):
-    """Writes to `path`. Rotates an existing file away first, so it never appends to or overwrites one.
+    """Writes to `path`. Each file must begin with a line of ours (`store.files.begins_as_ours`): rotation removes no
+    other. Rotates an existing file away first, so it never appends to or overwrites one.
 
     :param may_expire: called before a file is removed, with the closed file, or None for a file of an earlier attempt;
         returns whether to remove it. None: remove every file.

@@ -55,8 +55,7 @@ def check_free(paths: RunPaths) -> None:
             check_folder(paths.dataset(stream))
     if os.path.lexists(paths.private):
         return
-    lines = (paths.main_log, paths.training_log, paths.errors_log, paths.events_jsonl)
-    for file in (*lines, paths.metrics_jsonl, paths.system_jsonl):
+    for file in (paths.main_log, paths.errors_log, paths.events_jsonl, *paths.rotated_series):
         if os.path.lexists(file) and not begins_as_ours(file):
             check_own(os.lstat(file), file)
             raise NotOursError(errno.EEXIST, _TAKEN, str(file))

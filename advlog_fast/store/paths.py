@@ -190,6 +190,11 @@ class RunPaths:
         return sorted(attempt for attempt, rank in self.ring_notes_of_all_ranks() if rank == self.rank)
 
     @property
+    def rotated_series(self) -> tuple[Path, ...]:
+        """The files of lines that the drain writes and rotates."""
+        return self.training_log, self.metrics_jsonl, self.system_jsonl
+
+    @property
     def quarantine(self) -> Path:
         """The folder of files that recovery cannot use and keeps for inspection."""
         return self.private / "set-aside"

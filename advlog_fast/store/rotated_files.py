@@ -11,6 +11,11 @@ from .._failpoints import failpoint
 from .files import is_own
 
 
+def _rotated(path: Path, number: int) -> str:
+    """The one place that says what a rotated file is called."""
+    return f"{path}.{number}"
+
+
 def _numbered(path: Path) -> dict[int, str]:
     # Strings, not Paths: at a million records a second, files rotate often enough for the GIL to matter.
     prefix = path.name + "."
@@ -37,7 +42,7 @@ def latest_first(path: Path) -> Iterator[Path]:
     number = last = 0
     while number < last or number < (last := max(_numbered(path), default=0)):
         number += 1
-        yield Path(f"{path}.{number}")
+        yield Path(_rotated(path, number))
 
 
 def shift(path: Path) -> None:
@@ -62,7 +67,7 @@ def shift(path: Path) -> None:
         moving.append(after(moving[-1]))
     for number in reversed(moving):
         with contextlib.suppress(FileNotFoundError):
-            os.rename(files[number] if number else path, f"{path}.{after(number)}")
+            os.rename(files[number] if number else path, _rotated(path, after(number)))
         failpoint("rotate_shifting")
 
 

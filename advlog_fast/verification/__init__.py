@@ -4,7 +4,7 @@ Never repairs. Only a counter in the attempt's ledger, rotation, or a ring that 
 Door: `verify`. Read first: `comparison`.
 """
 
-from .findings import Finding, tally
+from .differences import Difference, tally
 from .runs import verify
 
-__all__ = ["Finding", "tally", "verify"]
+__all__ = ["Difference", "tally", "verify"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..parquet.columns import STREAMS
 from ..store.ledger import Ledger, SinkLedger
-from .findings import Findings
+from .differences import Differences
 from .seqs import Key, Seqs, shown
 
 
@@ -12,23 +12,23 @@ class Comparison:
     """Compares one attempt of one rank.
 
     :param by_sink: the seqs in the files.
-    :param findings: receives every difference.
+    :param differences: receives every difference.
     """
 
-    def __init__(self, key: Key, by_sink: dict[str, Seqs], findings: Findings) -> None:
+    def __init__(self, key: Key, by_sink: dict[str, Seqs], differences: Differences) -> None:
         self._key = key
         self._by_sink = by_sink
-        self._findings = findings
+        self._differences = differences
         for where, seqs in by_sink.items():
             if seqs.doubled:
                 self._wrong("doubled", where, seqs.doubled, f"the first is seq {seqs.first_doubled}")
 
     def _wrong(self, kind: str, where: str, count: int, detail: str) -> None:
-        self._findings.wrong(kind, where, count, self._key, detail)
+        self._differences.wrong(kind, where, count, self._key, detail)
 
     def _explained(self, kind: str, where: str, count: int, detail: str = "") -> None:
         if count:
-            self._findings.explained(kind, where, count, self._key, detail)
+            self._differences.explained(kind, where, count, self._key, detail)
 
     def with_ledger(self, ledger: Ledger, later: bool) -> None:
         """Compares the files with the attempt's ledger.
@@ -99,7 +99,7 @@ class Comparison:
         if live:
             ends = ", ".join(f"{where} up to {seqs.last}" for where, seqs in self._by_sink.items())
             detail = f"being logged, or not recovered yet; {ends or 'no records'}"
-            self._findings.explained("pending", "ring", key=self._key, detail=detail)
+            self._differences.explained("pending", "ring", key=self._key, detail=detail)
         else:
             self._wrong("unaccounted", "ring", 0, "its ring was lost: its last records may be missing")
         for stream in STREAMS:

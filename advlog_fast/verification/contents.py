@@ -15,7 +15,7 @@ from ..parquet.columns import STREAMS, SpoolInfo, scan_spool
 from ..store.files import NotOursError, check_regular, open_file
 from ..store.paths import PartKey, RunPaths
 from ..store.rotated_files import rotated_files
-from .findings import Findings
+from .differences import Differences
 from .seqs import Key, SeqRuns, Seqs
 
 _RANK = re.compile(r"\.rank(\d{5})\.")
@@ -29,13 +29,13 @@ class Contents:
     """Reads the outputs of a run, for all of its ranks and attempts.
 
     :param live: attempts whose last records are in a ring; their files may end in a torn record.
-    :param findings: receives what cannot be read.
+    :param differences: receives what cannot be read.
     """
 
-    def __init__(self, paths: RunPaths, live: set[Key], findings: Findings) -> None:
+    def __init__(self, paths: RunPaths, live: set[Key], differences: Differences) -> None:
         self._paths = paths
         self._live = live
-        self._findings = findings
+        self._differences = differences
         self._seqs: dict[str, SinkSeqs] = {}
         for stream in STREAMS:
             self._seqs[f"{stream}_jsonl"] = self._read_jsonl(stream)
@@ -80,7 +80,7 @@ class Contents:
             if not line.endswith(b"\n"):
                 # The last line: a process is writing it, or a recovery will cut it off.
                 live = any(r == rank for _, r in self._live)
-                report = self._findings.explained if live else self._findings.wrong
+                report = self._differences.explained if live else self._differences.wrong
                 report("pending" if live else "torn", file.name, 1, detail=f"line {number}")
                 break
             try:
@@ -89,7 +89,7 @@ class Contents:
                 bad += 1
                 first = first or f"first in line {number}: {error}"
         if bad:
-            self._findings.wrong("unparsable", file.name, bad, detail=first)
+            self._differences.wrong("unparsable", file.name, bad, detail=first)
 
     def _read_parquet(self, stream: str) -> SinkSeqs:
         seqs: SinkSeqs = defaultdict(Seqs)
@@ -116,9 +116,9 @@ class Contents:
     def _take_spool(self, stream: str, part_key: PartKey, info: SpoolInfo, seqs: SinkSeqs) -> None:
         key, name = part_key[:2], f"{stream} spool {part_key[2]}"
         if info.damaged:
-            self._findings.wrong("damaged", name, key=key, detail=f"after {info.records} whole records")
+            self._differences.wrong("damaged", name, key=key, detail=f"after {info.records} whole records")
         elif info.total_bytes > info.whole_bytes and key not in self._live:
-            self._findings.wrong("torn", name, 1, key, f"after {info.records} whole records")
+            self._differences.wrong("torn", name, 1, key, f"after {info.records} whole records")
         if info.records:
             seqs[key].add(info.first_seq, info.first_seq + info.records - 1)
 
@@ -134,10 +134,10 @@ class Contents:
                     ranks = batch.column("rank").unique().to_pylist()
                     if ranks not in ([], [key[1]]):
                         detail = f"it holds records of ranks {ranks}"
-                        self._findings.wrong("unreadable", path.name, key=key, detail=detail)
+                        self._differences.wrong("unreadable", path.name, key=key, detail=detail)
                     _add_column(batch.column("seq"), key, seqs)
         except (OSError, pa.ArrowException, KeyError) as error:
-            self._findings.wrong("unreadable", f"{path.parent.name}/{path.name}", 1, key, str(error))
+            self._differences.wrong("unreadable", f"{path.parent.name}/{path.name}", 1, key, str(error))
 
 
 def _files(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:

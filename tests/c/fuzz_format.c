@@ -28,7 +28,7 @@ static void check_lines(const advlog_ring *ring, const advlog_view *view) {
 static void check_record(const advlog_ring *ring, const advlog_slot *slots, uint32_t count, uint64_t capacity) {
     char *out = malloc(capacity + 1);
     CHECK(out != NULL);
-    for (int kind = 0; kind <= ADVLOG_SINK_SPOOL; kind++) {
+    for (int kind = 0; kind < ADVLOG_SINK_KINDS; kind++) {
         int64_t length = advlog_format_record(ring, slots, count, kind, 1, out, capacity);
         CHECK(length >= -1 && length <= (int64_t)capacity);
         if (length > 0 && kind == ADVLOG_SINK_TEXT) check_text_line(out, (size_t)length);

@@ -156,7 +156,7 @@ static void drain_all(advlog_ring *ring, unsigned options) {
     for (; sinks < ADVLOG_MAX_SINKS && advlog_ring_sink_kind(ring, sinks); sinks++) {
         advlog_cursor c;
         advlog_ring_cursor(ring, sinks, &c);
-        CHECK(advlog_ring_sink_kind(ring, sinks) > 0 && advlog_ring_sink_kind(ring, sinks) <= ADVLOG_SINK_SPOOL);
+        CHECK(advlog_ring_sink_kind(ring, sinks) > 0 && advlog_ring_sink_kind(ring, sinks) < ADVLOG_SINK_KINDS);
         CHECK(advlog_ring_sink_stream(ring, sinks) >= 0 && advlog_ring_sink_stream(ring, sinks) <= ADVLOG_STREAM_SYSTEM);
         const advlog_sink_options o = {.kind = advlog_ring_sink_kind(ring, sinks),
                                        .stream = advlog_ring_sink_stream(ring, sinks),

@@ -60,7 +60,7 @@ static void a_cursor_that_no_drain_commits_is_damage(void) {
          ADVLOG_RING_BAD_LAYOUT},
         {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_SYSTEM, {.position = 63, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},
         {ADVLOG_SINK_SPOOL, ADVLOG_STREAM_EVENTS, {.position = 64, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},
-        {ADVLOG_SINK_SPOOL + 1, ADVLOG_STREAM_METRICS, {.position = 64, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},
+        {ADVLOG_SINK_KINDS, ADVLOG_STREAM_METRICS, {.position = 64, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},
         {-1, ADVLOG_STREAM_METRICS, {.position = 64, .next_seq = 1}, ADVLOG_RING_BAD_LAYOUT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -14,7 +14,7 @@ from advlog_fast import AdvancedLogger
 from advlog_fast.cli import main
 from advlog_fast.store.ledger import SinkLedger, read_ledgers, write_ledger
 from advlog_fast.store.paths import RunPaths
-from advlog_fast.verification import Finding, verify
+from advlog_fast.verification import Difference, verify
 from advlog_fast.verification.seqs import Seqs
 
 RECORDS = 1000
@@ -40,8 +40,8 @@ def log_run(folder: Path, records: int = RECORDS, **options: object) -> None:
         log.log_performance_metrics(0.1, 0.2)
 
 
-def told(findings: list[Finding], *, explained: bool | None = None) -> list[tuple[str, str, int]]:
-    return [(f.kind, f.where, f.count) for f in findings if explained is None or f.explained == explained]
+def told(differences: list[Difference], *, explained: bool | None = None) -> list[tuple[str, str, int]]:
+    return [(f.kind, f.where, f.count) for f in differences if explained is None or f.explained == explained]
 
 
 def files_of(run: Path) -> list[Path]:

@@ -9,12 +9,13 @@ from numbers import Real
 from types import ModuleType
 from typing import Any
 
-from .._native import Deferred
-from .._tensors import is_deferrable
-from ..exceptions import expected
-from ..records import SEVERITIES
+from ._native import Deferred
+from ._tensors import is_deferrable
+from .exceptions import expected
+from .records import SEVERITIES
 
 INT32_MAX = (1 << 31) - 1
+INT64_MAX = (1 << 63) - 1
 _MAX_METRICS = 10_000
 
 
@@ -33,6 +34,11 @@ def integer(argument: str, value: Any, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(expected(argument, f"an integer from {low} to {high}", value))
     return number
+
+
+def step(argument: str, value: Any) -> int:
+    """Return the value as an int64."""
+    return integer(argument, value, -INT64_MAX - 1, INT64_MAX)
 
 
 def whole(argument: str, value: Any, low: int = -INT32_MAX - 1) -> int:
@@ -173,9 +179,10 @@ def _is_unicode(name: str) -> bool:
 
 
 def number(argument: str, value: Any, *, defer: bool = False) -> Any:
-    """The value as float64, an array or tensor of one element by its `item()`.
+    """Return the value as a float64: a float, an int, any other `numbers.Real` (`Fraction`), a `Decimal`, or an array
+    or tensor of one element, by its `item()`.
 
-    :param defer: leave a tensor of one number as it is that lies on an accelerator, and what stands for one.
+    :param defer: return a tensor on an accelerator, and a `Deferred`, as it is.
 
     :raises TypeError: it is no number.
     :raises ValueError: it is an integer that float64 cannot hold.

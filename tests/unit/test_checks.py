@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from advlog_fast.control import checks
+from advlog_fast import checks
 
 
 @pytest.mark.parametrize("value", [3, np.int32(3), np.uint8(3), np.array(3)])

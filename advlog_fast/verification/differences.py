@@ -1,4 +1,4 @@
-"""The findings of a verification."""
+"""The differences of a verification."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .seqs import Key
 
 
 @dataclass(frozen=True)
-class Finding:
+class Difference:
     """A difference between a run's files and those of a complete, undisturbed run."""
 
     kind: str
@@ -36,36 +36,36 @@ class Finding:
         return f"{judgement}: {self.name}{whose} {self.where}:{count} {self.kind}{detail}"
 
 
-class Findings:
-    """Collects the findings of one run, in order.
+class Differences:
+    """Collects the differences of one run, in order.
 
     :param name: the run's name.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.all: list[Finding] = []
+        self.all: list[Difference] = []
 
     def wrong(self, kind: str, where: str, count: int = 0, key: Key | None = None, detail: str = "") -> None:
-        """Adds a finding that nothing explains."""
+        """Adds a difference that nothing explains."""
         self._add(kind, False, where, count, key, detail)
 
     def explained(self, kind: str, where: str, count: int = 0, key: Key | None = None, detail: str = "") -> None:
-        """Adds a finding that a counter, a live process or a ring explains."""
+        """Adds a difference that a counter, a live process or a ring explains."""
         self._add(kind, True, where, count, key, detail)
 
     def _add(self, kind: str, explained: bool, where: str, count: int, key: Key | None, detail: str) -> None:
         attempt, rank = key if key is not None else (None, None)
-        self.all.append(Finding(kind, explained, self.name, where, count, attempt, rank, detail))
+        self.all.append(Difference(kind, explained, self.name, where, count, attempt, rank, detail))
 
 
-def tally(findings: Iterable[Finding]) -> str:
-    """Counts the findings by kind, for the last line of a report."""
-    findings = list(findings)
-    if not findings:
+def tally(differences: Iterable[Difference]) -> str:
+    """Counts the differences by kind, for the last line of a report."""
+    differences = list(differences)
+    if not differences:
         return "every record is in its place, once"
-    wrong = Counter(finding.kind for finding in findings if not finding.explained)
-    explained = Counter(finding.kind for finding in findings if finding.explained)
+    wrong = Counter(difference.kind for difference in differences if not difference.explained)
+    explained = Counter(difference.kind for difference in differences if difference.explained)
     parts = [f"{count} {kind}" for kind, count in sorted(wrong.items())] or ["nothing unexplained"]
     parts += [f"{count} {kind} (explained)" for kind, count in sorted(explained.items())]
     return "; ".join(parts)

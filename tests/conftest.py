@@ -65,7 +65,7 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the interpreter of the tests in `tmp_path`, warnings being errors, and returns how it ended."""
 
-    def run(*arguments: str | Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "error", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout_s)
 

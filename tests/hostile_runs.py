@@ -23,7 +23,7 @@ def log_batches(log, first, last):
 PRECIOUS = b"all that I have\n" * 1000
 
 
-def run_script(code: str, log_dir: Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+def run_script(code: str, log_dir: Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code), str(log_dir)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
 
@@ -51,7 +51,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 90) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

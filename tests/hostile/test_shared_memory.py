@@ -76,7 +76,7 @@ def test_children_whose_folder_is_removed_are_told_and_what_was_met_is_taken_ove
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 log_batches(log, 501, 510)
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 120
                 while log.health().accepted == 0 and time.monotonic() < deadline:
                     time.sleep(0.05)
                     log.log_batch_progress(2, 1, None, 0.5)

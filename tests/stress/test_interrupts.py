@@ -53,7 +53,7 @@ def exits(folder: Path, stride: int) -> Iterator[tuple[int, str]]:
     at = 1
     while True:
         done = subprocess.run(
-            [sys.executable, PROGRAM, "exit", folder, str(at)], capture_output=True, text=True, timeout=60
+            [sys.executable, PROGRAM, "exit", folder, str(at)], capture_output=True, text=True, timeout=180
         )
         said = done.stdout.strip()
         yield at, said

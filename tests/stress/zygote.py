@@ -179,7 +179,7 @@ def run_faulty(task: dict[str, Any]) -> None:
         )
     except OSError as error:
         mine = [t.name for t in threading.enumerate() if t.name.startswith("advlog")]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while mine and time.monotonic() < deadline:
             time.sleep(0.01)
             mine = [t.name for t in threading.enumerate() if t.name.startswith("advlog")]

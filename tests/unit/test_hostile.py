@@ -19,7 +19,7 @@ from advlog_fast.verification import verify
 
 def run_script(code: str, log_dir: Path, **options: object) -> subprocess.CompletedProcess[str]:
     script = f"import os\nfrom advlog_fast import AdvancedLogger\nLOG_DIR = {str(log_dir)!r}\n" + textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run([sys.executable, "-c", script], timeout=180, capture_output=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
 
 
 def test_a_stray_write_to_a_closed_standard_stream_reaches_no_file_of_ours(tmp_path: Path):
@@ -107,11 +107,11 @@ def test_a_copy_of_the_log_folder_by_its_own_process_loses_no_lock(tmp_path: Pat
         log.log_batch_progress(1, 1, 2, 0.5)
         shutil.copytree(log_dir, tmp_path / "copy")
         done = subprocess.run(
-            [sys.executable, "-m", "advlog_fast", "recover", str(log_dir)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "advlog_fast", "recover", str(log_dir)], capture_output=True, text=True, timeout=180
         )
         assert f"alive; held by pid {os.getpid()}" in done.stdout
         start = [sys.executable, "-c", f"from advlog_fast import AdvancedLogger as L; L({str(log_dir)!r}, 'run')"]
-        refused = subprocess.run(start, capture_output=True, text=True, timeout=60)
+        refused = subprocess.run(start, capture_output=True, text=True, timeout=180)
         assert f"logged by another live process: pid {os.getpid()}" in refused.stderr
         log.log_batch_progress(1, 2, 2, 0.25)
     assert [row["loss"] for row in read_jsonl(log_dir / "run_metrics.jsonl")] == [0.5, 0.25]

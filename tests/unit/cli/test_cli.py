@@ -56,7 +56,7 @@ def test_a_missing_scikit_learn_names_the_extra(tmp_path):
         "u.find_spec = lambda name, *rest: None if name == 'sklearn' else find(name, *rest)\n"
         "from advlog_fast.cli import main; sys.exit(main(['demo']))"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert ended.returncode == 1
     assert "advlog-fast[demo]" in ended.stderr
     assert "Traceback" not in ended.stderr

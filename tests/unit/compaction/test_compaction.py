@@ -265,7 +265,7 @@ os.kill(os.getpid(), 9)
 def test_what_a_killed_run_left_is_recovered_first(tmp_path):
     folder = tmp_path / "logs"
     command = [sys.executable, "-c", DIES, str(folder), str(tmp_path / "rings")]
-    assert subprocess.run(command, capture_output=True, timeout=60).returncode == -9
+    assert subprocess.run(command, capture_output=True, timeout=180).returncode == -9
     paths = RunPaths(folder, "run")
     assert list(paths.rings.iterdir())
     (done,) = compact(folder)
@@ -286,7 +286,7 @@ def test_a_run_that_is_logged_is_refused_and_nothing_of_it_changed(tmp_path, cap
         with pytest.raises(RunBusyError, match=r"rank 0 of 'run' in .* is being logged by this process"):
             compact(tmp_path)
         command = [sys.executable, "-m", "advlog_fast", "compact", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
         assert (done.returncode, done.stdout) == (1, "")
         assert f"is being logged by another live process: pid {os.getpid()}" in done.stderr
         assert files_of(tmp_path / "run_metrics.parquet") == before

@@ -222,7 +222,7 @@ class TestFaults:
             "print(file.write('y' * 600))\n"
         )
         path = tmp_path / "run.log"
-        ran = subprocess.run([sys.executable, "-W", "error", script, path], capture_output=True, text=True, timeout=60)
+        ran = subprocess.run([sys.executable, "-W", "error", script, path], capture_output=True, text=True, timeout=180)
         assert ran.returncode == 0, ran.stderr
         first, second = ran.stdout.splitlines()
         assert first.startswith("[True, False, True, False, True] 3 2 OSError: ")

@@ -32,7 +32,7 @@ def gathered_by(script: Path, *arguments: str, cwd: Path, **environ: str) -> dic
         [sys.executable, "-W", "error", str(script), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         cwd=cwd,
         env={**clean, **environ},
     )
@@ -164,7 +164,7 @@ def test_git_is_not_made_to_write(repository):
         cwd=repository,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.stdout.strip() == "False", done.stderr
     assert index.read_bytes() == before
@@ -191,7 +191,7 @@ def test_a_working_directory_that_is_gone():
         assert found["cwd"] is None
         assert found["pid"] == os.getpid()
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=180)
 
 
 def test_torch_is_not_imported_and_cuda_not_started():
@@ -201,7 +201,7 @@ def test_torch_is_not_imported_and_cuda_not_started():
         assert gather()["torch"] is None
         assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=180)
     torch = pytest.importorskip("torch")
     started = torch.cuda.is_initialized()
     found = gather()["torch"]

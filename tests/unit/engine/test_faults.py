@@ -215,7 +215,7 @@ def test_every_record_is_written_whatever_is_synced(tmp_path: Path, fsync: str):
 
 def run_script(code: str, log_dir: Path) -> subprocess.CompletedProcess[str]:
     script = f"from advlog_fast import AdvancedLogger\nLOG_DIR = {str(log_dir)!r}\n" + textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180)
 
 
 def test_uncaught_exceptions_are_written_and_the_hooks_before_still_run(tmp_path: Path):

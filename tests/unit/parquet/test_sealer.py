@@ -35,7 +35,7 @@ def run(code: str, argument: str) -> str:
         [sys.executable, "-W", "error", "-c", code, argument],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(root / "tests"), *sys.path])),
     )
     assert done.stderr == ""

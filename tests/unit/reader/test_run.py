@@ -372,5 +372,5 @@ def test_importing_the_reader_imports_no_pyarrow():
     code = "import sys, advlog_fast.reader; print([m for m in ('pyarrow', 'torch') if m in sys.modules])"
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
     assert (done.stdout, done.stderr) == ("[]\n", "")

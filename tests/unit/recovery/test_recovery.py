@@ -48,7 +48,7 @@ def dead(tmp_path: Path) -> Path:
 
 def run_until_killed(code: str, folder: Path) -> None:
     command = [sys.executable, "-c", code, str(folder / "logs"), str(folder / "rings")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == -9, done.stderr
 
 
@@ -280,7 +280,7 @@ def test_a_live_run_is_left_alone(tmp_path: Path):
         (found,) = recover(tmp_path)
         assert (found.outcome, found.detail) == ("alive", "logged by this process")
         command = [sys.executable, "-m", "advlog_fast", "recover", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
         assert (done.returncode, f"pid {os.getpid()}" in done.stdout) == (0, True)
     assert len(read_jsonl(tmp_path / "run_metrics.jsonl")) == 1
 
@@ -326,7 +326,7 @@ print([found.outcome for found in recover(sys.argv[1])])
 def test_a_recovery_onto_a_disk_that_is_full_drops_nothing_and_is_whole_once_there_is_room(dead: Path):
     for limit in (1024, 2048):  # less than the files hold already
         command = [sys.executable, "-c", RECOVERS, str(dead), str(limit)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
         assert done.stdout == "['incomplete']\n", done.stdout + done.stderr
     (found,) = recover(dead)
     assert found.outcome == "recovered"

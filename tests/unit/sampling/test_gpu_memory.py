@@ -154,7 +154,7 @@ def test_the_sampler_asks_the_driver_in_its_thread_and_nobody_else_does(torch, d
     assert sampler.usage().gpu_memory_allocated_gb == 5.0
     assert driver.questions == []
     sampler.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while len(taken) < 3 and time.monotonic() < deadline:
         sampler.usage()
     assert sampler.stop(5.0)
@@ -169,7 +169,7 @@ def test_a_driver_that_hangs_makes_samples_stale_and_holds_nobody(torch, driver)
     sampler.start()
     first = sampler.usage()
     driver.gates.append(gate)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not sampler.usage().stale:
         assert time.monotonic() < deadline
     assert sampler.usage().time_ns >= first.time_ns
@@ -217,4 +217,4 @@ def test_a_logger_imports_no_driver():
                 pass
         assert "pynvml" not in sys.modules and "torch" not in sys.modules
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=180)

@@ -15,7 +15,7 @@ from advlog_fast import read_jsonl
 from advlog_fast.recovery import recover
 from advlog_fast.verification import verify
 
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 """A process that takes longer hangs; what its loggers may wait for at the end is longer still."""
 
 

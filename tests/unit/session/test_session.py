@@ -29,7 +29,7 @@ def run_script(code: str, log_dir: Path, *, expect: int = 0) -> subprocess.Compl
     """Runs `code` in a process of its own, with a logger `log`; its standard error must be as the code leaves it."""
     script = f"from advlog_fast import AdvancedLogger\nlog = AdvancedLogger({str(log_dir)!r}, 'life', console='off')\n"
     command = [sys.executable, "-W", "error", "-c", script + textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == expect, done.stderr
     return done
 
@@ -203,7 +203,7 @@ def test_without_any_output_records_are_counted(tmp_path: Path):
 def test_a_run_that_another_live_process_logs_is_refused_naming_its_pid(tmp_path: Path):
     with AdvancedLogger(tmp_path, "life", console="off"):
         code = f"from advlog_fast import AdvancedLogger\nAdvancedLogger({str(tmp_path)!r}, 'life')"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert done.returncode == 1
     what = f"{RunBusyError.__name__}: rank 0 of 'life' in {tmp_path}"
     assert f"{what} is being logged by another live process: pid {os.getpid()}" in done.stderr

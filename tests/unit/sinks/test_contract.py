@@ -76,7 +76,7 @@ class Rig:
             assert status == lib.ADVLOG_OK
 
     def until(self, wanted: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not wanted():
             assert time.monotonic() < deadline, self.drain.files.health(self.sink)
             time.sleep(0.002)

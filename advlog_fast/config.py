@@ -45,72 +45,73 @@ def checked_metric_name(name: object, argument: str = "metric name") -> str:
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """The options of :class:`AdvancedLogger`: each one's purpose, default, trade-off and failure. What is wrong with
-    an option is said when the logger is made; its message names the option, what was expected and what came.
+    """The options of :class:`AdvancedLogger`: purpose, default, trade-off and failure of each. A wrong option raises
+    when the logger is made; the message names the option, the expected value and the value passed.
 
-    :param log_dir: where every file of the run goes; made if it is missing. A folder that cannot be made or written
-        raises OSError, one whose path is not valid UTF-8 ValueError.
-    :param experiment_name: the run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`,
-        the first a letter or digit, and not a device name of Windows. A second start with the same name is a new
-        attempt of the same run and writes into no file of the ones before; if the run is being logged by another live
-        process, it raises RunBusyError.
-    :param log_level: the lowest level that reaches the text logs and the console, as a number or a name ("INFO").
-        Batch lines are INFO. Metrics, events and errors.log are never filtered, so nothing is lost by a higher level.
+    :param log_dir: the directory for all files of the run; created if missing. A directory that cannot be made or
+        written raises OSError; a path that is not valid UTF-8 raises ValueError.
+    :param experiment_name: the run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`, the
+        first a letter or digit, and not a device name of Windows. A second start with the same name is a new attempt of
+        the same run and writes into no file of earlier attempts; if another live process logs the rank, it raises
+        RunBusyError.
+    :param log_level: the lowest level that reaches the text logs and the console, as a number or a name ("INFO"). Batch
+        lines are INFO. Metrics, events and errors.log are never filtered, so a higher level loses no data.
     :param max_log_files: files kept of each rotated series, those of earlier attempts and the current one included:
-        1-1,000,000. Fewer saves disk; the oldest file goes, and its records count as `expired`. A JSONL file stays
-        until its records are sealed in Parquet; with `parquet=False` they are gone with it.
-    :param max_log_size: bytes of each text, JSONL and event file before it rotates, at least 1024. A single line that
-        is longer has a file to itself.
+        1-1,000,000. Fewer files save disk: rotation deletes the oldest file, and its records count as `expired`. A
+        JSONL file stays until its records are sealed in Parquet; with `parquet=False` its records are lost with it.
+    :param max_log_size: bytes of each text, JSONL and event file before it rotates, at least 1024. A single longer line
+        gets a file of its own.
     :param metrics: metric names, beside the built-in ones, that get a Parquet column of their own from the first part
-        on, at most 1,024. Metrics first seen after the first part lie in the column `extra`; declaring them avoids
-        that.
+        on, at most 1,024. A metric first logged after the first part goes into the column `extra`, unless you declare
+        it here.
     :param text: write `NAME_training.log`. Off saves about a third of the drain's CPU.
-    :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves as much, and leaves no file of records
-        that a plain tool can read while the run is young.
-    :param parquet: write the Parquet folders: every record, whatever rotation removes elsewhere. Off avoids importing
-        pyarrow. With `text` and `jsonl` off too, records are only counted, in the summary.
-    :param training_log_every: write one batch line in so many to the training log, from 1 for all; metrics are not
-        thinned.
-    :param text_ranks: which ranks write a training log: "rank0" or "all". All costs each rank's drain what it saves.
+    :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves another third, but then no plain tool
+        can read records as data before the first Parquet part.
+    :param parquet: write the Parquet folders, which keep every record that rotation removes elsewhere. Off avoids
+        importing pyarrow. With `text` and `jsonl` off too, records are only counted, in the summary.
+    :param training_log_every: write one batch line in *n* to the training log, 1 for all; the other outputs keep every
+        record.
+    :param text_ranks: which ranks write a training log: "rank0" or "all". "all" costs each rank's drain CPU time.
     :param rank: this process's rank, below `world_size`; None reads the launcher's environment (torchrun, SLURM,
         Open MPI, PMI), else 0. Two processes with one rank collide: the second raises RunBusyError.
-    :param world_size: how many ranks there are; None reads the launcher's environment, else one more than `rank`.
+    :param world_size: the number of ranks; None reads the launcher's environment, else one more than `rank`.
     :param console: what standard error shows on rank 0: "auto" is plain lines, and a live bar on a terminal; "plain" is
-        lines only; "off" is nothing. Never a line a batch. A stream that takes nothing costs the line, counted.
-    :param ring_bytes: memory for records on their way, 128 bytes each: 64 KiB to 1 GiB, rounded down to a power of two
-        of slots. More rides out longer stalls of the disk. Where shared memory is short, a sixteenth of what is free.
+        lines only; "off" is nothing. It never shows a line for each batch. A line that the stream does not take is
+        dropped and counted.
+    :param ring_bytes: memory for records on their way, 128 bytes a slot: 64 KiB to 1 GiB, rounded down to a power of
+        two of slots. A larger ring survives longer stalls of the disk. If shared memory is short, the ring takes a
+        sixteenth of what is free there.
     :param ring_dir: where the ring's file lies; None is shared memory, which is faster than a disk and survives a
-        SIGKILL too. It must lie on tmpfs, ext4 or xfs: other file systems may need a new block for a store to one that
-        they have allocated, and end the process where the disk is full. Anywhere else the ring lies in memory that
-        dies with the process, and the main log says why. In a folder that others can write it lies in a folder of its
-        own.
+        SIGKILL too. It must lie on tmpfs, ext4 or xfs: other file systems may need a new block to store into one that
+        they have allocated, and kill the process if the disk is full. On such a file system the ring lies in memory
+        that dies with the process, and the main log says why. In a directory that others can write, the ring gets a
+        directory of its own.
     :param overflow: what a full ring does: "block" waits for the drain; "drop_newest" drops the record at once. A
         dropped record is counted in `health()`.
-    :param overflow_timeout_s: how long "block" waits, in seconds; None is forever. After one wait that ran out, records
-        are dropped without waiting until half of the ring is free again.
-    :param memory_interval_s: seconds between memory samples; 0 takes none but those of `log_memory_usage`. A probe that
-        hangs or fails makes samples stale, never the training slow.
-    :param part_interval_s: the longest time, in seconds from 0.1, that records wait to be sealed into a Parquet part;
-        the first part comes after 10 s, each later one after twice the time. Shorter shows records to plain readers
-        sooner, in more and smaller files.
-    :param part_rows: records after which a part is sealed, whatever the time.
-    :param close_timeout_s: how long `close()` and the exit wait for a disk or a GPU that hangs, in seconds, and 5 more
-        where the disk holds up the summary, too; what is left then is counted as pending, and recovered at the next
-        start.
-    :param deferred_timeout_s: how long a value on a GPU is waited for, by the drain and never by the training, in
-        seconds from its call; its record, and those behind it, wait with it. Then it is null, and `unresolved` says
-        "timeout". A ring nearly full, and the end of `close()`, cut it short.
-    :param fsync: when lines and spools are brought to the disk itself: "never" leaves it to the system, and survives
-        everything but power loss; "interval" syncs every 5 s beside the drain; "always" after each write of the drain,
-        which then waits for the disk. A file whose fsync failed is left for a new one. Errors of severity ERROR and
-        above, and Parquet parts, are always synced.
-    :param handle_signals: close in order at SIGTERM, then hand the signal on to the handler before. Off, no
-        handler is installed, and what a SIGTERM cuts short is recovered at the next start. Off the main thread it is
-        only warned of.
-    :param capture_logging: send what the standard library's root logger gets to `NAME_main.log` too. Where that logger
-        has no other handler, its warnings then no longer reach standard error, for Python writes them there only while
-        there is none: add a `logging.StreamHandler` to keep them.
-    :param enabled: off makes every call a no-op that touches no file; so does `ADVLOG_DISABLED=1` in the environment.
+    :param overflow_timeout_s: how long "block" waits, in seconds; None is forever. After one wait that timed out, calls
+        drop records without waiting until half of the ring is free again.
+    :param memory_interval_s: seconds between memory samples; 0 takes only those of `log_memory_usage`. A probe that
+        hangs or fails makes samples stale, and never slows the training.
+    :param part_interval_s: the longest time, in seconds from 0.1, that records wait to be sealed into a Parquet part.
+        The first part is sealed after 10 s, each later one after twice the time before. A shorter time shows records to
+        plain readers sooner, in more and smaller files.
+    :param part_rows: seal a part after this many records, before the time if need be.
+    :param close_timeout_s: how long, in seconds, `close()` and the exit wait for a disk or a GPU that hangs; 5 more if
+        the disk delays the summary, too. Records left then count as pending, and the next start recovers them.
+    :param deferred_timeout_s: how long, in seconds from the call, the drain waits for a value on a GPU; the training
+        never waits. The value's record and those behind it wait with it. Then the value is null, and `unresolved` says
+        "timeout". A nearly full ring and the end of `close()` shorten the wait.
+    :param fsync: when lines and spools are synced to the disk: "never" leaves it to the system, and records survive
+        everything but power loss; "interval" syncs every 5 s, outside the drain's thread; "always" syncs after each
+        write of the drain, which then waits for the disk. After a failed fsync the drain starts a new file. Errors of
+        severity ERROR and above, and Parquet parts, are always synced.
+    :param handle_signals: close the logger at SIGTERM, then pass the signal to the previous handler. If off, no handler
+        is installed, and the next start recovers what a SIGTERM left. In a thread other than the main one, it only
+        warns.
+    :param capture_logging: also send the records of the standard library's root logger to `NAME_main.log`. If the root
+        logger has no other handler, its warnings then no longer reach standard error, where Python writes them only if
+        there is no handler: add a `logging.StreamHandler` to keep them.
+    :param enabled: False makes every call a no-op that touches no file; so does `ADVLOG_DISABLED=1` in the environment.
     :raises TypeError: an option has the wrong type.
     :raises ValueError: an option is out of its range.
 
@@ -209,7 +210,7 @@ class LoggerConfig:
 
 
 def _unicode_path(log_dir: Path) -> Path:
-    # From the root, since the folder that a relative one begins in may be the one.
+    # The absolute path, since the current directory may be the part that is not UTF-8.
     try:
         os.path.abspath(log_dir).encode()
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
 """The calls that go to the control plane: events, errors, the summary, checkpoints. `AdvancedLogger` inherits them.
 
-What an event is made of, and its checks, stand in control/events.py; what becomes of it in control/plane.py.
+control/events.py makes and checks events; control/plane.py writes them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class ControlCalls(ABC):
-    """Every call writes at once, in the calling thread: about 20 µs of file I/O, so call them per epoch, not per batch.
-    Any thread may call them. A fault of the disk never raises; a wrong argument does, at once, and names the argument,
-    what was expected and what came."""
+    """Each call writes at once, in the calling thread: about 20 µs of file I/O, so make these calls per epoch, not per
+    batch. Any thread may make them. A disk fault never raises. A wrong argument raises at once, and the message names
+    the argument, the expected value and the value passed."""
 
     config: LoggerConfig
     """The options, checked."""
@@ -34,12 +34,12 @@ class ControlCalls(ABC):
     @property
     @abstractmethod
     def _control(self) -> Control:
-        """The control plane, to be asked."""
+        """The control plane, for questions."""
 
     @property
     @abstractmethod
     def _plane(self) -> Control:
-        """The control plane, to be written to; after the end nothing."""
+        """The control plane, for events; after the end one that drops them."""
 
     @abstractmethod
     def _emit(self, make: Callable[[Any], Event | None]) -> None:
@@ -49,8 +49,8 @@ class ControlCalls(ABC):
     def logger(self) -> logging.Logger:
         """A `logging.Logger` that writes to `NAME_main.log`, for messages in words.
 
-        An exception that it is given, as by `log.logger.exception(...)`, is recorded as by :meth:`log_error`, with its
-        traceback in `NAME_errors.log`. One line costs about as much as with any file handler.
+        It records an exception that you pass, as `log.logger.exception(...)` does, like :meth:`log_error`: the
+        traceback goes to `NAME_errors.log`. A line costs about as much as with any file handler.
 
         >>> log.logger.info("resuming from %s", "last.pt")
         """
@@ -58,7 +58,7 @@ class ControlCalls(ABC):
 
     @property
     def log_level(self) -> int:
-        """The option of that name, as a number. To give the main log alone another level, call `log.logger.setLevel`.
+        """The option `log_level`, as a number. To change the level of the main log alone, call `log.logger.setLevel`.
 
         >>> import logging
         >>> log.log_level == logging.INFO
@@ -67,11 +67,11 @@ class ControlCalls(ABC):
         return self.config.log_level
 
     def start_training(self, config: object = None) -> None:
-        """Begin the training: write its configuration and where it comes from.
+        """Begin the training: write its configuration, and the command, machine and commit that it runs from.
 
-        The command line, host, job, package versions and git commit go to the main log and the summary beside the
-        configuration. Values whose keys look like secrets (`password`, `api_key`, `token`) are masked. Call it once,
-        before the first epoch. It takes tens of milliseconds, since it asks git.
+        The configuration, command line, host, job, package versions and git commit go to the main log and the summary.
+        Values whose keys look like secrets (`password`, `api_key`, `token`) are masked. Call it once, before the first
+        epoch. It takes tens of milliseconds, because it runs git.
 
         :param config: a mapping, or an object whose attributes are the settings: an `argparse.Namespace`, a dataclass.
         :raises TypeError: `config` is neither.
@@ -87,10 +87,10 @@ class ControlCalls(ABC):
         """End the training."""
 
     def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:
-        """Begin an epoch; its duration counts from here.
+        """Begin an epoch and start timing it.
 
         :param epoch: the epoch's number, stored as given.
-        :param total_epochs: how many there will be; None keeps what an earlier call said.
+        :param total_epochs: the number of epochs; None keeps the number of an earlier call.
         :raises TypeError: an argument is no integer.
 
         >>> log.start_epoch(1, total_epochs=3)
@@ -98,9 +98,9 @@ class ControlCalls(ABC):
         self._emit(lambda events: events.epoch_start(epoch, total_epochs))
 
     def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None = None) -> None:
-        """End an epoch: write its duration in seconds, batches and samples a second, and the metrics given.
+        """End an epoch: write its duration in seconds, its batches and samples per second, and `metrics`.
 
-        It waits until the epoch's records are counted, 1 s at most.
+        It waits at most 1 s until the drain has counted the epoch's records.
 
         :param epoch: the number that `start_epoch` was given.
         :param metrics: names to numbers, such as the epoch's mean loss; nested mappings are flattened with `/`.
@@ -117,8 +117,8 @@ class ControlCalls(ABC):
 
         :param epoch: the epoch that was validated.
         :param metrics: names to numbers; nested mappings are flattened with `/`.
-        :param is_best: whether you call it the best so far. As long as you never do, the best is the one with the
-            highest accuracy, or where there is none the lowest loss.
+        :param is_best: True if it is the best so far. If you never pass True, the best validation is the one with the
+            highest accuracy or, without an accuracy, the lowest loss.
         :raises TypeError: an argument has the wrong type.
 
         >>> log.log_validation(1, {"accuracy": 0.91, "loss": 0.27})
@@ -128,24 +128,24 @@ class ControlCalls(ABC):
         self._emit(lambda events: events.validation(epoch, metrics, is_best))
 
     def log_hyperparameters(self, hyperparameters: object) -> None:
-        """Log hyperparameters, of any types, to the main log and the summary; a later call adds to those before.
+        """Log hyperparameters, of any types, to the main log and the summary; a later call adds to earlier ones.
 
         Values whose keys look like secrets are masked.
 
-        :param hyperparameters: a mapping, or an object whose attributes they are.
-        :raises TypeError: it is neither.
+        :param hyperparameters: a mapping, or an object whose attributes are the hyperparameters.
+        :raises TypeError: `hyperparameters` is neither.
 
         >>> log.log_hyperparameters({"batch_size": 64, "optimizer": "AdamW"})
         """
         self._emit(lambda events: events.hyperparameters(hyperparameters))
 
     def log_model_info(self, model: Any) -> None:
-        """Log what a model is made of: parameters, buffers, bytes, dtypes, devices, layers.
+        """Log a model's parameters, buffers, bytes, dtypes, devices and layers.
 
-        It looks at names and shapes only and reads no values, so it never waits for a GPU.
+        It reads names and shapes only, no values, so it never waits for a GPU.
 
         :param model: a torch module, or any object with parameters; at least its class is logged.
-        :raises TypeError: it is None.
+        :raises TypeError: `model` is None.
 
         >>> log.log_model_info(object())
         """
@@ -160,12 +160,12 @@ class ControlCalls(ABC):
     ) -> ErrorLog:
         """Write an error to `NAME_errors.log` at once, with its traceback and causes, its category and context.
 
-        From ERROR on it is on the disk when this returns. Equal errors in a storm are counted, not written thousands
-        of times: five whole, then one line at each power of two.
+        With severity ERROR or above, the error is on the disk (synced) when the call returns. Equal errors that repeat
+        are written in full five times, then as one line at each power of two, and always counted.
 
         :param error: an exception, or a message.
-        :param operation: what failed; :meth:`log_recovery` names it again.
-        :param context: anything that helps to find the cause; values whose keys look like secrets are masked.
+        :param operation: the operation that failed; pass the same name to :meth:`log_recovery`.
+        :param context: values that help to find the cause, by name; values whose keys look like secrets are masked.
         :param severity: DEBUG, INFO, WARNING, ERROR or CRITICAL.
         :raises TypeError: `error` is neither an exception nor a string, or `context` no mapping.
         :raises ValueError: the severity is unknown.
@@ -177,11 +177,12 @@ class ControlCalls(ABC):
         return self._plane.log_error(error, operation, context, severity)
 
     def log_recovery(self, operation: str, action: str, success: bool = True) -> None:
-        """Log an attempt to recover from the last error of `operation`; the summary has success rates by category.
+        """Log an attempt to recover from the last error of `operation`; the summary has success rates by error
+        category.
 
         :param operation: as in :meth:`log_error`.
         :param action: what was tried.
-        :param success: whether it helped.
+        :param success: True if it helped.
         :raises TypeError: an argument has the wrong type.
 
         >>> log.log_recovery("forward", "halved the batch size")
@@ -200,11 +201,12 @@ class ControlCalls(ABC):
         self._emit(lambda events: events.of_the_user(name, fields))
 
     def training_context(self, name: str) -> TrainingContext:
-        """Log a span of the training: its start, its end, its duration, and an error that leaves it.
+        """Log a block of the training: its start, its end, its duration, and an exception that leaves it.
 
-        For `with` or `async with`. The error is logged with the span's name and raised on. Spans nest.
+        Use it with `with` or `async with`. The exception is logged with the block's name and goes on to the caller.
+        Blocks may nest.
 
-        :param name: what the span is called; the summary sums durations by it.
+        :param name: the block's name; the summary sums durations by name.
         :raises TypeError: the name is no string.
 
         >>> with log.training_context("evaluate"):
@@ -214,11 +216,11 @@ class ControlCalls(ABC):
         return context
 
     def get_training_summary(self) -> dict[str, Any]:
-        """Return the summary as of now, as `NAME_summary.json` has it.
+        """Return the current summary, with the content of `NAME_summary.json`.
 
-        It covers every call that returned before, or says in `pending` how many records are not counted yet: the drain
-        is waited for 1 s at most. It takes about a millisecond, however many records there are. Statistics are float64
-        over finite values, NaN where there is none yet (null in the file); keys that end in `_s` are seconds.
+        It waits at most 1 s for the drain, to cover every call that returned before; `pending` says how many records
+        are still not counted. It takes about a millisecond, however many records there are. Statistics are float64 over
+        finite values, NaN if there is none yet (null in the file); keys that end in `_s` are in seconds.
 
         >>> summary = log.get_training_summary()
         >>> summary["total_metrics"], summary["loss_stats"]["min"]
@@ -227,19 +229,17 @@ class ControlCalls(ABC):
         return self._control.summary()
 
     def reduce_summary(self, timeout_s: float = 30.0, group: Any = None) -> dict[str, Any]:
-        """Return the summary of all ranks together: a collective call, which every rank of the process group has to
-        make.
+        """Return the summary over all ranks. This is a collective call: every rank of the process group must make it.
 
-        Use it at the end of an epoch or of the training; nothing else here talks between machines. It sends a few
-        kilobytes a rank. `total_metrics`, `total_errors`, `training_duration` (the longest), `loss_stats` and
-        `accuracy_stats` are over all ranks; `metrics` has each metric so, and `ranks` says of each rank its step, its
-        records, and its mean `batch_time` and `data_time` in seconds. Means and variances merge exactly (Chan, Golub
-        and LeVeque 1979).
+        Use it at the end of an epoch or of the training; no other call communicates between ranks. It sends a few
+        kilobytes a rank. `total_metrics`, `total_errors`, `training_duration` (the longest), `loss_stats`,
+        `accuracy_stats` and `metrics` are over all ranks; `ranks` has the step, the records, and the mean `batch_time`
+        and `data_time` (seconds) of each rank. Means and variances merge exactly (Chan, Golub and LeVeque 1979).
 
         :param timeout_s: how long to wait for the other ranks, in seconds.
-        :param group: the process group of torch.distributed, gloo or nccl; None is the default one.
+        :param group: a torch.distributed process group, gloo or nccl; None is the default group.
         :raises RuntimeError: torch.distributed is not initialised, and there is more than one rank.
-        :raises TimeoutError: not every rank came in time. An nccl group is of no more use then.
+        :raises TimeoutError: not every rank made the call in time. An nccl group is then unusable.
 
         >>> log.reduce_summary()["ranks"][0]["total_metrics"]
         1
@@ -251,11 +251,11 @@ class ControlCalls(ABC):
         return reduce_summary(summary, summary.get("world_size", 1), timeout_s, group)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where this attempt stands, to keep in a checkpoint beside the model's state.
+        """Return this attempt's position, to save in a checkpoint beside the model's state.
 
-        The run's id, the attempt, the last record's `step`, `epoch` and `batch`, and the time: strings and integers
-        only. Empty where the logger is off. The last record is that of the last call that returned before; the drain is
-        waited for 1 s at most.
+        It contains the run's id, the attempt, the last record's `step`, `epoch` and `batch`, and the time: strings and
+        integers only. It is empty if the logger is disabled. The last record is the one of the last call that returned;
+        the call waits at most 1 s for the drain to count it.
 
         >>> sorted(log.state_dict())
         ['attempt', 'batch', 'epoch', 'run_id', 'step', 'timestamp']
@@ -263,14 +263,14 @@ class ControlCalls(ABC):
         return self._control.state()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Mark this attempt as resumed from where another one stood when `state_dict()` was taken.
+        """Mark this attempt as resumed from the point where another attempt called `state_dict()`.
 
-        Its steps go on from there: readers leave out what that attempt logged later (:func:`read_run`). Call it after a
-        restart, with what the checkpoint holds; the state of any one rank is enough for all of them.
+        Its steps continue from that point: readers leave out what the other attempt logged later (:func:`read_run`).
+        Call it after a restart, with the state from the checkpoint; all ranks may use the state of one rank.
 
         :param state_dict: what `state_dict()` returned; an empty one is ignored.
         :raises TypeError: `state_dict` is no mapping.
-        :raises ValueError: it is none that `state_dict()` returned.
+        :raises ValueError: `state_dict` is not what `state_dict()` returned.
 
         >>> checkpoint = {"log": log.state_dict()}
         >>> log.load_state_dict(checkpoint["log"])

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class AdvlogError(Exception):
-    """Base of every error that only advlog_fast raises.
+    """The base of the exceptions that advlog_fast defines.
 
     >>> try:
     ...     read_run("logs", "unknown")
@@ -19,7 +19,7 @@ class AdvlogError(Exception):
 
 
 class RunBusyError(AdvlogError):
-    """The run's rank is being logged by another live process, which the message names.
+    """Another live process logs this rank of the run; the message names that process.
 
     >>> try:
     ...     again = AdvancedLogger("logs", "run", console="off")
@@ -31,7 +31,7 @@ class RunBusyError(AdvlogError):
 
 
 class RunNotFoundError(AdvlogError, FileNotFoundError):
-    """There is no run of that name in that directory; the message names those that there are.
+    """There is no run of that name in that directory; the message lists the runs in it.
 
     >>> read_run("logs", "unknown")
     Traceback (most recent call last):
@@ -40,7 +40,7 @@ class RunNotFoundError(AdvlogError, FileNotFoundError):
 
 
 def expected(argument: str, wanted: str, got: object) -> str:
-    """Returns the message of a misuse: which argument, what was expected, what came."""
+    """Returns the message of a misuse: the argument, the expected value, the value passed."""
     try:
         shown = repr(got)
     except Exception as error:  # noqa: BLE001 - repr() of a user's object may raise anything

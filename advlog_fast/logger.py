@@ -1,5 +1,5 @@
-"""`AdvancedLogger`. Its hot call is csrc/producer.c, the calls that go to the control plane are control_calls.py; what
-the others do stands in engine/ and session/."""
+"""`AdvancedLogger`. csrc/producer.c has its hot call, control_calls.py the calls that go to the control plane; engine/
+and session/ do the work of the others."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _UNDO_SECONDS = 1.0
 
 
 class AdvancedLogger(Producer, ControlCalls):
-    """Logs a training run: every batch through a ring in shared memory, everything else at once.
+    """Logs a training run: batches through a ring in shared memory, everything else directly to files.
 
-    Make one on every rank, alike, before the training, and keep it for the whole of it. Making one takes some 20 ms and
-    4 MiB of shared memory; a batch costs about as much as an empty Python method. Any thread may call it.
+    Make one on every rank, in the same way, and keep it for the whole training. Making one takes some 20 ms and 4 MiB
+    of shared memory; logging a batch costs about as much as an empty Python method. Any thread may call it.
 
-    `with AdvancedLogger(...) as log` closes at the end; so does the exit of the interpreter, and the collection of a
-    logger that nobody refers to. In a child process, forked or given the logger by pickling (a DataLoader's worker), it
-    logs into the same run: records have `worker` set, and events become lines of the training log.
+    `with AdvancedLogger(...) as log` closes the logger at the end. The exit of the interpreter and the garbage
+    collector close it, too. A child process that was forked, or received the logger by pickling (a DataLoader's
+    worker), logs into the same run: its records have `worker` set, and its events become lines of the training log.
 
-    :param log_dir: where every file of the run goes; made if it is missing.
+    :param log_dir: the directory for all files of the run; created if missing.
     :param experiment_name: the run's name. A second start with the same name is a new attempt of the same run.
     :param log_level: the lowest level that reaches the text logs and the console; metrics, events and errors are
         never filtered.
@@ -126,7 +126,7 @@ class AdvancedLogger(Producer, ControlCalls):
         )
         self.config: LoggerConfig = LoggerConfig(**options)
         self.enabled: bool = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
-        """False where every call is a no-op."""
+        """False if every call is a no-op."""
         self._warned: set[str] = set()
         self._engine: Session | ChildSession | None = None
         self._load(self.config.experiment_name)
@@ -146,18 +146,18 @@ class AdvancedLogger(Producer, ControlCalls):
         except BaseException:
             session.close(min(_UNDO_SECONDS, self.config.close_timeout_s), "interrupted")
             raise
-        # The frame of an interrupt that comes just now must not keep what nobody else has.
+        # The traceback of an interrupt at this point must not keep the logger alive.
         del self
 
     def _load(self, experiment_name: str) -> None:
-        """Imports what only a logger needs, and keeps it: a call in the last destructors cannot import any more."""
+        """Imports what only a logger needs, and keeps it: a call in the last destructors can no longer import."""
         with importing():
             from .control import contexts, disabled
         self._contexts: Any = contexts
         self._events: Any = None
         self._slow_path: Any = None
         self._off = disabled.DisabledControl(experiment_name)
-        """Takes the calls where there is no session, or none any more."""
+        """Takes the calls while there is no session."""
         if self.enabled:
             with importing():
                 from .control import events
@@ -166,7 +166,7 @@ class AdvancedLogger(Producer, ControlCalls):
 
     @property
     def _session(self) -> Session | ChildSession | None:
-        """The session; in a child process what stands for it there."""
+        """The session, or in a child process its stand-in."""
         engine = self._engine
         if engine is not None and engine.pid != os.getpid():
             engine = self._engine = engine.in_child()
@@ -179,7 +179,7 @@ class AdvancedLogger(Producer, ControlCalls):
 
     @property
     def _plane(self) -> Control:
-        """Where an event goes: after close() nowhere, which is warned of once."""
+        """The control plane that takes events; after close() one that drops them, with one warning."""
         session = self._session
         if session is None or not session.closed:
             return self._control
@@ -194,11 +194,11 @@ class AdvancedLogger(Producer, ControlCalls):
             plane.emit(event)
 
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
-        """End the training: everything logged is written and sealed into Parquet, and the summary says `completed`.
+        """End the training: write everything logged, seal it into Parquet, and set the summary's status to `completed`.
 
-        The logger stays open. It takes as long as the disk; one that hangs is waited for twice 10 s at most.
+        The logger stays open. The call takes as long as the disk needs, and waits for a hanging disk for 20 s at most.
 
-        :param final_metrics: anything to keep in the summary, by name.
+        :param final_metrics: values of any type to keep in the summary, by name.
         :raises TypeError: `final_metrics` is no mapping.
 
         >>> log.end_training({"final_loss": 0.31})
@@ -213,30 +213,30 @@ class AdvancedLogger(Producer, ControlCalls):
     # -- records beside the hot call -----------------------------------------------------------------------------
 
     def log_metrics(self, metrics: Mapping[str, Any] | TrainingMetrics, step: int | None = None) -> None:
-        """Log one row of metrics that is no batch: a validation step, an evaluation, a custom loop.
+        """Log one row of metrics that does not belong to a batch, for example of an evaluation or a custom loop.
 
         It goes through the ring like a batch and takes a few microseconds. For batches call
         :meth:`log_batch_progress`, which is faster.
 
         :param metrics: names to scalars, float64; nested mappings are flattened with `/`; `epoch`, `batch`,
-            `total_batches` and `step` are the integers of that name. Or a :class:`TrainingMetrics`.
-        :param step: the optimizer step, an int64; wins over the mapping's.
+            `total_batches` and `step` are the integer columns. Or pass a :class:`TrainingMetrics`.
+        :param step: the optimizer step, an int64; it replaces the mapping's `step`.
         :raises TypeError: a value is no number, a name no string, or `timestamp` no datetime.
-        :raises ValueError: there is no value at all, a number is out of its column's range, a name cannot be a
-            metric's or comes twice once flattened, or `timestamp` lies outside the years 1678 to 2261.
+        :raises ValueError: there is no value, a number is out of its column's range, a name is not allowed for a metric
+            or appears twice after flattening, or `timestamp` lies outside the years 1678 to 2261.
 
         >>> log.log_metrics({"val": {"loss": 0.4, "accuracy": 0.9}}, step=10)
         """
         self._log(lambda slow_path, session: slow_path.log_row(self, session, metrics, step))
 
     def log_memory_usage(self) -> MemorySample | None:
-        """Log a memory sample and return it; None where the logger is disabled or closed.
+        """Log a memory sample and return it; None if the logger is disabled or closed.
 
-        Call it where memory matters, such as after the first batch; samples every `memory_interval_s` seconds come by
-        themselves. The first call reads inline, some hundred microseconds. Later ones never wait for a probe: they log
-        and return the latest sample, whose `time_ns` says when it was taken, while a fresh one is taken. `stale` is
-        True where it is older than three intervals, since a probe hangs. With `memory_interval_s=0` every call reads
-        inline.
+        Call it when memory matters, such as after the first batch; the logger also takes a sample every
+        `memory_interval_s` seconds. The first call reads the memory itself, in some hundred microseconds. Later calls
+        never wait for a probe: they log and return the latest sample (`time_ns` says when it was taken), and request a
+        fresh one. `stale` is True if the sample is older than three intervals because a probe hangs. With
+        `memory_interval_s=0` every call reads the memory itself.
 
         >>> sample = log.log_memory_usage()
         >>> sample.metrics()["cpu_memory_gb"] > 0
@@ -247,21 +247,21 @@ class AdvancedLogger(Producer, ControlCalls):
         return samples[0] if samples else None
 
     def _log_batch_slowly(self, *args: Any, **kwargs: Any) -> None:
-        """Does what log_batch_progress does, with a call that C could not take as it is."""
+        """Does what log_batch_progress does, for arguments that C does not take as they are."""
         self._log(lambda slow_path, session: slow_path.log_batch(self, session, args, kwargs))
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
-        """Does what log_performance_metrics does, likewise."""
+        """Does what log_performance_metrics does, for arguments that C does not take as they are."""
         self._log(lambda slow_path, session: slow_path.log_performance(self, session, args, kwargs))
 
     def _log(self, log: Callable[[Any, Session | ChildSession], int]) -> None:
-        """Has `log` push a record with the module `engine.slow_path`, where it goes anywhere."""
+        """Has `log` push a record with the module `engine.slow_path`, if the logger takes records."""
         session = self._open_session()
         if session is not None and log(self._slow_path, session) not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
-            self._open_session()  # it met the end of the log: counts it, and warns once
+            self._open_session()  # the logger closed meanwhile: count the record, and warn once
 
     def _open_session(self) -> Session | ChildSession | None:
-        """Where a record goes; None where it goes nowhere: then it is counted and, once, warned of."""
+        """The session that takes a record. None if there is none: then the record is counted, with one warning."""
         session = self._session
         if session is None:
             return None
@@ -272,7 +272,7 @@ class AdvancedLogger(Producer, ControlCalls):
         return None
 
     def _warn(self, kind: str, message: str) -> None:
-        # While the interpreter ends, threads and destructors that log on are nobody's mistake.
+        # While the interpreter ends, a thread or destructor that still logs is not a mistake.
         ending = sys.is_finalizing() or (self._session is not None and self._session.at_exit)
         if message and kind not in self._warned and not ending:
             self._warned.add(kind)
@@ -281,10 +281,10 @@ class AdvancedLogger(Producer, ControlCalls):
     # -- the end, and questions ----------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged before is with the operating system; return whether it was in time.
+        """Wait until the operating system has everything logged before; return False if the timeout came first.
 
-        After that it survives even a kill of the machine's container, but not a power loss: see the option `fsync`.
-        Everything logged survives a SIGKILL of the process without it.
+        What was flushed survives even the removal of the container, but not a power loss: see the option `fsync`. A
+        SIGKILL of the process loses nothing, flushed or not.
 
         :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`.
         :raises TypeError: it is no number.
@@ -296,15 +296,15 @@ class AdvancedLogger(Producer, ControlCalls):
         return True if self._session is None else self._session.flush(self._seconds(timeout))
 
     def close(self, timeout: float | None = None) -> bool:
-        """End the attempt: everything logged is written, sealed into Parquet and summed up; return whether it was in
-        time.
+        """End the attempt: write everything logged, seal it into Parquet and write the summary; return False if the
+        timeout came first.
 
         `with AdvancedLogger(...) as log` calls it, and so does the exit of the interpreter. A second call waits for the
-        first and returns the same. Logging afterwards warns once, writes nothing and is counted. An interrupt (Ctrl-C)
-        ends the wait, not the end itself.
+        first and returns the same. A later call that logs warns once, writes nothing and is counted. An interrupt
+        (Ctrl-C) ends the wait; the logger still closes.
 
-        :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`. What is left then is recovered at
-            the next start.
+        :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`. The next start recovers what is left
+            then.
         :raises TypeError: it is no number.
         :raises ValueError: it is out of range.
 
@@ -320,7 +320,7 @@ class AdvancedLogger(Producer, ControlCalls):
         return timeout
 
     def health(self) -> Health:
-        """Return what became of the records so far, and what logging costs: see :class:`~advlog_fast.Health`.
+        """Return the delivery counts so far, and what logging costs: see :class:`~advlog_fast.Health`.
 
         Use it to assert that nothing was dropped. It takes some tens of microseconds and waits for nothing.
 
@@ -336,7 +336,7 @@ class AdvancedLogger(Producer, ControlCalls):
 
     @property
     def attempt(self) -> int:
-        """Which start of the run this is, from 1; 0 where the logger is disabled.
+        """The number of this start of the run, from 1; 0 if the logger is disabled.
 
         >>> log.attempt
         1
@@ -345,7 +345,7 @@ class AdvancedLogger(Producer, ControlCalls):
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Where each file of this rank is, by what it holds; without the outputs that are switched off; empty where the
+        """The path of each file of this rank, by its content, without outputs that are switched off; empty if the
         logger is disabled.
 
         >>> log.paths["metrics_jsonl"].name
@@ -372,7 +372,8 @@ class AdvancedLogger(Producer, ControlCalls):
             self._session.close(self.config.close_timeout_s, status)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process a logger is a handle on this one: its records come into this run, marked by `worker`."""
+        """Unpickled in another process, a logger becomes a handle on this one: it logs into this run, marked by
+        `worker`."""
         session = self._session
         if session is not None:
             from .engine.drain import expect_children
@@ -390,5 +391,5 @@ class AdvancedLogger(Producer, ControlCalls):
 
 def _seal(session: Session | ChildSession, timeout_s: float) -> None:
     session.seal(timeout_s)
-    # Again: what the sinks have written stands in it, and only now all of it is.
+    # Again: the summary has the sinks' counts, which are complete only now.
     session.parts.control.write_summary()

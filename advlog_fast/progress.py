@@ -1,4 +1,4 @@
-"""How far the training is: milestones for the log, and the numbers behind the live bar."""
+"""The training's progress: milestones for the log, and the numbers behind the live bar."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class TrainingProgressTracker:
     """Logs when 25, 50, 75 and 90 % of each epoch and of the whole training are reached, and feeds the live
     bar.
 
-    For one thread. A tracker of a disabled logger does nothing.
+    Use it from one thread. The tracker of a disabled logger does nothing.
 
     :param logger: the run's :class:`AdvancedLogger`.
-    :raises TypeError: `logger` is none.
+    :raises TypeError: `logger` is not a logger.
 
     >>> progress = TrainingProgressTracker(log)
     >>> for batch in range(1, 11):
@@ -46,22 +46,22 @@ class TrainingProgressTracker:
         self._position = Position(epoch=-1)
 
     def update_progress(self, epoch: int, batch: int, total_batches: int | None, total_epochs: int) -> None:
-        """Say that `batch` of `total_batches` in `epoch` of `total_epochs` is done; all count from 1.
+        """Report that `batch` of `total_batches` in `epoch` of `total_epochs` is done; all count from 1.
 
-        Call it after each batch: where no milestone is reached it only compares. A milestone is logged at the first
-        call that reaches it, with the epoch's batches a second and the time left. A training that is continued in a
-        later epoch does not repeat those of the epochs before. Where `total_batches` is None (data without a length)
-        there are milestones of the whole only, told as epochs begin. A batch beyond the total counts as the last.
+        Call it after each batch; a call that reaches no milestone only compares numbers. The first call that reaches a
+        milestone logs it, with the epoch's batches per second and the time left. A training that resumes in a later
+        epoch does not repeat the milestones of earlier epochs. If `total_batches` is None (data without a length), only
+        the milestones of the whole training are logged, as epochs begin. A batch beyond the total counts as the last.
 
         :raises TypeError: an argument is no integer.
-        :raises ValueError: an argument is negative or no int32, or a total is 0. The message names it.
+        :raises ValueError: an argument is negative or not an int32, or a total is 0. The message names it.
 
         >>> TrainingProgressTracker(log).update_progress(epoch=1, batch=1, total_batches=10, total_epochs=3)
         """
         if self._off:
             return
         position = self._position
-        # In the ordinary call these few comparisons are all there is to check.
+        # An ordinary call checks no more than these few comparisons.
         if (
             type(batch) is not int
             or batch < 0
@@ -75,7 +75,7 @@ class TrainingProgressTracker:
             self._log(milestone)
 
     def _begin(self, epoch: int, batch: int, total_batches: int | None, total_epochs: int) -> int:
-        """Takes an epoch, or totals, that the call before did not have; the batch as a plain int."""
+        """Takes in an epoch or totals that changed since the last call; returns the batch as a plain int."""
         epoch = whole("epoch", epoch, 0)
         batch = whole("batch", batch, 0)
         total_batches = whole_or_none("total_batches", total_batches, 1)
@@ -94,7 +94,7 @@ class TrainingProgressTracker:
             position.run_since_ns = position.epoch_since_ns
             position.run_from = position.fraction()
             if epoch > 1:
-                # Told by the attempt that trained the epochs before this one.
+                # The attempt that trained the earlier epochs has logged their milestones.
                 self._milestones.update(epoch - 1, 1, 1, total_epochs)
             self._logger._plane.console.follow(position)
         return batch

@@ -1,4 +1,4 @@
-"""What a record holds: the dataclasses that a call takes and returns, and the columns of every output."""
+"""The content of a record: the dataclasses that calls take and return, and the columns of every output."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ RESERVED_NAMES = frozenset(
         "extra",
     )
 )
-"""Names that a metric cannot have: the outputs use them for themselves."""
+"""Names that a metric cannot have, because the outputs use them."""
 
 MAX_METRIC_NAMES = 1024
-"""Different metric names that one run may have, beside the built-in ones."""
+"""The most metric names that one run may have, beside the built-in ones."""
 
 MAX_METRIC_NAME_BYTES = 255
 """Bytes of a metric name, as UTF-8."""
 
 UNRESOLVED = ("unknown", "timeout", "slab_full", "capture", "killed")
-"""Why a value never came from an accelerator, by `enum advlog_unresolved`, in the words of the JSON lines."""
+"""Why a value never arrived from an accelerator, indexed by `enum advlog_unresolved`; the words in JSON lines."""
 
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""What `severity` may be, and a level's name; as in the logging module."""
+"""The values of `severity`, and the names of log levels, as in the logging module."""
 
 
 @dataclass
 class TrainingMetrics:
     """One batch's metrics, for :meth:`AdvancedLogger.log_metrics`.
 
-    Times are seconds; `memory_usage` is flattened to metrics named `memory_usage/<key>`;
-    `timestamp` is the time of the call where it is None, a naive one is local time, and the years are 1678 to 2261.
+    Times are in seconds. `memory_usage` is flattened to metrics named `memory_usage/<key>`. `timestamp` lies in the
+    years 1678 to 2261; a naive one is local time, and None is the time of the call.
 
     >>> log.log_metrics(TrainingMetrics(epoch=1, batch=2, total_batches=10, loss=0.4), step=2)
     """

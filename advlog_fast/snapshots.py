@@ -1,4 +1,4 @@
-"""Frozen pictures of a running logger: what was counted, and how it fares."""
+"""Frozen snapshots of a running logger: its counts and its state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MetricStats:
 
 @dataclass(frozen=True)
 class EpochTotals:
-    """What was counted of the epoch of the latest batch record."""
+    """The counts of the epoch of the latest batch record."""
 
     epoch: int
     batches: int
@@ -72,7 +72,7 @@ class Totals:
     """Everything the drain has counted, as of one moment."""
 
     pending: int = 0
-    """Calls that returned but are not counted here yet; 0 but for an overloaded drain."""
+    """Calls that returned but are not counted here yet; 0 unless the drain is overloaded."""
     metric_records: int = 0
     system_records: int = 0
     event_records: int = 0
@@ -82,7 +82,7 @@ class Totals:
     last_step: int | None = None
     last_time_ns: int = 0
     unresolved: Mapping[str, int] = field(default_factory=dict)
-    """Values that never came from an accelerator, by reason."""
+    """Values that never arrived from an accelerator, by reason."""
     metrics: Mapping[str, MetricStats] = field(default_factory=dict)
     """By name: the built-in metrics that had a value, then the others in order of their first use."""
     system: Mapping[str, MetricStats] = field(default_factory=dict)
@@ -96,33 +96,33 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class SinkHealth:
-    """One destination's account: accepted = written + dropped + pending."""
+    """The counts of one sink: accepted = written + dropped + pending."""
 
     name: str
     accepted: int
-    """Records that entered the ring and are this sink's to write."""
+    """Records that entered the ring and that this sink must write."""
     written: int
-    """Records completed, those that rotation has since expired among them."""
+    """Records completed, including those that rotation has deleted since."""
     dropped: int
     pending: int
     filtered: int
     """Of `written`: lines that the log level or `training_log_every` kept out of the text log."""
     expired: int
-    """Of `written`: records that stood in files removed by `max_log_files`."""
+    """Of `written`: records in files that rotation deleted because of `max_log_files`."""
     vanished: int
-    """Of `written`: records that stood in files which somebody else removed while they were written."""
+    """Of `written`: records in files that somebody else removed while the sink wrote them."""
     faults: int
     """Failed writes and opens since the start."""
     error: str | None
-    """What the last fault was; None while there was none."""
+    """The last fault; None if there was none."""
     set_aside: bool
-    """It fails, and its records are being dropped until it works again."""
+    """True while the sink is suspended: it fails, and its records are dropped until it works again."""
 
 
 @dataclass(frozen=True)
 class CallCost:
-    """What the calls of `log_batch_progress` took of the training loop. One in about a thousand is timed, from its
-    first instruction to its last, waits for a full ring excepted, and the latest few hundred are kept. In seconds; NaN
+    """What the calls of `log_batch_progress` cost the training loop. One in about a thousand is timed, from its first
+    instruction to its last, without waits for a full ring; the latest few hundred are kept. Times are in seconds, NaN
     while there is none."""
 
     timed: int = 0
@@ -133,11 +133,11 @@ class CallCost:
     stalls: int = 0
     """How often a full ring made a call wait, as the option `overflow` says."""
     stalled_s: float = 0.0
-    """How long these waits were together."""
+    """The total time of these waits."""
 
     @classmethod
     def of(cls, timed_ns: Sequence[int], stalls: int, stalled_s: float) -> CallCost:
-        """Of the nanoseconds that each of some calls took."""
+        """Returns the cost of calls that took `timed_ns` nanoseconds each."""
         if not timed_ns:
             return cls(stalls=stalls, stalled_s=stalled_s)
         ordered = [ns / 1e9 for ns in sorted(timed_ns)]
@@ -150,7 +150,8 @@ class CallCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """The logger's own state, as :meth:`AdvancedLogger.health` returns it: offered = accepted + dropped_at_entry.
+    """The delivery counts and state of a logger, from :meth:`AdvancedLogger.health`: offered = accepted +
+    dropped_at_entry.
 
     >>> health = log.health()
     >>> health.offered, health.dropped_at_entry["full"], health.status
@@ -162,14 +163,14 @@ class Health:
     dropped_at_entry: Mapping[str, int]
     """By reason: `full`, `closed`, `forked`."""
     pending: int
-    """Records in the ring that not every working sink has completed."""
+    """Records in the ring that at least one working sink has not completed."""
     ring_slots: int
     ring_used: int
     sinks: Mapping[str, SinkHealth]
     unresolved: Mapping[str, int]
-    """Values that never came from an accelerator, by reason: `timeout`, `slab_full`, `capture`, `killed`."""
+    """Values that never arrived from an accelerator, by reason: `timeout`, `slab_full`, `capture`, `killed`."""
     ring_path: str | None
-    """Where the ring lies; None for memory that dies with the process."""
+    """The path of the ring's file; None if the ring lies in memory that dies with the process."""
     status: str
     call: CallCost
     drain_cpu_s: float
@@ -179,17 +180,17 @@ class Health:
     parts: int
     """Parquet parts sealed in this attempt."""
     seal_faults: int
-    """Attempts to seal a part that failed, and spools found damaged."""
+    """Failed attempts to seal a part, and damaged spools."""
     seal_error: str | None
-    """What the last of them was; None while there was none."""
+    """The last of these faults; None if there was none."""
     entries_lost: Mapping[str, int]
-    """Entries of the control plane that could not be written, by file name; under `console`, its lines."""
+    """Entries of the control plane that could not be written, by file name, and console lines under `console`."""
     entries_error: str | None
-    """The last fault of one of those files, named; None while there was none."""
+    """The last fault of one of these files, with its name; None if there was none."""
 
     @classmethod
     def nothing(cls, status: str) -> Health:
-        """The account of a logger that was given nothing."""
+        """Returns the health of a logger that has logged nothing."""
         return cls(
             offered=0,
             accepted=0,

@@ -1,43 +1,43 @@
-/* The logger's half in C as a Python type, which AdvancedLogger inherits: bound to a ring and unbound from it, documented,
- * collected. */
+/* The base type of AdvancedLogger: binds it to a ring, documents its C calls, and supports the garbage collector. */
 #include "producer.h"
 
 #include <structmember.h>
 
 #include "guard.h"
 
-/* The texts stand here as they are read. */
+/* These strings keep the line breaks that help() shows. */
 /* clang-format off */
 PyDoc_STRVAR(log_batch_progress_doc,
 "log_batch_progress($self, /, epoch, batch, total_batches, loss, accuracy=None, learning_rate=None, gradient_norm=None, batch_time=None, data_time=None, step=None, **metrics)\n"
 "--\n\n"
-"Log one batch. Returns at once: the record is in shared memory, and a background thread writes it out.\n\n"
-":param epoch: epoch, an int32, stored as given.\n"
-":param batch: batch within the epoch, an int32.\n"
-":param total_batches: batches of the epoch, an int32; None where it is not known (iterable data).\n"
-":param loss: float64; NaN and infinities are kept. None where there is no single loss.\n"
+"Log one batch. The call puts the record into shared memory and returns; a background thread writes it to the files.\n\n"
+":param epoch: number of the epoch, an int32, stored as given.\n"
+":param batch: number of the batch within the epoch, an int32.\n"
+":param total_batches: number of batches in the epoch, an int32; None if unknown (iterable data).\n"
+":param loss: float64; NaN and infinities are kept. None if there is no single loss.\n"
 ":param accuracy: float64, stored as given, never rescaled.\n"
 ":param learning_rate: float64.\n"
 ":param gradient_norm: float64.\n"
-":param batch_time: seconds, float64. Where it is absent, the summary uses the time between calls.\n"
-":param data_time: seconds of batch_time that were spent waiting for data, float64.\n"
-":param step: optimizer step, an int64; else (epoch - 1) * total_batches + batch, else null.\n"
+":param batch_time: seconds, float64. Without it, the summary uses the time between calls.\n"
+":param data_time: seconds of batch_time spent waiting for data, float64.\n"
+":param step: optimizer step, an int64. If omitted, (epoch - 1) * total_batches + batch; without total_batches, null.\n"
 ":param metrics: any other scalars, float64 (`samples` and `tokens` become rates in the summary); mappings of\n"
-"    scalars are flattened with `/`. Scalars of numpy and one-element tensors of torch are converted; one on a\n"
-"    GPU of CUDA or ROCm is copied when its stream gets there, and not waited for.\n"
-":raises TypeError: an argument is missing or no number.\n"
-":raises ValueError: a number is out of its column's range, or a name cannot be a metric's.\n\n"
-"A full ring waits or drops as the options `overflow` and `overflow_timeout_s` say. Safe from any thread.\n\n"
+"    scalars are flattened with `/`. The call converts numpy scalars and one-element torch tensors. It does not\n"
+"    wait for a tensor on a CUDA or ROCm GPU: the tensor's stream copies the value later.\n"
+":raises TypeError: an argument is missing or is not a number.\n"
+":raises ValueError: a number is out of its column's range, or a name is not allowed for a metric.\n\n"
+"If the ring is full, the call waits or drops the record, as the options `overflow` and `overflow_timeout_s`\n"
+"say. Any thread may call it.\n\n"
 ">>> log.log_batch_progress(1, 2, 10, 0.25, learning_rate=1e-3, samples=64)");
 
 PyDoc_STRVAR(log_performance_metrics_doc,
 "log_performance_metrics($self, /, batch_time, data_time=None)\n"
 "--\n\n"
-"Log how long a batch took, to the system stream, at the price of log_batch_progress; averages, percentiles and\n"
-"the share of time spent waiting for data are in the summary.\n\n"
+"Log how long a batch took, to the system stream, at the cost of log_batch_progress. The summary has averages,\n"
+"percentiles and the share of time spent waiting for data.\n\n"
 ":param batch_time: seconds, float64.\n"
-":param data_time: seconds of it that were spent waiting for data, float64.\n"
-":raises TypeError: an argument is missing or no number.\n\n"
+":param data_time: seconds of batch_time spent waiting for data, float64.\n"
+":raises TypeError: an argument is missing or is not a number.\n\n"
 ">>> log.log_performance_metrics(batch_time=0.12, data_time=0.03)");
 /* clang-format on */
 
@@ -73,7 +73,7 @@ static PyObject *producer_unbind(PyObject *op, PyObject *Py_UNUSED(none)) {
     Py_RETURN_NONE;
 }
 
-/* _samples(): the ns that the latest calls of log_batch_progress took that were timed; one in SAMPLE_SLOTS. */
+/* _samples(): the durations, in ns, of the latest timed calls of log_batch_progress; one in SAMPLE_SLOTS is timed. */
 static PyObject *producer_samples(PyObject *op, PyObject *Py_UNUSED(none)) {
     producer *self = (producer *)op;
     Py_ssize_t count = self->sampled < SAMPLES ? (Py_ssize_t)self->sampled : SAMPLES;
@@ -161,7 +161,7 @@ static void producer_dealloc(PyObject *op) {
 
 static PyType_Slot producer_slots[] = {
     {Py_tp_doc,
-     (void *)PyDoc_STR("The half of a logger that pushes into a ring. Until it is bound to one, its calls do nothing.")},
+     (void *)PyDoc_STR("The half of a logger that pushes into a ring. Its calls do nothing until it is bound to a ring.")},
     {Py_tp_new, producer_new},
     {Py_tp_dealloc, producer_dealloc},
     {Py_tp_traverse, producer_traverse},

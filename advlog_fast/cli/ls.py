@@ -1,4 +1,4 @@
-"""`advlog ls DIR`: list the runs of a directory, one a line."""
+"""`advlog ls DIR`: list the runs of a directory, one in each line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The way of a record from a call to the sinks: the ring in shared memory, the thread that drains it in C, the values
-that an accelerator still owes, and the rings of child processes.
+"""Takes a record from a call to the sinks: the ring in shared memory, the thread that drains it in C, the values that
+an accelerator fills in later, and the rings of child processes.
 
-Never decides what is logged, and never formats: C does. Never raises into the training for a fault of the disk.
+Never decides what is logged, and never formats a record: C does. Never raises into the training for a disk fault.
 Doors: `ring.Ring`, `drain.Drain`, `child.Child`, `background.Background`. Read first: `drain`.
 """

@@ -1,7 +1,7 @@
-"""Reading runs back, finished or still being written: all that was flushed, of every rank and attempt.
+"""Reads runs, finished or live: everything that was flushed, of every rank and attempt.
 
 Never writes a file, and never needs the process that logged. Doors: `read_run`, `list_runs`, `read_jsonl`. Read first:
-`run`, then `reader`, which finds the files.
+`run`, then `stream_reader`, which finds the files.
 """
 
 from .lines import read_jsonl

@@ -17,13 +17,13 @@ from ..store.rotated_files import latest_first
 def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[dict[str, Any]]:
     """Read the objects of a JSON-lines file and, with `rotated`, of its rotated files `path.1` …, oldest first.
 
-    For a look at a young run, or a script; all of them are held in memory, and :func:`read_run` reads Parquet faster.
-    `timestamp` becomes an aware datetime, UTC; a metric that was NaN or infinite is that float again, and the
-    object `nonfinite` that said so is gone. A metric that never came is None, and `unresolved` says why.
-    A last line without its newline, still being written or torn by a crash, is left out if it is not whole.
+    Use it for a young run or in a script. It holds all objects in memory; :func:`read_run` is faster, because it reads
+    Parquet. `timestamp` becomes an aware datetime in UTC. A metric that was NaN or infinite is that float again, and
+    the object `nonfinite` is removed. A metric that never arrived is None, and `unresolved` says why. An incomplete
+    last line, still being written or torn by a crash, is left out.
 
-    :raises FileNotFoundError: there is neither the file nor a rotated one.
-    :raises ValueError: a line is no strict JSON object; the message names file and line.
+    :raises FileNotFoundError: neither the file nor a rotated one exists.
+    :raises ValueError: a line is not a strict JSON object; the message names file and line.
 
     >>> log.flush()
     True

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
-    """List the runs in a directory, a row each, the last begun first; of runs that have ended no record is read.
+    """List the runs in a directory, one row for each, the latest first; of ended runs it reads no records.
 
-    `name`, `run_id`, `status` (of its newest attempt, over all ranks), `attempts` (how many), and of the newest
-    attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics, of all its ranks), `errors`, and
-    `loss`, the mean over the ranks of their last, `loss_min` the least of all. The last three are from the summaries
-    of the ranks, which a live one renews each 10 s; null where there is none yet.
+    The columns: `name`, `run_id`, `status` (of the newest attempt, over all ranks), the number of `attempts`, and of
+    the newest attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics records of all ranks),
+    `errors`, `loss` (the mean of the ranks' last losses) and `loss_min` (the lowest of all). The last three come from
+    the ranks' summaries, which a live rank replaces every 10 s; they are null if there is no summary yet.
 
     :raises RunNotFoundError: there is no such directory, or no run in it.
 

@@ -1,4 +1,4 @@
-"""One run, read back: of all its ranks, finished or still being written."""
+"""Reads one run with all its ranks, finished or live."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _REDUCTIONS = {"mean": "mean", "min": "min", "max": "max", "sum": "sum", "std": 
 def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attempts: Attempts = "chain") -> Run:
     """Open the run `name` in `log_dir` for reading: its metrics, samples, events and summary.
 
-    It looks for the run and opens no file of it: each table is read when it is asked for. The run may be a live one.
+    It only looks for the run; each table is read when you first ask for it. The run may be live.
 
-    :param attempts: whose metrics and validations are shown. "chain": the newest attempt's and, where it was resumed
-        (`load_state_dict`), those of the attempts that it goes on from, each up to that point; where two logged one
-        step, the later attempt's. "latest": the newest attempt's alone. "all": every attempt's.
-    :raises RunNotFoundError: there is no such directory, or no such run in it; the message names those that there are.
+    :param attempts: which attempts' metrics and validations to show. "chain": the newest attempt and, if it was resumed
+        (`load_state_dict`), the attempts before it, each up to the point where the next one resumed; if two logged the
+        same step, the later attempt's record. "latest": the newest attempt. "all": every attempt.
+    :raises RunNotFoundError: there is no such directory, or no such run in it; the message lists the runs in it.
     :raises ValueError: no run can have that name, or `attempts` is none of these.
 
     >>> log.flush()
@@ -54,12 +54,12 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attem
 
 
 class Run:
-    """One run, of all its ranks, as it was when each of its streams was first asked for; a live one is read again to
-    see more. Each table is read once.
+    """One run with all its ranks. Each table is read once, when you first ask for it; to see more of a live run, call
+    :func:`read_run` again.
 
-    A run may be read while it is written: records that are not sealed into Parquet yet come from the spools.
-    A table takes the memory of its columns; :meth:`scan` reads in batches what does not fit. Every property raises
-    OSError where a file cannot be read, or its checksums do not hold.
+    You can read a live run: records that are not sealed into Parquet yet come from the spools. A table takes the memory
+    of its columns; :meth:`scan` reads in batches what does not fit. Every property raises OSError if a file cannot be
+    read, or its checksums do not match.
 
     >>> run = read_run("logs", "run")
     >>> run.metrics.select(["step", "loss"]).to_pylist()
@@ -78,10 +78,10 @@ class Run:
 
     @cached_property
     def metrics(self) -> pa.Table:
-        """A row for each call that logged metrics, in order of (attempt, rank, seq); float64 metrics.
+        """One row for each call that logged metrics, ordered by (attempt, rank, seq); metrics are float64.
 
-        `timestamp` is UTC with microseconds. What was not given is null; a NaN was logged as NaN. The map
-        `unresolved` says why a value never came. `worker` is 0 but for what a child of the rank logged.
+        `timestamp` is UTC with microseconds. A value that was not logged is null; NaN means that NaN was logged. The
+        map `unresolved` says why a value never arrived. `worker` is 0, except in records of the rank's child processes.
 
         >>> run.metrics.select(["attempt", "rank", "epoch", "batch", "loss"]).to_pylist()
         [{'attempt': 1, 'rank': 0, 'epoch': 1, 'batch': 1, 'loss': 0.5}]
@@ -90,7 +90,8 @@ class Run:
 
     @cached_property
     def system(self) -> pa.Table:
-        """A row for each memory and performance sample (`kind`) of every attempt, ordered and typed as :attr:`metrics`.
+        """One row for each memory or performance sample (`kind`) of every attempt, ordered and typed like
+        :attr:`metrics`.
 
         >>> run.system.num_rows  # with memory_interval_s=0 nothing is sampled by itself
         0
@@ -99,7 +100,7 @@ class Run:
 
     @cached_property
     def validation(self) -> pa.Table:
-        """A row for each validation, in the order of time: `epoch` (int64), `is_best`, `best_so_far`, and each metric,
+        """One row for each validation, in order of time: `epoch` (int64), `is_best`, `best_so_far`, and each metric,
         float64.
 
         >>> run.validation.column_names
@@ -110,7 +111,7 @@ class Run:
 
     @cached_property
     def events(self) -> pa.Table:
-        """Every event of every attempt, in the order of time; `fields` holds what the event says, as JSON.
+        """Every event of every attempt, in order of time; `fields` holds the event's own fields, as JSON.
 
         >>> run.events["event"].to_pylist()
         ['attempt_start', 'attempt_end']
@@ -119,8 +120,8 @@ class Run:
 
     @cached_property
     def errors(self) -> pa.Table:
-        """The errors of every attempt, in the order of time: `id`, `severity`, `type`, `message`, `operation`,
-        `category`, how often it was `repeated`, and `context` as JSON.
+        """The errors of every attempt, in order of time: `id`, `severity`, `type`, `message`, `operation`, `category`,
+        how often it was `repeated`, and `context` as JSON.
 
         >>> import pyarrow.compute as pc
         >>> run.errors.filter(pc.field("severity") == "CRITICAL").num_rows
@@ -130,9 +131,9 @@ class Run:
 
     @cached_property
     def processes(self) -> pa.Table:
-        """A row for each process that took part, by (attempt, rank), which joins it with every other table: `run_id`,
-        `host`, `pid`, `local_rank`, `world_size`, `started`; `status`; how far it came (`records`, `last_step`,
-        `last_record`); and from where its attempt goes on (`resumed_from_run_id`, `resumed_from_attempt`,
+        """One row for each process that logged, by (attempt, rank), the key that joins it with the other tables:
+        `run_id`, `host`, `pid`, `local_rank`, `world_size`, `started`; `status`; its progress (`records`, `last_step`,
+        `last_record`); and where its attempt was resumed from (`resumed_from_run_id`, `resumed_from_attempt`,
         `resumed_from_step`).
 
         >>> run.processes.select(["rank", "status", "records", "last_step"]).to_pylist()
@@ -142,9 +143,9 @@ class Run:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """What rank 0 wrote last about its latest attempt; empty where it wrote nothing.
+        """The latest summary of rank 0, of its newest attempt; empty if rank 0 wrote none.
 
-        :raises ValueError: the file is no JSON object.
+        :raises ValueError: the file is not a JSON object.
 
         >>> run.summary["status"], run.summary["total_metrics"]
         ('completed', 1)
@@ -157,7 +158,7 @@ class Run:
 
     @property
     def run_id(self) -> str | None:
-        """32 hexadecimal digits, the same for every attempt and rank; None where they are lost.
+        """The run's id: 32 hexadecimal digits, the same for every attempt and rank; None if its file is lost.
 
         >>> len(run.run_id)
         32
@@ -166,7 +167,7 @@ class Run:
 
     @cached_property
     def attempts(self) -> list[int]:
-        """The numbers of the attempts that left anything behind, whether shown or not.
+        """The numbers of all attempts that left any file or record, shown or not.
 
         >>> run.attempts
         [1]
@@ -176,9 +177,10 @@ class Run:
         return sorted(found.union(*(self._reader(stream).attempts for stream in STREAMS)))
 
     def scan(self, columns: Sequence[str] | None = None, stream: str = "metrics") -> Iterator[pa.RecordBatch]:
-        """Iterate over the rows of :attr:`metrics` or :attr:`system` in batches that need not fit into memory together.
+        """Iterate over the rows of :attr:`metrics` or :attr:`system` in batches, for a run that does not fit into
+        memory.
 
-        Rows that a fault left in two files, which the tables have once, are not looked for.
+        Unlike the tables, it does not remove duplicates that a fault left in two files.
 
         :param columns: which columns, in their order; None for all.
         :param stream: "metrics" or "system".
@@ -194,13 +196,14 @@ class Run:
         return self._shown_batches(stream, reader.schema if columns is None else reader.fields(columns))
 
     def series(self, metric: str, reduce: str | None = "mean") -> pa.Table:
-        """Reduce a metric over the ranks to a curve over the steps, in their order.
+        """Reduce a metric over the ranks to a curve over the steps, in order of the steps.
 
-        The columns are `step`, the value over all ranks under the metric's name, float64, and `count`, of how many.
-        Rows without a step are left out; a NaN shows as NaN. Where every attempt is shown (`attempts="all"`), each has
-        a series of its own, named by the column `attempt`. Only these columns are read.
+        The columns are `step`, the reduced value under the metric's name (float64), and `count`, the number of values.
+        Rows without a step are left out; if a value is NaN, so is the result. With `attempts="all"` each attempt has a
+        series of its own, and the column `attempt` names it. Only these columns are read.
 
-        :param reduce: "mean", "min", "max", "sum", "std"; None for a row a rank: `step`, `rank`, the metric.
+        :param reduce: "mean", "min", "max", "sum", "std"; None for one row for each step and rank: `step`, `rank`, the
+            metric.
         :raises ValueError: there is no such reduction or metric.
 
         >>> run.series("loss").to_pylist()
@@ -227,14 +230,14 @@ class Run:
         return reduced.sort_by([(name, "ascending") for name in keys])
 
     def step_times(self, metric: str | None = None) -> pa.Table:
-        """Compare the ranks' times step by step: a row for each step that all ranks of an `attempt` have.
+        """Compare the ranks' times step by step, with one row for each step that all ranks of an `attempt` have.
 
-        `min`, `mean` and `max` of its time over the ranks, in seconds, `skew` (`max` over `mean`, 1.0 for even ranks),
-        the `slowest` rank and the number of `ranks`.
+        The columns: `min`, `mean` and `max` of the step's time over the ranks, in seconds; `skew` (`max` over `mean`,
+        1.0 if the ranks are even); the `slowest` rank; the number of `ranks`.
 
-        :param metric: which time; None for `batch_time`, or, where none was logged, the interval from one record of a
-            rank to its next (`step_interval`). Ranks that wait for each other in every step have the same interval:
-            what tells them apart is a time without that wait.
+        :param metric: the time to compare; None for `batch_time` or, if that was not logged, the interval from one
+            record of a rank to its next (`step_interval`). Ranks that wait for each other in every step have the same
+            interval: to tell them apart, log a time without that wait.
         :raises ValueError: there is no such metric.
 
         >>> run.step_times().column_names
@@ -256,14 +259,14 @@ class Run:
         return pa.concat_tables(found)
 
     def stragglers(self, ratio: float = 1.1) -> pa.Table:
-        """Find the ranks that hold the others up, the worst first.
+        """Find the ranks that slow the others down, the worst first.
 
-        The columns: `rank`, by which `metric` (`batch_time`, `data_time`, or `step_interval` where neither was logged),
-        `ratio` of its mean time to that of the others, `excess_s` a step, and the share of steps at which it was the
-        slowest. A rank is named that is slowest half as often again as chance would have it, and loses a twentieth of a
-        step by it.
+        The columns: `rank`; the `metric` compared (`batch_time`, `data_time`, or `step_interval` if neither was
+        logged); `ratio`, its mean time over that of the others; `excess_s`, the extra seconds a step; `slowest_share`,
+        the share of steps at which it was the slowest. A rank is listed if it is the slowest at a share of the steps of
+        at least 1.5 / ranks (0.5 for two ranks), and loses at least 5 % of a step by it.
 
-        :param ratio: how many times as long as the others it has to take, above 1.
+        :param ratio: list ranks that take at least this many times as long as the others; above 1.
         :raises ValueError: `ratio` is not above 1.
 
         >>> run.stragglers()["rank"].to_pylist()  # one rank has no others to hold up
@@ -279,13 +282,13 @@ class Run:
         return pa.Table.from_pylist([dataclasses.asdict(each) for each in found], pa.schema(names))
 
     def overview(self, ratio: float = 1.1) -> dict[str, Any]:
-        """Gather what `advlog show` shows, times in seconds, in one walk over the steps.
+        """Gather everything that `advlog show` shows, in one pass over the steps; times are in seconds.
 
-        The run's `status`, how many `records` it has, its `attempts` and the `shown_attempts` among them; the newest
-        attempt's `ranks` with how far each came, those that are `missing`, `stopped_early` or fell `silent`; of the
-        shown ones the `loss` over the steps in the mean of the ranks, `step_times` and `stragglers`; the number of
-        `errors` of all attempts; from the summaries of the newest attempt's ranks, which a live one renews each 10 s,
-        the `metrics` merged, the values `unresolved` by reason, and rank 0's `best` validation.
+        Of the run: `status`, the number of `records`, `attempts`, the `shown_attempts` among them, and the number of
+        `errors`. Of the newest attempt: its `ranks` with their progress, and those that are `missing`, `stopped_early`
+        or `silent`. Of the shown attempts: the `loss` over the steps, as mean of the ranks, `step_times` and
+        `stragglers`. From the summaries of the newest attempt's ranks, which a live rank replaces every 10 s: the
+        merged `metrics`, the `unresolved` values by reason, and rank 0's `best` validation.
 
         :param ratio: as in :meth:`stragglers`.
         :raises ValueError: `ratio` is not above 1.

@@ -1,4 +1,5 @@
-"""Samples of memory: of the process, of torch's allocator, of the GPU's driver, and whether it keeps growing.
+"""Samples the memory of the process, from the system, torch's allocator and the GPU's driver, and detects steady
+growth.
 
 Never calls CUDA, and never makes the training wait for a probe. Door: `memory_sampler.MemorySampler`. Read first:
 `memory_sampler`.

@@ -253,9 +253,9 @@ class ControlCalls(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return this attempt's position, to save in a checkpoint beside the model's state.
 
-        It contains the run's id, the attempt, the last record's `step`, `epoch` and `batch`, and the time: strings and
-        integers only. It is empty if the logger is disabled. The last record is the one of the last call that returned;
-        the call waits at most 1 s for the drain to count it.
+        It contains the run's id, the attempt, the last record's `step`, `epoch` and `batch` (None before there is one),
+        and the time: strings and integers. It is empty if the logger is disabled. The last record is the one of the
+        last call that returned; the call waits at most 1 s for the drain to count it.
 
         >>> sorted(log.state_dict())
         ['attempt', 'batch', 'epoch', 'run_id', 'step', 'timestamp']

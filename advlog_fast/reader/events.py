@@ -23,7 +23,8 @@ def event_lines(paths: RunPaths) -> list[dict[str, Any]]:
 
 
 def event_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
-    """A row an event: `timestamp`, `attempt`, `rank`, `seq`, `event`, `level`, and `fields`, its others as JSON."""
+    """One row for each event: `timestamp`, `attempt`, `rank`, `seq`, `event`, `level`, and `fields`, its others as
+    JSON."""
     import pyarrow as pa
 
     schema = _schema([("event", pa.string()), ("level", pa.string()), ("fields", pa.string())])
@@ -35,7 +36,7 @@ def event_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def error_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
-    """A row an error, as often as it was written: `severity`, `id`, `category`, `operation`, `type`, `message`,
+    """One row for each time that an error was written: `severity`, `id`, `category`, `operation`, `type`, `message`,
     `repeated` (how often it had come by then, null for once), and `context` as JSON."""
     import pyarrow as pa
 
@@ -81,7 +82,7 @@ def _schema(own: list[tuple[str, Any]]) -> pa.Schema:
 
 
 def _number(value: Any) -> float | None:
-    """Events have no NaN either: it is a word there."""
+    """Returns the number; in events NaN and the infinities are strings."""
     return None if value is None else float(value)
 
 

@@ -1,4 +1,5 @@
-"""Which attempts of a run are one series: the newest, and those that it goes on from, each as far as that point."""
+"""Finds the attempts of a run that form one series: the newest, and those that it resumed from, each up to that
+point."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ Attempts = Literal["chain", "latest", "all"]
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a later attempt went on: what an attempt logged after it is superseded."""
+    """The point where a later attempt resumed: everything that this attempt logged after it is superseded."""
 
     step: int | None
     time: datetime
-    """Decides of what has no step."""
+    """Decides for records and events without a step."""
 
 
 def chosen(
@@ -46,7 +47,7 @@ def chosen(
 
 @dataclass(frozen=True)
 class Lineage:
-    """The attempts shown, each with where it was left; None for what is shown whole."""
+    """The attempts shown, each with its cut; None if the whole attempt is shown."""
 
     cuts: Mapping[int, Cut | None]
 
@@ -58,6 +59,6 @@ class Lineage:
         return attempt in self.cuts
 
     def has_event(self, line: Mapping[str, Any]) -> bool:
-        """Whether an event belongs to the series."""
+        """Returns whether an event belongs to the series."""
         cut = self.cuts.get(line["attempt"])
         return line["attempt"] in self and (cut is None or line["timestamp"] <= cut.time)

@@ -1,4 +1,4 @@
-"""The runs of a directory, a row each."""
+"""Lists the runs of a directory, one row for each."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def _row(paths: RunPaths) -> dict[str, Any]:
 
 
 def _so_far(paths: RunPaths, attempt: int, status: str, started_ns: int | None) -> dict[str, Any]:
-    """How far an attempt is, of which not every rank has ended in order: what its files hold, since summaries lag."""
+    """Returns the progress of an attempt with ranks that have not ended properly, from its files, since summaries
+    lag."""
     reader = StreamReader(paths, "metrics")
     extents = [reader.extent(attempt, rank) for rank in reader.ranks(attempt)]
     lasts = [extent.last_record.timestamp() for extent in extents if extent.last_record is not None]

@@ -1,4 +1,5 @@
-"""A run over all of its ranks in one look: who took part, how far each came, what a step took, and who holds it up."""
+"""Summarizes a run over all of its ranks: the processes, the progress of each, the time of a step, and the slow
+ranks."""
 
 from __future__ import annotations
 
@@ -38,14 +39,14 @@ TIMES = ("batch_time", "data_time")
 
 SILENT_STEPS = 10
 SILENT_AFTER_S = 30.0
-"""A rank that runs and has logged nothing for so many of its steps, and so many seconds, has fallen silent."""
+"""A running rank is silent if it has logged nothing for that many of its steps and that many seconds."""
 
 
 def step_windows(
     reader: StreamReader, lineage: Lineage, columns: list[str]
 ) -> Iterator[tuple[int, dict[int, pa.Table]]]:
-    """The records of all ranks, a window of steps of one attempt at a time, with its number; those that have a step,
-    and came from the rank itself and no worker of it.
+    """Yields the records of all ranks, one window of steps of one attempt at a time, with the attempt's number. Only
+    records with a step, and only from the rank itself, not from its child processes.
 
     :param columns: metrics; `step_interval` is made of the timestamps.
     """
@@ -77,8 +78,8 @@ def _steps_of(
 
 
 def times_of(reader: StreamReader, lineage: Lineage) -> list[str]:
-    """The times that the first rank of the newest attempt with records gives; the interval between records where it
-    gives none."""
+    """Returns the times that the first rank of the newest attempt with records has logged; the interval between records
+    if it logged none."""
     first = None
     for key in sorted(reader.keys, key=lambda key: (-key[0], *key[1:])):
         if key[0] not in lineage or first not in (None, key[:2]):
@@ -94,14 +95,14 @@ def times_of(reader: StreamReader, lineage: Lineage) -> list[str]:
 
 @dataclasses.dataclass
 class Walk:
-    """What one pass over the steps of all ranks found."""
+    """The result of one pass over the steps of all ranks."""
 
     times: list[StepTimes]
     courses: list[Course]
 
     @property
     def step_s(self) -> float:
-        """What a step takes: the longest of the times, in the mean."""
+        """The duration of a step: the largest of the mean times."""
         return max((each.mean_s for each in self.times if each.steps), default=math.nan)
 
     def stragglers(self, ratio: float) -> list[Straggler]:
@@ -188,7 +189,8 @@ def _missing(rows: list[dict[str, Any]]) -> list[int]:
 
 
 def _stopped_early(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ranks that run no more and came less far than another. One step is what a kill of all of them leaves."""
+    """Returns the ranks that ended and are more than one step behind another. A kill of all ranks leaves a difference
+    of one step."""
     furthest = max((row["last_step"] for row in rows if row["last_step"] is not None), default=0)
     return [
         {"rank": row["rank"], "status": row["status"], "last_step": row["last_step"], "furthest_step": furthest}
@@ -198,7 +200,7 @@ def _stopped_early(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _silent(rows: list[dict[str, Any]], step_s: float) -> list[dict[str, Any]]:
-    """The ranks that run, as far as is known, and have logged nothing for long."""
+    """Returns the ranks that seem to run and have logged nothing for long."""
     silent_after = timedelta(seconds=max(SILENT_AFTER_S, 0.0 if math.isnan(step_s) else SILENT_STEPS * step_s))
     now = datetime.now(timezone.utc)
     found = []

@@ -1,4 +1,4 @@
-"""Who took part in a run: each rank of each attempt, which process it was, and what became of it."""
+"""Lists the processes of a run: for each rank of each attempt, its process and how that ended."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class Process:
     """Nanoseconds since 1970, UTC. This and the four before it are None where its claim was removed or damaged."""
     status: str
     """`running`, `completed`, `failed`, `interrupted`, `killed` (recovered or not), `lost`; `silent`: on another
-    machine, not ended, and nothing was heard of it for a minute; `unknown`: only its records are left."""
+    machine, not ended, and its summary is older than a minute; `unknown`: only its records are left."""
     accounted: bool
-    """Whether it has ended and all of it is in the files, its summary too."""
+    """Whether it has ended and the files are complete, its summary included."""
 
 
 def read_processes(paths: RunPaths, *, newest_only: bool = False) -> list[Process]:
-    """Every process that claimed a rank_key in the run, or left anything in its datasets, by attempt and rank.
+    """Returns every process that claimed a rank in the run, or left records in its datasets, by attempt and rank.
 
     :param newest_only: those of the newest attempt alone.
     :raises OSError: a file could not be read.
     """
     files, ledgers = paths.claims_of_all_ranks(), paths.ledgers_of_all_ranks()
-    # Where the datasets were copied without the rest, they alone tell.
+    # If only the datasets were copied, they are the only source.
     datasets = {key[:2] for stream in STREAMS for key in paths.parts_of_all_ranks(stream)}
     keys = sorted({*ledgers, *files, *datasets})
     newest = {rank: attempt for attempt, rank in keys}
@@ -102,14 +102,15 @@ def _status(paths: RunPaths, claim: dict[str, Any], ledger: Path | None, here: s
 
 
 def together(statuses: list[str]) -> str:
-    """The status of all, from that of each: what is worst, or still going on; "unknown" of none."""
+    """Returns the status of all from that of each: the worst one, or one that still runs; "unknown" if there is no
+    process."""
     if not statuses:
         return "unknown"
     return next((status for status in _MOST_TELLING_FIRST if status in statuses), "completed")
 
 
 def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict[str, Any]]:
-    """What each rank's summary says of the attempt; those of other attempts are left out, and what is damaged."""
+    """Returns each rank's summary of the attempt, without summaries of other attempts and damaged ones."""
     found = []
     for rank in ranks:
         with contextlib.suppress(OSError, ValueError):
@@ -120,7 +121,7 @@ def rank_summaries(paths: RunPaths, attempt: int, ranks: list[int]) -> list[dict
 
 
 def _is_ours(summary: dict[str, Any]) -> bool:
-    """Whether it has the shape that a session writes, in what is read of it."""
+    """Returns whether the keys that we read have the types that a session writes."""
     kinds = {"metrics": dict, "last": dict, "accounting": dict, "total_metrics": int, "total_errors": int}
     if not all(isinstance(summary.get(name), (kind, type(None))) for name, kind in kinds.items()):
         return False

@@ -1,4 +1,4 @@
-"""One summary out of those of all ranks while they train, over torch's own process group."""
+"""Reduces the summaries of all ranks to one during the training, over torch's process group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .statistics import of_ranks
 
 _GUIDE_STATS = ("min", "max", "mean", "std")
 _EARLY_S = 0.01
-"""By how much a wait of torch's, in whole milliseconds, may end before its time."""
+"""How much too early a wait of torch, in whole milliseconds, may end."""
 _OF_A_RANK = ("rank", "host", "pid", "status", "attempt", "total_metrics", "total_errors", "duration_s")
 _TOLD = (*_OF_A_RANK, "metrics", "last", "performance")
 
@@ -66,7 +66,7 @@ def _guide_stats(metrics: Mapping[str, Mapping[str, Any]], name: str) -> dict[st
 
 
 def _gathered(torch: Any, mine: bytes, timeout_s: float, group: Any) -> list[bytes]:
-    """What each rank of the group gave, in their order.
+    """Returns the summary of each rank of the group, in the order of the ranks.
 
     :raises TimeoutError: not all ranks came in time.
     """

@@ -348,7 +348,8 @@ def _check_ratio(ratio: float) -> None:
 
 
 def _ordered(table: pa.Table) -> pa.Table:
-    """The table by (attempt, rank, seq), each once. Files come in that order, so it is rarely moved."""
+    """Returns the table ordered by (attempt, rank, seq), without duplicates. Files come in that order, so it rarely
+    sorts."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -359,7 +360,7 @@ def _ordered(table: pa.Table) -> pa.Table:
 
 
 def _steps(table: pa.Table, seq_test: Any) -> pa.Array:
-    """Whether each row but the first comes after the one before it: by attempt, rank, then `seq_test`."""
+    """Returns, for each row but the first, whether it comes after the one before: by attempt, rank, then `seq_test`."""
     import pyarrow.compute as pc
 
     ends = []

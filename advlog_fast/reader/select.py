@@ -1,4 +1,4 @@
-"""The records of a stream that are shown: those of a lineage of attempts, without what was superseded."""
+"""Selects the records of a stream to show: those of a lineage of attempts, without superseded ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rank_batches(
 
 
 def _is_kept(batch: pa.RecordBatch, cut: Cut, superseded: list[pa.Array]) -> pa.Array:
-    """Whether each record came before the cut, and its step was not logged again."""
+    """Returns, for each record, whether it came before the cut and its step was not logged again."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

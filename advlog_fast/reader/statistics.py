@@ -1,4 +1,4 @@
-"""Statistics of several ranks as one: moments merge exactly, whatever the order, and no value is read again."""
+"""Merges statistics of several ranks: moments merge exactly, in any order, without reading a value again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CLASSES = ("nan", "posinf", "neginf")
 
 def merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The statistics of all values together, from those of each part: `count` (of the finite ones), `mean`, `std` (of
-    the population), `min`, `max`, `nan`, `posinf`, `neginf`. None, as NaN stands in JSON, or a missing key is nothing.
+    the population), `min`, `max`, `nan`, `posinf`, `neginf`. None (NaN in JSON) and a missing key count as nothing.
 
     The merge is Chan, Golub and LeVeque's (Stanford STAN-CS-79-773, 1979), pairwise, in float64.
     """
@@ -78,7 +78,7 @@ def _number(value: Any) -> float:
 
 
 def import_lazily() -> None:
-    """Has pyarrow import what it imports at the first use, pandas where there is one."""
+    """Makes pyarrow do its imports of the first use now, among them pandas if installed."""
     import pyarrow as pa
 
     statistics_of(pa.array([1.0]))

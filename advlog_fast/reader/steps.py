@@ -1,7 +1,7 @@
-"""The ranks side by side, step by step: how long each took, who is slower than the others, what the loss was.
+"""Compares the ranks step by step: the time of each, the slow ranks, the loss.
 
-Read in windows of steps, of all ranks at a time: memory does not depend on the length of the run, but for each rank a
-file is open, of which a page a column is decoded.
+It reads windows of steps, of all ranks at a time, so memory does not depend on the length of the run. For each rank one
+file is open, with one decoded page a column.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STEP_INTERVAL = "step_interval"
-"""Seconds from one record of a rank to its next: what stands for the time of a step where none was logged."""
+"""Seconds from one record of a rank to its next: the time of a step if none was logged."""
 
 _WINDOW_ROWS = 1 << 22
-"""Of all ranks together."""
+"""The rows in a window, of all ranks together."""
 _LEAST_ROWS = 1 << 12
 
 
@@ -45,7 +45,7 @@ class RankSteps:
                 held += batch.num_rows
 
     def last(self) -> int | None:
-        """The last step that is held as a whole, as far as can be told; None: nothing is held."""
+        """The last step whose records are all held, as far as is known; None if no records are held."""
         import pyarrow.compute as pc
 
         greatest = max((pc.max(batch.column("step")).as_py() for batch in self._held), default=None)
@@ -67,8 +67,8 @@ class RankSteps:
 
 
 def _row_a_step(table: pa.Table) -> pa.Table:
-    """What was logged for one step more than once, as of the batches of a gradient accumulated: the times together, of
-    everything else the mean."""
+    """Merges records of the same step, such as the batches of an accumulated gradient: the sum of the times, the mean
+    of everything else."""
     import pyarrow.compute as pc
 
     steps = table["step"].combine_chunks()
@@ -108,9 +108,9 @@ def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
 def aligned(
     window: Mapping[int, pa.Table], column: str, *, finite: bool = True
 ) -> tuple[pa.Array, dict[int, pa.Array]]:
-    """The steps at which every rank that has the column at all in this window has a value of it, and these.
+    """Returns the steps at which every rank that has the column in this window has a value, and these values.
 
-    :param finite: whether NaN and the infinities are none.
+    :param finite: whether NaN and the infinities count as missing.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -140,9 +140,9 @@ class RankTime:
     rank: int
     steps: int = 0
     own_s: float = 0.0
-    """All steps together."""
+    """Its own time over all steps together."""
     others_s: float = 0.0
-    """Likewise of the mean of the others."""
+    """The mean time of the others, over all steps together."""
     slowest: int = 0
     """At how many steps no rank took longer."""
 
@@ -207,7 +207,7 @@ class StepTimes:
 
 
 def step_schema() -> pa.Schema:
-    """Of the tables that :func:`step_table` makes."""
+    """Returns the schema of the tables that :func:`step_table` makes."""
     import pyarrow as pa
 
     times = [(name, pa.float64()) for name in ("min", "mean", "max", "skew")]
@@ -251,19 +251,19 @@ class Straggler:
 
     rank: int
     metric: str
-    """By which time: `batch_time`, `data_time` or `step_interval`."""
+    """The time compared: `batch_time`, `data_time` or `step_interval`."""
     ratio: float
     """Its mean time over the mean of the others."""
     excess_s: float
-    """By how much it is longer, in seconds a step."""
+    """The extra time, in seconds a step."""
     slowest_share: float
-    """At which share of the steps it was the slowest."""
+    """The share of the steps at which it was the slowest."""
 
 
 def find_stragglers(times: Iterable[StepTimes], ratio: float, step_s: float) -> list[Straggler]:
-    """The ranks whose mean time is at least `ratio` times that of the others, that are the slowest half as often again
-    as chance would have it (of two ranks: at half of the steps), and lose a twentieth of a step by it: what is less is
-    a hiccup, or costs nothing."""
+    """Returns the ranks whose mean time is at least `ratio` times that of the others, that are the slowest at a share
+    of the steps of at least 1.5 / ranks (at most 0.5), and that lose at least a twentieth of a step by it. Less is
+    noise, or costs nothing."""
     found = []
     for each in times:
         least_share = min(0.5, 1.5 / max(len(each.ranks), 1))
@@ -276,8 +276,8 @@ def find_stragglers(times: Iterable[StepTimes], ratio: float, step_s: float) -> 
 
 @dataclass
 class Course:
-    """A metric's mean over the ranks along the steps: where it began, where it stands, and its lowest. One rank's NaN
-    is the NaN of all."""
+    """A metric's mean over the ranks along the steps: its first, last and lowest value. If one rank has NaN, so has the
+    mean."""
 
     metric: str
     first: tuple[int, float] | None = None

@@ -1,6 +1,6 @@
-"""A stream of a run as it lies on disk at one moment: sealed parts, spools that are still to be sealed, or JSON lines.
+"""Reads a stream of a run as it is on disk at one moment: sealed parts, unsealed spools, or JSON lines.
 
-Everything is read in batches of one schema, every metric a column, whatever the file keeps it in.
+It reads batches of one schema, with a column for each metric, from any kind of file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RankKey = tuple[int, int]
 
 @dataclass(frozen=True)
 class Extent:
-    """How far a rank came in an attempt, as its files tell."""
+    """The progress of a rank in an attempt, from its files."""
 
     records: int = 0
     last_step: int | None = None
@@ -109,7 +109,7 @@ class StreamReader:
         return pa.schema([fields[name] for name in (*first, *rest, "unresolved")])
 
     def has(self, column: str) -> bool:
-        """Whether there is such a column; those that always stand cost no look at the files."""
+        """Returns whether there is such a column; for fixed columns it does not read the files."""
         always = column == "attempt" or (column != "extra" and column in columns_schema(self._stream, ()).names)
         return always or any(column in self._sources[key].metrics() for key in self.keys)
 
@@ -135,7 +135,8 @@ class StreamReader:
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def steps_up_to(self, attempt: int, rank: int, step: int) -> pa.Array:
-        """The steps not above `step` that a rank logged in an attempt; none as a rule, where it was resumed there."""
+        """Returns the steps up to `step` that a rank logged in an attempt: usually none if the attempt was resumed
+        there."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -150,7 +151,7 @@ class StreamReader:
         return pa.chunked_array(found, pa.int64()).combine_chunks()
 
     def extent(self, attempt: int, rank: int) -> Extent:
-        """How far the rank came in the attempt."""
+        """Returns the rank's progress in the attempt."""
         return sum((self._sources[key].extent() for key in self.keys_of.get((attempt, rank), ())), Extent())
 
 
@@ -200,7 +201,7 @@ class _Part:
 
 
 class _OfTables(ABC):
-    """What can be read from its batches alone."""
+    """A source that is read through its batches only."""
 
     @abstractmethod
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]: ...
@@ -228,7 +229,7 @@ class _OfTables(ABC):
 class _Spool(_OfTables):
     """Records that are not sealed yet.
 
-    :param part: what it becomes, at any time; the spool is gone then.
+    :param part: the part that may replace the spool at any time.
     :raises FileNotFoundError: it is gone already.
     """
 
@@ -258,7 +259,7 @@ class _Spool(_OfTables):
 
 
 class _Lines(_OfTables):
-    """What the JSON lines of one attempt and rank say."""
+    """The records in the JSON lines of one attempt and rank."""
 
     def __init__(self, table: pa.Table, metrics: list[str]) -> None:
         self._table = table

@@ -1,9 +1,9 @@
 """The background worker: a thread for work that may wait, for what the drain finds, and for what an interrupt may not
 stop halfway.
 
-The exceptions of signals, KeyboardInterrupt before all, come to the main thread, between any two of its bytecodes: also
-between a call that takes hold of something and the store of what it took. So a session opens and ends on this thread,
-which they do not reach, and the caller waits.
+Signals raise exceptions, above all KeyboardInterrupt, in the main thread, between any two bytecodes: even between a
+call that acquires something and the assignment of its result. They do not reach this thread, so a session opens and
+ends on it, and the caller waits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _CHECK_S = 0.5
 
 
 class Latch:
-    """Something that happens once. To wait for it may be interrupted anywhere, and a signal handler may wait inside:
-    `threading.Event` holds a lock that is not re-entrant."""
+    """An event that happens once. An interrupt may end a wait anywhere, and a signal handler may wait during another
+    wait; `threading.Event` cannot do that, since its lock is not re-entrant."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -39,7 +39,7 @@ class Latch:
         self._woken.put(None)
 
     def wait(self, timeout_s: float) -> bool:
-        """Return whether it has happened, now or in so many seconds."""
+        """Waits for the event, at most the timeout; returns whether it has happened."""
         deadline = time.monotonic() + timeout_s
         while not self.is_set and (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -49,10 +49,10 @@ class Latch:
 
 
 class Background:
-    """Runs tasks in the order they are submitted, and each duty at its interval. What one of them raises is ignored: it
-    is not worth the training.
+    """Runs tasks in the order they are submitted, and each duty at its interval. It ignores their exceptions, which
+    must not stop the training.
 
-    :ivar duties: what to run every so many seconds; set by a task.
+    :ivar duties: functions to run, each at its own interval; set by a task.
     """
 
     def __init__(self) -> None:
@@ -74,11 +74,11 @@ class Background:
 
     @property
     def is_here(self) -> bool:
-        """Whether the calling thread is this one."""
+        """Returns whether the calling thread is this one."""
         return threading.current_thread() is self._thread
 
     def has_thread(self) -> bool:
-        """Return whether there is a thread; waits half a second at most for one that is just being started."""
+        """Returns whether there is a thread; waits at most half a second for one that is starting."""
         # Where `start` was interrupted, the thread may be about to come, or never.
         deadline = time.monotonic() + _START_S
         while self._begun and not self._refused and self._thread.ident is None:
@@ -88,11 +88,11 @@ class Background:
         return self._thread.is_alive()
 
     def subscribe(self, kind: str, handle: Callable[[Finding], object]) -> None:
-        """Has findings of a kind handed to `handle`, on this thread."""
+        """Subscribes `handle` to the findings of a kind; it runs on this thread."""
         self._subscribers[kind] = handle
 
     def report(self, finding: Finding) -> None:
-        """Hands a finding over; never waits. Any thread."""
+        """Queues a finding; never waits. Any thread may call it."""
         self.submit(partial(self._hand_on, finding))
 
     def _hand_on(self, finding: Finding) -> None:
@@ -101,12 +101,12 @@ class Background:
             handle(finding)
 
     def submit(self, task: Task) -> None:
-        """Hands a task over; never waits. Any thread."""
+        """Queues a task; never waits. Any thread may call it."""
         self._tasks.put(task)
 
     def call(self, task: Callable[[], Result], timeout_s: float) -> Result | None:
-        """Runs the task on this thread and waits for it: what it returns, or raises; None where that takes longer than
-        `timeout_s`, and it goes on."""
+        """Runs the task on this thread, waits for it, and returns or raises what it does. Returns None after
+        `timeout_s`; the task then goes on."""
         if self.is_here:
             return task()
         done = Latch()
@@ -132,7 +132,7 @@ class Background:
         return returned[0] if returned else None
 
     def run_pending(self) -> None:
-        """Runs what was submitted, in the calling thread: for this one, or where there is none."""
+        """Runs the submitted tasks in the calling thread, which may stand in for a missing background thread."""
         with self._inline, contextlib.suppress(queue.Empty):
             while True:
                 _run(self._tasks.get_nowait())
@@ -143,7 +143,7 @@ class Background:
             self._thread.join(timeout_s)
 
     def end(self) -> None:
-        """Ends the thread after the task that calls this, and those that are waiting."""
+        """Ends the thread after the current task and those in the queue."""
         self._ending = True
 
     def _run(self) -> None:

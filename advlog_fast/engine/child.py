@@ -1,5 +1,5 @@
-"""The child's side of logging in a child process: a small ring of its own in place of its parent's session. The
-parent's side, which drains it, is child_rings.py.
+"""The child's side of logging in a child process: a small ring in place of the parent's session. child_rings.py is the
+parent's side, which drains that ring.
 
 Nothing here starts a thread, opens a file of the run, or takes a lock that a thread of the parent may have held when it
 forked.
@@ -38,22 +38,22 @@ _ENDED = "the process that this logger belongs to has ended its log: what is log
 
 @dataclasses.dataclass(frozen=True)
 class ParentHandle:
-    """What a child must know of the session that it logs to; can be pickled."""
+    """What a child must know about the session that it logs to. It can be pickled."""
 
     config: LoggerConfig
     paths: RunPaths
     run: RunIdentity
     folder: Path | None
-    """Where children's rings lie. None: the parent's ring lies in memory that no child could share."""
+    """The folder of the children's rings; None if the parent's ring lies in memory that no child can share."""
     process_start: int
     """With `run.pid`, names the parent."""
 
     def parent_lives(self) -> bool:
-        """Return whether the parent lives; True where that is unknown."""
+        """Returns whether the parent lives; True where that is unknown."""
         return process_start(self.run.pid) == self.process_start
 
     def is_here(self) -> bool:
-        """Return whether this process is the parent itself."""
+        """Returns whether this process is the parent itself."""
         return self.run.pid == os.getpid() and self.parent_lives()
 
 
@@ -79,7 +79,7 @@ class ChildRing(Ring):
             identity.worker = 1
             self.handle = formatted(self._memory, CHILD_SLOTS, CHILD_SLOTS, identity)
             self.file.lock = FileLock(folder / f"{name}.lock")
-            # Into sight only now: the parent may have ended meanwhile, and removed what was not in sight.
+            # Visible only now: the parent may have ended meanwhile, and removed files that were not visible.
             os.rename(hidden, folder / f"{name}.ring")
             self.file.path = folder / f"{name}.ring"
         except BaseException:
@@ -91,7 +91,7 @@ class ChildRing(Ring):
 
 @dataclasses.dataclass(frozen=True)
 class ChildParts:
-    """What a child has of a session's parts."""
+    """The parts of a session that a child has."""
 
     run: RunIdentity
     parent: ParentHandle
@@ -106,9 +106,10 @@ _rings: dict[tuple[int, Path], ChildRing] = {}
 
 
 class ChildSession:
-    """What a logger has in a child process where it has a `Session` in its parent. Methods that both have do the same.
+    """The session of a logger in a child process, in place of its parent's `Session`. Methods of the same name do the
+    same.
 
-    :param refused: kind and text of a warning, where nothing may be logged.
+    :param refused: kind and text of a warning, if nothing may be logged.
     """
 
     closed = False
@@ -124,16 +125,16 @@ class ChildSession:
         self.entry = Entry(overflow, is_drained=parent.parent_lives)
         self._refused = refused
         self._hindered: tuple[str, str] | None = None
-        """Kind and text of a warning, where the hindrance may pass."""
+        """Kind and text of a warning, while there is an obstacle that may pass."""
         self._bound = False
 
     def in_child(self) -> ChildSession:
-        """The session of a process that this one forked."""
+        """Returns the session of a process that this one forked."""
         return ChildSession(self.parts.parent, self._refused)
 
     def admit(self, producer: Producer) -> tuple[str, str] | None:
-        """Makes ready for a record of the producer; else the kind and the text of a warning, empty where there is
-        nothing to say."""
+        """Prepares the ring for a record of the producer and returns None; else returns the kind and the text of a
+        warning, which is empty if there is nothing to say."""
         ring = self._opened()
         if ring is None:
             self.entry.count_drop("forked")
@@ -149,7 +150,7 @@ class ChildSession:
         return None
 
     def _opened(self) -> Ring | None:
-        """The ring, made for the first record; None where there is none to be had, as `_refused` says."""
+        """Returns the ring, and makes it for the first record; None if it cannot be made: `_refused` says why."""
         if self.entry.ring is None and self._refused is None:
             folder = self.parts.parent.folder
             if folder is None:
@@ -174,18 +175,19 @@ class ChildSession:
         return self.entry.ring
 
     def _session_lives(self) -> bool:
-        """Return whether the parent's session goes on, as far as can be told: its ring is noted until it ends."""
+        """Returns whether the parent's session still runs, as far as the child can tell: the note of its ring stays
+        until it ends."""
         return self.parts.parent.parent_lives() and self.paths.ring_note(self.parts.run.attempt).exists()
 
     def line(self, level: int, text: str) -> bool:
-        """A line for the training log; whether it was accepted."""
+        """Pushes a line for the training log; returns whether it was accepted."""
         if self._opened() is None:
             self.entry.count_drop("forked")
             return False
         return self.entry.line(level, text)
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until the parent has taken over what was accepted here before; whether it was in time."""
+        """Waits until the parent has taken over the records accepted here before; returns whether it did so in time."""
         ring = self.entry.ring
         if ring is None:
             return True
@@ -204,15 +206,15 @@ class ChildSession:
         task()
 
     def after_close(self) -> str:
-        """Return what a logger says of a call after the end."""
+        """Returns what a logger says of a call after the end."""
         return _ENDED
 
     def close(self, _timeout_s: float, _status: str | None = None) -> bool:
-        """Nothing: the session is the parent's to close."""
+        """Does nothing: the parent closes the session."""
         return True
 
     def health(self) -> Health:
-        """The counts of this process: accepted is what its parent has taken over or will."""
+        """Returns the counts of this process; accepted records are those that its parent has taken over or will."""
         ring = self.entry.ring
         dropped = ring.dropped() if ring else dict.fromkeys(DROPS, 0)
         dropped["forked"] += self.entry.dropped
@@ -230,5 +232,5 @@ class ChildSession:
 
 
 def has_taken(ring: Ring, position: int) -> bool:
-    """Return whether the parent's drain has passed a position of the child's ring."""
+    """Returns whether the parent's drain has passed a position of the child's ring."""
     return int(lib.advlog_ring_read_pos(ring.handle) - position) % (1 << 64) < 1 << 63

@@ -1,9 +1,9 @@
-"""Child processes that log, as their parent sees them: each has a small ring of its own, which the
-drain of the parent's session empties. See child.py for the child's side.
+"""The parent's side of child processes that log: each child has a small ring of its own, which the drain of the
+parent's session empties. See child.py for the child's side.
 
-The rings of a session's children lie in a folder beside its ring. It is there as long as the session is: to end, the
-parent closes and empties every ring in it and removes it, which the system refuses while anything is in it; a child
-that finds no folder has no parent. So a record that was accepted is always seen.
+The rings of a session's children lie in a folder beside its ring. It exists as long as the session. At its end, the
+parent closes and empties every ring in the folder and removes the folder, which the system refuses while a file is in
+it. A child that finds no folder has no parent. So the parent sees every accepted record.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _POLL_S = 0.001
 _DAMAGED = "it is damaged"
 _RING = re.compile(r"\d+-[0-9a-f]{8}\.ring\Z")
 _CHILDS = re.compile(r"\d+-[0-9a-f]{8}\.(?:ring|lock)\Z|\.\d+-[0-9a-f]{8}\.tmp\Z")
-"""What children call their files."""
+"""The names of the children's files."""
 
 
 def children_folder(ring: Path | None) -> Path | None:
-    """Return where the rings of the children lie whose parent's ring is at `ring`; None: it has no file, and can have
-    none."""
+    """Returns the folder of the child rings of the parent whose ring is at `ring`; None if the parent's ring has no
+    file."""
     return ring.with_name(f"{ring.name}.workers") if ring is not None else None
 
 
 class ChildRings:
-    """The rings of a session's children. For the thread that runs the drain, but for `has_any` and `wait`.
+    """The rings of a session's children. Only the thread that runs the drain may call it, except `has_any` and `wait`.
 
     :param drain: the C drain of `ring`.
     :param report: takes findings: what was lost of a child.
@@ -56,21 +56,21 @@ class ChildRings:
         self._ring, self._drain, self._report = ring, drain, report
         self._met: dict[Path, Ring] = {}
         self._dead: dict[Path, FileLock | None] = {}
-        """Those of them whose processes have ended, by now repaired."""
+        """Child rings whose processes have ended; they are repaired."""
         self._strangers: set[Path] = set()
-        """What has a ring's name and is none of ours."""
+        """Files with a ring's name that are not ours."""
         self._ending = False
         self._reported_names = False
         self._visit_due = 0.0
 
     def open(self) -> None:
-        """From here on children may log."""
+        """Makes the folder, so that children may log."""
         if self.folder is not None:
             with contextlib.suppress(OSError):  # a child says so
                 make_private_folder(self.folder)
 
     def abandon(self) -> None:
-        """There is no parent any more to whom children could log."""
+        """Removes the folder without taking over records: the parent no longer exists for its children."""
         self._ending = True
         if self.folder is not None:
             self._emptied_folder()
@@ -86,11 +86,11 @@ class ChildRings:
             make_private_folder(self.folder)
 
     def has_any(self) -> bool:
-        """Return whether there is a child that logs, or one whose records are not all here. Any thread."""
+        """Returns whether a child logs, or has records that are not copied yet. Any thread may call it."""
         return bool(_rings_in(self.folder))
 
     def look(self) -> None:
-        """Meets new children, and now and then takes leave of dead ones whose records are all here."""
+        """Finds new children, and now and then removes the rings of dead ones whose records are all copied."""
         for path in _rings_in(self.folder):
             if path not in self._met and path not in self._strangers:
                 self._meet(path)
@@ -100,7 +100,8 @@ class ChildRings:
             self._visit_due = time.monotonic() + _VISIT_S
 
     def wait(self, deadline: float) -> bool:
-        """Waits until what the children met so far have been acknowledged is in the parent's ring. Any thread."""
+        """Waits until all acknowledged records of the children found so far are in the parent's ring. Any thread may
+        call it."""
         ends = [(ring, lib.advlog_ring_write_pos(ring.handle)) for ring in list(self._met.values())]
         for ring, end in ends:
             while not has_taken(ring, end):
@@ -110,7 +111,8 @@ class ChildRings:
         return True
 
     def end(self, advance: Callable[[], object], deadline: float) -> bool:
-        """Closes the children's rings, takes over what is in them, and ends the family; whether all of it was done.
+        """Closes the children's rings, copies what is in them, and removes the folder; returns whether all of it was
+        done.
 
         :param advance: runs the drain for a moment.
         """
@@ -132,12 +134,12 @@ class ChildRings:
             now = time.monotonic()
             if now >= deadline:
                 return not self._met and self._emptied_folder()
-            # Where nothing moves for want of room in our own ring, no child is to blame.
+            # If nothing moves because our own ring is full, no child is to blame.
             if left != before or self._ring.used() > self._ring.slots // 2:
                 stalled_at = now + _STALL_S
             elif now >= stalled_at and self._met:
-                # A child that is stopped in the middle of a call goes on one day, and is told that its record was
-                # accepted: nothing may be given up. What it has stays in its ring, for a recovery.
+                # A child that is stopped in the middle of a call may go on later, and its call then returns that its
+                # record was accepted. So nothing may be given up: its records stay in its ring, for a recovery.
                 self._report(fault("a child stands still in the middle of a call: its records stay in its ring"))
                 return False
         return True
@@ -193,7 +195,8 @@ class ChildRings:
         return True
 
     def _pass_over(self, path: Path, ring: Ring, what: str) -> None:
-        """Marks what a child reserved and will not publish as lost, so that what comes after it can be taken."""
+        """Marks slots that a child reserved and will not publish as lost, so that the records behind them can be
+        copied."""
         repair = ffi.new("advlog_repair *")
         if lib.advlog_ring_repair(ring.handle, False, repair):
             self._quarantine(path, _DAMAGED)
@@ -230,7 +233,7 @@ class ChildRings:
             self._leave(path, remove=kept)
 
     def _emptied_folder(self) -> bool:
-        """Removes the folder, unless there is a ring in it; whether it is gone."""
+        """Removes the folder, unless there is a ring in it; returns whether the folder is gone."""
         folder = self.folder
         assert folder is not None
         try:
@@ -252,7 +255,7 @@ class ChildRings:
         return not folder.exists()
 
     def _leave_folder(self, folder: Path) -> None:
-        """Renames a folder that holds what is not ours: no child is to find it.
+        """Renames a folder that holds files that are not ours, so that no child finds it.
 
         :raises OSError: it could not be.
         """
@@ -264,11 +267,12 @@ class ChildRings:
 
 
 def settle_child_rings(ring: Ring) -> bool:
-    """Finishes what a dead parent's drain was at with each of its children's rings; whether there are any, or may be: a
-    child that lives can still come, as long as there is the folder.
+    """Finishes what a dead parent's drain was doing with each of its children's rings. Returns whether there is a child
+    ring, or may be one: while the folder exists, a live child can still make one.
 
     :param ring: the dead parent's, before it is repaired.
-    :raises OSError: one could not be opened. Without it nothing may be taken: its last record may be there already.
+    :raises OSError: a ring could not be opened. Then nothing may be copied, since its last record may be copied
+        already.
     """
     folder = children_folder(ring.path)
     for path in _rings_in(folder):

@@ -1,9 +1,9 @@
-"""Values that lie on an accelerator: copied when its stream gets there, and waited for by nobody who trains.
+"""Values on an accelerator: its stream copies them later, and the training never waits for them.
 
-A call enqueues, on the current stream, one copy of all its values into the slab of the ring (csrc/slab.h), and is
-done. What follows there, an in-place change or a free of the tensor among it, comes after. The drain finds the values
-in memory: no thread but the caller's own calls anything of the device, since another's call can break a capture of a
-CUDA graph.
+A call enqueues, on the current stream, one copy of all its values into the slab of the ring (csrc/slab.h), and returns.
+Later work on that stream, such as an in-place change or a free of the tensor, comes after the copy. The drain finds the
+values in memory. Only the caller's own thread calls the device, since a call from another thread can break the capture
+of a CUDA graph.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PORTABLE = 1
 """cudaHostRegisterPortable: page-locked for every device of the process."""
 
 _kept: list[object] = []
-"""What devices know: memory that they may write into, and where they copy from. It stays for the life of the process,
-since to take it back may wait for all that a device has to do."""
+"""Memory that devices may write into or copy from. It stays for the life of the process, since releasing it may wait
+for all work of a device."""
 
 
 class DeviceQueue:
-    """Copies from one device, in the order of whichever stream is current there.
+    """Copies from one device, in the order of its current stream.
 
     :param index: the device's number.
     :param host: the slab, int64, an entry a row: a value's bits, and these XORed with the key of its copy.
@@ -57,7 +57,7 @@ class DeviceQueue:
 
     @staticmethod
     def moment(index: int) -> tuple[Any, int]:
-        """Now, in the device's current stream, and that stream by its address."""
+        """Returns an event for now in the device's current stream, and that stream's address."""
         stream = sys.modules["torch"].cuda.current_stream(index)
         return stream.record_event(), stream.cuda_stream
 
@@ -70,8 +70,8 @@ class DeviceQueue:
         return int(address(index) if address is not None else torch.cuda.current_stream(index).cuda_stream)
 
     def _come_after(self) -> None:
-        """Lets a stream that is used for the first time wait for the one in which the pairs were made: whoever had
-        their memory before may still be at work there."""
+        """Makes a stream that is used for the first time wait for the stream in which the pairs were allocated: earlier
+        work there may still use their memory."""
         stream = self.stream(self._index)
         if stream not in self._streams:
             self._torch.cuda.current_stream(self._index).wait_event(self._made)
@@ -79,22 +79,22 @@ class DeviceQueue:
 
     @staticmethod
     def page_lock(address: int, size: int) -> bool:
-        """Lets devices write into memory of the host by themselves; False where that cannot be."""
+        """Page-locks host memory, so that devices can write into it; returns False if that fails."""
         cudart = sys.modules["torch"].cuda.cudart()
         return int(cudart.cudaHostRegister(address, size, _PORTABLE)) == 0
 
     @staticmethod
     def page_locked(numbers: int) -> Tensor:
-        """Memory of torch's own, of so many int64, after the other could not be had."""
+        """Returns page-locked memory of torch for int64 values, after page-locking the ring's memory failed."""
         torch = sys.modules["torch"]
-        # CUDA holds its refusal until the next launch is checked, which then would fail in its stead.
+        # CUDA keeps this error until the next launch is checked, and that launch would then fail instead.
         with contextlib.suppress(RuntimeError):
             torch.zeros(1, device="cuda").fill_(0)
         return torch.zeros(numbers, dtype=torch.int64, pin_memory=True)
 
     @classmethod
     def is_capturing(cls, index: int) -> bool:
-        """Return whether the device's current stream is being captured: what is enqueued now would run at each
+        """Returns whether the device's current stream is being captured: what is enqueued now would run at each
         replay."""
         cuda = sys.modules["torch"].cuda
         if cuda.current_device() == index:
@@ -131,7 +131,7 @@ class DeviceQueue:
 
 
 class Deferral:
-    """Has the values copied that a session is given on accelerators. Safe from any thread.
+    """Copies the values on accelerators that a session receives. Any thread may call it.
 
     :param producer: bound to the ring.
     :param on_fault: called once, with a sentence, when a device refuses a copy.
@@ -148,7 +148,8 @@ class Deferral:
         self._told = False
 
     def defer(self, tensors: list[Tensor]) -> list[Deferred] | None:
-        """In place of each tensor what its record is to hold. None where one of them is no single number to copy."""
+        """Returns the placeholder that the record holds for each tensor; None if one of the tensors is not a single
+        number."""
         for tensor in tensors:
             if tensor.numel() != 1 or not has_numbers(tensor):
                 return None
@@ -194,8 +195,8 @@ class Deferral:
             return queue
 
     def _page_locked(self, ring: Ring) -> Tensor:
-        """The slab as a tensor: in the ring's memory, which outlives the process, or, where that cannot be page-locked,
-        in memory of torch's own."""
+        """Returns the slab as a tensor: in the ring's memory, which outlives the process, or in memory of torch if the
+        ring's cannot be page-locked."""
         torch = sys.modules["torch"]
         handle, size = ring.handle, _ENTRIES * _ENTRY_BYTES
         memory = lib.advlog_slab_memory(handle)
@@ -211,7 +212,7 @@ class Deferral:
     def close(self, *, written: bool) -> None:
         """The session is over.
 
-        :param written: every record is; what is not stays in the ring, for a recovery.
+        :param written: whether every record is written; if not, the rest stays in the ring, for a recovery.
         """
         with self._opening:
             ring, self._ring = self._ring, None

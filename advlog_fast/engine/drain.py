@@ -43,7 +43,7 @@ class Drain:
 
     :param on_tick: called on the drain's thread twice a second; it must not wait.
     :param report: takes findings, on the drain's thread; it must not wait.
-    :param deferred_timeout_s: how long a value is waited for that an accelerator fills in, from its call.
+    :param deferred_timeout_s: how long, from its call, the drain waits for a value that an accelerator fills in.
     :param max_sink_outage_s: how long a sink may fail before `finish` gives up, with its records still in the ring;
         None: C suspends it, and its records are dropped, so that the others and the producers go on.
     """
@@ -88,7 +88,7 @@ class Drain:
             self._refused = True  # no more threads here: the thread that waits for the drain runs it
 
     def help(self) -> bool:
-        """Drains in the calling thread, where there is no other to do it; False where there is."""
+        """Drains in the calling thread if the drain has no thread; returns False if it has one."""
         if self._refused:
             with self._helping:
                 self._once(_MOMENT_NS)
@@ -127,14 +127,14 @@ class Drain:
     # -- any thread ----------------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until what was accepted before, of children too, is with the operating system, in every sink that
-        works."""
+        """Waits until every working sink has given the records accepted before, children's included, to the operating
+        system."""
         deadline = time.monotonic() + timeout_s
         is_here = self._take_over(deadline) if self.children.has_any() else True
         return self._wait(lib.advlog_drain_wait, deadline - time.monotonic()) and is_here
 
     def _wait(self, wait: Callable[[Any, int, int], int], timeout_s: float) -> bool:
-        """Waits for what was accepted before."""
+        """Waits until the drain has processed the records accepted before."""
         position, deadline = lib.advlog_ring_write_pos(self.ring.handle), time.monotonic() + timeout_s
         while True:
             slice_s = 0.0 if self.help() else min(deadline - time.monotonic(), _SLICE_S)
@@ -144,7 +144,7 @@ class Drain:
                 return bool(status == lib.ADVLOG_OK)
 
     def expect_children(self) -> None:
-        """From here on there may be some that log."""
+        """Looks for child rings from now on."""
         self._look_every_ns = _LOOK_NS
         self._look_now()
 
@@ -153,7 +153,7 @@ class Drain:
         lib.advlog_drain_stop(self._drain)  # the run that goes on; the thread begins another
 
     def _take_over(self, deadline: float) -> bool:
-        """Waits until what children were acknowledged is in the ring."""
+        """Waits until the acknowledged records of children are in the ring."""
         if threading.current_thread() is self._thread or not self._thread.is_alive():
             return False
         seen = self._looks
@@ -174,7 +174,7 @@ class Drain:
         return MappingProxyType({reason: int(counts[at]) for at, reason in enumerate(UNRESOLVED) if at})
 
     def totals(self, timeout_s: float) -> Totals:
-        """Return what was counted, of every record accepted before this call if the drain gets there in time."""
+        """Returns the counts; they include every record accepted before this call if the drain reaches it in time."""
         if threading.current_thread() is not self._thread:
             self._wait(lib.advlog_drain_wait_totals, timeout_s)
         return read_totals(self._drain, self.ring)
@@ -184,8 +184,9 @@ class Drain:
     def finish(self, deadline: float) -> bool:
         """Closes the ring, drains the rest in the calling thread, and publishes the files.
 
-        False where the deadline (on `time.monotonic()`) came first; the files and the memory that a stuck drain may
-        still use are then left open for good: a descriptor closed under it could become a user's checkpoint.
+        Returns False if the deadline (on `time.monotonic()`) came first. Then the files and the memory that a stuck
+        drain may still use stay open for good: the number of a closed descriptor could become that of a user's
+        checkpoint.
         """
         _started.discard(self)
         self._ending = True
@@ -206,7 +207,7 @@ class Drain:
         return self.files.close() and done and children_done
 
     def _give_up_in(self, seconds: float) -> None:
-        """No value of an accelerator is waited for any longer than that."""
+        """Limits the further wait for values of an accelerator."""
         lib.advlog_drain_give_up_at(self._drain, time.monotonic_ns() + _ns(seconds))
 
     def _advance(self, timeout_ns: int) -> int:
@@ -221,8 +222,8 @@ class Drain:
         return self._once(timeout_ns)
 
     def abandon(self, timeout_s: float = _ABANDON_S) -> None:
-        """Takes back `start` and the opening of the files. Where the thread does not end in time its files stay open
-        for good, as after `finish`."""
+        """Undoes `start` and the opening of the files. If the thread does not end in time, its files stay open for
+        good, as after `finish`."""
         _started.discard(self)
         self._ending = True
         lib.advlog_ring_close(self.ring.handle)
@@ -235,8 +236,8 @@ class Drain:
         self.files.abandon()
 
     def leave(self, timeout_s: float) -> bool:
-        """Ends as well as it can after the interpreter has stopped its threads, nobody knows where: waits until what
-        was accepted is written, if it can be, and leaves the rest in the ring; whether nothing is left."""
+        """Ends as well as possible after the interpreter has stopped its threads at unknown places: waits until the
+        accepted records are written, if possible, and leaves the rest in the ring. Returns whether nothing is left."""
         self._give_up_in(timeout_s / 2)
         done = self.flush(timeout_s)
         lib.advlog_drain_stop(self._drain)
@@ -261,7 +262,7 @@ _started: weakref.WeakSet[Drain] = weakref.WeakSet()
 
 
 def expect_children() -> None:
-    """Tells every drain of this process that there may be children that log."""
+    """Makes every drain of this process look for child rings."""
     for drain in list(_started):
         drain.expect_children()
 

@@ -12,15 +12,15 @@ from .overflow import Overflow
 from .ring import Ring, line_bytes, slots_for_text
 
 DRAIN_THREADS = ("advlog-drain", "advlog-sealer")
-"""Threads that make room in the ring, or that one of these waits for: none of them may wait for room."""
+"""Threads that make room in the ring, or that such a thread waits for. None of them may wait for room."""
 
 
 class Entry:
-    """Any thread. Each method takes the ring into a variable of its own: the end of the session drops it, and what a
-    call still uses must live until the call returns.
+    """Any thread may call it. Each method keeps the ring in a local variable, because the end of the session drops it,
+    and a call's ring must live until the call returns.
 
     :param overflow: decides what a full ring does.
-    :param help_drain: drains in the calling thread, where the drain has none; False where it has.
+    :param help_drain: drains in the calling thread if the drain has no thread; returns False if it has one.
     :param is_drained: asked now and then while a call waits; False ends the wait.
     :ivar ring: None before there is one, and after its end.
     """
@@ -41,18 +41,18 @@ class Entry:
 
     @property
     def slots(self) -> int:
-        """Of the ring; 0 where there is none."""
+        """The number of slots of the ring; 0 if there is no ring."""
         ring = self.ring
         return 0 if ring is None else ring.slots
 
     def is_closed(self) -> bool:
-        """Return whether the ring takes no more records."""
+        """Returns whether the ring takes no more records."""
         ring = self.ring
         return ring is None or bool(lib.advlog_ring_closed(ring.handle))
 
     def push(self, try_push: Callable[[], int], slots: int) -> int:
-        """Tries until the ring has room, or there is no more waiting for it: the last `advlog_status`. A record that is
-        given up is counted.
+        """Tries until the ring has room or the wait ends; returns the last `advlog_status`. It counts a record that it
+        gives up.
 
         :param slots: enough for the record.
         """
@@ -63,7 +63,7 @@ class Entry:
         return status
 
     def line(self, level: int, text: str) -> bool:
-        """Pushes a line for the training log, in the order of the records; whether it was accepted."""
+        """Pushes a line for the training log, in the order of the records; returns whether it was accepted."""
         ring = self.ring
         if ring is None:
             self.count_drop("closed")
@@ -84,12 +84,12 @@ class Entry:
             self.dropped += 1
 
     def has_room_for_names(self, names: Iterable[str]) -> bool:
-        """Return whether those of the metric names that are new could all be given an id."""
+        """Returns whether those of the metric names that are new could all be given an id."""
         ring = self.ring
         return ring is None or ring.has_room_for_names(names)
 
     def _wait_for_room(self, slots: int) -> bool:
-        """Return whether to try again. Never waits on a thread that the drain may wait for."""
+        """Returns whether to try again. Never waits on a thread that the drain may wait for."""
         ring = self.ring
         if ring is None or on_thread(*DRAIN_THREADS):
             return False
@@ -99,5 +99,5 @@ class Entry:
 
 
 def on_thread(*prefixes: str) -> bool:
-    """Return whether the calling thread's name begins with one of these."""
+    """Returns whether the calling thread's name begins with one of these."""
     return threading.current_thread().name.startswith(prefixes)

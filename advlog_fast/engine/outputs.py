@@ -24,7 +24,7 @@ _METRICS, _SYSTEM = lib.ADVLOG_STREAM_METRICS, lib.ADVLOG_STREAM_SYSTEM
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """What sinks are made with."""
+    """The objects that the makers of sinks use."""
 
     config: LoggerConfig
     paths: RunPaths
@@ -91,8 +91,8 @@ def make_sinks(config: LoggerConfig, paths: RunPaths, run: RunIdentity, sealer: 
 
 
 def sinks_of_ring(ring: Ring, config: LoggerConfig, paths: RunPaths, attempt: int, sealer: Sealer) -> list[Sink]:
-    """The sinks that the header of a dead process's ring names, in its order, without files yet. None of their files
-    expires: the next start trims.
+    """The sinks that the header of a dead process's ring names, in its order, without files yet. Rotation deletes none
+    of their files; the next start does.
 
     :param config: the options as that process had them.
     """

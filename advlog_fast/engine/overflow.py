@@ -1,4 +1,4 @@
-"""What a push does that finds its ring full."""
+"""Decides what a push does if the ring is full."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SLICE_NS = 50_000_000
 class Overflow:
     """Waits for room, or does not, as the options `overflow` and `overflow_timeout_s` say.
 
-    After one wait that ran out, none follows until half of the ring is free: a disk that hangs costs the training one
-    deadline, and not one for each record.
+    After one wait that timed out, no call waits until half of the ring is free: a hanging disk costs the training one
+    timeout, and not one for each record.
     """
 
     def __init__(self, policy: str, timeout_s: float | None) -> None:
@@ -25,14 +25,14 @@ class Overflow:
         self._saturated = False
         self._counting = threading.RLock()  # a signal handler may log inside
         self.stalls = 0
-        """Waits so far, however they ended."""
+        """The number of waits so far, timed out or not."""
         self.stalled_s = 0.0
-        """Their length together."""
+        """The total time of these waits."""
 
     def wait(self, ring: Ring, slots: int, hopeful: Callable[[], bool] | None = None) -> bool:
-        """Return whether to try again.
+        """Returns whether to try again.
 
-        :param hopeful: asked now and then; False ends the wait.
+        :param hopeful: called now and then; False ends the wait.
         """
         if not self._waits:
             return False

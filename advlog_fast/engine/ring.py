@@ -1,4 +1,4 @@
-"""The ring as Python sees it: a mapping, and the handle that C has on it."""
+"""The ring in Python: a mapping, and C's handle on it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _RING_ERRORS = {
 class Ring:
     """A ring, mapped; its memory lives as long as anything refers to this object.
 
-    :ivar file: what it has on disk.
-    :ivar notes: what had to be done otherwise than asked, one sentence each.
+    :ivar file: its file on disk.
+    :ivar notes: deviations from what was asked, one sentence each.
     :ivar quarantine: the folder for rings that cannot be used; None where the run's folder is not known.
     """
 
@@ -119,17 +119,17 @@ class Ring:
 
     @property
     def address(self) -> int:
-        """Of the handle, for the producer."""
+        """The address of the handle, for the producer."""
         return int(ffi.cast("uintptr_t", self.handle))
 
     @property
     def run_id(self) -> str:
-        """Of the run that the ring belongs to, as its header says."""
+        """The id of the ring's run, from its header."""
         return bytes(lib.advlog_ring_identity(self.handle).run_id).hex()
 
     @property
     def home(self) -> Path | None:
-        """The log folder whose records these are, as its maker said; None where it did not."""
+        """The log folder of these records, from the ring's header; None if the header has none."""
         path = ffi.new("char[]", lib.ADVLOG_MAX_HOME_BYTES)
         size = lib.advlog_ring_home(self.handle, path)
         return Path(os.fsdecode(ffi.unpack(path, size))) if size else None
@@ -161,21 +161,21 @@ class Ring:
         return names
 
     def has_room_for_names(self, names: Iterable[str]) -> bool:
-        """Return whether those of the names that are new here could all be given an id."""
+        """Returns whether those of the names that are new here could all be given an id."""
         known = self.names()
         new = set(names).difference(known)
         taken = sum(1 + len(name.encode()) for name in (*known, *new))
         return len(known) + len(new) <= MAX_METRIC_NAMES and taken <= _NAMES_BYTES
 
     def forget_records(self) -> None:
-        """Gives the memory of the slots back, where all records are written; the mapping stays."""
+        """Releases the memory of the slots after all records are written; the mapping stays."""
         size = self.slots * lib.ADVLOG_SLOT_BYTES
         with contextlib.suppress(AttributeError, OSError):  # not on every system, nor every file system
             self._map.madvise(mmap.MADV_REMOVE, lib.advlog_ring_bytes(self.slots) - size, size)
 
 
 def identity_of(run: RunIdentity, pid: int) -> Any:
-    """Return what the header of a ring says of its maker: an `advlog_identity` of the process `pid` of this boot."""
+    """Returns the identity of a ring's maker for its header: an `advlog_identity` of the process `pid` of this boot."""
     identity = ffi.new("advlog_identity *")
     ffi.memmove(identity.run_id, bytes.fromhex(run.run_id), 16)
     ffi.memmove(identity.boot_id, boot_id(), 16)
@@ -213,12 +213,13 @@ def _unusable(memory: Any, error: int) -> AdvlogError:
 
 
 def slots_for(values: int) -> int:
-    """Slots that are enough for a record of so many values, whichever they are."""
+    """Returns the slots that suffice for a record of that many values."""
     return int(1 + -(-max(values - lib.ADVLOG_HEADER_EXTRAS, 0) // lib.ADVLOG_PART_EXTRAS))
 
 
 def line_bytes(text: str) -> bytes:
-    """A line of text as the ring takes it: UTF-8, cut to what a record can hold, with no character split."""
+    """Returns a line of text in the ring's form: UTF-8, cut to what a record can hold, without splitting a
+    character."""
     data = text.encode("utf-8", "replace")
     if len(data) > lib.ADVLOG_MAX_TEXT_BYTES:
         data = data[: lib.ADVLOG_MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()
@@ -226,5 +227,5 @@ def line_bytes(text: str) -> bytes:
 
 
 def slots_for_text(size_bytes: int) -> int:
-    """The slots of a line of text."""
+    """Returns the slots that a line of text needs."""
     return int(1 + -(-size_bytes // lib.ADVLOG_PART_TEXT))

@@ -1,4 +1,5 @@
-"""The file of a ring: made whole, noted, then put into sight; watched while the run lives; removed with lock and note.
+"""The file of a ring: it is made complete, noted, then made visible; watched while the run lives; removed with lock and
+note.
 
 A store into a page that the file system cannot supply would kill the process with SIGBUS. So the file is allocated in
 full before it is mapped, and lies on a file system that is known to keep what it has allocated, or nowhere. That is
@@ -25,15 +26,15 @@ from .ring_folders import MADE_FOR_ONE_RING, file_system, private_in, shared_fol
 MIN_SLOTS = 256
 _MAGIC = b"\x01\nadvlog"
 _KEEPS_BLOCKS = {0x01021994: "tmpfs", 0xEF53: "ext4", 0x58465342: "xfs"}
-"""By the type that statfs(2) gives: where a block that was allocated for a file is the one that a store to its mapping
-is written to. Elsewhere (btrfs, zfs, bcachefs, overlays, FUSE, 9p, network file systems) a store may want a new one,
-and SIGBUS ends the process where there is none."""
+"""The file systems, by their type in statfs(2), that write a store to a file's mapping into the block allocated for it.
+Others (btrfs, zfs, bcachefs, overlays, FUSE, 9p, network file systems) may need a new block, and SIGBUS ends the
+process if there is none."""
 _MOVES_BLOCKS = "is not known to keep the blocks that it has allocated, and where it is full a store would be fatal"
 
 
 class RingFile:
-    """What a ring has on disk. Its owner holds the lock of `<path>.lock` from before the ring comes into sight until it
-    goes. A :class:`RingNote` in the run's folder says where it lies.
+    """A ring's file on disk. Its owner holds the lock of `<path>.lock` from before the ring becomes visible until it is
+    removed. A :class:`RingNote` in the run's folder says where it lies.
 
     :param path: None for memory that dies with the process.
     :param note_file: None for the ring of a child, which lies in its parent's folder.
@@ -51,10 +52,10 @@ class RingFile:
     def make(
         cls, name: str, slots: int, ring_dir: Path | None, fallback: Path, note_file: Path, notes: list[str]
     ) -> tuple[RingFile, mmap.mmap, int]:
-        """A file with room for a ring, not in sight yet; its mapping; and for how many slots it is: fewer than asked
-        where shared memory is short. Memory of the process where no file can be had.
+        """Returns a file with room for a ring, not visible yet, its mapping, and its number of slots, which is lower
+        than asked if shared memory is short. Without a file, the ring lies in memory of the process.
 
-        :param notes: takes what had to be done otherwise than asked, a sentence each.
+        :param notes: receives deviations from what was asked, one sentence each.
         """
         for folder, is_shared_memory in _places(ring_dir, fallback, notes):
             file = cls(folder / hidden_name(name), note_file=note_file)
@@ -100,7 +101,7 @@ class RingFile:
         return kind
 
     def publish(self, note: RingNote) -> None:
-        """Brings the file into sight, its note first: a ring in sight is whole, and one that is there is found.
+        """Makes the file visible, after writing its note: a visible ring is complete, and a recovery finds every ring.
 
         :raises OSError: the note could not be written, or the file renamed.
         """
@@ -114,11 +115,11 @@ class RingFile:
 
     @property
     def final(self) -> str | None:
-        """Where the file lies once it is in sight; None where there is none."""
+        """The path of the visible file; None if there is none."""
         return str(self._final) if self.path is not None else None
 
     def write_note(self) -> None:
-        """Says in the run's folder where the ring lies.
+        """Writes into the run's folder where the ring lies.
 
         :raises OSError: it could not.
         """
@@ -127,19 +128,19 @@ class RingFile:
         self._note.write(self.note_file)
 
     def is_noted(self) -> bool:
-        """Return whether the note that leads a recovery here is still there.
+        """Returns whether the note that leads a recovery here is still there.
 
         :raises OSError: it cannot be told.
         """
         return self.note_file is not None and self.note_file.exists()
 
     def has_vanished(self) -> bool:
-        """Return whether somebody removed the file: a SIGKILL would now lose what is in it."""
+        """Returns whether somebody removed the file: a SIGKILL would now lose what is in it."""
         return self.path is not None and not self.path.exists()
 
     def unshare(self, size: int) -> str | None:
-        """Takes back the blocks that a copy of the file shares, which could not be written where the disk is full; why
-        that could not be. Call it now and then: a copy may be made at any time."""
+        """Unshares blocks that a copy of the file shares, because a full disk would make them unwritable. Returns the
+        reason if it fails. Call it regularly: somebody may copy the file at any time."""
         if self._fd < 0:
             return None
         error = lib.advlog_unshare(self._fd, size)
@@ -185,9 +186,9 @@ def _places(ring_dir: Path | None, fallback: Path, notes: list[str]) -> Iterator
 
 
 def _affordable(folder: Path, slots: int) -> int:
-    """The slots that take no more than a sixteenth of what is free there.
+    """Returns the number of slots that fit into a sixteenth of the free space there.
 
-    :raises OSError: not even the fewest do.
+    :raises OSError: not even the smallest ring fits.
     """
     free = os.statvfs(folder)
     affordable = free.f_bavail * free.f_frsize // 16
@@ -199,12 +200,12 @@ def _affordable(folder: Path, slots: int) -> int:
 
 
 def ring_name(run_id: str, attempt: int, rank: int) -> str:
-    """Return what the ring of one rank in one attempt is called."""
+    """Returns what the ring of one rank in one attempt is called."""
     return f"{run_id}-attempt{attempt}-rank{rank:05d}.ring"
 
 
 def holds_ring(file: Path) -> bool:
-    """Return whether a file of this user's begins as a ring does; nothing is moved or removed for one that does not.
+    """Returns whether a file of this user's begins as a ring does; nothing is moved or removed for one that does not.
 
     :raises NotOursError: it is no regular file of this user.
     :raises OSError: it cannot be read.
@@ -222,7 +223,7 @@ def lock_file(ring: Path) -> Path:
 
 
 def hidden_name(name: str) -> str:
-    """Return what a ring's file is called until it is whole, and noted."""
+    """Returns the name of a ring's file until it is complete and noted."""
     return f".{name}.tmp"
 
 

@@ -1,4 +1,4 @@
-"""Where a ring's file may lie: folders that nobody but this user can touch, on file systems that keep the blocks they
+"""Finds folders for a ring's file: folders that only this user can touch, on file systems that keep the blocks they
 have allocated."""
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def shared_folders(say: Callable[[str], object]) -> Iterator[Path]:
 
 
 def private_in(folder: Path) -> Path:
-    """The folder, where nobody but this user can write it, else one of this user's own in it.
+    """Returns the folder if only this user can write it, else a private folder of this user in it.
 
     :raises OSError: it could not be made, or is another's.
     """
@@ -61,7 +61,7 @@ def private_in(folder: Path) -> Path:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Makes a folder that nobody but this user can enter, or sees that it is one.
+    """Makes a folder that only this user can enter, or checks that an existing one is such a folder.
 
     :raises OSError: it could not be made.
     :raises NotOursError: another user's lies there, or others may enter it, or it is no folder.

@@ -1,5 +1,5 @@
-"""The files of the drain's sinks: opened ahead, taken over when the drain has left them, watched, rotated and
-closed."""
+"""Opens the files of the drain's sinks in advance, takes over those that the drain has left, and watches, rotates and
+closes them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from .ring import Ring
 
 
 class SinkFiles:
-    """What Python does for the sinks of one C drain.
+    """The Python side of the sinks of one C drain.
 
-    For the drain's thread, or the closing one after it, but for `rotate`, `sync`, `state` and `health`: any thread.
+    Only the drain's thread, or the closing thread after it, may call it, except `rotate`, `sync`, `state` and `health`,
+    which any thread may call.
 
     :param drain: the C drain.
-    :param report: takes findings: when a sink begins or ceases to fail, when a file has gone.
+    :param report: receives findings: a sink begins or ceases to fail, a file is missing.
     """
 
     def __init__(self, drain: Any, ring: Ring, sinks: Sequence[Sink], report: Callable[[Finding], None]) -> None:
@@ -32,7 +33,7 @@ class SinkFiles:
         self._ring = ring
         self._report = report
         self._reported: dict[int, tuple[bool, bool]] = {}
-        """By sink, what was reported last: whether it fails, whether it is suspended."""
+        """By sink, the state reported last: whether it fails, whether it is suspended."""
         self._gone: set[tuple[int, int]] = set()
         for sink in self.sinks:
             if lib.advlog_drain_add_sink(drain, sink.options()) < 0:
@@ -49,7 +50,7 @@ class SinkFiles:
             sink.on_open(self._give_file(index, sink))
 
     def resume(self) -> dict[str, int]:
-        """Goes on where a dead drain stopped: the bytes cut off each sink's file.
+        """Continues where a dead drain stopped; returns the bytes cut off each sink's file.
 
         :raises OSError: a file could not be opened, cut or put into place.
         """
@@ -71,7 +72,7 @@ class SinkFiles:
         return cut
 
     def cursor(self, index: int) -> Cursor:
-        """Return what a sink has completed, as the ring says; for a drain at rest."""
+        """Returns a sink's cursor from the ring; the drain must be at rest."""
         c = ffi.new("advlog_cursor *")
         lib.advlog_ring_cursor(self._ring.handle, index, c)
         return Cursor(c.position, c.next_seq, c.written, c.dropped, c.dev, c.ino, c.length, c.file_number)
@@ -79,7 +80,7 @@ class SinkFiles:
     # -- while it runs -------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Takes over the files that the drain has left, and gives it those that it asks for."""
+        """Takes over the files that the drain has left, and gives it the files that it requests."""
         for index, sink in enumerate(self.sinks):
             info = self._info(index)
             try:
@@ -108,7 +109,7 @@ class SinkFiles:
             self._report(fault(message))
 
     def watch(self) -> None:
-        """Checks that each file still stands where it was made; one that is gone is reported and left for a new one."""
+        """Checks that each file is still in its place; reports a missing one and starts a new file."""
         for index, sink in enumerate(self.sinks):
             info = self._info(index)
             for file in sink.open_files():
@@ -129,7 +130,8 @@ class SinkFiles:
                 self.rotate(sink, even_empty=True)
 
     def failing(self) -> tuple[Sink, int, int] | None:
-        """A sink that fails, its errno, and since when, in nanoseconds of the monotonic clock; None where none does."""
+        """Returns a failing sink, its errno, and since when it fails, in nanoseconds of the monotonic clock; None if no
+        sink fails."""
         for index, sink in enumerate(self.sinks):
             info = self._info(index)
             if info.failing_since_ns:
@@ -139,11 +141,11 @@ class SinkFiles:
     # -- any thread ----------------------------------------------------------------------------------------------
 
     def rotate(self, sink: Sink, *, even_empty: bool = False) -> None:
-        """Makes the sink end its file, if it has any records, or even if it has none."""
+        """Makes the sink end its file, if the file has records or `even_empty` is True."""
         lib.advlog_sink_rotate(self._drain, self.sinks.index(sink), even_empty)
 
     def sync(self) -> None:
-        """Brings what the sinks have written to the disk; waits for it, so not on the drain's thread.
+        """Syncs what the sinks have written to the disk. It waits for the disk, so the drain's thread must not call it.
 
         A file whose fsync failed is left for a new one: the kernel may have dropped its pages and called them clean, so
         that a second fsync would succeed and mean nothing.
@@ -168,7 +170,7 @@ class SinkFiles:
         return int(info.cursor.file_number), int(info.file_records)
 
     def health(self, sink: Sink) -> SinkHealth:
-        """Return what became of the records of one sink."""
+        """Returns what became of the records of one sink."""
         info = self._info(self.sinks.index(sink))
         accepted = self._ring.accepted(sink.stream)
         if sink.kind == lib.ADVLOG_SINK_TEXT:
@@ -191,8 +193,8 @@ class SinkFiles:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> bool:
-        """Publishes what the drain wrote; what it could not write stays in the ring. False where a file holds more than
-        that and cannot be cut: it is left as it is, for a recovery."""
+        """Publishes what the drain wrote; what it could not write stays in the ring. Returns False if a file holds more
+        than its cursor says and cannot be cut: that file stays as it is, for a recovery."""
         whole = [self._close(index, sink) for index, sink in enumerate(self.sinks)]
         return all(whole)
 
@@ -240,7 +242,7 @@ class SinkFiles:
         self._count_gone(index, sink)
 
     def _count_gone(self, index: int, sink: Sink) -> None:
-        """Into the ring, where a recovery finds it."""
+        """Counts the records of a removed file in the ring, where a recovery finds the count."""
         lib.advlog_ring_set_gone(self._ring.handle, index, sink.expired, sink.vanished)
 
     def _info(self, index: int) -> Any:
@@ -257,7 +259,7 @@ def _publish(sink: Sink, closed: ClosedFile, *, last: bool) -> None:
 
 
 def _cut(fd: int, length: int) -> bool:
-    """Return whether the file is no longer than that now."""
+    """Returns whether the file is no longer than that now."""
     try:
         os.ftruncate(fd, length)
     except OSError:

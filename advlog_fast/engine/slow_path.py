@@ -1,5 +1,5 @@
-"""The slow half of a record's way into the ring: what C does not take as it is gets converted here, and then the same C
-call is made again, so that a record has one way in.
+"""The slow path of a record into the ring: converts values that C does not take as they are, then makes the same C call
+again, so that a record has one way into the ring.
 
 Read with csrc/producer.c, whose `_log_batch_slowly` this is.
 """
@@ -39,7 +39,7 @@ class Parts(Protocol):
 
 
 class Session(Protocol):
-    """What a record is logged to: the run's session, or what stands for it in a child."""
+    """The session that takes a record: the run's, or its stand-in in a child."""
 
     entry: Entry
 
@@ -93,8 +93,8 @@ def _row_of(metrics: object) -> tuple[Mapping[str, Any], int]:
 
 
 def log_batch(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Pushes one batch, given as to `log_batch_progress`: an `advlog_status`, ADVLOG_SLOW where the logger was closed
-    meanwhile."""
+    """Pushes one batch with the arguments of `log_batch_progress`; returns an `advlog_status`, ADVLOG_SLOW if the
+    logger was closed meanwhile."""
     values = _batch_arguments(args, kwargs)
     for name in ("epoch", "batch"):
         if values[name] is None:
@@ -138,8 +138,8 @@ def log_memory(producer: Producer, session: Session, samples: list[MemorySample]
 
 
 def _push(producer: Producer, session: Session, try_push: Callable[[], int], record: Mapping[str, Any]) -> int:
-    """Sees the record into the ring, or counted as dropped: an `advlog_status`; ADVLOG_SLOW where its names could not
-    be learned because the logger was closed meanwhile.
+    """Pushes the record into the ring, or counts it as dropped. Returns an `advlog_status`: ADVLOG_SLOW if its names
+    could not be learned because the logger was closed meanwhile.
 
     :raises ValueError: it has more metrics than a ring of this size can take, or the run has too many names.
     """
@@ -154,7 +154,7 @@ def _push(producer: Producer, session: Session, try_push: Callable[[], int], rec
 
 
 def _learn_names(producer: Producer, entry: Entry, record: Mapping[str, Any]) -> bool:
-    """False: the logger was closed meanwhile."""
+    """Gives ids to the record's new names; returns False if the logger was closed meanwhile."""
     # All or none: a record that is refused must not use up what the next one needs.
     names = [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
     fits = entry.has_room_for_names(names)
@@ -168,7 +168,8 @@ def _learn_names(producer: Producer, entry: Entry, record: Mapping[str, Any]) ->
 
 
 def _converted(values: Mapping[str, Any], deferral: Deferral | None) -> Record:
-    """A record that C takes as it is; what lies on an accelerator is replaced by what stands for it until it comes.
+    """Returns the record in the form that C takes; a placeholder replaces each value on an accelerator until it
+    arrives.
 
     :raises TypeError: a value is no number.
     :raises ValueError: a number is out of range, or a name cannot be a metric's.
@@ -206,7 +207,7 @@ def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dic
 
 
 def _nanoseconds(timestamp: Any) -> int:
-    """Since 1970; a naive time is local."""
+    """Returns nanoseconds since 1970; a naive time is local."""
     if not isinstance(timestamp, datetime):
         raise TypeError(expected("timestamp", "a datetime", timestamp))
     if timestamp.year in _YEARS:

@@ -1,4 +1,4 @@
-"""What the drain has counted, copied out of C: see stats.c and totals.c for how it counts."""
+"""Copies the drain's counts out of C; stats.c and totals.c count."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, Totals
 from .ring import Ring
 
 SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
-"""What quantiles are kept of, in the order of the C core."""
+"""The times that have quantiles, in the order of the C core."""
 
 _NONFINITE = {lib.ADVLOG_NAN: "nan", lib.ADVLOG_POSINF: "inf", lib.ADVLOG_NEGINF: "-inf"}
 
 
 def read_totals(drain: Any, ring: Ring) -> Totals:
-    """Return what a drain has counted of its ring, as of one moment.
+    """Returns what a drain has counted of its ring, as of one moment.
 
     :param drain: the C drain.
     """

@@ -20,7 +20,7 @@ _MAX_METRICS = 10_000
 
 
 def integer(argument: str, value: Any, low: int, high: int) -> int:
-    """The value as an int: an int, or what numpy and torch have for one.
+    """Returns the value as an int; it may be an int, or an integer of numpy or torch.
 
     :raises TypeError: it is none.
     :raises ValueError: it lies outside `low` and `high`.
@@ -42,17 +42,17 @@ def step(argument: str, value: Any) -> int:
 
 
 def whole(argument: str, value: Any, low: int = -INT32_MAX - 1) -> int:
-    """Return the value as an int32: see :func:`integer`."""
+    """Returns the value as an int32: see :func:`integer`."""
     return integer(argument, value, low, INT32_MAX)
 
 
 def whole_or_none(argument: str, value: Any, low: int = 0) -> int | None:
-    """Return the value as an int32, or None."""
+    """Returns the value as an int32, or None."""
     return None if value is None else whole(argument, value, low)
 
 
 def text(argument: str, value: Any, *, or_empty: bool = False) -> str:
-    """The value, if it is a string that is not empty, unless it may be.
+    """Returns the value if it is a string, and not empty unless that is allowed.
 
     :raises TypeError: it is no string.
     :raises ValueError: it is empty.
@@ -102,7 +102,7 @@ def report(reported: Any, operation: Any, context: Any, wanted: Any) -> str:
 
 
 def flag(argument: str, value: Any) -> bool:
-    """The value as a bool: True, False, or a 0-dimensional array of one (`accuracy > best` often is).
+    """Returns the value as a bool; it may be True, False, or a 0-dimensional array of one, such as `accuracy > best`.
 
     :raises TypeError: it is neither.
     """
@@ -123,7 +123,8 @@ def mapping(argument: str, value: Any) -> Mapping[Any, Any]:
 
 
 def settings(argument: str, value: Any) -> Mapping[Any, Any]:
-    """Settings by name: a mapping, or what an object such as an argparse.Namespace or a dataclass has as attributes.
+    """Returns settings by name, from a mapping or from the attributes of an object such as an argparse.Namespace or a
+    dataclass.
 
     :raises TypeError: it is neither.
     """
@@ -179,10 +180,16 @@ def _is_unicode(name: str) -> bool:
 
 
 def number(argument: str, value: Any, *, defer: bool = False) -> Any:
+<<<<<<< HEAD:advlog_fast/checks.py
     """Return the value as a float64: a float, an int, any other `numbers.Real` (`Fraction`), a `Decimal`, or an array
     or tensor of one element, by its `item()`.
 
     :param defer: return a tensor on an accelerator, and a `Deferred`, as it is.
+=======
+    """Returns the value as float64, for an array or tensor of one element by its `item()`.
+
+    :param defer: return a one-element tensor on an accelerator, or its placeholder, unchanged.
+>>>>>>> e5b8e20 (Reword the docstrings of the control plane):advlog_fast/control/checks.py
 
     :raises TypeError: it is no number.
     :raises ValueError: it is an integer that float64 cannot hold.

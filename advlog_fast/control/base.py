@@ -1,5 +1,4 @@
-"""What the control plane asks of its session, what a logger asks of its control plane, and the summary where there is
-nothing to count."""
+"""The interfaces between a logger, its control plane and its session, and the summary of a run with no counts."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ class RingLink(Protocol):
     """The control plane's way to the ring and to what the drain has counted. No method but `shielded` raises."""
 
     def shielded(self, task: Callable[[], object]) -> None:
-        """Has the task run where no interrupt reaches it, and waits for it; what it raises is raised here."""
+        """Runs the task where no interrupt reaches it, and waits for it; raises what the task raises."""
 
     def line(self, level: int, text: str) -> None:
         """Puts a line into the training log, in the order of the records. `text` is escaped, one line, at
@@ -28,25 +27,25 @@ class RingLink(Protocol):
         """The seq of the last metrics record accepted; 0 while there is none."""
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
-        """Return what was counted, covering every call that returned before; waits so long for it at most."""
+        """Returns the counts, which cover every call that returned before; waits for them at most that long."""
 
     def health(self) -> Health:
-        """The accounting as of now."""
+        """Returns the current delivery counts."""
 
     def memory(self) -> dict[str, object]:
-        """Return how memory developed, as :meth:`MemorySampler.trend` gives it."""
+        """Returns how memory developed, as :meth:`MemorySampler.trend` gives it."""
 
 
 class Bar(Protocol):
-    """What can show a live bar."""
+    """An output that can show a live bar."""
 
     def follow(self, position: Position) -> None:
         """Draws a bar from `position`, which is changed in place."""
 
 
 class Control(Protocol):
-    """What a logger asks of its control plane: the run's own, that of a child process, or that of a logger that is off.
-    Checked events go in; nothing raises but for a wrong argument."""
+    """The interface of a control plane: the run's own, a child process's, or a disabled logger's. It takes checked
+    events; only a wrong argument raises."""
 
     @property
     def status(self) -> str: ...
@@ -74,21 +73,21 @@ class Control(Protocol):
         """Notes an exception that leaves the whole run, unless it was logged before."""
 
     def context_started(self, path: tuple[str, ...]) -> int:
-        """Called by a context on its way in; a number for the way out."""
+        """A context calls it when it is entered; returns a number for the exit."""
 
     def context_ended(
         self, path: tuple[str, ...], started: int, duration_s: float, error: BaseException | None
     ) -> None:
-        """Called by a context on its way out."""
+        """A context calls it when it is left."""
 
     def state(self) -> dict[str, Any]:
-        """Return where the attempt stands, for a checkpoint."""
+        """Returns where the attempt stands, for a checkpoint."""
 
     def summary(self) -> dict[str, Any]:
-        """The summary as of now."""
+        """Returns the current summary."""
 
     def write_summary(self) -> bool:
-        """Replaces the summary's file; whether it could be."""
+        """Replaces the summary's file; returns whether it succeeded."""
 
 
 def empty_summary(status: str) -> dict[str, Any]:

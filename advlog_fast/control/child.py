@@ -24,9 +24,10 @@ _MAX_MESSAGE = 1000
 
 
 class ChildControl:
-    """Stands in a child where a :class:`ControlPlane` stands in its parent, whose files and locks are not the child's.
+    """The control plane in a child, in place of its parent's :class:`ControlPlane`, whose files and locks the child
+    must not use.
 
-    Every method checks its arguments as that one's does, and raises for nothing else.
+    Every method checks its arguments as the parent's does, and raises for nothing else.
 
     :param line: puts a line of a level into the child's ring; False where it cannot.
     :param has_text: whether the run has a training log for the lines to reach.
@@ -46,7 +47,7 @@ class ChildControl:
         self._write(event)
 
     def state(self) -> dict[str, Any]:
-        """Nothing: where the training stands is its parent's to say."""
+        """Returns nothing: only the parent knows the training's position."""
         return {}
 
     def log_error(
@@ -93,7 +94,7 @@ class ChildControl:
         self._write(events.context_end(path, duration_s))
 
     def summary(self) -> dict[str, Any]:
-        """The first keys of a summary, with nothing counted: the numbers are the parent's."""
+        """Returns the first keys of a summary without counts, which only the parent has."""
         return empty_summary(self.status)
 
     def write_summary(self, _timeout_s: float = 0.0, *, sync: bool = False) -> bool:  # noqa: ARG002

@@ -1,5 +1,4 @@
-"""What a person sees while the training runs: plain lines on standard error, and on a terminal a live bar
-below them.
+"""Shows the training to a person: plain lines on standard error, and on a terminal a live bar below them.
 
 The bar never touches the user's streams or the cursor's visibility: it is one line of text, drawn and erased
 in place, so that a process that is killed leaves nothing behind but that line.
@@ -42,8 +41,8 @@ class Console:
     :param level: the lowest level, on the scale of Python's logging, that is shown.
     :param stream: where it goes; None is `sys.stderr`, as it stands at each line.
 
-    No method raises: a closed stream, a broken pipe or a full disk costs the line, counted in `dropped`. A
-    reader that does not read costs one wait of a second.
+    No method raises: a closed stream, a broken pipe or a full disk costs the line, counted in `dropped`. If nobody
+    reads the stream, the console waits one second, once.
     """
 
     def __init__(self, mode: ConsoleMode, rank: int, level: int, stream: TextIO | None = None) -> None:
@@ -61,7 +60,7 @@ class Console:
         self._position: Position | None = None
         self._thread: threading.Thread | None = None
         self._closing: queue.SimpleQueue[None] = queue.SimpleQueue()
-        """What ends the bar's thread. No `threading.Event`, whose lock a signal handler may meet held."""
+        """Ends the bar's thread. Not a `threading.Event`: a signal handler could wait for its lock forever."""
         self._closed = False
         self._bar_shown = False
         self._redraw = True
@@ -81,8 +80,8 @@ class Console:
             self._redraw = True
 
     def follow(self, position: Position) -> None:
-        """Draws a bar from `position` until the last line, where there may be one; it costs the training thread
-        nothing further."""
+        """Draws a bar from `position` until the last line, if the stream can have a bar. A thread draws it, not the
+        training thread."""
         if not self._on or self.mode != "auto" or self._closed or os.getpid() != self._pid:
             return
         self._position = position
@@ -111,7 +110,7 @@ class Console:
         return self._stream if self._stream is not None else sys.stderr
 
     def _write(self, text: str) -> bool:
-        """Return whether the text went out. It waits for a full pipe only once, until that has room again."""
+        """Returns whether the text went out. It waits for a full pipe only once, until that has room again."""
         try:
             stream = self._target()
             if stream is None:

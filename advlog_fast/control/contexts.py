@@ -17,20 +17,20 @@ _open: contextvars.ContextVar[_Path] = contextvars.ContextVar("advlog_fast_conte
 
 
 class ContextOwner(Protocol):
-    """Whom a context tells what happens."""
+    """The receiver of a context's start and end."""
 
     def context_started(self, path: tuple[str, ...]) -> int:
-        """A context was entered; `path` are the names of those around it and its own. A number for the
-        ending."""
+        """Takes in the start of a context; `path` has the names of the contexts around it and its own. Returns a number
+        for the end."""
 
     def context_ended(
         self, path: tuple[str, ...], started: int, duration_s: float, error: BaseException | None
     ) -> None:
-        """It was left, by `error` or as it should be."""
+        """Takes in the end of a context, by `error` or normally."""
 
 
 class TrainingContext:
-    """Logs when a block starts and ends and what leaves it as an exception, which goes on to the caller.
+    """Logs when a block starts and ends, and an exception that leaves it, which goes on to the caller.
 
     For `with` and `async with`; blocks may nest, and one object may be used again.
     """
@@ -76,12 +76,12 @@ class ContextStats:
         self._by_name: dict[str, dict[str, Any]] = {}
 
     def started(self, name: str) -> None:
-        """One more of this name is open."""
+        """Counts one more open context of this name."""
         with self._lock:
             self._of(name)["open"] += 1
 
     def ended(self, name: str, duration_s: float, failed: bool) -> None:
-        """One was left."""
+        """Counts the end of one."""
         with self._lock:
             entry = self._of(name)
             entry["open"] = max(entry["open"] - 1, 0)

@@ -12,7 +12,7 @@ from .base import empty_summary
 from .events import Event
 from .position import Position
 
-# One for all: a handler that the module knows ends under the module's lock, wherever the collector happens to be.
+# One handler for all: the end of a handler takes the logging module's lock, in any thread that collects garbage.
 _NOWHERE = logging.NullHandler()
 
 
@@ -21,7 +21,7 @@ class _NoConsole:
 
 
 class DisabledControl:
-    """Stands where a :class:`ControlPlane` stands, so that nothing has to ask whether logging is on."""
+    """Takes the place of a :class:`ControlPlane`, so that no code has to ask whether logging is on."""
 
     status = "disabled"
 

@@ -39,7 +39,7 @@ class Epochs:
         self._started_s = time.monotonic()
 
     def end(self, epoch: int, metrics: Mapping[str, float], totals: EpochTotals | None) -> dict[str, Any]:
-        """Ends an epoch and returns its numbers; those it lacks, as the duration of one never started, are
+        """Ends an epoch and returns its numbers; a missing one, such as the duration of an epoch never started, is
         None."""
         duration_s = None
         if self._started_s is not None and self.current == epoch:
@@ -78,9 +78,8 @@ def rates(batches: float, samples: float, tokens: float, seconds: float) -> dict
 class Best:
     """The best validation so far.
 
-    The latest one that the user calls best is the best. While none was called so, it is by the first of the
-    metrics accuracy (higher is better) and loss (lower is better) that a validation had; a value that is not
-    finite is never the best.
+    The best is the latest validation that the user marked as best. If there is none, accuracy (higher is better)
+    decides, or loss (lower is better) if no validation had an accuracy; a value that is not finite is never the best.
     """
 
     def __init__(self) -> None:
@@ -89,7 +88,7 @@ class Best:
         self._by_user = False
 
     def offer(self, epoch: int, metrics: Mapping[str, float], is_best: bool) -> bool:
-        """Takes a validation; whether it is the best so far."""
+        """Takes a validation; returns whether it is the best so far."""
         self.validations += 1
         name, mode = headline(metrics)
         value = metrics[name] if name is not None else math.nan
@@ -123,7 +122,7 @@ class Best:
 
 
 def headline(metrics: Mapping[str, float]) -> tuple[str | None, str | None]:
-    """The metric that a validation is judged by, and "max" or "min"; None where it has none that is known."""
+    """Returns the metric that decides about a validation, and "max" or "min"; None if it has neither metric."""
     for mode, known in (("max", HIGHER_IS_BETTER), ("min", LOWER_IS_BETTER)):
         for name in metrics:
             if name.rsplit("/", 1)[-1].lower() in known:

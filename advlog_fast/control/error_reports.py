@@ -1,5 +1,5 @@
-"""Errors on their way to the outputs: each exception counts once, whether a context, the standard logger, the user or
-the end of the run reports it first."""
+"""Sends errors to the outputs. Each exception counts once, whether a context, the standard logger, the user or the end
+of the run reports it first."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class ErrorReports:
         context: Mapping[str, Any] | None = None,
         severity: str = "ERROR",
     ) -> ErrorLog:
-        """Writes the error to errors.log now. An exception that a context has recorded on its way here counts no second
-        time: what is known here is added to it."""
+        """Writes the error to errors.log now. An exception that a context has recorded before does not count again:
+        this report adds to the first."""
         severity = checks.report(error, operation, context, severity)
         before = self._recorded.take(error)
         if before is None:
@@ -58,7 +58,7 @@ class ErrorReports:
         self._record(error, operation, context, "ERROR", by_context=True)
 
     def log_from_logger(self, error: BaseException, level: int, function: str, message: str) -> None:
-        """Writes an exception that the main log was given with a message, which alone stands there; unless it was
+        """Writes an exception that came with a message to the main log, which has the message only; not if it was
         recorded before."""
         if self.is_recorded(error):
             return
@@ -66,7 +66,7 @@ class ErrorReports:
         self._record(error, function, {"logged": message}, severity, by_context=True, in_main_log=False)
 
     def is_recorded(self, error: BaseException, since: int = 0) -> bool:
-        """Return whether the exception was recorded, after the moment that `tick` gave."""
+        """Returns whether the exception was recorded, after the moment that `tick` gave."""
         return self._recorded.since(error, since)
 
     def tick(self) -> int:
@@ -85,7 +85,7 @@ class ErrorReports:
     ) -> RecordedError:
         recorded = self.recorder.record(error, operation, context, severity)
         self._recorded.remember(error, recorded, by_context=by_context)
-        if recorded.written:  # inside a storm as seldom as in errors.log
+        if recorded.written:  # in a storm, as rarely as errors.log does
             self._emit(_event_of(recorded), in_main_log)
         return recorded
 

@@ -1,4 +1,4 @@
-"""What an exception is, and its traceback as lines that cannot be taken for anything else."""
+"""Describes an exception, and formats its traceback as lines that cannot be confused with others."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def type_of(error: BaseException | str) -> str:
 
 
 def category_of(error: BaseException | str) -> str:
-    """One of :data:`CATEGORIES`, by type and message; where these say nothing, by the causes and grouped
+    """Returns one of :data:`CATEGORIES`, by type and message; if these do not decide, by the causes and grouped
     errors."""
     for candidate in _related(error):
         category = _own_category(candidate)

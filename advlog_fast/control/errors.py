@@ -1,5 +1,4 @@
-"""NAME_errors.log: every error at once, whole the first times and counted in a storm; and the recoveries from
-them."""
+"""Writes NAME_errors.log: each error at once, in full the first times, then counted; and the recoveries."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ _MAX_OPERATIONS = 1000
 
 @dataclass(frozen=True)
 class RecordedError:
-    """What became of one error."""
+    """The result of recording one error."""
 
     log: ErrorLog
     id: str
@@ -41,14 +40,14 @@ class RecordedError:
     context: dict[str, Any]
     """The context, readable and without secrets."""
     count: int
-    """How often this error, or one equal to it, came so far."""
+    """How often this error, or an equal one, has occurred so far."""
     written: bool
-    """Whether it was due to be written: false inside a storm, where it is only counted."""
+    """Whether it was to be written; False in a storm, where it is only counted."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the file says of an error."""
+    """The file's entry for an error."""
 
     time_ns: int
     severity: str
@@ -71,7 +70,7 @@ class _Storm:
 class ErrorRecorder:
     """Writes errors to their log and counts them.
 
-    Errors are equal that share type, operation, raising line and, numbers aside, message.
+    Errors are equal if they have the same type, operation, raising line and message (numbers in it aside).
     """
 
     def __init__(self, file: LineFile, attempt: int) -> None:
@@ -132,7 +131,7 @@ class ErrorRecorder:
         return RecordedError(log, error_id, entry.category, entry.context, count, written)
 
     def _counted(self, entry: _Entry, site: tuple[str, int]) -> tuple[_Storm, str, int]:
-        """Counts an error under the lock: its storm, its id, and how often it came by now."""
+        """Counts an error under the lock; returns its storm, its id, and how often it has occurred."""
         key = (entry.kind, entry.operation, _DIGITS.sub("#", entry.message[:200]), site, entry.severity)
         storm = self._storms.get(key)
         if storm is None:
@@ -172,7 +171,7 @@ class ErrorRecorder:
         context: Mapping[str, Any] | None,
         severity: str,
     ) -> RecordedError:
-        """Adds what a later report of the same exception knows; it counts no second time. The result's own
+        """Adds the information of a later report of the same exception, which does not count again. The result's
         context is what was added."""
         log = recorded.log
         entry = _Entry(
@@ -234,7 +233,7 @@ class ErrorRecorder:
             }
 
     def close(self) -> None:
-        """Writes the counts of the storms that were not told yet; the file is its owner's to close."""
+        """Writes the counts of the storms that the file lacks; the owner closes the file."""
         with self._lock:
             storms = list(self._storms.values())
         for storm in storms:
@@ -247,7 +246,7 @@ class ErrorRecorder:
         self._file.write("\n  | ".join([*lines, *more]) + "\n", sync=entry.severity in _SYNCED)
 
     def _tell_repeats(self, storm: _Storm) -> None:
-        """Writes how often it came by now, unless that stands in the file already."""
+        """Writes how often the error has occurred, unless the file has that number."""
         if storm.count > storm.written:
             storm.written = storm.count
             now = time_text(time.time_ns())

@@ -20,7 +20,7 @@ class EventLog:
         self._rank = rank
 
     def write(self, event: str, fields: Mapping[str, object], *, seq: int, level: str = "INFO") -> bool:
-        """Writes an event; whether it is in the file.
+        """Writes an event; returns whether it is in the file.
 
         `seq` is that of the last metrics record before it, 0 for none. A field named like one of the line's
         own (`timestamp`, `attempt`, `rank`, `event`, `level`, `seq`, `fields`) stands in the object `fields`;

@@ -1,5 +1,5 @@
-"""What happens in a training and is no record, as values: each event is made and checked here, once, and every control
-plane has one `emit` for all of them.
+"""The events of a training, as values: this module makes and checks each event, and every control plane has one `emit`
+for all of them.
 
 To add an event: a function here, and a method in control_calls.py that emits what it returns. ARCHITECTURE.md has the
 rest.
@@ -35,14 +35,14 @@ class Event:
     level: int = logging.INFO
     name: str = ""
     title: str = ""
-    """The first word of its lines of text, where it is not the name; escaped."""
+    """The first word of its lines of text, if it is not the name; escaped."""
     in_training_log: bool = True
     brief: Mapping[str, Any] | None = None
-    """Its fields in the training log, where they are fewer than those in the main log."""
+    """Its fields in the training log, if they are fewer than in the main log."""
     console: str | None = None
-    """What the console says before the fields; None: nothing."""
+    """The console's text before the fields; None shows nothing."""
     console_fields: Mapping[str, Any] | None = None
-    """The fields there, where they are others."""
+    """The fields on the console, if they differ."""
     console_last: bool = False
     """Whether the console's live bar ends here."""
 

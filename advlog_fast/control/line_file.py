@@ -1,5 +1,4 @@
-"""A file of lines that the control plane writes at once, and that no fault of the disk turns into an
-exception."""
+"""A file of lines that the control plane writes at once; a disk fault never raises."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ from ..store.files import NotOursError, begins_as_ours, check_own, open_own
 from ..store.rotated_files import shift, trim
 
 LOCK_TIMEOUT_S = 1.0
-"""How long an entry waits for another thread's: a writer that hangs with its disk loses entries, it hangs
-nobody."""
+"""How long an entry waits for another thread's. If that thread hangs in the disk, entries are lost, but no thread
+hangs."""
 
 _LOOK_INTERVAL_S = 1.0
 _MAX_INTERRUPTED = 1000
@@ -72,11 +71,11 @@ class LineFile:
 
     @property
     def lost(self) -> int:
-        """Entries that were given and are not in the file."""
+        """Entries that are not in the file."""
         return self._lost + len(self._gave_up)
 
     def write(self, entry: bytes | str, *, sync: bool = False) -> bool:
-        """Appends the entry, whole or not at all, and with `sync` sees it to the disk; whether it is in the
+        """Appends the entry, whole or not at all, and with `sync` syncs it to the disk; returns whether it is in the
         file.
 
         A signal handler that logs while its thread is in here gets True: its entry follows the interrupted
@@ -205,8 +204,7 @@ class LineFile:
                 self._note(error)
 
     def _mend(self) -> None:
-        """Takes back an entry of which only a part was written, by a full disk or by an exception of a signal
-        handler."""
+        """Removes a partly written entry, after a full disk or an exception of a signal handler."""
         if self._unfinished is None or self._fd is None:
             return
         start, length = self._unfinished
@@ -226,7 +224,7 @@ def _put(fd: int, data: memoryview) -> int:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Return whether our file at `path` holds entries, or has another name, by a backup of hard links.
+    """Returns whether our file at `path` holds entries, or has another name, by a backup of hard links.
 
     :raises NotOursError: something else lies there.
     """

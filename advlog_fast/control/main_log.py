@@ -1,4 +1,4 @@
-"""NAME_main.log: what the run says in words, and what a stdlib logger is given."""
+"""Writes NAME_main.log: the run's own messages, and those to its standard logger."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class MainLog:
 
     :param level: the lowest level that is written; of the run's own entries, until `logger.setLevel` says otherwise.
     :param capture: attach to the root logger too, until :meth:`close`.
-    :param in_child: told the level and the text of what a forked child logs, to which the file does not belong.
-    :param on_error: told of each exception that an entry carries, with the entry's level, the function that logged it
-        and its message. The line holds the message alone.
+    :param in_child: called with the level and the text of each message of a forked child, which must not use the file.
+    :param on_error: called with each exception that an entry carries, the entry's level, the function that logged it
+        and its message. The line holds the message only.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class _LineHandler(logging.Handler):
         return bool(passed)
 
     def detach(self) -> None:
-        """Leaves the root logger. Not by `removeHandler`, which waits for the lock of the logging module: whoever
-        closes may hold another handler's, under which that lock is never to be taken."""
+        """Detaches from the root logger. Not by `removeHandler`, which waits for the lock of the logging module: the
+        closing thread may hold another handler's lock, under which that lock must never be taken."""
         self._detached = True
         with contextlib.suppress(ValueError):
             logging.getLogger().handlers.remove(self)
@@ -131,7 +131,7 @@ class _LineHandler(logging.Handler):
 
 
 def message_of_record(record: logging.LogRecord) -> str:
-    """Return the entry's message with its arguments put in; the bare message where they do not fit."""
+    """Returns the entry's message with its arguments put in; the bare message where they do not fit."""
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001

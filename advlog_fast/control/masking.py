@@ -38,7 +38,7 @@ _OPTION = re.compile(r"--?([A-Za-z][A-Za-z0-9_.-]*)(=?)")
 
 
 def is_secret(key: str, value: object = "") -> bool:
-    """Return whether a value under this key is to be hidden."""
+    """Returns whether a value under this key is to be hidden."""
     if value is None or isinstance(value, bool):
         return False
     words = [word.lower() for word in _WORD.findall(key)]

@@ -1,4 +1,4 @@
-"""When training passes a quarter, a half, three quarters and nine tenths, of an epoch and of the whole."""
+"""Finds when the training passes 25, 50, 75 and 90 % of an epoch and of the whole."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Progress:
 
 
 class Milestones:
-    """Tells each mark once for an epoch and once for the whole; whole numbers only, so that 50 % is 50 %.
+    """Reports each mark once for an epoch and once for the whole; computes with integers, so that 50 % is exact.
 
-    Epochs count from 1, or from 0 where an epoch 0 was seen. A change of the epoch, forth or back, begins its
-    marks anew; those of the whole are never told twice. A jump over several marks tells them all.
+    Epochs count from 1, or from 0 where an epoch 0 was seen. A change of the epoch, forward or back, starts its marks
+    again; those of the whole are never reported twice. A jump over several marks reports them all.
     """
 
     def __init__(self) -> None:
@@ -64,8 +64,8 @@ class Milestones:
     ) -> tuple[Milestone, ...]:
         """The marks passed by being done with `batch` of `total_batches` in `epoch` of `total_epochs`.
 
-        A total that is None or not above 0 is unknown: its marks are then not told. The whole still advances
-        by epochs where only the batches' total is unknown.
+        A total that is None or not above 0 is unknown, and its marks are not reported. If only the total of batches is
+        unknown, the whole still advances by epochs.
         """
         if batch < self._quiet_below and epoch == self._epoch and (total_batches, total_epochs) == self._quiet_totals:
             return ()

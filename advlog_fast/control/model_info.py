@@ -1,4 +1,4 @@
-"""What a model is made of, read from its shapes alone: no value is touched, so no GPU is waited for."""
+"""Describes a model from its shapes alone: it reads no value, so it waits for no GPU."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _other(model: Any) -> dict[str, Any] | None:
 
 
 def _weights(model: Any) -> Any:
-    """Return where a model that no library here knows keeps its arrays."""
+    """Returns where a model that no library here knows keeps its arrays."""
     parameters = getattr(model, "parameters", None)
     if callable(parameters) and not isinstance(model, type):
         return parameters()
@@ -167,7 +167,7 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 def _elements(array: Any) -> int | None:
-    """Return how many numbers an array or tensor holds; None for a lazy parameter and for what is neither."""
+    """Returns how many numbers an array or tensor holds; None for a lazy parameter and for what is neither."""
     try:
         numel = getattr(array, "numel", None)
         size = numel() if callable(numel) else getattr(array, "size", None)

@@ -1,5 +1,5 @@
-"""Where events go: `NAME_events.jsonl`, the main log, the training log by way of the ring, the console; and the three
-files of the control plane, opened and closed together."""
+"""Writes events to `NAME_events.jsonl`, the main log, the training log (through the ring) and the console; opens and
+closes the three files of the control plane together."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class EventOutputs:
         self, what: str, fields: Mapping[str, Any] | None = None, level: int = logging.INFO, *, last: bool = False
     ) -> None:
         """Writes a line to the console alone."""
-        # What reaches no file any more is not shown as if it did.
+        # What no longer reaches a file must not be shown as if it did.
         if not self._silent:
             self.console.say(f"{what} {fields_text(rounded(fields or {}))}".rstrip(), level, last=last)
 

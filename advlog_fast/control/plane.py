@@ -1,5 +1,5 @@
-"""The control plane: everything of a run that is no record. It writes events, errors and the main log at once, sends
-lines to the training log through the ring, and keeps what the summary says."""
+"""The control plane: handles everything of a run except records. It writes events, errors and the main log at once,
+sends lines to the training log through the ring, and keeps what the summary says."""
 
 from __future__ import annotations
 
@@ -186,12 +186,11 @@ class ControlPlane:
     # -- the summary and the end ---------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Return where the attempt stands, for a checkpoint."""
+        """Returns where the attempt stands, for a checkpoint."""
         return state_of(self._run, self._link.totals())
 
     def summary(self, timeout_s: float = 1.0) -> dict[str, Any]:
-        """The summary as of now, covering every call that returned before, or naming how many are
-        `pending`."""
+        """Returns the current summary, which covers every call that returned before, or says how many are `pending`."""
         return self._summary(self._link.totals(timeout_s))
 
     def _summary(self, totals: Totals) -> dict[str, Any]:
@@ -217,7 +216,7 @@ class ControlPlane:
         return written
 
     def close(self, status: str) -> None:
-        """Ends the attempt with this status, unless it has a final one already; the files are closed."""
+        """Ends the attempt with this status, unless it already has a final one, and closes the files."""
         if status not in FINAL_STATUSES:
             raise ValueError(expected("status", "one of " + ", ".join(FINAL_STATUSES), status))
         if self._closed:

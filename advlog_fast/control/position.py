@@ -1,4 +1,4 @@
-"""Where the training stands, how fast it is, and how long it will take: the numbers behind the live bar."""
+"""The position, speed and remaining time of the training: the numbers behind the live bar."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Position:
-    """Where the training stands: written by the training thread with plain stores, read by the thread that
-    draws.
+    """The training's position: the training thread writes it with plain stores, and the drawing thread reads it.
 
-    A frame that catches two stores half done is wrong for a tenth of a second.
+    A frame drawn between two stores is wrong for a tenth of a second.
     """
 
     epoch: int = 0
@@ -29,7 +28,7 @@ class Position:
     """0 where epochs are counted from 0."""
 
     def fraction(self) -> float:
-        """Return how much of the whole training is done, 0 to 1; by whole epochs where an epoch's batches are
+        """Returns how much of the whole training is done, 0 to 1; by whole epochs where an epoch's batches are
         unknown."""
         epochs: float = self.epoch - self.first_epoch
         if self.total_batches:

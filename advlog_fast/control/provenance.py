@@ -1,4 +1,4 @@
-"""Where a run comes from: the command, the machine, the software and the commit, so that it can be repeated."""
+"""Records the origin of a run, so that it can be repeated: the command, the machine, the software and the commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .masking import masked_arguments
 from .text import clipped
 
 GIT_TIMEOUT_S = 2.0
-"""All that git gets, in seconds: a working tree on a sleeping network disk must not hold a start up."""
+"""The time limit for git, in seconds: a working tree on a sleeping network disk must not delay a start."""
 
 JOB_VARIABLES = (
     "SLURM_JOB_ID",
@@ -188,7 +188,7 @@ def _git() -> dict[str, Any] | None:
 
 
 def _run_git(arguments: list[str], place: Path, deadline: float) -> str | None:
-    """Return what git prints; None where it fails or is not done by the deadline."""
+    """Returns what git prints; None where it fails or is not done by the deadline."""
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Any value as something that JSON has: numbers kept, the rest short strings that a person can read.
+"""Turns any value into JSON: numbers stay, the rest becomes short strings that a person can read.
 
 Nothing here raises, whatever the value does, or imports what the value came from: tensors and arrays are told
 by their attributes.
@@ -35,9 +35,8 @@ _JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e
 def readable(value: object) -> Any:
     """`value` as None, bool, int, float, str, or lists and string-keyed dicts of these.
 
-    Floats stay floats, NaN too. One-element tensors on the CPU and numpy scalars are their number; larger
-    ones tell shape, dtype and device, never their data. Sizes and depth are limited, and what was left out is
-    said.
+    Floats stay floats, NaN too. One-element tensors on the CPU and numpy scalars are their number; larger ones become
+    their shape, dtype and device, never their data. Sizes and depth are limited; the result says what was left out.
     """
     return _Reader().read(value, 0)
 

@@ -15,9 +15,9 @@ _MARK = "_advlog_fast_recorded"
 class RecordedErrors:
     """Which exception objects were recorded already, so that one error on its way out counts once.
 
-    The exception carries a number; no exception is held here, for it would hold the frames and tensors of its
-    traceback. An exception that was recorded before a context was entered and leaves it again was raised
-    again, and is another error.
+    The exception carries a number. This object holds no exception, which would keep the frames and tensors of its
+    traceback alive. If an exception leaves a context that was entered after it was recorded, it was raised again and
+    counts as another error.
     """
 
     def __init__(self) -> None:
@@ -45,12 +45,12 @@ class RecordedErrors:
                 self._by_context.popitem(last=False)
 
     def since(self, error: BaseException, number: int) -> bool:
-        """Return whether the exception was recorded after that number was given."""
+        """Returns whether the exception was recorded after that number was given."""
         return self._number(error) > number
 
     def take(self, error: object) -> RecordedError | None:
-        """Return what a context recorded of this exception, to the first who asks: the user's one report of it adds
-        to that, a second report is an error of its own."""
+        """Returns a context's record of this exception, once: the user's first report adds to that record, a second
+        report is an error of its own."""
         return self._by_context.pop(self._number(error), None)
 
     def _number(self, error: object) -> int:

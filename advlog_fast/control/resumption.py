@@ -1,4 +1,4 @@
-"""Where an attempt stands, for a checkpoint; and from where another one goes on."""
+"""The position of an attempt, for a checkpoint, and the position from which another attempt resumes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def state_of(run: RunIdentity, totals: Totals) -> dict[str, Any]:
-    """Return where the attempt stands: nothing but numbers and strings, for any kind of checkpoint."""
+    """Returns where the attempt stands: nothing but numbers and strings, for any kind of checkpoint."""
     return {
         "run_id": run.run_id,
         "attempt": run.attempt,
@@ -36,7 +36,7 @@ def state_of(run: RunIdentity, totals: Totals) -> dict[str, Any]:
 
 
 def checked_state(state: object) -> dict[str, Any] | None:
-    """Return what `state_of` gave; None for the empty state of a logger that was off.
+    """Returns what `state_of` gave; None for the empty state of a logger that was off.
 
     :raises TypeError: it is no mapping.
     :raises ValueError: it is none that a logger gave.
@@ -52,7 +52,7 @@ def checked_state(state: object) -> dict[str, Any] | None:
 
 
 def keep_origin(paths: RunPaths, run: RunIdentity, origin: dict[str, Any]) -> str:
-    """Notes for readers from where the attempt goes on; what hindered that, empty for nothing."""
+    """Notes for readers where the attempt resumes from; returns the obstacle, empty if there was none."""
     if (origin["run_id"], origin["attempt"]) == (run.run_id, run.attempt):
         return ""  # back within the attempt: its rows are one series
     try:

@@ -92,7 +92,7 @@ def duration_text(seconds: int) -> str:
 
 
 def overhead(totals: Totals, health: Health, duration_s: float) -> dict[str, Any]:
-    """Return what logging the batches cost, in seconds: all calls of `log_batch_progress`, from the few that were
+    """Returns what logging the batches cost, in seconds: all calls of `log_batch_progress`, from the few that were
     timed, and their waits for a full ring; their share of the run; and the CPU time of the threads in the background.
     NaN where no call was timed yet. What writes at once, such as an event or an epoch's end, is not in it."""
     calls_s = totals.metric_records * health.call.mean_s + health.call.stalled_s
@@ -143,7 +143,7 @@ def performance(totals: Totals, epochs: Epochs) -> dict[str, Any]:
 
 
 def _times(name: str, totals: Totals) -> tuple[MetricStats, Quantiles | None]:
-    """The statistics of a time, from the batch records or the performance records, whichever have more
+    """Returns the statistics of a time, from the batch records or from the performance records if these have more
     values."""
     batches = totals.metrics.get(name, MetricStats())
     measured = totals.system.get(f"performance/{name}") or totals.system.get(name) or MetricStats()
@@ -184,7 +184,7 @@ def _all(stats: MetricStats) -> dict[str, Any]:
 
 
 def first_nonfinite(first: NonFinite | None) -> dict[str, Any] | None:
-    """Return where a metric first was not finite: `value`, `seq`, `step`, `epoch`, `batch`, `timestamp`."""
+    """Returns where a metric first was not finite: `value`, `seq`, `step`, `epoch`, `batch`, `timestamp`."""
     if first is None:
         return None
     where = {name: getattr(first, name) for name in ("value", "seq", "step", "epoch", "batch")}

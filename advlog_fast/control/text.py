@@ -1,4 +1,4 @@
-"""Values and messages as text: one entry, one line, whatever they hold."""
+"""Formats values and messages as text: one line for each entry, whatever it contains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .readable import readable, strict_json
 
 MAX_LINE_BYTES = 4096
-"""Of a line that goes through the ring."""
+"""The most bytes of a line that goes through the ring."""
 
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI}]")
@@ -49,7 +49,7 @@ def fields_text(fields: Mapping[str, object]) -> str:
 
 
 def with_nulls(settings: Mapping[str, object]) -> dict[str, object]:
-    """For :func:`fields_text`, so that None is not left out: of a setting it says something."""
+    """For :func:`fields_text`, so that None is not left out: as a setting it has a meaning."""
     return {name: "null" if value is None else value for name, value in settings.items()}
 
 

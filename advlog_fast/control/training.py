@@ -1,4 +1,4 @@
-"""What a summary says of a training that is no statistic: kept as its events come in."""
+"""Keeps the parts of a summary that are not statistics, as events come in."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Training:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, and not begun again."""
+        """Whether it has ended and has not started again."""
         return self._ended_ns is not None
 
     def update(self, event: Event) -> Event:
@@ -110,7 +110,7 @@ class Training:
         )
 
     def end(self, status: str) -> tuple[str, float]:
-        """Ends the training, unless it has; its status and its duration in seconds."""
+        """Ends the training unless it has ended; returns its status and its duration in seconds."""
         with self._lock:
             return self._end(status)
 
@@ -121,7 +121,7 @@ class Training:
                 self._status = "interrupted"
 
     def read(self, build: Callable[[TrainingState], dict[str, Any]]) -> dict[str, Any]:
-        """Return what `build` makes of the training as of now, while no event changes it. The result must share nothing
+        """Returns what `build` makes of the current training, while no event changes it. The result must share nothing
         with the state."""
         with self._lock:
             return build(

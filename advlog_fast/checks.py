@@ -180,16 +180,10 @@ def _is_unicode(name: str) -> bool:
 
 
 def number(argument: str, value: Any, *, defer: bool = False) -> Any:
-<<<<<<< HEAD:advlog_fast/checks.py
     """Return the value as a float64: a float, an int, any other `numbers.Real` (`Fraction`), a `Decimal`, or an array
     or tensor of one element, by its `item()`.
 
     :param defer: return a tensor on an accelerator, and a `Deferred`, as it is.
-=======
-    """Returns the value as float64, for an array or tensor of one element by its `item()`.
-
-    :param defer: return a one-element tensor on an accelerator, or its placeholder, unchanged.
->>>>>>> e5b8e20 (Reword the docstrings of the control plane):advlog_fast/control/checks.py
 
     :raises TypeError: it is no number.
     :raises ValueError: it is an integer that float64 cannot hold.

@@ -1,7 +1,7 @@
-"""What the GPUs of this process hold: by torch's allocator, and by what the driver says of the whole device.
+"""The memory of this process's GPUs, from torch's allocator and from the driver.
 
-The driver is asked by the sampler's thread alone, after the user's program has started CUDA and never before: whoever
-asks sooner leaves a process that cannot fork into one that uses a GPU.
+Only the sampler's thread asks the driver, and only after the user's program has started CUDA: after an earlier question
+the process could not fork a child that uses a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class GpuMemory:
         self._asked_for_driver = False
 
     def allocator(self) -> dict[str, float]:
-        """Counters that torch keeps by itself, summed over the devices. Any thread; no call of CUDA's."""
+        """Returns torch's own counters, summed over the devices. Any thread may call it; it makes no CUDA call."""
         cuda = _started_cuda()
         if cuda is None:
             return {}
@@ -49,7 +49,8 @@ class GpuMemory:
         }
 
     def driver(self) -> dict[str, float]:
-        """Return what the driver says of the devices on which torch holds memory. For the sampler's thread."""
+        """Returns what the driver reports about the devices on which torch holds memory. Only the sampler's thread may
+        call it."""
         cuda = _started_cuda()
         if cuda is None:
             return {}
@@ -82,7 +83,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _started_cuda() -> Any:
-    """torch.cuda, where the user's program has started it. Any other question would start it."""
+    """Returns torch.cuda if the user's program has started it; any other question would start it."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     started = getattr(cuda, "is_initialized", None)
     return cuda if started is not None and started() else None
@@ -113,7 +114,7 @@ class _Nvml:
         self._process_gb: dict[int, tuple[float, float | None]] = {}
 
     def used_gb(self, device: int) -> float | None:
-        """Memory that is taken of the device, by whichever process."""
+        """Returns the used memory of the device, over all processes."""
         answer = self._ask("nvmlDeviceGetMemoryInfo", device)
         return None if answer is None else answer.used / GB
 
@@ -123,8 +124,8 @@ class _Nvml:
         return None if answer is None else float(answer.gpu)
 
     def process_gb(self, device: int) -> float | None:
-        """Return what this process has of the device, with the context and all libraries; None where the driver names
-        processes as another namespace of pids does, as in some containers."""
+        """Returns the device memory of this process, with the context and all libraries; None if the driver uses pids
+        of another namespace, as in some containers."""
         now = time.monotonic()
         asked_at, latest = self._process_gb.get(device, (-PROCESSES_S, None))
         if now - asked_at >= PROCESSES_S:
@@ -141,7 +142,7 @@ class _Nvml:
             return None
 
     def _handle(self, device: int) -> Any:
-        """By its UUID: the order and the numbers that the process sees are CUDA_VISIBLE_DEVICES' own."""
+        """Finds the device by its UUID, since CUDA_VISIBLE_DEVICES changes the order and the numbers."""
         if device not in self._handles:
             uuid = str(sys.modules["torch"].cuda.get_device_properties(device).uuid)
             by_uuid = self._nvml.nvmlDeviceGetHandleByUUID
@@ -171,5 +172,5 @@ class _RocmSmi:
         return float(self._cuda.utilization(device))
 
     def process_gb(self, device: int) -> float | None:  # noqa: ARG002 - torch has no such question
-        """None."""
+        """Returns None."""
         return None

@@ -1,4 +1,4 @@
-"""What the process and its GPUs hold in memory, sampled beside the training and never in its way."""
+"""Samples the memory of the process and its GPUs in the background, without delaying the training."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _TREND = ("cpu_memory_gb", "gpu_memory_allocated_gb")
 
 @dataclasses.dataclass(frozen=True)
 class MemorySample:
-    """Memory and CPU use at one moment; a GB is 1024**3 bytes. None stands for what could not be read, or was
-    not asked for."""
+    """Memory and CPU use at one moment; a GB is 1024**3 bytes. None means that a value could not be read, or was not
+    requested."""
 
     time_ns: int
     """Nanoseconds since 1970, UTC."""
@@ -54,20 +54,20 @@ class MemorySample:
     gpu_memory_allocated_gb: float | None = None
     """Tensors, in torch's allocator, on all visible GPUs; None where torch has not started CUDA."""
     gpu_memory_reserved_gb: float | None = None
-    """What torch's allocator holds of the GPUs, the unused part included."""
+    """GPU memory that torch's allocator holds, the unused part included."""
     gpu_memory_max_allocated_gb: float | None = None
     """The sum of each GPU's highest `gpu_memory_allocated_gb` since the start or the user's last reset of the peak.
     """
     gpu_memory_used_gb: float | None = None
-    """Memory that is taken of the GPUs on which torch holds some, by whichever process; this and the next two where
-    nvidia-ml-py is installed (for AMD: amdsmi)."""
+    """Used memory of the GPUs on which torch holds memory, over all processes. This field and the next two need
+    nvidia-ml-py (for AMD: amdsmi)."""
     gpu_memory_process_gb: float | None = None
-    """Of it, by this process: the allocator's, the context's and the libraries' own. It is looked for each 10 s; None
-    also where a container hides the driver's process numbers."""
+    """The part used by this process: allocator, context and libraries. Read every 10 s; None also if a container hides
+    the driver's process numbers."""
     gpu_utilization_percent: float | None = None
-    """The share of the latest second or less in which a kernel ran on these GPUs, in their mean."""
+    """The share of the latest second or less in which a kernel ran, as mean over these GPUs."""
     stale: bool = False
-    """It is older than three intervals: the sampler hangs in a probe."""
+    """True if the sample is older than three intervals, because the sampler hangs in a probe."""
 
     def metrics(self) -> dict[str, float]:
         """The values there are, under the names of their columns."""
@@ -77,10 +77,10 @@ class MemorySample:
 class MemorySampler:
     """Takes a sample each `interval_s` seconds in a daemon thread, and hands it to `on_sample` there.
 
-    The thread keeps `on_sample` alive, and with it whatever that refers to. What it raises is counted in
-    `errors`. With `interval_s` 0 there is no thread, and :meth:`usage` reads inline.
+    The thread keeps `on_sample` alive, and everything that it refers to. `errors` counts its exceptions. With
+    `interval_s` 0 there is no thread, and :meth:`usage` reads inline.
 
-    :param steps: says how many steps there were so far.
+    :param steps: returns the number of steps so far.
     :raises TypeError: `interval_s` is no number, or `on_sample` cannot be called.
     :raises ValueError: `interval_s` is negative or not finite.
     """
@@ -124,7 +124,7 @@ class MemorySampler:
         self._thread = thread
 
     def usage(self) -> MemorySample:
-        """The latest sample, at once; the thread takes a fresh one meanwhile.
+        """Returns the latest sample at once; the thread then takes a fresh one.
 
         The first call, and every call where no thread runs (in a forked child too), reads inline: resident
         memory and torch's allocator, and nothing slower. Never raises.
@@ -146,13 +146,13 @@ class MemorySampler:
         return latest
 
     def trend(self) -> dict[str, Any]:
-        """Return how memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where
+        """Returns how memory developed over all samples: for `cpu_memory_gb`, and for `gpu_memory_allocated_gb` where
         there was a GPU, its first, last, min, max (GB), growth_gb_per_hour and growth_gb_per_step, slopes that outliers
         do not move (None below two samples, or two steps), and whether a leak is suspected; beside them `samples`,
         `errors` and the sampler's own `cpu_s`.
 
-        A leak is suspected of what grew through all of the time after its first quarter, which may be a warm-up: over
-        10 minutes at least, by 5 % and 100 MB at least, and in each part of that time by a good share of it."""
+        A leak is suspected if memory grew steadily after the first quarter of the time, which may be a warm-up: over at
+        least 10 minutes, by at least 5 % and 100 MB, and by a good share of that in each part of the time."""
         return {
             "samples": self._trend.count,
             "errors": self.errors,
@@ -161,7 +161,7 @@ class MemorySampler:
         }
 
     def leaks(self) -> list[str]:
-        """Of which of these a leak is suspected."""
+        """Returns the names for which a leak is suspected."""
         return [name for name in _TREND if self._trend.is_leak(name)]
 
     def stop(self, timeout_s: float) -> bool:

@@ -46,7 +46,7 @@ class MemoryTrend:
         self.count += 1
 
     def series(self) -> dict[str, dict[str, float | bool | None]]:
-        """By name; see :meth:`MemorySampler.trend`."""
+        """Returns the trend by name; see :meth:`MemorySampler.trend`."""
         trends: dict[str, dict[str, float | bool | None]] = {}
         for name, (first, last, low, high) in list(self._ends.items()):
             kept = self._points(name)
@@ -84,7 +84,7 @@ class MemoryTrend:
 
 
 def _slope(points: Iterable[tuple[int, float]]) -> float | None:
-    """Theil and Sen's: the median over all pairs, so that a spike in a few samples does not tilt it. None below two
-    different places."""
+    """Returns the Theil-Sen slope: the median over all pairs, so that a spike in a few samples does not tilt it. None
+    below two different places."""
     slopes = sorted((b - a) / (y - x) for (x, a), (y, b) in itertools.combinations(points, 2) if y > x)
     return statistics.median(slopes) if slopes else None

@@ -1,4 +1,5 @@
-"""What a session counts: the records offered, accepted, written and dropped, and what logging costs the training."""
+"""Counts for a session: the records offered, accepted, written and dropped, and the cost of logging for the
+training."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from .parts import Parts
 
 
 class Accounting:
-    """Any thread. Questions take the drain into a variable of their own: `freeze` drops it.
+    """Any thread may call it. Each method keeps the drain in a local variable, because `freeze` drops it.
 
     :param user: returns the user's logger, while anybody refers to it.
     """
 
     def __init__(self, entry: Entry, user: Callable[[], Producer | None]) -> None:
         self.drain: Drain | None = None
-        """None before there is one, and after a complete end."""
+        """None before the drain exists, and after a complete end."""
         self._entry = entry
         self._user = user
         self._last_totals = Totals()
@@ -33,12 +34,12 @@ class Accounting:
         return self._last_totals.metric_records if drain is None else drain.ring.accepted(lib.ADVLOG_STREAM_METRICS)
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
-        """Return what was counted, covering every call that returned before; waits so long for it at most."""
+        """Returns the counts, which cover every call that returned before; waits for them at most that long."""
         drain = self.drain
         return self._last_totals if drain is None else drain.totals(timeout_s)
 
     def health(self, parts: Parts) -> Health:
-        """The counts as of now; after the end, those of the end and what was offered since."""
+        """Returns the current counts; after the end, the final ones plus the records offered since."""
         drain, last = self.drain, self._last_health
         if drain is not None:
             return self._health(drain, parts)

@@ -26,7 +26,7 @@ _JOINED_THREADS = (*DRAIN_THREADS, "advlog-sampler", "advlog-console")
 _LEAVE_S = 1.0
 _INTERRUPTED_S = 1.0
 _GRACE_S = 5.0
-"""So much longer than it was given an end may take, where a disk hangs, until its caller goes on without it."""
+"""How much longer than its timeout an end may take if a disk hangs; then its caller returns without it."""
 _SAMPLER_S = 0.5
 _JOIN_S = 1.0
 
@@ -36,7 +36,7 @@ class Closing:
 
     :param parts: returns what is open; None where nothing is, or not all of it.
     :param producers: the session's own, and a function that returns the user's, while anybody refers to it.
-    :param on_exception: what was registered for uncaught exceptions.
+    :param on_exception: the function registered for uncaught exceptions.
     :param on_end: called once it has ended.
     """
 
@@ -71,8 +71,8 @@ class Closing:
         """Those that came to the ending thread, to be raised again."""
 
     def close(self, timeout_s: float, status: str | None) -> bool:
-        """Ends the session and waits for it: True if all of it was done in time. A second call waits for the first and
-        says the same."""
+        """Ends the session and waits for it; returns whether all of it was done in time. A second call waits for the
+        first and returns the same."""
         if sys.is_finalizing():
             return self._leave(timeout_s)
         deadline = time.monotonic() + timeout_s
@@ -86,13 +86,13 @@ class Closing:
             if self._ended.wait(max(deadline - time.monotonic(), 0.0) + _GRACE_S):
                 self._background.join(_JOIN_S)  # no thread is left when the call returns
         except BaseException:
-            self._ended.wait(_INTERRUPTED_S)  # it goes on; what takes no longer is over when the interrupt is seen
+            self._ended.wait(_INTERRUPTED_S)  # the end goes on; a short end is over before the interrupt is raised
             raise
         return self._complete
 
     def may_die(self, number: int) -> bool:
-        """Return whether a signal may end the process now. False: this very thread is in the middle of the end, which
-        raises the signal again when it is over."""
+        """Returns whether a signal may end the process now. False means that this very thread is ending the session; it
+        raises the signal again afterwards."""
         if self._thread != threading.get_ident():
             return True
         self._signals.append(number)
@@ -118,8 +118,8 @@ class Closing:
             os.kill(os.getpid(), number)
 
     def _leave(self, timeout_s: float) -> bool:
-        """Ends a session that no exit handler closed, since it began after ours had run: its threads are gone and
-        nothing can be imported. What was accepted is written, and the next start finds the rest as after a kill."""
+        """Ends a session that no exit handler closed because it began after ours ran: its threads are gone, and nothing
+        can be imported. It writes the accepted records; the next start finds the rest, as after a kill."""
         drain = self._accounting.drain
         if not self.begun and drain is not None:
             self.begun = True

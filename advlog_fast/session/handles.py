@@ -1,4 +1,4 @@
-"""What a logger becomes in another process that it was pickled into: a handle on the session that it came from."""
+"""The handle that a logger becomes when it is unpickled in another process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from . import registry
 
 
 def in_another_process(kind: Any, config: LoggerConfig, parent: ParentHandle | None) -> Producer:
-    """The logger of a session that this process has open, else a handle: its first record opens a ring of its own.
+    """Returns the logger of the session if this process has it open, else a handle, whose first record opens a child
+    ring.
 
     :param kind: the logger's class.
     :param parent: None where the logger was off.

@@ -1,4 +1,4 @@
-"""What a session has open, made in order, each step with its undo the moment it exists."""
+"""The parts of a session, opened in order; each step registers its undo at once."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _UNDO_S = 5.0
 
 @dataclass(frozen=True)
 class Parts:
-    """What one session has open, beside the drain, which goes with a complete end."""
+    """The open parts of one session, except the drain, which a complete end drops."""
 
     rank_lock: FileLock
     run: RunIdentity
     parent: ParentHandle
-    """For children of this process."""
+    """The handle for children of this process."""
     sealer: Sealer | None
     schedules: dict[SpoolSink, PartSchedule]
     console: Console
@@ -60,7 +60,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Wiring:
-    """What the parts call, and are bound to."""
+    """The functions and objects that the parts use."""
 
     user: Producer
     own: Producer
@@ -159,7 +159,7 @@ def open_parts(
 
 @contextlib.contextmanager
 def naming_log_dir(log_dir: Path) -> Iterator[None]:
-    """Words what the disk refuses while a session opens as a fault of the argument that led there."""
+    """Turns a disk error while a session opens into an error about the argument that caused it."""
     try:
         yield
     except OSError as error:

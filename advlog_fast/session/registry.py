@@ -17,11 +17,11 @@ from ..store.paths import RunPaths
 from .session import Session
 
 _starting = threading.RLock()
-"""Two threads that make loggers of one run take turns: the second supersedes the first."""
+"""Lets two threads that make loggers of one run take turns: the second logger supersedes the first."""
 
 
 def _free_in_child() -> None:
-    """A thread that the child does not have may have held it."""
+    """Replaces the lock in a child: a thread that does not exist there may have held it."""
     global _starting
     _starting = threading.RLock()
 
@@ -85,7 +85,7 @@ def _forget(session: Session) -> None:
 
 
 def living(parent: ParentHandle) -> Producer | None:
-    """The logger of the parent's session, if this very process is the parent and has it open."""
+    """Returns the logger of the parent's session, if this process is the parent and has the session open."""
     session = _sessions.get(_key(parent.paths))
     if session is None or session.pid != os.getpid() or session.parts.run != parent.run:
         return None
@@ -93,9 +93,8 @@ def living(parent: ParentHandle) -> Producer | None:
 
 
 def _occupy_standard_streams() -> None:
-    """Opens the standard streams where the program runs with them closed: what is opened next would get their numbers,
-    and what some library then writes to standard error would go into it: into a log, or the ring. So they are opened
-    first."""
+    """Opens the standard streams if the program runs with them closed. Otherwise our next files would get their
+    numbers, and what a library writes to standard error would go into a log or the ring."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:
@@ -104,7 +103,7 @@ def _occupy_standard_streams() -> None:
 
 
 def _exit_status() -> str | None:
-    """Return how the interpreter ends, as far as it can be told: the last uncaught exception."""
+    """Returns how the interpreter ends, as far as it can be told: the last uncaught exception."""
     last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     if last is None:
         return None

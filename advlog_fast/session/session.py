@@ -2,8 +2,8 @@
 
 Threads, all of them daemons (a thread that is no daemon is joined before the exit handlers run, and would hang the
 exit): the drain; the sealer; the memory sampler; the background worker, which opens and ends the session, writes the
-summary from time to time and tells the control plane what the drain found. Where the interpreter gives no thread any
-more, as some do in its exit handlers, the thread that waits for the work does it.
+summary every 10 s and reports the drain's findings to the control plane. If the interpreter starts no more threads, as
+some versions do in exit handlers, the thread that waits for the work does it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Session:
         self.at_exit = False
         """The interpreter's exit closes it."""
         self.waited_at_exit = False
-        """And has waited for the end for as long as it may."""
+        """The exit has waited for the end as long as it may."""
         self.superseded_by: int | None = None
-        """The attempt that another logger of this process began, and closed this one for."""
+        """The attempt of another logger of this process, which closed this session to begin it."""
         self._ranks = rank_identity(config.rank, config.world_size)
         self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, self._ranks.rank)
         self._user = weakref.ref(producer)
@@ -79,7 +79,7 @@ class Session:
     # -- opening -------------------------------------------------------------------------------------------------
 
     def start(self, task: Callable[[], object]) -> None:
-        """Has the task, which opens the session, run where no interrupt reaches it, and waits for it.
+        """Runs the task, which opens the session, where no interrupt reaches it, and waits for it.
 
         :raises OSError: as :meth:`open` does.
         :raises RunBusyError: as :meth:`open` does.
@@ -88,9 +88,9 @@ class Session:
         self._background.call(task, math.inf)
 
     def open(self) -> None:
-        """Opens everything, or nothing: what was opened is given back where the rest cannot be.
+        """Opens everything or nothing: if one part cannot be opened, it closes the others.
 
-        For the background's thread, once. Not called where `is_wanted` is false by then.
+        Only the background's thread calls it, once, and only if `is_wanted` is still true.
 
         :raises OSError: `log_dir` cannot be made or written; the message names it.
         :raises RunBusyError: another live process logs this rank of this run.
@@ -119,17 +119,17 @@ class Session:
         self.entry.ring = None if drain is None else drain.ring
 
     def is_wanted(self) -> bool:
-        """Return whether somebody still waits for this session, or has it."""
+        """Returns whether a caller still waits for this session, or has it."""
         return not self.closed and self._user() is not None
 
     @property
     def opened(self) -> bool:
-        """Whether everything is open, or was."""
+        """True once everything was open."""
         return self._parts is not None
 
     @property
     def parts(self) -> Parts:
-        """What is open, or was."""
+        """The parts of the session."""
         assert self._parts is not None
         return self._parts
 
@@ -150,23 +150,23 @@ class Session:
         return drain is not None and drain.help()
 
     def admit(self, producer: Producer) -> tuple[str, str] | None:  # noqa: ARG002 - it is bound already
-        """Return whether a record may be logged: None, else it is counted, and the kind and the text of a warning."""
-        # The end of the ring decides, not the beginning of close(): what other calls still push until then would come
-        # after a record that was refused.
+        """Returns None if a record may be logged; else counts it, and returns the kind and the text of a warning."""
+        # The closing of the ring decides, not the beginning of close(): records that other calls still push until then
+        # would come after a record that was refused.
         if not self.closed or not self.entry.is_closed():
             return None
         self.entry.count_drop("closed")
         return "closed", self.after_close()
 
     def after_close(self) -> str:
-        """Return what a logger says of a call after the end."""
+        """Returns what a logger says of a call after the end."""
         by = self.superseded_by
         why = "" if by is None else f", superseded by attempt {by} of a newer logger of the run"
         reach = "what it is given after close() reaches no file, and its records are counted"
         return f"this logger was closed{why}: {reach}"
 
     def in_child(self) -> ChildSession:
-        """Return what stands for the session in a process that this one has forked."""
+        """Returns what stands for the session in a process that this one has forked."""
         child = self._child
         if child is None or child.pid != os.getpid():
             refused = ("closed", self.after_close()) if self.closed else None
@@ -174,17 +174,16 @@ class Session:
         return child
 
     def shielded(self, task: Callable[[], object]) -> None:
-        """Has the task run where no interrupt reaches it, and waits for it, 10 s at most; what it raises is raised
-        here."""
+        """Runs the task where no interrupt reaches it, and waits for it, 10 s at most; raises what the task raises."""
         self._background.call(task, _SHIELDED_S)
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until what was accepted before is with the operating system; whether it was in time."""
+        """Waits until the operating system has the records accepted before; returns whether it was in time."""
         drain = self.accounting.drain
         return drain is None or drain.flush(timeout_s)
 
     def seal(self, timeout_s: float) -> bool:
-        """Flushes, and seals what was flushed into Parquet parts; whether all of it was done in time."""
+        """Flushes, and seals the flushed records into Parquet parts; returns whether all of it was done in time."""
         drain, sealer = self.accounting.drain, self.parts.sealer
         if drain is None:
             return True
@@ -207,7 +206,7 @@ class Session:
         return sealer.seal_all(deadline) and done
 
     def health(self) -> Health:
-        """The counts as of now."""
+        """Returns the current counts."""
         return self.accounting.health(self.parts)
 
     def _uncaught(self, error: BaseException, where: str) -> None:
@@ -217,7 +216,7 @@ class Session:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def handle_sigterm(self) -> None:
-        """Has SIGTERM end the attempt first. For the main thread."""
+        """Makes SIGTERM end the attempt first. Only the main thread may call it."""
         alive = weakref.ref(self)
 
         def close(number: int) -> bool:
@@ -234,8 +233,9 @@ class Session:
             self.parts.control.logger.warning("handle_signals: signals can be handled on the main thread only")
 
     def close(self, timeout_s: float, status: str | None = None) -> bool:
-        """Ends the attempt: everything accepted is written and sealed, the summary too. True if all of it was, in
-        time. Never raises; a second call waits for the first and says the same. Does nothing in a forked child.
+        """Ends the attempt: writes and seals all accepted records, and writes the summary. Returns whether all of it
+        was done in time. Never raises; a second call waits for the first and returns the same. Does nothing in a forked
+        child.
 
         An interrupt of the caller ends the wait, not the end."""
         if os.getpid() != self.pid:

@@ -1,4 +1,4 @@
-"""What a session does while it runs: it has parts sealed in time, watches files, passes on findings, logs samples."""
+"""The duties of a running session: it seals parts in time, watches files, passes on findings, logs samples."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Upkeep:
         self._parts = parts
         self._watch_due = 0.0
         self._reported: set[str] = set()
-        """What is reported once: the ring's removal, its sharing of blocks, each metric that leaks."""
+        """What was reported and is not reported again: the ring's removal, its shared blocks, each leaking metric."""
 
     def begin(self, fsync: str) -> None:
-        """Takes up the duties, on the background's thread."""
+        """Starts the duties, on the background's thread."""
         parts = self._parts()
         assert parts is not None
         self._background.subscribe(FAULT, self._tell_fault)
@@ -82,7 +82,7 @@ class Upkeep:
                 files.rotate(sink)
 
     def _watch(self, parts: Parts, drain: Drain) -> None:
-        """Looks for what others may have done to the files."""
+        """Checks whether others have changed the files."""
         ring = drain.ring
         # By its note, not by the folder: a rotation meanwhile makes that again, and nothing in it.
         if not ring.file.is_noted():

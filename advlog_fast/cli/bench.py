@@ -82,40 +82,48 @@ def _positive(text: str) -> float:
 def _call_ns(log: AdvancedLogger, seconds: float) -> tuple[float, float]:
     """Return the median over bursts of the time of a call, for the logger and for an empty method."""
     empty = _Nothing()
-    # Each has its own code object: from 3.11 on, the interpreter specializes a call for the type that it sees there.
-    log_burst_ns, empty_burst_ns = _copy(_burst_ns), _copy(_burst_ns)
+    log_burst, empty_burst, loop_burst = own_code(burst), own_code(burst), own_code(burst_of_nothing)
     logged: list[float] = []
     called: list[float] = []
+    looped: list[float] = []
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         log.flush()
-        logged.append(log_burst_ns(log))
-        called.append(empty_burst_ns(empty))
-    return statistics.median(logged), statistics.median(called)
+        logged.append(log_burst(log, _BURST))
+        called.append(empty_burst(empty, _BURST))
+        looped.append(loop_burst(None, _BURST))
+    loop = statistics.median(looped)
+    return statistics.median(logged) - loop, statistics.median(called) - loop
 
 
-def _copy(function: Callable[[Any], float]) -> Callable[[Any], float]:
+def own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with a code object of its own: from 3.11 on, the interpreter specializes a call for the type
+    that it sees there."""
     return types.FunctionType(function.__code__.replace(), function.__globals__)
 
 
-def _burst_ns(log: Any) -> float:
-    """Return the time of one call, without the loop."""
+def burst(log: Any, calls: int) -> float:
+    """Return the nanoseconds of a call and of one pass of the loop around it."""
     began = time.perf_counter_ns()
-    for batch in range(_BURST):
+    for batch in range(calls):
         log.log_batch_progress(
             epoch=1,
             batch=batch,
-            total_batches=_BURST,
+            total_batches=calls,
             loss=0.6931471805599453,
             accuracy=0.25,
             learning_rate=1e-3,
             gradient_norm=2.5,
         )
-    called = time.perf_counter_ns()
-    for _ in range(_BURST):
+    return (time.perf_counter_ns() - began) / calls
+
+
+def burst_of_nothing(_: Any, calls: int) -> float:
+    """Return the nanoseconds of one pass of an empty loop."""
+    began = time.perf_counter_ns()
+    for _batch in range(calls):
         pass
-    looped = time.perf_counter_ns()
-    return (2 * called - began - looped) / _BURST
+    return (time.perf_counter_ns() - began) / calls
 
 
 def _at_full_speed(folder: str, seconds: float) -> tuple[int, float, float, int]:

@@ -46,13 +46,12 @@ class Ring:
         run: RunIdentity,
         ring_bytes: int,
         ring_dir: Path | None,
-        log_dir: Path,
+        paths: RunPaths,
         *,
         options: dict[str, Any] | None = None,
         start: int | None = None,
     ) -> None:
         self.notes: list[str] = []
-        paths = RunPaths(log_dir, run.name, run.rank)
         self.quarantine: Path | None = paths.quarantine
         slots = 1 << max(ring_bytes // lib.ADVLOG_SLOT_BYTES, MIN_SLOTS).bit_length() - 1
         if ring_dir is not None:
@@ -64,7 +63,7 @@ class Ring:
         first = self.slots if start is None else start
         try:
             self.handle = formatted(self._memory, self.slots, first, identity_of(run, run.pid))
-            home = os.fsencode(os.path.realpath(log_dir))
+            home = os.fsencode(os.path.realpath(paths.log_dir))
             lib.advlog_ring_set_home(self.handle, home, len(home))
             self.file.publish(RingNote(self.file.final, run.host, boot_id().hex(), run.run_id, options or {}))
         except BaseException:

@@ -104,7 +104,7 @@ def open_parts(
     run = claim_attempt(paths, ranks)
     options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     options["log_dir"] = str(paths.log_dir)  # absolute: a recovery tells a copy from the original by it
-    ring = Ring(run, config.ring_bytes, config.ring_dir, paths.log_dir, options=options)
+    ring = Ring(run, config.ring_bytes, config.ring_dir, paths, options=options)
     undo.callback(ring.file.remove)
     failpoint("start_ring")
 

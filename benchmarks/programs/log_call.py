@@ -14,7 +14,6 @@ import statistics
 import sys
 import threading
 import time
-import types
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,24 +23,10 @@ from workload import Nothing, percentile, report
 
 import advlog_fast
 from advlog_fast._native import ffi, lib
+from advlog_fast.cli.bench import burst, burst_of_nothing, own_code
 
 BURST = 8192
 MILLISECOND_NS = 1_000_000
-
-
-def burst(log: Any, calls: int) -> float:
-    began = time.perf_counter_ns()
-    for batch in range(calls):
-        log.log_batch_progress(
-            epoch=1,
-            batch=batch,
-            total_batches=calls,
-            loss=0.6931471805599453,
-            accuracy=0.25,
-            learning_rate=1e-3,
-            gradient_norm=2.5,
-        )
-    return (time.perf_counter_ns() - began) / calls
 
 
 def burst_with_extras(log: Any, calls: int) -> float:
@@ -62,13 +47,6 @@ def burst_with_extras(log: Any, calls: int) -> float:
     return (time.perf_counter_ns() - began) / calls
 
 
-def burst_of_nothing(_: Any, calls: int) -> float:
-    began = time.perf_counter_ns()
-    for _batch in range(calls):
-        pass
-    return (time.perf_counter_ns() - began) / calls
-
-
 def each_call(log: Any, calls: int, took: array[int]) -> None:
     clock = time.perf_counter_ns
     for batch in range(calls):
@@ -83,11 +61,6 @@ def each_call(log: Any, calls: int, took: array[int]) -> None:
             gradient_norm=2.5,
         )
         took.append(clock() - began)
-
-
-def own(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with code of its own: nothing that another caller specialised."""
-    return types.FunctionType(function.__code__.replace(), function.__globals__)
 
 
 class CffiPush:
@@ -157,7 +130,7 @@ def busy_thread() -> Iterator[None]:
 
 def distribution(log: Any, calls: int, before_burst: Callable[[], object]) -> dict[str, float]:
     took = array("q")
-    timed = own(each_call)
+    timed = own_code(each_call)
     for _ in range(-(-calls // BURST)):
         before_burst()
         timed(log, BURST, took)
@@ -180,11 +153,11 @@ def main(directory: str, bursts: int, calls: int) -> None:
     log = advlog_fast.AdvancedLogger(directory, "run", console="off")
     empty, cffi_push = Nothing(), CffiPush()
     subjects: dict[str, tuple[Callable[[Any, int], float], Any]] = {
-        "loop": (own(burst_of_nothing), None),
-        "empty": (own(burst), empty),
-        "log": (own(burst), log),
-        "empty_with_extras": (own(burst_with_extras), empty),
-        "log_with_extras": (own(burst_with_extras), log),
+        "loop": (own_code(burst_of_nothing), None),
+        "empty": (own_code(burst), empty),
+        "log": (own_code(burst), log),
+        "empty_with_extras": (own_code(burst_with_extras), empty),
+        "log_with_extras": (own_code(burst_with_extras), log),
     }
     took: dict[str, list[float]] = {name: [] for name in (*subjects, "cffi")}
     for _ in range(bursts):

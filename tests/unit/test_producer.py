@@ -22,6 +22,7 @@ import pytest
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
 from advlog_fast._native import Producer, lib
 from advlog_fast.engine.ring import Ring
+from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.ranks import RunIdentity
 
 ORDER = (
@@ -302,7 +303,7 @@ def test_a_subclass_may_override_the_hot_call_and_call_the_base(tmp_path: Path):
 
 def test_binding_to_another_ring_forgets_the_names_of_the_first(tmp_path: Path):
     run = RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid())
-    first, second = (Ring(run, 0, tmp_path / folder, tmp_path) for folder in ("a", "b"))
+    first, second = (Ring(run, 0, tmp_path / folder, RunPaths(tmp_path, "run")) for folder in ("a", "b"))
     producer = Producer()
     producer._bind(first.address, first)
     assert producer._learn("x")

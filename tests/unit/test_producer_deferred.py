@@ -17,6 +17,7 @@ import pytest
 
 from advlog_fast._native import Deferred, Producer, ffi, lib
 from advlog_fast.engine.ring import Ring
+from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.ranks import RunIdentity
 
 
@@ -57,7 +58,9 @@ class Calls(Producer):
 @pytest.fixture
 def ring(tmp_path: Path) -> Iterator[Ring]:
     (tmp_path / ".advlog" / "run" / "rings").mkdir(parents=True)
-    made = Ring(RunIdentity("1" * 32, "run", 1, 0, 1, "host", os.getpid()), 1 << 16, tmp_path, tmp_path)
+    made = Ring(
+        RunIdentity("1" * 32, "run", 1, 0, 1, "host", os.getpid()), 1 << 16, tmp_path, RunPaths(tmp_path, "run")
+    )
     yield made
     made.file.remove()
 
@@ -187,7 +190,12 @@ def test_entries_of_a_call_that_came_to_nothing_are_free_once_their_copies_came(
 
 def test_a_value_outlives_its_logger_and_reaches_no_other_ring(ring: Ring, log: Calls, tmp_path: Path):
     _, _, (value, *_) = log._reserve(3)
-    other = Ring(RunIdentity("2" * 32, "other", 1, 0, 1, "host", os.getpid()), 1 << 16, tmp_path, tmp_path / "b")
+    other = Ring(
+        RunIdentity("2" * 32, "other", 1, 0, 1, "host", os.getpid()),
+        1 << 16,
+        tmp_path,
+        RunPaths(tmp_path / "b", "other"),
+    )
     log._bind(other.address, other, log.defer)
     assert log._try_batch(1, 1, 9, value) == lib.ADVLOG_OFF
     assert log._try_record(lib.ADVLOG_KIND_METRICS, 0, {"loss": value}) == lib.ADVLOG_OFF

@@ -26,7 +26,7 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         run = RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid())
-        self.ring = Ring(run, 0, folder, folder)
+        self.ring = Ring(run, 0, folder, RunPaths(folder, "run"))
         self.told: list[str] = []
         self.drain = Drain(
             self.ring, [], on_tick=lambda: None, report=lambda finding: self.told.append(finding.message)

@@ -16,6 +16,7 @@ from advlog_fast.engine.drain import Drain
 from advlog_fast.engine.findings import FAULT, NONFINITE, Finding
 from advlog_fast.engine.ring import Ring
 from advlog_fast.sinks.jsonl import MetricsJsonlSink
+from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.ranks import RunIdentity
 
 
@@ -23,7 +24,7 @@ class Rig:
     """A drain with one JSONL sink, and a producer."""
 
     def __init__(self, folder: Path, max_bytes: int = 1 << 40) -> None:
-        self.ring = Ring(RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid()), 0, folder, folder)
+        self.ring = Ring(RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid()), 0, folder, RunPaths(folder, "run"))
         self.path = folder / "run_metrics.jsonl"
         self.sink = MetricsJsonlSink(self.path, folder / "tmp", 1, max_bytes, 1000)
         self.ticks: list[str] = []

@@ -13,6 +13,7 @@ import pytest
 from advlog_fast._native import ffi, lib
 from advlog_fast.engine.ring import Ring
 from advlog_fast.engine.ring_folders import SHARED_MEMORY, file_system
+from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.processes import boot_id, process_start
 from advlog_fast.store.ranks import RunIdentity
 
@@ -25,7 +26,7 @@ def descriptors() -> set[str]:
 
 def test_a_ring_is_a_file_of_its_own_user_that_goes_when_it_is_removed(tmp_path: Path):
     before = descriptors()
-    ring = Ring(RUN, 1 << 20, tmp_path / "rings", tmp_path)
+    ring = Ring(RUN, 1 << 20, tmp_path / "rings", RunPaths(tmp_path, "run", 2))
     assert ring.path == tmp_path / "rings" / f"{RUN.run_id}-attempt3-rank00002.ring"
     assert ring.notes == []
     found = ring.path.stat()
@@ -46,14 +47,14 @@ def test_a_ring_is_a_file_of_its_own_user_that_goes_when_it_is_removed(tmp_path:
     ("ring_bytes", "slots"), [(0, 256), (256 * 128, 256), (512 * 128 - 1, 256), (1 << 20, 8192), (1 << 22, 32768)]
 )
 def test_its_slots_are_a_power_of_two_that_fits_the_bytes_asked_for(tmp_path: Path, ring_bytes: int, slots: int):
-    ring = Ring(RUN, ring_bytes, tmp_path, tmp_path)
+    ring = Ring(RUN, ring_bytes, tmp_path, RunPaths(tmp_path, "run", 2))
     assert ring.slots == slots == lib.advlog_ring_slots(ring.handle)
     assert ring.used() == 0
 
 
 def test_positions_begin_at_the_number_of_slots_or_where_a_test_wants_them(tmp_path: Path):
-    assert lib.advlog_ring_write_pos(Ring(RUN, 0, tmp_path, tmp_path).handle) == 256
-    ring = Ring(RUN, 0, tmp_path, tmp_path, start=(1 << 64) - 1)
+    assert lib.advlog_ring_write_pos(Ring(RUN, 0, tmp_path, RunPaths(tmp_path, "run", 2)).handle) == 256
+    ring = Ring(RUN, 0, tmp_path, RunPaths(tmp_path, "run", 2), start=(1 << 64) - 1)
     for used in range(1, 257):
         assert lib.advlog_push_text(ring.handle, 20, 0, b"", 0) == lib.ADVLOG_OK
         assert ring.used() % (1 << 64) == used
@@ -61,7 +62,7 @@ def test_positions_begin_at_the_number_of_slots_or_where_a_test_wants_them(tmp_p
 
 
 def test_names_come_back_by_their_ids(tmp_path: Path):
-    ring = Ring(RUN, 0, tmp_path, tmp_path)
+    ring = Ring(RUN, 0, tmp_path, RunPaths(tmp_path, "run", 2))
     for name in ("loss/a", "ü", "x" * 255):
         data = name.encode()
         assert lib.advlog_name_intern(ring.handle, data, len(data)) == len(ring.names()) - 1
@@ -70,7 +71,7 @@ def test_names_come_back_by_their_ids(tmp_path: Path):
 
 @pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="needs shared memory")
 def test_without_a_folder_it_lies_in_this_users_shared_memory(tmp_path: Path):
-    ring = Ring(RUN, 0, None, tmp_path)
+    ring = Ring(RUN, 0, None, RunPaths(tmp_path, "run", 2))
     assert ring.path is not None
     folder = ring.path.parent
     assert folder == SHARED_MEMORY / f"advlog-{os.getuid()}"
@@ -82,7 +83,7 @@ def test_without_a_folder_it_lies_in_this_users_shared_memory(tmp_path: Path):
 def test_where_it_cannot_lie_it_falls_back_and_says_so(tmp_path: Path):
     no_folder = tmp_path / "file"
     no_folder.write_bytes(b"")
-    ring = Ring(RUN, 0, no_folder, tmp_path)
+    ring = Ring(RUN, 0, no_folder, RunPaths(tmp_path, "run", 2))
     assert ring.path is not None
     assert ring.path.parent.is_relative_to(tmp_path / ".advlog")
     assert len(ring.notes) == 1
@@ -94,7 +95,7 @@ def test_where_no_file_can_be_that_large_it_lies_in_memory_and_says_so(tmp_path:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
-        ring = Ring(RUN, 1 << 20, None, tmp_path)
+        ring = Ring(RUN, 1 << 20, None, RunPaths(tmp_path, "run", 2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert ring.path is None
@@ -105,7 +106,7 @@ def test_where_no_file_can_be_that_large_it_lies_in_memory_and_says_so(tmp_path:
 
 
 def test_a_cursor_begins_at_the_rings_start_with_seq_1(tmp_path: Path):
-    ring = Ring(RUN, 0, tmp_path, tmp_path, start=77)
+    ring = Ring(RUN, 0, tmp_path, RunPaths(tmp_path, "run", 2), start=77)
     cursor = ffi.new("advlog_cursor *")
     for sink in range(lib.ADVLOG_MAX_SINKS):
         lib.advlog_ring_cursor(ring.handle, sink, cursor)

@@ -43,7 +43,7 @@ class Rig:
         self.path: Path | None = None
         self.sink = self._sink()
         run = RunIdentity("0" * 32, "run", 1, 0, 1, "host", os.getpid())
-        self.ring = Ring(run, 0, log_dir / "ring", log_dir, start=(1 << 64) - 100)
+        self.ring = Ring(run, 0, log_dir / "ring", RunPaths(log_dir, "run"), start=(1 << 64) - 100)
         self.drain = Drain(
             self.ring, [self.sink], on_tick=lambda: None, report=lambda finding: self.faults.append(finding.message)
         )

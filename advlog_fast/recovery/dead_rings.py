@@ -20,7 +20,7 @@ from ..exceptions import AdvlogError
 from ..store.attempts import read_run_id
 from ..store.files import NotOursError, quarantine_file, remove_own
 from ..store.ledger import LOST, Ledger, read_ledger, write_ledger
-from ..store.locks import FileLock, LockedError
+from ..store.locks import DEAD_OWNER_S, FileLock, LockedError
 from ..store.paths import RunPaths
 from ..store.processes import process_start
 from ..store.ring_note import RingNote
@@ -91,7 +91,7 @@ class _RingRecovery:
     def _with_lock(self, note: RingNote, path: Path) -> None:
         if FileLock.held_here(lock_file(path)):
             raise LockedError(_HERE)
-        lock = FileLock(lock_file(path))
+        lock = FileLock(lock_file(path), dead_owner_s=DEAD_OWNER_S)
         try:
             self._with_ring(note, path, lock)
         finally:

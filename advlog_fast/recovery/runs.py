@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..parquet.columns import STREAMS
-from ..store.locks import RECOVERING, FileLock, LockedError
+from ..store.locks import DEAD_OWNER_S, RECOVERING, FileLock, LockedError
 from ..store.paths import RunPaths, check_run, run_names
 from .dead_rings import recover_ring
 from .leftovers import mend_tails, partial_files, seal_spools, sweep
@@ -45,7 +45,7 @@ def _recover_unless_alive(paths: RunPaths, dry_run: bool) -> list[Recovered]:
     if FileLock.held_here(paths.lock):
         return [alive.end("alive", "logged by this process")]
     try:
-        lock = FileLock(paths.lock, RECOVERING)
+        lock = FileLock(paths.lock, RECOVERING, dead_owner_s=DEAD_OWNER_S)
     except LockedError as owner:
         return [alive.end("alive", f"held by {owner}")]
     try:

@@ -29,7 +29,7 @@ from .files import (
     scratch_file,
 )
 from .ledger import LOST, read_ledger
-from .locks import COMPACTING, RECOVERING, FileLock, LockedError
+from .locks import COMPACTING, DEAD_OWNER_S, RECOVERING, FileLock, LockedError
 from .paths import RunPaths
 from .processes import machine_id, process_start, started_s
 from .ranks import RankIdentity, RunIdentity
@@ -90,7 +90,7 @@ def lock_rank(paths: RunPaths, doing: str = "", is_wanted: Callable[[], bool] = 
     tries = 0
     while True:
         try:
-            return FileLock(paths.lock, doing)
+            return FileLock(paths.lock, doing, dead_owner_s=DEAD_OWNER_S)
         except LockedError as owner:
             tries += 1
             is_brief = str(owner).endswith((RECOVERING, COMPACTING))

@@ -6,18 +6,26 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import struct
+import time
 from pathlib import Path
 
 from .._native import lib
 from .files import check_own, remove_own
+from .processes import process_start
 
 RECOVERING = ", which recovers it"
 COMPACTING = ", which compacts it"
 """Ends of the owner's name for a recovery or a compaction: unlike a logger, these end soon."""
 
+DEAD_OWNER_S = 2.0
+"""How long a start and a recovery wait for the last child of a dead owner."""
+
 _HELD = (errno.EAGAIN, errno.EACCES)
 _TRIES = 8
+_PAUSE_S = 0.005
+_OWNER = re.compile(r"pid (\d{1,10}) on (\S+)")
 
 
 class LockedError(Exception):
@@ -33,23 +41,33 @@ class FileLock:
     a copy frees it. Both kinds exclude each other, and the locks of earlier versions.
 
     :param doing: text about this process, for the error message of a process that finds the lock held.
+    :param dead_owner_s: how long to wait if the owner that the file names is dead. A child that a process forked just
+        before it was killed holds the lock until the child's fork hook runs.
     :raises LockedError: another live process holds the lock.
     :raises OSError: the file cannot be opened, or is not ours.
     """
 
     _held: dict[str, int] = {}  # noqa: RUF012 - one table a process: path to the pid that holds it
 
-    def __init__(self, path: Path, doing: str = "") -> None:
+    def __init__(self, path: Path, doing: str = "", *, dead_owner_s: float = 0.0) -> None:
         self.path = os.path.realpath(path)
         self._pid = os.getpid()
         self._fd = -1
         self._by_file = False
         self._key = (0, 0)
-        try:
-            self._take(path)
-        except BaseException:
-            self._close()
-            raise
+        deadline = time.monotonic() + dead_owner_s
+        while True:
+            try:
+                self._take(path)
+                break
+            except LockedError as owner:
+                self._close()
+                if time.monotonic() >= deadline or not _is_dead(str(owner)):
+                    raise
+            except BaseException:
+                self._close()
+                raise
+            time.sleep(_PAUSE_S)
         name = f"pid {self._pid} on {os.uname().nodename}{doing}\n".encode()
         # After a failure (full disk, second name of the file) the lock holds; others only do not learn its owner.
         with contextlib.suppress(OSError):
@@ -151,6 +169,14 @@ class FileLock:
         with contextlib.suppress(OSError):
             if is_open:
                 os.close(fd)
+
+
+def _is_dead(owner: str) -> bool:
+    """Returns whether the process that a lock file names ran on this host and has ended."""
+    match = _OWNER.match(owner)
+    if match is None or match[2].rstrip(",") != os.uname().nodename or not process_start(os.getpid()):
+        return False
+    return process_start(int(match[1])) == 0
 
 
 def _flock(kind: int) -> bytes:

@@ -10,9 +10,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hostile_runs import PRELUDE, batches, start
+from hostile_runs import PRELUDE, batches, run_script, start
 
 from advlog_fast import RunBusyError
+from advlog_fast.recovery import recover
 from advlog_fast.store.paths import RunPaths
 
 
@@ -77,6 +78,27 @@ os.write(fd, b"pid 1 on an earlier version")
 print("locked", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("then", ["recover", "start"])
+def test_a_child_forked_just_before_the_kill_holds_the_lock_until_it_first_runs(tmp_path: Path, then: str):
+    # A child made by vfork runs no fork hook, so it stands for one that has not run yet.
+    code = """
+    log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
+    log_batches(log, 1, 10)
+    fds = [fd for fd in range(3, 64) if os.path.lexists(f"/proc/self/fd/{fd}")]
+    locks = [fd for fd in fds if os.readlink(f"/proc/self/fd/{fd}").endswith(".lock")]
+    assert len(locks) == 2, locks
+    import subprocess
+    subprocess.Popen(["sleep", "0.7"], pass_fds=locks, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run_script(code, tmp_path).returncode == -signal.SIGKILL
+    if then == "recover":
+        assert [report.outcome for report in recover(tmp_path)] == ["recovered"]
+    else:
+        start(tmp_path).close()
+    assert batches(tmp_path) == list(range(1, 11))
 
 
 def test_a_version_with_posix_locks_and_this_one_exclude_each_other(tmp_path: Path):

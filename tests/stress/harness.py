@@ -23,7 +23,7 @@ from stress.zygote import SLOT
 from advlog_fast.recovery import recover
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.rotated_files import rotated_files
-from advlog_fast.verification import Finding, verify
+from advlog_fast.verification import Difference, verify
 
 TIMEOUT_S = 120.0
 """Ends a test that hangs; nothing is measured with it, so it may be far more than any machine needs."""
@@ -217,8 +217,8 @@ def check_rank(log_dir: Path, rank: int, acknowledged: dict[int, int], in_flight
         assert set(numbers) <= set(acknowledged), f"{where}, rank {rank}: epochs {sorted(numbers)}"
 
 
-def unexplained(findings: Iterable[Finding]) -> list[Finding]:
-    return [finding for finding in findings if not finding.explained]
+def unexplained(differences: Iterable[Difference]) -> list[Difference]:
+    return [difference for difference in differences if not difference.explained]
 
 
 def check_readable(log_dir: Path) -> None:

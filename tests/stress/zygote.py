@@ -31,7 +31,7 @@ from advlog_fast import _failpoints
 from advlog_fast.compaction import compact
 from advlog_fast.engine import ring as ring_module
 from advlog_fast.recovery import recover
-from advlog_fast.store import processes, ring_note
+from advlog_fast.store import processes
 
 SLOT = 64
 """Bytes between two threads' words in the file of acknowledgements: a cache line each."""
@@ -75,7 +75,7 @@ def be_on_machine(machine: str | None) -> None:
     """Another machine, as far as a ring can tell, where two hexadecimal digits name one."""
     if machine is not None:
         socket.gethostname = lambda: machine
-        processes.boot_id = ring_module.boot_id = ring_note.boot_id = lambda: bytes.fromhex(machine * 16)
+        processes.boot_id = ring_module.boot_id = lambda: bytes.fromhex(machine * 16)
 
 
 def run_log(task: dict[str, Any]) -> None:

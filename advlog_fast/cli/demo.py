@@ -80,10 +80,10 @@ def _digits() -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
 def _classifier(backend: str) -> Classifier:
     if backend == "torch" or (backend == "auto" and importlib.util.find_spec("torch") is not None):
-        from ._demo_torch import TorchClassifier
+        from .demo_torch import TorchClassifier
 
         return TorchClassifier(_SEED)
-    from ._demo_numpy import NumpyClassifier
+    from .demo_numpy import NumpyClassifier
 
     return NumpyClassifier(_SEED)
 

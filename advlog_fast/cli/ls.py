@@ -7,7 +7,7 @@ import sys
 
 from ..exceptions import RunNotFoundError
 from ..reader import list_runs
-from ._table import aligned, duration
+from .table import aligned, duration
 
 HELP = "list the runs in a directory"
 

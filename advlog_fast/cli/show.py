@@ -12,7 +12,7 @@ from typing import Any
 
 from ..exceptions import RunNotFoundError
 from ..reader import read_run
-from ._table import aligned, duration, shown
+from .table import aligned, duration, shown
 
 HELP = "show a run over all of its ranks: their progress, step times and stragglers"
 

@@ -9,6 +9,7 @@ from rooms import (
     COMPILED,
     CSRC,
     LAYER_OF,
+    LAYERS,
     MODULES,
     arrows,
     c_calls,
@@ -21,7 +22,7 @@ from rooms import (
 )
 
 TORCH_ALLOWED = {
-    "cli._demo_torch": "the demo trains in torch where it is installed; nothing else imports this module",
+    "cli.demo_torch": "the demo trains in torch where it is installed; nothing else imports this module",
 }
 
 
@@ -72,8 +73,13 @@ def test_only_native_imports_the_compiled_modules(module):
     assert module == "_native" or not found
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("integrations.")])
-def test_torch_is_imported_by_integrations_only(module):
+def test_only_modules_of_the_ground_floor_begin_with_an_underscore():
+    underscored = {module for module in MODULES if re.search(r"(^|\.)_[a-z]\w*$", module)}
+    assert underscored == {room for room in LAYERS[0] if room.startswith("_")}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_torch_is_imported_by_the_demo_only(module):
     found = [(line, name) for line, name, _ in imports_of(module) if name.split(".")[0] == "torch"]
     assert module in TORCH_ALLOWED or not found
 

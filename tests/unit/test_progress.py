@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import time
-import timeit
 
 import pytest
 
@@ -154,12 +154,21 @@ def test_a_disabled_logger_makes_it_do_nothing():
     assert logger.told == []
 
 
-def test_a_call_between_milestones_takes_under_a_microsecond(logger):
+def test_a_call_between_milestones_compares_numbers_and_does_nothing_else(logger):
     tracker = TrainingProgressTracker(logger)
     tracker.update_progress(1, 1, 1_000_000, 10)
-    calls = 20_000
-    update = tracker.update_progress
-    best = min(timeit.repeat(lambda: update(1, 2, 1_000_000, 10), number=calls, repeat=7)) / calls
-    # The promise is 1 µs; what is asserted leaves room for a shared and instrumented machine.
-    assert best < 3e-6
+    called = []
+
+    def record(frame, event, argument):
+        if event == "call":
+            called.append(frame.f_code.co_name)
+        elif event == "c_call":
+            called.append(argument.__name__)
+
+    sys.setprofile(record)
+    try:
+        tracker.update_progress(1, 2, 1_000_000, 10)
+    finally:
+        sys.setprofile(None)
+    assert called == ["update_progress", "update", "setprofile"]
     assert logger.told == []

@@ -42,10 +42,13 @@ test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.15 th
 	echo "CPython:" $$versions; \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
 
+# What reads the project's text is the same for every interpreter.
+OF_THE_TEXT := $(patsubst %,unit/test_%.py,layers ordering_edges powers_of_ten words)
+
 # What the interpreter's version can change: its C API, exits, signals, forks, threads, pickles, warnings.
 OF_THE_VERSION := unit/engine unit/session unit/control unit/sampling unit/cli property usage hostile/test_signals.py \
 	hostile/test_locks.py stress/test_exits.py stress/test_interrupts.py \
-	$(patsubst tests/%,%,$(wildcard tests/unit/test_*.py))
+	$(filter-out $(OF_THE_TEXT),$(patsubst tests/%,%,$(wildcard tests/unit/test_*.py)))
 
 test-versions: ## The part of them that depends on the version, on every CPython found but PYTHON's own
 	@own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \

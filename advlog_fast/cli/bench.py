@@ -87,7 +87,7 @@ def _call_ns(log: AdvancedLogger, seconds: float) -> tuple[float, float]:
     called: list[float] = []
     looped: list[float] = []
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
+    while not logged or time.perf_counter() < until:
         log.flush()
         logged.append(log_burst(log, _BURST))
         called.append(empty_burst(empty, _BURST))
@@ -130,10 +130,10 @@ def _at_full_speed(folder: str, seconds: float) -> tuple[int, float, float, int]
     """Return the records logged, the seconds and CPU seconds until all are in closed files, and the records dropped."""
     generator = random.Random(1)  # noqa: S311 - values to log
     values = [generator.random() for _ in range(_VALUES)]
-    cpu_before, began = _cpu_s(), time.perf_counter()
     log = AdvancedLogger(folder, "records", console="off")
+    cpu_before, began = _cpu_s(), time.perf_counter()
     records = 0
-    while time.perf_counter() < began + seconds:
+    while not records or time.perf_counter() < began + seconds:
         for batch in range(records, records + _CHUNK):
             value = values[batch % _VALUES]
             log.log_batch_progress(

@@ -18,6 +18,13 @@ def test_bench_measures_and_leaves_nothing(run_python, tmp_path):
     assert list((tmp_path / "here").iterdir()) == []
 
 
+def test_the_shortest_time_still_measures(run_python):
+    ended = run_python("-m", "advlog_fast", "bench", "--seconds", "1e-9")
+    assert ended.returncode == 0, ended.stderr
+    assert int(re.search(r"(\d+) ns a call", ended.stdout)[1]) > 0
+    assert float(re.search(r"([\d.]+) million records/s", ended.stdout)[1]) > 0
+
+
 @pytest.mark.parametrize("option", ["--seconds", "--step-ms"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan"])
 def test_a_time_is_a_number_above_0(run_python, option, value):

@@ -75,7 +75,7 @@ time.sleep(60)
             try:
                 AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
             except KeyboardInterrupt:
-                print(time.monotonic() - began < 5, [t.name for t in threading.enumerate() if "advlog" in t.name])
+                print(time.monotonic() - began < 20, [t.name for t in threading.enumerate() if "advlog" in t.name])
             """,
             tmp_path,
         )
@@ -194,7 +194,7 @@ def test_what_lies_beside_the_rings_of_children_holds_no_end_up(tmp_path: Path):
         file.write_bytes(PRECIOUS)
     began = time.monotonic()
     assert log.close(20)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert sorted(path.read_bytes() for path in (tmp_path / "rings").rglob("*") if path.is_file()) == [PRECIOUS] * 2
 
 

@@ -53,6 +53,7 @@ class Driver:
         self.questions: list[tuple[str, object]] = []
         self.threads: set[str] = set()
         self.gates: list[threading.Event] = []
+        self.held = threading.Event()
         self.unsupported: set[str] = set()
         self.pid = os.getpid()
         self.names = {"GPU-cccccccc-2222": 30, "MIG-bbbbbbbb-1111": 20, "GPU-aaaaaaaa-0000": 10}
@@ -79,6 +80,7 @@ class Driver:
         self.questions.append((what, of))
         self.threads.add(threading.current_thread().name)
         for gate in self.gates:
+            self.held.set()
             gate.wait(20)
 
     def _answer(self, what, handle, answer):
@@ -169,6 +171,7 @@ def test_a_driver_that_hangs_makes_samples_stale_and_holds_nobody(torch, driver)
     sampler.start()
     first = sampler.usage()
     driver.gates.append(gate)
+    assert driver.held.wait(120)
     deadline = time.monotonic() + 120
     while not sampler.usage().stale:
         assert time.monotonic() < deadline

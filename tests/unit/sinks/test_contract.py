@@ -246,7 +246,7 @@ def test_a_sink_that_is_closed_while_it_fails_keeps_whole_records(
     began = time.monotonic()
     spent = time.process_time()
     assert not rig.drain.finish(began + 0.5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert time.process_time() - spent < 0.3  # it waits for the disk, it does not spin
     file_size_limit(-1)
     if rig.sealer is not None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._hooks import importing
 from .checks import text
 from .config import LoggerConfig, check_seconds
 from .records import ErrorLog
@@ -245,7 +246,8 @@ class ControlCalls(ABC):
         1
         """
         check_seconds("timeout_s", timeout_s, 0.0)
-        from .reader.reduction import reduce_summary
+        with importing():
+            from .reader.reduction import reduce_summary
 
         summary = self.get_training_summary()
         return reduce_summary(summary, summary.get("world_size", 1), timeout_s, group)

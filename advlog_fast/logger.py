@@ -375,13 +375,14 @@ class AdvancedLogger(Producer, ControlCalls):
         """Unpickled in another process, a logger becomes a handle on this one: it logs into this run, marked by
         `worker`."""
         session = self._session
-        if session is not None:
+        with importing():
             from .engine.drain import expect_children
+            from .session.handles import in_another_process
 
+        parent = None
+        if session is not None:
             expect_children()
-        parent = None if session is None else session.parts.parent
-        from .session.handles import in_another_process
-
+            parent = session.parts.parent
         return in_another_process, (type(self), self.config, parent)
 
     def __repr__(self) -> str:

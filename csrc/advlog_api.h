@@ -356,6 +356,9 @@ int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out);
 int advlog_close_on_fork(int fd);
 /* No longer. Before fd is closed. */
 void advlog_keep_on_fork(int fd);
+/* A number that changes with each fork; 0 while one goes on, and where forks are not watched. A descriptor that was
+ * opened and given to advlog_close_on_fork between two equal numbers above 0 is open in no child. Any thread. */
+uint64_t advlog_fork_moment(void);
 /* The type of the file system that fd lies on, as statfs(2) of Linux has it; -1 where it is unknown. */
 int64_t advlog_file_system(int fd);
 /* Gives the file blocks of its own in place of those that it shares with a copy (reflink), so that
@@ -391,6 +394,8 @@ int advlog_drain_run(advlog_drain *drain, int64_t timeout_ns);
 /* How long a record waits for its values that an accelerator is to fill in, from when each was
  * asked for, unless the ring is nearly full before. Before the first run. */
 void advlog_drain_set_deferred_timeout(advlog_drain *drain, int64_t deferred_timeout_ns);
+/* No sink is suspended, however long it fails: a recovery drops no record. Before the first run. */
+void advlog_drain_suspend_none(advlog_drain *drain);
 /* From this moment on, on CLOCK_MONOTONIC, none waits any more. Any thread. */
 void advlog_drain_give_up_at(advlog_drain *drain, int64_t moment_ns);
 /* Makes one run return soon: this one, else the next. Any thread. */

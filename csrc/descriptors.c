@@ -7,7 +7,12 @@
  *
  * Ordering edges:
  *   advlog_close_on_fork:a  an entry's fd. The handler, and the thread that ends the entry, see the file that goes with it.
- *   advlog_keep_on_fork:a   an entry's taken. The next to take the entry comes after the one that had it. */
+ *   advlog_keep_on_fork:a   an entry's taken. The next to take the entry comes after the one that had it.
+ *   fork_begins:a and advlog_fork_moment:a
+ *   fork_ended:a and advlog_fork_moment:b
+ *                           are full fences that pair with each other: a descriptor is opened and registered between two
+ *                           moments, and a fork copies the descriptors between its begin and its end. If the two met, the
+ *                           moments differ or one of them is 0. */
 #include "atomics.h"
 
 #include <errno.h>
@@ -47,12 +52,42 @@ static void close_all(void) {
     }
 }
 
-static void watch_forks(void) { watched = pthread_atfork(NULL, NULL, close_all) == 0; }
+static atomic_u64 forks_begun, forks_ended;
+
+static void fork_begins(void) {
+    add_relaxed(&forks_begun, 1); /* relaxed: the fence below */
+    fence_full();                 /* fork_begins:a, pairs with advlog_fork_moment:a */
+}
+
+static void fork_ended(void) {
+    fence_full();                 /* fork_ended:a, pairs with advlog_fork_moment:b */
+    add_relaxed(&forks_ended, 1); /* relaxed: after the fence */
+}
+
+static void fork_ended_in_child(void) {
+    fork_ended();
+    close_all();
+}
+
+static void watch_forks(void) { watched = pthread_atfork(fork_begins, fork_ended, fork_ended_in_child) == 0; }
+
+static bool watches_forks(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    return pthread_once(&once, watch_forks) == 0 && watched;
+}
+
+uint64_t advlog_fork_moment(void) {
+    if (!watches_forks()) return 0;
+    fence_full(); /* advlog_fork_moment:a, pairs with fork_begins:a */
+    /* Relaxed: between two fences. The end first: of a fork that begins between the two loads only the begin is seen. */
+    uint64_t ended = load_relaxed(&forks_ended), begun = load_relaxed(&forks_begun);
+    fence_full(); /* advlog_fork_moment:b, pairs with fork_ended:a */
+    return begun == ended ? begun + 1 : 0;
+}
 
 int advlog_close_on_fork(int fd) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct stat found;
-    if (fd < 0 || pthread_once(&once, watch_forks) != 0 || !watched || fstat(fd, &found) != 0) return -1;
+    if (fd < 0 || !watches_forks() || fstat(fd, &found) != 0) return -1;
     for (unsigned i = 0; i < MAX_CLOSED; i++) {
         if (exchange32_acquire(&closing[i].taken, 1)) continue; /* pairs with advlog_keep_on_fork:a */
         closing[i].dev = (uint64_t)found.st_dev;

@@ -129,7 +129,7 @@ void advlog_sink_get(advlog_drain *d, int index, advlog_sink_info *out) {
 
 /* ---- the loop ---- */
 
-/* Whether a value that is waits_for_value since then is waited for no longer. */
+/* Whether a value that was asked for then is waited for no longer. */
 static bool is_overdue(const advlog_drain *d, uint64_t position, int64_t since_ns) {
     const advlog_ring *ring = d->ring;
     int64_t now = advlog_monotonic_ns();
@@ -270,6 +270,8 @@ int advlog_drain_run(advlog_drain *d, int64_t timeout_ns) {
 void advlog_drain_set_deferred_timeout(advlog_drain *d, int64_t deferred_timeout_ns) {
     d->deferred_timeout_ns = deferred_timeout_ns;
 }
+
+void advlog_drain_suspend_none(advlog_drain *d) { d->suspends_none = true; }
 
 void advlog_drain_give_up_at(advlog_drain *d, int64_t moment_ns) {
     store_relaxed(&d->give_up_at_ns, (uint64_t)moment_ns); /* relaxed: a moment, nothing comes with it */

@@ -67,6 +67,7 @@ struct advlog_drain {
     int count;
     uint64_t frontier; /* every record below it is settled, and counted in the totals */
     bool waits_for_value;         /* the record there waits for an accelerator */
+    bool suspends_none;
     slab_quarantine given_up;
     int64_t deferred_timeout_ns;
     advlog_line_cache line;

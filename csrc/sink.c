@@ -93,7 +93,7 @@ static void drop_until(advlog_drain *d, int index, uint64_t end) {
 /* A sink that fails may hold records back for a while, but not for long, nor
  * once the ring has no room left for the producers. */
 static bool should_suspend(const advlog_drain *d, const drain_sink *s) {
-    if (!s->info.failing_since_ns) return false;
+    if (!s->info.failing_since_ns || d->suspends_none) return false;
     uint64_t held = advlog_ring_write_pos(d->ring) - s->cursor.position;
     if (held == 0) return false;
     return advlog_monotonic_ns() - s->info.failing_since_ns >= SINK_SUSPEND_NS || held > d->ring->count - d->ring->count / 8;

@@ -41,14 +41,15 @@ uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
     for (uint64_t i = 0; i < count; i++) {
         struct advlog_slab_use *use = &ring->use[(uint64_t)first + i];
         use->since_ns = now;
-        store_relaxed(&use->reference, reference + i); /* relaxed: W, with the record */
+        store_relaxed(&use->reference, reference + i); /* relaxed: ring_publish:a comes after it */
     }
     return reference;
 }
 
 void slab_abandon(advlog_ring *ring, uint64_t reference) {
     if (ring_is_child(ring)) return;
-    store_relaxed(&ring->use[entry_of(reference)].reference, reference | ADVLOG_ABANDONED); /* relaxed: O */
+    store_relaxed(&ring->use[entry_of(reference)].reference,
+                  reference | ADVLOG_ABANDONED); /* relaxed: slab_abandon:a comes after it */
     /* Relaxed: the holder of the GIL is the one writer. */
     store32_release(&ring->abandoned, load32_relaxed(&ring->abandoned) + 1); /* slab_abandon:a */
 }
@@ -90,7 +91,7 @@ static void quarantine(slab_quarantine *given_up, uint64_t reference) {
 static void take_abandoned(advlog_ring *ring, slab_quarantine *given_up) {
     for (unsigned entry = 0; entry < ADVLOG_SLAB_ENTRIES; entry++) {
         atomic_u64 *who = &ring->use[entry].reference;
-        uint64_t reference = load_relaxed(who); /* relaxed: J */
+        uint64_t reference = load_relaxed(who); /* relaxed: slab_abandon:a was acquired */
         if (!(reference & ADVLOG_ABANDONED)) continue;
         store_relaxed(who, reference & ~ADVLOG_ABANDONED); /* relaxed: only the drain has it now */
         quarantine(given_up, reference);

@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from .._hooks import importing
 from .._native import Guard
 from ..config import ConsoleMode
 from .position import Position
@@ -172,8 +173,9 @@ class _Bar:
     """One line of text from a position, in the colours that the terminal has."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        from rich.console import Console as RichConsole
-        from rich.progress_bar import ProgressBar
+        with importing():
+            from rich.console import Console as RichConsole
+            from rich.progress_bar import ProgressBar
 
         self._rich = RichConsole(file=stream, force_terminal=True, force_jupyter=False)
         self._progress_bar = ProgressBar

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .._hooks import importing
 from .masking import masked_arguments
 from .text import clipped
 
@@ -156,7 +157,8 @@ def _cpu_model() -> str | None:
 
 
 def _memory_total_gb() -> float:
-    import psutil
+    with importing():
+        import psutil
 
     return round(float(psutil.virtual_memory().total) / 1024**3, 3)
 

@@ -2,5 +2,5 @@
 an accelerator fills in later, and the rings of child processes.
 
 Never decides what is logged, and never formats a record: C does. Never raises into the training for a disk fault.
-Doors: `ring.Ring`, `drain.Drain`, `child.Child`, `background.Background`. Read first: `drain`.
+Doors: `ring.Ring`, `drain.Drain`, `child.ChildSession`, `background.Background`. Read first: `drain`.
 """

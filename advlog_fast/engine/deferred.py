@@ -44,7 +44,7 @@ class DeviceQueue:
         self._places: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         self._index = index
         # A copy is made of a pair, and the pair on the device, in a place that is kept: nothing is allocated there for
-        # a call, and what the call was scalars may go at once.
+        # a call, and the call's tensors may go at once.
         with torch.inference_mode(False):
             self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self.device(index))
         self._made, first = self.moment(index)

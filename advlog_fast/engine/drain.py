@@ -46,6 +46,7 @@ class Drain:
     :param deferred_timeout_s: how long, from its call, the drain waits for a value that an accelerator fills in.
     :param max_sink_outage_s: how long a sink may fail before `finish` gives up, with its records still in the ring;
         None: C suspends it, and its records are dropped, so that the others and the producers go on.
+    :param syncs_at_end: whether `finish` syncs the files to the disk.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Drain:
         report: Callable[[Finding], None],
         deferred_timeout_s: float = 0.0,
         max_sink_outage_s: float | None = None,
+        syncs_at_end: bool = False,
     ) -> None:
         self.ring = ring
         self._max_sink_outage_s = max_sink_outage_s
@@ -65,6 +67,9 @@ class Drain:
         if self._drain == ffi.NULL:
             raise MemoryError("no memory for the drain")
         lib.advlog_drain_set_deferred_timeout(self._drain, _ns(deferred_timeout_s))
+        if max_sink_outage_s is not None:
+            lib.advlog_drain_suspend_none(self._drain)
+        self._syncs_at_end = syncs_at_end
         self.files = SinkFiles(self._drain, ring, sinks, report)
         self.children = ChildRings(ring, self._drain, report)
         self.cpu_s = 0.0
@@ -198,12 +203,15 @@ class Drain:
             self._thread.join(max(deadline - time.monotonic(), 0.0))
             if self._thread.is_alive():
                 lib.advlog_ring_close(self.ring.handle)
+                self._report_findings()  # it may have found some before it got stuck
                 return False
         children_done = self.children.end(lambda: self._advance(_MOMENT_NS), deadline)
         lib.advlog_ring_close(self.ring.handle)
         done = False
         while not done and (left := deadline - time.monotonic()) > 0:
             done = bool(self._advance(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
+        if self._syncs_at_end:
+            self.files.sync()
         return self.files.close() and done and children_done
 
     def _give_up_in(self, seconds: float) -> None:
@@ -216,7 +224,6 @@ class Drain:
             sink, error, since_ns = failing
             if time.monotonic_ns() - since_ns > _ns(self._max_sink_outage_s):
                 raise OSError(error, os.strerror(error), sink.name)
-            # C may suspend a failing sink when it passes it before the next attempt is due: each pass is one.
             time.sleep(_RETRY_S)
             timeout_ns = 0
         return self._once(timeout_ns)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from .._failpoints import failpoint
@@ -130,13 +131,11 @@ class SinkFiles:
                 self.rotate(sink, even_empty=True)
 
     def failing(self) -> tuple[Sink, int, int] | None:
-        """Returns a failing sink, its errno, and since when it fails, in nanoseconds of the monotonic clock; None if no
-        sink fails."""
-        for index, sink in enumerate(self.sinks):
-            info = self._info(index)
-            if info.failing_since_ns:
-                return sink, info.error, info.failing_since_ns
-        return None
+        """Returns the sink that has failed longest, its errno, and since when it fails, in nanoseconds of the monotonic
+        clock; None if no sink fails."""
+        infos = [(sink, self._info(index)) for index, sink in enumerate(self.sinks)]
+        failing = [(sink, info.error, info.failing_since_ns) for sink, info in infos if info.failing_since_ns]
+        return min(failing, key=itemgetter(2), default=None)
 
     # -- any thread ----------------------------------------------------------------------------------------------
 

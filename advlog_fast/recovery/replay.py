@@ -48,6 +48,7 @@ def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], report: Recover
         on_tick=lambda: None,
         report=lambda finding: faults.append(finding.message) if finding.kind == FAULT else None,
         max_sink_outage_s=MAX_SINK_OUTAGE_S,
+        syncs_at_end=config.fsync != "never",
     )
     before = [drain.files.cursor(index).next_seq for index in range(len(sinks))]
     try:
@@ -69,8 +70,8 @@ def replay(ring: Ring, paths: RunPaths, options: dict[str, Any], report: Recover
         report.outcome = "incomplete"
         if not faults and sealer.error is None:
             faults.append("the disk is too slow")
-        for fault in faults:
-            report.add(fault)
+    for fault in faults:
+        report.add(fault)
     return done
 
 

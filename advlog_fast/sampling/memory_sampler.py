@@ -237,7 +237,8 @@ class MemorySampler:
         return self._process
 
     def _probe_system(self) -> dict[str, float]:
-        import psutil
+        with importing():
+            import psutil
 
         memory = psutil.virtual_memory()
         return {

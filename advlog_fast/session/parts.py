@@ -118,7 +118,14 @@ def open_parts(
         sealer = Sealer(paths, config.metrics, on_fault=report_fault)
         undo.callback(sealer.stop)
     sinks = make_sinks(config, paths, run, sealer)
-    drain = Drain(ring, sinks, on_tick=wiring.on_tick, report=report, deferred_timeout_s=config.deferred_timeout_s)
+    drain = Drain(
+        ring,
+        sinks,
+        on_tick=wiring.on_tick,
+        report=report,
+        deferred_timeout_s=config.deferred_timeout_s,
+        syncs_at_end=config.fsync == "interval",
+    )
     undo.callback(drain.abandon)
     drain.files.open()
     failpoint("start_files")

@@ -29,7 +29,7 @@ from .files import (
     scratch_file,
 )
 from .ledger import LOST, read_ledger
-from .locks import COMPACTING, DEAD_OWNER_S, RECOVERING, FileLock, LockedError
+from .locks import COMPACTING, DEAD_OWNER_S, RECOVERING, FileLock, LockedError, has_ended
 from .paths import RunPaths
 from .processes import machine_id, process_start, started_s
 from .ranks import RankIdentity, RunIdentity
@@ -90,7 +90,7 @@ def lock_rank(paths: RunPaths, doing: str = "", is_wanted: Callable[[], bool] = 
     tries = 0
     while True:
         try:
-            return FileLock(paths.lock, doing, dead_owner_s=DEAD_OWNER_S)
+            return FileLock(paths.lock, doing, dead_owner_s=DEAD_OWNER_S if tries == 0 else 0.0)
         except LockedError as owner:
             tries += 1
             is_brief = str(owner).endswith((RECOVERING, COMPACTING))
@@ -99,7 +99,8 @@ def lock_rank(paths: RunPaths, doing: str = "", is_wanted: Callable[[], bool] = 
                 subject = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
                 use = "held" if is_brief else "being logged"
                 hint = "" if is_brief else "; to log another rank of the run, pass rank= or use a launcher that sets it"
-                raise RunBusyError(f"{subject} is {use} by another live process: {owner}{hint}") from None
+                by = "a child of a process that has ended" if has_ended(str(owner)) else "another live process"
+                raise RunBusyError(f"{subject} is {use} by {by}: {owner}{hint}") from None
         time.sleep(_PAUSE_S)
 
 

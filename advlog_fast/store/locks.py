@@ -25,6 +25,8 @@ DEAD_OWNER_S = 2.0
 _HELD = (errno.EAGAIN, errno.EACCES)
 _TRIES = 8
 _PAUSE_S = 0.005
+_FORK_TRIES = 200
+_FORK_PAUSE_S = 0.001
 _OWNER = re.compile(r"pid (\d{1,10}) on (\S+)")
 
 
@@ -54,6 +56,7 @@ class FileLock:
         self._pid = os.getpid()
         self._fd = -1
         self._by_file = False
+        self._closes_on_fork = False
         self._key = (0, 0)
         deadline = time.monotonic() + dead_owner_s
         while True:
@@ -62,7 +65,7 @@ class FileLock:
                 break
             except LockedError as owner:
                 self._close()
-                if time.monotonic() >= deadline or not _is_dead(str(owner)):
+                if time.monotonic() >= deadline or not has_ended(str(owner)):
                     raise
             except BaseException:
                 self._close()
@@ -87,7 +90,17 @@ class FileLock:
 
     def _open(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._fd = os.open(path, flags, 0o600)
+        for _ in range(_FORK_TRIES):
+            moment = lib.advlog_fork_moment()
+            self._fd = os.open(path, flags, 0o600)
+            self._closes_on_fork = lib.advlog_close_on_fork(self._fd) == 0
+            if not self._closes_on_fork or (moment and moment == lib.advlog_fork_moment()):
+                break
+            # A child that another thread forked meanwhile has the open file, and would have the lock.
+            self._close()
+            time.sleep(_FORK_PAUSE_S)
+        else:
+            raise LockedError("a process that forks all the time")
         status = os.fstat(self._fd)
         self._key = status.st_dev, status.st_ino
         if status.st_nlink:
@@ -102,7 +115,7 @@ class FileLock:
 
     def _lock(self) -> None:
         """:raises OSError: the lock is held, or the file system has no locks."""
-        if hasattr(fcntl, "F_OFD_SETLK") and lib.advlog_close_on_fork(self._fd) == 0:
+        if hasattr(fcntl, "F_OFD_SETLK") and self._closes_on_fork:
             try:
                 fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
             except OSError as error:
@@ -171,7 +184,7 @@ class FileLock:
                 os.close(fd)
 
 
-def _is_dead(owner: str) -> bool:
+def has_ended(owner: str) -> bool:
     """Returns whether the process that a lock file names ran on this host and has ended."""
     match = _OWNER.match(owner)
     if match is None or match[2].rstrip(",") != os.uname().nodename or not process_start(os.getpid()):

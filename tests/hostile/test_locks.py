@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from hostile_runs import PRELUDE, batches, run_script, start
 
 from advlog_fast import RunBusyError
 from advlog_fast.recovery import recover
+from advlog_fast.store.locks import FileLock
 from advlog_fast.store.paths import RunPaths
 
 
@@ -99,6 +103,71 @@ def test_a_child_forked_just_before_the_kill_holds_the_lock_until_it_first_runs(
     else:
         start(tmp_path).close()
     assert batches(tmp_path) == list(range(1, 11))
+
+
+def test_no_child_that_another_thread_forks_keeps_a_lock(tmp_path: Path):
+    """It would, if it were forked between the opening of the lock's file and its registration with the fork hook."""
+    children: list[int] = []
+    stop = threading.Event()
+
+    def fork() -> None:
+        while not stop.is_set() and len(children) < 300:
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+                os._exit(0)
+            children.append(pid)
+            time.sleep(0.001)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forks beside threads, which is the point
+        thread = threading.Thread(target=fork)
+        thread.start()
+        locks = []
+        while thread.is_alive():
+            locks.append(FileLock(tmp_path / f"{len(locks)}.lock"))
+        stop.set()
+        thread.join()
+    try:
+        # A child has run its fork hook once it waits for a signal.
+        while not all(map(is_asleep, children)):
+            time.sleep(0.01)
+        kept = [os.readlink(fd) for pid in children for fd in Path(f"/proc/{pid}/fd").iterdir() if is_lock(fd)]
+        assert kept == []
+        assert len(locks) > 10
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def is_asleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def is_lock(fd: Path) -> bool:
+    return os.readlink(fd).endswith(".lock") and "OFDLCK" in Path(f"{fd.parent.parent}/fdinfo/{fd.name}").read_text()
+
+
+def test_a_start_beside_a_child_of_the_dead_says_so(tmp_path: Path):
+    code = """
+    log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
+    fds = [fd for fd in range(3, 64) if os.path.lexists(f"/proc/self/fd/{fd}")]
+    locks = [fd for fd in fds if os.readlink(f"/proc/self/fd/{fd}").endswith(".lock")]
+    import subprocess
+    child = subprocess.Popen(["sleep", "60"], pass_fds=locks, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(os.path.join(LOG_DIR, "child"), "w") as file:
+        file.write(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run_script(code, tmp_path).returncode == -signal.SIGKILL
+    began = time.monotonic()
+    try:
+        with pytest.raises(RunBusyError, match=r"by a child of a process that has ended: pid \d+ on "):
+            start(tmp_path)
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    assert time.monotonic() - began < 30
 
 
 def test_a_version_with_posix_locks_and_this_one_exclude_each_other(tmp_path: Path):

@@ -335,6 +335,108 @@ def test_a_recovery_onto_a_disk_that_is_full_drops_nothing_and_is_whole_once_the
     assert not any(sink.dropped for sink in account.sinks.values())
 
 
+FILLED = """
+import os, resource, signal, sys
+from advlog_fast import AdvancedLogger
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = AdvancedLogger(sys.argv[1], "run", console="off", memory_interval_s=0, ring_dir=sys.argv[2], text=False,
+                     parquet=False, ring_bytes=64 * 1024, overflow="drop_newest")
+log.log_batch_progress(1, 0, 500, 1.0)
+log.flush()
+drain = log._session.accounting.drain
+drain._ending = True  # its thread ends
+drain._look_now()
+drain._thread.join()
+slots = log.health().ring_slots
+for batch in range(1, slots + 1):
+    log.log_batch_progress(1, batch, slots, 1.0 / batch)
+assert log.health().ring_used > slots * 7 // 8
+print(log.health().accepted, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+FAULTS_ONCE = """
+import json, resource, signal, sys, threading
+from advlog_fast.recovery import recover
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+threading.Timer(0.4, resource.setrlimit, (resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)).start()
+(found,) = recover(sys.argv[1])
+print(json.dumps([found.outcome, found.detail]))
+"""
+
+
+def test_a_recovery_of_a_full_ring_drops_nothing_for_one_fault_of_the_disk(tmp_path: Path):
+    command = [sys.executable, "-c", FILLED, str(tmp_path / "logs"), str(tmp_path / "rings")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == -9, done.stderr
+    command = [sys.executable, "-c", FAULTS_ONCE, str(tmp_path / "logs")]
+    recovered = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    outcome, detail = json.loads(recovered.stdout)
+    assert outcome == "recovered"
+    assert [fault.split(" (")[0] for fault in detail.split("; ")] == [
+        "metrics_jsonl cannot be written",
+        "metrics_jsonl is written again",
+        "0 of its records were dropped",
+    ]
+    rows = list(read_jsonl(tmp_path / "logs" / "run_metrics.jsonl"))
+    assert len(rows) == int(done.stdout)
+    (account,) = read_ledgers(RunPaths(tmp_path / "logs", "run")).values()
+    assert not any(sink.dropped for sink in account.sinks.values())
+
+
+DIES_WITH_A_CHILD = """
+import os, sys, time
+from advlog_fast import AdvancedLogger
+log = AdvancedLogger(sys.argv[1], "run", console="off", memory_interval_s=0, ring_dir=sys.argv[2], parquet=False)
+log.log_batch_progress(1, 1, 9, 0.5)
+log.flush()
+drain = log._session.accounting.drain
+drain._ending = True  # its thread ends, and takes no record of the child
+drain._look_now()
+drain._thread.join()
+if os.fork() == 0:
+    log.log_batch_progress(1, 2, 9, 0.5)
+    os._exit(0)
+os.wait()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_damaged_ring_of_a_child_is_said(tmp_path: Path):
+    run_until_killed(DIES_WITH_A_CHILD, tmp_path)
+    (child,) = (tmp_path / "rings").glob("*.workers/*.ring")
+    with child.open("r+b") as file:
+        file.seek(8)
+        file.write(b"\xff" * 4)  # the version of its layout
+    (found,) = recover(tmp_path / "logs")
+    assert found.outcome == "recovered"
+    assert "another version laid it out" in found.detail
+
+
+SYNCS = """
+import os, sys
+from advlog_fast.recovery import recover
+synced = []
+fsync = os.fsync
+def count(fd):
+    synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+    fsync(fd)
+os.fsync = count
+recover(sys.argv[1])
+print(any(name.endswith("_metrics.jsonl") for name in synced))
+"""
+
+
+@pytest.mark.parametrize(("option", "synced"), [("never", False), ("interval", True), ("always", True)])
+def test_a_recovery_syncs_what_it_writes_as_the_dead_process_would_have(tmp_path: Path, option: str, synced: bool):
+    run_until_killed(DIES.replace("memory_interval_s=0", f"memory_interval_s=0, fsync={option!r}"), tmp_path)
+    command = [sys.executable, "-c", SYNCS, str(tmp_path / "logs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.stdout == f"{synced}\n", done.stderr
+    assert whole(tmp_path / "logs")
+
+
 def test_a_copy_of_a_dead_run_does_not_take_the_ring_from_the_original(dead: Path, tmp_path: Path):
     copy = Path(shutil.copytree(dead, tmp_path / "copy"))
     (found,) = recover(copy)

@@ -29,11 +29,26 @@ RESERVED_NAMES = frozenset(
 )
 """Names that a metric cannot have, because the outputs use them."""
 
-MAX_METRIC_NAMES = 1024
+MAX_METRIC_NAMES = 65_535
 """The most metric names that one run may have, beside the built-in ones."""
+
+MAX_COLUMNS = 1000
+"""The most of them that have a Parquet column of their own; the others are in the column `extra`."""
 
 MAX_METRIC_NAME_BYTES = 255
 """Bytes of a metric name, as UTF-8."""
+
+
+def name_fault(name: str) -> str:
+    """Returns what a metric's name must be and this one is not; empty if a metric can have it."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "valid Unicode, without lone surrogates"
+    if not 0 < size <= MAX_METRIC_NAME_BYTES:
+        return f"1-{MAX_METRIC_NAME_BYTES} bytes of UTF-8"
+    return "a name that the outputs do not use for themselves" if name in RESERVED_NAMES else ""
+
 
 UNRESOLVED = ("unknown", "timeout", "slab_full", "capture", "killed")
 """Why a value never arrived from an accelerator, indexed by `enum advlog_unresolved`; the words in JSON lines."""

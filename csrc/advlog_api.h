@@ -3,9 +3,10 @@
  * guard: their one includer is compiler.h. */
 
 #define ADVLOG_ABI_VERSION 1
-#define ADVLOG_LAYOUT_VERSION 1
+#define ADVLOG_RING_VERSION 2  /* of the layout; rings of version 1 can be attached too */
+#define ADVLOG_SPOOL_VERSION 1
 #define ADVLOG_CORE_METRICS 6
-#define ADVLOG_MAX_NAMES 1024
+#define ADVLOG_MAX_NAMES 65535
 #define ADVLOG_MAX_NAME_BYTES 255
 #define ADVLOG_MAX_TEXT_BYTES 4096
 #define ADVLOG_MAX_HOME_BYTES 1024
@@ -19,6 +20,10 @@
 #define ADVLOG_HEADER_EXTRAS 3
 #define ADVLOG_PART_EXTRAS 11
 #define ADVLOG_PART_TEXT 112
+
+/* What a record has room for, in a ring that is large enough. */
+#define ADVLOG_MAX_RECORD_SLOTS 255
+#define ADVLOG_MAX_RECORD_EXTRAS 2797
 
 /* What a slot holds. Kinds below ADVLOG_KIND_PART begin a record. */
 enum advlog_kind {
@@ -267,11 +272,15 @@ size_t advlog_number_int(char *out, int64_t value);
 
 /* ---- ring (ring.c, names.c) ---- */
 
-/* Bytes of memory for a ring of `slots` slots (a power of two, at least 64). */
+/* Bytes of memory for a ring of `slots` slots (a power of two, at least 64), with room for all names. */
 uint64_t advlog_ring_bytes(uint64_t slots);
-/* Lays a ring out in zeroed memory; its positions start at `start` (normally
- * `slots`). The magic number is stored last. 0, or an advlog_ring_error. */
-int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity);
+/* Those of them that must be there from the first. What follows them is room for more names: in a file it may be a
+ * hole, in which advlog_name_intern allocates as names come. */
+uint64_t advlog_ring_first_bytes(uint64_t slots);
+/* Lays a ring out in zeroed memory of that many bytes, of which the first `there` are there; its positions start at
+ * `start` (normally `slots`). The magic number is stored last. 0, or an advlog_ring_error. */
+int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slots, uint64_t start,
+                     const advlog_identity *identity);
 /* A handle on an initialised ring; NULL with *error set where it is none. The
  * memory must outlive the handle. */
 advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error);
@@ -342,12 +351,18 @@ void advlog_ring_set_home(advlog_ring *ring, const char *path, uint64_t bytes);
 /* Bytes of it copied to out (at most ADVLOG_MAX_HOME_BYTES); 0: it is not known. */
 uint64_t advlog_ring_home(const advlog_ring *ring, char *out);
 
-/* The id of a name, given one if it is new; -1: the table is full, or the process is
+/* The file that the ring lies in, where room for more names is allocated; -1: none (any more). */
+void advlog_ring_set_file(advlog_ring *ring, int fd);
+/* Bytes from the ring's begin on that are there. */
+uint64_t advlog_ring_there(const advlog_ring *ring);
+/* Where its slots begin. */
+uint64_t advlog_ring_slots_offset(const advlog_ring *ring);
+/* The id of a name, given one if it is new; -1: there is no room for more, or the process is
  * a forked child. Any thread. */
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes);
 uint32_t advlog_name_count(const advlog_ring *ring);
-/* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. */
-int advlog_name_get(const advlog_ring *ring, uint32_t id, char *out);
+/* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. Any thread. */
+int advlog_name_get(advlog_ring *ring, uint32_t id, char *out);
 
 /* ---- descriptors (descriptors.c) ---- */
 
@@ -463,5 +478,5 @@ double advlog_sketch_quantile(const advlog_sketch *sketch, double q);
 /* Formats `count` slots of one record starting at slots[0] as the drain does,
  * names taken from the ring; bytes written, or -1 where `capacity` is too small,
  * memory is short, or the slots hold no whole record that the sink writes. */
-int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out,
+int64_t advlog_format_record(advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out,
                              uint64_t capacity);

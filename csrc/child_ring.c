@@ -28,19 +28,27 @@
 #define TURN_SLOTS 512
 #define MAX_RECORD_SLOTS UINT8_MAX
 #define NO_ID UINT16_MAX
+#define FIRST_IDS 1024
 
 typedef struct drain_child {
     advlog_ring *ring;
     uint64_t from; /* the position of the next record; its read_pos, which the child may write too */
     advlog_child_info info;
-    uint16_t id_of[ADVLOG_MAX_NAMES]; /* name id of the child: that of the drain's ring, or NO_ID */
+    uint16_t *id_of; /* name id of the child: that of the drain's ring, or NO_ID ... */
+    uint32_t ids;    /* ... for so many; others are not known yet */
 } drain_child;
 
 static void child_init(drain_child *w, advlog_ring *ring) {
     w->ring = ring;
     w->from = load_relaxed(&ring->header->read_pos); /* relaxed: stored by the drain alone, this one or one before it */
     w->info = (advlog_child_info){.number = load_once64(&ring->header->handoff.number)};
-    memset(w->id_of, 0xff, sizeof w->id_of);
+    w->id_of = NULL;
+    w->ids = 0;
+}
+
+static void child_free(drain_child *w) {
+    free(w->id_of);
+    free(w);
 }
 
 /* ---- one record ---- */
@@ -82,7 +90,14 @@ static bool next_record(drain_child *w, record_copy *r) {
 /* An id of the child's as one of `ring`'s. False: it has no more room for names, or the
  * child has no such name. */
 static bool learn_id(advlog_ring *ring, drain_child *w, uint16_t id) {
-    if (w->id_of[id] != NO_ID) return true;
+    if (id < w->ids && w->id_of[id] != NO_ID) return true;
+    if (id >= w->ids) {
+        uint32_t ids = (id / FIRST_IDS + 1u) * FIRST_IDS;
+        uint16_t *more = realloc(w->id_of, ids * sizeof *more);
+        if (!more) return false;
+        for (; w->ids < ids; w->ids++) more[w->ids] = NO_ID;
+        w->id_of = more;
+    }
     char name[ADVLOG_MAX_NAME_BYTES];
     int bytes = advlog_name_get(w->ring, id, name); /* the mark of the record that uses it was acquired */
     int found = bytes >= 0 ? advlog_name_intern(ring, name, (uint64_t)bytes) : -1;
@@ -103,7 +118,7 @@ static bool learn_ids(advlog_ring *ring, drain_child *w, const record_copy *r) {
 }
 
 static void translate(const drain_child *w, uint16_t *id, unsigned count) {
-    for (unsigned i = 0; i < count; i++) id[i] = id[i] < ADVLOG_MAX_NAMES ? w->id_of[id[i]] : 0;
+    for (unsigned i = 0; i < count; i++) id[i] = id[i] < w->ids ? w->id_of[id[i]] : 0;
 }
 
 /* Step 3. */
@@ -197,7 +212,7 @@ void advlog_drain_remove_child(advlog_drain *d, advlog_ring *child) {
     if (!at) return;
     for (int reason = 0; reason < ADVLOG_DROP_REASONS; reason++)
         add_relaxed(&d->ring->header->dropped[reason], advlog_ring_dropped(child, reason)); /* relaxed: a count */
-    free(*at);
+    child_free(*at);
     *at = d->children[--d->child_count];
 }
 
@@ -207,7 +222,7 @@ void advlog_drain_child(const advlog_drain *d, const advlog_ring *child, advlog_
 }
 
 void children_free(advlog_drain *d) {
-    for (unsigned i = 0; i < d->child_count; i++) free(d->children[i]);
+    for (unsigned i = 0; i < d->child_count; i++) child_free(d->children[i]);
     free(d->children);
 }
 
@@ -238,15 +253,16 @@ int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child) {
     w.from = from;
     unsigned slots = next_record(&w, &r) ? r.slots : 0;
     uint64_t first = advlog_ring_read_pos(ring), reserved = advlog_ring_write_pos(ring) - first;
-    if (slots == 0 || until - from != slots || reserved > ring->count || to - first >= reserved ||
-        reserved - (to - first) < slots)
-        return ADVLOG_RING_BAD_LAYOUT;
-    if (given_up(ring, to)) {
+    bool fits = slots != 0 && until - from == slots && reserved <= ring->count && to - first < reserved &&
+                reserved - (to - first) >= slots;
+    if (fits && given_up(ring, to)) {
         until = from; /* it is still to come */
-    } else if (load_relaxed(&ring_slot(ring, to)->mark) != to + 1) { /* relaxed: its writer is dead */
-        if (!learn_ids(ring, &w, &r)) return ADVLOG_RING_BAD_LAYOUT;
-        publish_copy(ring, to, &w, &r);
+    } else if (fits && load_relaxed(&ring_slot(ring, to)->mark) != to + 1) { /* relaxed: its writer is dead */
+        fits = learn_ids(ring, &w, &r);
+        if (fits) publish_copy(ring, to, &w, &r);
     }
+    free(w.id_of);
+    if (!fits) return ADVLOG_RING_BAD_LAYOUT;
     store_relaxed(&taking->until, until); /* relaxed: no thread shares it */
     set_taken(&w, until);
     return 0;

@@ -24,6 +24,7 @@ typedef struct {
     bool takes_events;  /* events too, whatever its stream */
     bool writes_digits; /* of the core metrics, which two such sinks share */
     bool splits_at_gap; /* after records that were dropped comes a new file */
+    bool names_ids;     /* each of its files names the ids that it uses */
     /* Formats records until the buffer is full, the file is, or `end` is reached. True where the file is full. */
     bool (*fill)(advlog_drain *drain, drain_sink *sink, uint64_t end);
 } sink_kind;
@@ -51,7 +52,7 @@ struct drain_sink {
 
     advlog_sink_info info; /* what others are shown: copied under the drain's lock */
     uint64_t lines;        /* text: batch lines seen, for `every` */
-    uint32_t names_written; /* spool: names that the current file defines */
+    uint64_t named[ADVLOG_MAX_NAMES / 64 + 1]; /* spool: the ids that the current file names, a bit each */
     bool begun;            /* spool: the current file has its first slot */
     bool gap;              /* spool: records were dropped, so the next needs a file of its own */
     bool torn;             /* what was discarded lies in part in the file, beyond cursor.length */

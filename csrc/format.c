@@ -144,7 +144,7 @@ static bool label_make(advlog_labels *labels, uint32_t id, const char *name, uin
     return true;
 }
 
-bool labels_update(advlog_labels *labels, const advlog_ring *ring) {
+bool labels_update(advlog_labels *labels, advlog_ring *ring) {
     uint32_t count = names_count(ring);
     for (; labels->count < count; labels->count++) {
         char name[ADVLOG_MAX_NAME_BYTES];

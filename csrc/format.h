@@ -19,7 +19,7 @@ advlog_labels *labels_new(void);
 void labels_free(advlog_labels *labels);
 /* Adds what is new in the ring's table. False where memory is short: the names
  * that are missing are then written as metric_<id>. */
-bool labels_update(advlog_labels *labels, const advlog_ring *ring);
+bool labels_update(advlog_labels *labels, advlog_ring *ring);
 
 /* The core metrics of one record as text: of two sinks that write the record, the second copies. */
 typedef struct {

@@ -14,7 +14,7 @@ static bool record_is_whole(const advlog_view *view, uint32_t count) {
     return true;
 }
 
-int64_t advlog_format_record(const advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out,
+int64_t advlog_format_record(advlog_ring *ring, const void *slots, uint32_t count, int sink_kind, int64_t seq, char *out,
                              uint64_t capacity) {
     const advlog_view view = {slots, UINT64_MAX, 0};
     if (!record_is_whole(&view, count) || view.slots->kind == ADVLOG_KIND_NAME) return -1;

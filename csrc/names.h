@@ -1,4 +1,4 @@
-/* Metric names and their ids. Both lie in the ring's memory, so that a recovery
+/* Metric names and their ids. The names lie in the ring's memory, so that a recovery
  * can decode its slots. Another process may write that memory: what
  * is read there is read once, and checked where it was copied to. */
 #pragma once
@@ -6,6 +6,11 @@
 #include "ring.h"
 
 static inline uint32_t names_count(const advlog_ring *ring) {
-    uint64_t count = load_acquire(&ring->names->count); /* pairs with intern:a */
-    return count < ADVLOG_MAX_NAMES ? (uint32_t)count : ADVLOG_MAX_NAMES;
+    const atomic_u64 *counted = ring->names ? &ring->names->count : &ring->names_1->count;
+    uint64_t count = load_acquire(counted), most = ring->names ? ADVLOG_MAX_NAMES : ADVLOG_MAX_NAMES_1; /* pairs with intern:a */
+    return (uint32_t)(count < most ? count : most);
 }
+
+/* The id of a name; -1: it has none. */
+int name_find(advlog_ring *ring, const char *utf8, uint64_t bytes);
+void names_free(advlog_ring *ring);

@@ -1,6 +1,6 @@
 /* The ring's memory, the producers' slow half, and the push for any C caller.
  * The protocol and its ordering edges are described in ring.h. */
-#include "ring.h"
+#include "names.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -12,11 +12,29 @@
 #include <sys/syscall.h>
 #endif
 
+_Static_assert(ADVLOG_MAX_RECORD_EXTRAS == ADVLOG_HEADER_EXTRAS + (ADVLOG_MAX_RECORD_SLOTS - 1) * ADVLOG_PART_EXTRAS,
+               "a record's slots hold its extras");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "slots are little-endian");
 
-#define NAMES_BYTES ((sizeof(advlog_name_table) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES)
+#define WHOLE_PAGES(bytes) (((bytes) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES)
 #define SLAB_BYTES (ADVLOG_SLAB_ENTRIES * sizeof(advlog_slab_entry))
-#define SLOTS_OFFSET (ADVLOG_HEADER_BYTES + NAMES_BYTES + SLAB_BYTES)
+#define NAMES_BYTES WHOLE_PAGES(sizeof(advlog_name_list) + (size_t)ADVLOG_MAX_NAMES * (ADVLOG_MAX_NAME_BYTES + 1))
+#define FIRST_NAMES_BYTES (16 * ADVLOG_PAGE_BYTES)
+#define NAMES_BYTES_1 WHOLE_PAGES(sizeof(advlog_name_table_1))
+
+/* Where the parts of a ring lie. */
+typedef struct {
+    uint64_t names, slab, slots;
+    uint64_t end; /* of what must be there from the first */
+} ring_layout;
+
+static ring_layout layout_of(uint32_t version, uint64_t slots) {
+    const uint64_t all = slots * ADVLOG_SLOT_BYTES, begin = ADVLOG_HEADER_BYTES;
+    if (version == 1)
+        return (ring_layout){begin, begin + NAMES_BYTES_1, begin + NAMES_BYTES_1 + SLAB_BYTES,
+                             begin + NAMES_BYTES_1 + SLAB_BYTES + all};
+    return (ring_layout){begin + SLAB_BYTES + all, begin, begin + SLAB_BYTES, begin + SLAB_BYTES + all + FIRST_NAMES_BYTES};
+}
 
 /* ---- fork ---- */
 
@@ -60,21 +78,25 @@ static void canary_free(advlog_ring *ring) {
 
 /* ---- memory ---- */
 
-uint64_t advlog_ring_bytes(uint64_t slots) { return SLOTS_OFFSET + slots * ADVLOG_SLOT_BYTES; }
+uint64_t advlog_ring_first_bytes(uint64_t slots) { return layout_of(ADVLOG_RING_VERSION, slots).end; }
+
+uint64_t advlog_ring_bytes(uint64_t slots) { return layout_of(ADVLOG_RING_VERSION, slots).names + NAMES_BYTES; }
 
 static bool slots_allowed(uint64_t slots) { return slots >= 64 && slots <= UINT64_C(1) << 32 && (slots & (slots - 1)) == 0; }
 
-int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t start, const advlog_identity *identity) {
-    if (!slots_allowed(slots) || bytes < advlog_ring_bytes(slots)) return ADVLOG_RING_TOO_SMALL;
+int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slots, uint64_t start,
+                     const advlog_identity *identity) {
+    if (!slots_allowed(slots) || there > bytes || there < advlog_ring_first_bytes(slots)) return ADVLOG_RING_TOO_SMALL;
+    const ring_layout at = layout_of(ADVLOG_RING_VERSION, slots);
     advlog_ring_header *h = memory;
-    h->layout_version = ADVLOG_LAYOUT_VERSION;
+    h->layout_version = ADVLOG_RING_VERSION;
     h->slot_bytes = ADVLOG_SLOT_BYTES;
     h->file_bytes = bytes;
     h->slots = slots;
-    h->names_offset = ADVLOG_HEADER_BYTES;
-    h->slab_offset = ADVLOG_HEADER_BYTES + NAMES_BYTES;
+    h->names_offset = at.names;
+    h->slab_offset = at.slab;
     h->slab_entries = ADVLOG_SLAB_ENTRIES;
-    h->slots_offset = SLOTS_OFFSET;
+    h->slots_offset = at.slots;
     h->identity = *identity;
     store_relaxed(&h->write_pos, start);
     store_relaxed(&h->cached_read_pos, start);
@@ -84,31 +106,34 @@ int advlog_ring_init(void *memory, uint64_t bytes, uint64_t slots, uint64_t star
 
     /* Each slot gets the mark of the lap before the first: no mark is ever taken
      * for a published one, wherever positions start. It also brings the pages in. */
-    advlog_slot *array = (advlog_slot *)((char *)memory + SLOTS_OFFSET);
+    advlog_slot *array = (advlog_slot *)((char *)memory + at.slots);
     for (uint64_t i = 0; i < slots; i++) store_relaxed(&array[i].mark, start - slots + ((i - start) & (slots - 1)) + 1);
+    advlog_name_list *names = (advlog_name_list *)((char *)memory + at.names);
+    store_relaxed(&names->room, there - at.names - sizeof *names); /* relaxed: the magic comes after it */
     store_release(&h->magic, ADVLOG_RING_MAGIC); /* advlog_ring_init:a */
     return 0;
 }
 
-/* `slots` is read once: the ring's maker may still write it. The offsets of this version are constants. */
-static int check_header(const advlog_ring_header *h, uint64_t bytes, uint64_t *slots) {
+/* What is read here is read once: the ring's maker may still write it. */
+static int check_header(const advlog_ring_header *h, uint64_t bytes, uint32_t *version, uint64_t *slots) {
     if (bytes < ADVLOG_HEADER_BYTES) return ADVLOG_RING_TOO_SMALL;
     if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* pairs with advlog_ring_init:a */
-    if (h->layout_version != ADVLOG_LAYOUT_VERSION) return ADVLOG_RING_BAD_VERSION;
+    *version = load_once32(&h->layout_version);
+    if (*version < 1 || *version > ADVLOG_RING_VERSION) return ADVLOG_RING_BAD_VERSION;
     *slots = load_once64(&h->slots);
-    uint64_t file_bytes = load_once64(&h->file_bytes);
-    if (h->slot_bytes != ADVLOG_SLOT_BYTES || !slots_allowed(*slots) || h->names_offset != ADVLOG_HEADER_BYTES ||
-        h->slab_offset != ADVLOG_HEADER_BYTES + NAMES_BYTES || h->slab_entries != ADVLOG_SLAB_ENTRIES ||
-        h->slots_offset != SLOTS_OFFSET)
+    if (!slots_allowed(*slots)) return ADVLOG_RING_BAD_LAYOUT;
+    const ring_layout at = layout_of(*version, *slots);
+    if (h->slot_bytes != ADVLOG_SLOT_BYTES || h->names_offset != at.names || h->slab_offset != at.slab ||
+        h->slab_entries != ADVLOG_SLAB_ENTRIES || h->slots_offset != at.slots)
         return ADVLOG_RING_BAD_LAYOUT;
-    return file_bytes > bytes || bytes < advlog_ring_bytes(*slots) || file_bytes < advlog_ring_bytes(*slots)
-               ? ADVLOG_RING_TOO_SMALL
-               : 0;
+    uint64_t file_bytes = load_once64(&h->file_bytes);
+    return file_bytes > bytes || bytes < at.end || file_bytes < at.end ? ADVLOG_RING_TOO_SMALL : 0;
 }
 
 advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
     uint64_t slots = 0;
-    *error = check_header(memory, bytes, &slots);
+    uint32_t version = 0;
+    *error = check_header(memory, bytes, &version, &slots);
     if (*error) return NULL;
     advlog_ring *ring = calloc(1, sizeof *ring);
     if (!ring || !canary_new(ring)) {
@@ -120,9 +145,14 @@ advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
     ring->magic = ADVLOG_HANDLE_MAGIC;
     ring->abi_version = ADVLOG_ABI_VERSION;
     ring->header = h;
-    ring->names = (advlog_name_table *)((char *)memory + ADVLOG_HEADER_BYTES);
-    ring->slab = (advlog_slab_entry *)((char *)memory + ADVLOG_HEADER_BYTES + NAMES_BYTES);
-    ring->slots = (advlog_slot *)((char *)memory + SLOTS_OFFSET);
+    const ring_layout at = layout_of(version, slots);
+    void *names = (char *)memory + at.names;
+    if (version == 1) ring->names_1 = names;
+    else ring->names = names;
+    ring->heap_bytes = bytes - at.names - sizeof *ring->names;
+    ring->file = -1;
+    ring->slab = (advlog_slab_entry *)((char *)memory + at.slab);
+    ring->slots = (advlog_slot *)((char *)memory + at.slots);
     ring->count = slots;
     ring->mask = slots - 1;
     return ring;
@@ -131,10 +161,20 @@ advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
 void advlog_ring_detach(advlog_ring *ring) {
     if (!ring) return;
     canary_free(ring);
+    names_free(ring);
     free(ring->use);
     ring->magic = 0;
     free(ring);
 }
+
+uint64_t advlog_ring_there(const advlog_ring *ring) {
+    if (!ring->names) return layout_of(1, ring->count).end;
+    uint64_t heap = (uint64_t)(ring->names->heap - (uint8_t *)ring->header);
+    uint64_t room = load_acquire(&ring->names->room); /* pairs with grow:a */
+    return heap + (room < ring->heap_bytes ? room : ring->heap_bytes);
+}
+
+uint64_t advlog_ring_slots_offset(const advlog_ring *ring) { return (uint64_t)((char *)ring->slots - (char *)ring->header); }
 
 /* ---- producers ---- */
 

@@ -14,8 +14,10 @@
  *   intern:a              names.count. A thread that sees a name's id counted sees its bytes. A record that uses an id is
  *                         pushed after the count by the same or a synchronised thread, so a reader
  *                         that acquired the record's mark sees the name too.
+ *   grow:a                names.room. A process that sees room for a name finds it there.
+ *   find_names:a          index.count. A thread that sees an id counted there sees where its name lies.
  *   commit:a              selected. A reader, a recovery too, sees one whole copy of a cursor.
- *   advlog_name_intern:a  naming. One thread at a time changes the table of names.
+ *   name_unlock:a         naming. One thread at a time looks for names or adds one.
  *   advlog_ring_init:a    magic. A process that attaches sees a whole header.
  *   ring_look_again:b and sleep_until_woken:a are full fences that pair with each other: a producer at half full looks
  *                         for a sleeper after its last look at read_pos; a drain about to sleep looks for work after it
@@ -103,20 +105,43 @@ typedef struct {
     atomic_u64 check; /* value ^ key; the key is made of the slot's reference */
 } advlog_slab_entry;
 
-/* The names: append-only, so that a recovery can decode slots. */
+/* The names, in the order of their ids: append-only, so that a recovery can decode slots. They lie behind the slots. */
 typedef struct {
     atomic_u64 count;
-    uint64_t used;                      /* bytes of the heap */
-    uint32_t offset[ADVLOG_MAX_NAMES];  /* into the heap: length byte, then UTF-8 */
+    atomic_u64 room; /* bytes of the heap that are there */
+    uint64_t unused[6];
+    uint8_t heap[]; /* of each name a length byte, then UTF-8 */
+} advlog_name_list;
+
+/* The names in rings of version 1, between the header and the slab. */
+#define ADVLOG_MAX_NAMES_1 1024
+typedef struct {
+    atomic_u64 count;
+    uint64_t used;                        /* bytes of the heap */
+    uint32_t offset[ADVLOG_MAX_NAMES_1];  /* into the heap */
     uint8_t heap[65536];
-} advlog_name_table;
+} advlog_name_table_1;
+
+/* Where this process has found the names: under `naming`, but for `count` and what lies below it in `offset`. */
+typedef struct {
+    atomic_u32 count;  /* ids below it have an entry in `offset` */
+    uint32_t *offset;  /* of their length bytes in the heap; NO_NAME: nowhere */
+    uint64_t end;      /* of the heap in use */
+    uint16_t *bucket;  /* a hash table of id + 1; 0: none */
+    uint32_t buckets;  /* a power of two */
+    uint32_t hashed;   /* ids below it are in the hash table */
+} advlog_name_index;
 
 /* A process's handle on a ring. */
 struct advlog_ring {
     uint32_t magic; /* ADVLOG_HANDLE_MAGIC: producer.c checks both */
     uint32_t abi_version;
     advlog_ring_header *header;
-    advlog_name_table *names;
+    advlog_name_list *names;        /* NULL in a ring of version 1, ... */
+    advlog_name_table_1 *names_1;   /* ... which has these */
+    uint64_t heap_bytes;            /* of the names' heap, once all of it is there */
+    advlog_name_index index;
+    int file; /* to allocate room for names in, under `naming`; -1: none */
     advlog_slab_entry *slab;
     advlog_slot *slots;
     uint64_t mask;
@@ -124,7 +149,7 @@ struct advlog_ring {
     struct advlog_slab_use *use; /* of each entry, once one was reserved */
     uint64_t slab_turn;          /* of the latest reservation; under the GIL */
     atomic_u32 abandoned;        /* entries, so far */
-    atomic_u32 naming;     /* held while a name is looked for or added; dies with the process */
+    atomic_u32 naming;     /* held while names are looked for or added; dies with the process */
     atomic_u32 *canary;    /* holds canary_alive in the process that attached ... */
     uint32_t canary_alive; /* ... and something else in its forked children */
 };
@@ -185,4 +210,6 @@ static inline uint64_t ring_slots_for(uint64_t extras) {
 static inline uint64_t ring_slots_for_text(uint64_t bytes) { return 1 + (bytes + ADVLOG_PART_TEXT - 1) / ADVLOG_PART_TEXT; }
 
 /* The most slots that one record may take. */
-static inline uint64_t ring_record_limit(const advlog_ring *ring) { return ring->count / 4 < 255 ? ring->count / 4 : 255; }
+static inline uint64_t ring_record_limit(const advlog_ring *ring) {
+    return ring->count / 4 < ADVLOG_MAX_RECORD_SLOTS ? ring->count / 4 : ADVLOG_MAX_RECORD_SLOTS;
+}

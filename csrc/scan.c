@@ -35,7 +35,7 @@ static bool begin_spool(advlog_scan *scan, const advlog_slot *slot) {
     info->first_seq = slot->step;
     memcpy(info->run_id, slot->extra, sizeof info->run_id);
     scan->begun = true;
-    bool readable = info->layout_version == ADVLOG_LAYOUT_VERSION &&
+    bool readable = info->layout_version == ADVLOG_SPOOL_VERSION &&
                     (info->stream == ADVLOG_STREAM_METRICS || info->stream == ADVLOG_STREAM_SYSTEM);
     info->slots = readable;
     return readable;

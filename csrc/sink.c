@@ -72,7 +72,7 @@ static void discard_buffer(drain_sink *s) {
     s->next_file_records = s->info.file_records;
     if (!s->info.file_records) {
         s->begun = false;
-        s->names_written = 0;
+        memset(s->named, 0, sizeof s->named);
     }
 }
 
@@ -165,7 +165,7 @@ static bool switch_file(advlog_drain *d, int index) {
     s->info.file_first_seq = s->next.next_seq;
     s->info.needs_file = 0;
     s->begun = false;
-    s->names_written = 0;
+    memset(s->named, 0, sizeof s->named);
     FAILPOINT("switch_before_commit");
     commit(d, index);
     FAILPOINT("switch_committed");

@@ -47,7 +47,7 @@ static inline enum taken put_jsonl(advlog_drain *d, drain_sink *s, const advlog_
 
 static ADVLOG_COLD size_t put_spool_begin(const advlog_drain *d, const drain_sink *s, char *out) {
     const advlog_identity *identity = &d->ring->header->identity;
-    advlog_slot h = {.kind = ADVLOG_KIND_SPOOL, .part = (uint8_t)s->options.stream, .count = ADVLOG_LAYOUT_VERSION};
+    advlog_slot h = {.kind = ADVLOG_KIND_SPOOL, .part = (uint8_t)s->options.stream, .count = ADVLOG_SPOOL_VERSION};
     h.time_ns = advlog_wall_ns();
     h.epoch = identity->attempt;
     h.batch = identity->rank;
@@ -77,16 +77,47 @@ static ADVLOG_COLD size_t put_spool_name(const advlog_drain *d, uint32_t id, cha
     return (size_t)parts * ADVLOG_SLOT_BYTES;
 }
 
+static inline bool is_named(const drain_sink *s, uint32_t id) { return s->named[id / 64] >> id % 64 & 1; }
+
+/* The ids of the record that its file does not name yet. */
+static unsigned count_unnamed(const drain_sink *s, const advlog_view *view) {
+    unsigned slots = view_slot(view, 0)->part, unnamed = 0;
+    for (unsigned part = 0; part < slots; part++) {
+        record_extras extras = record_extras_of(view, part);
+        for (unsigned i = 0; i < extras.count; i++) unnamed += !is_named(s, extras.id[i]);
+    }
+    return unnamed;
+}
+
+static ADVLOG_COLD char *put_spool_names(const advlog_drain *d, const drain_sink *s, const advlog_view *view, char *out) {
+    unsigned slots = view_slot(view, 0)->part;
+    for (unsigned part = 0; part < slots; part++) {
+        record_extras extras = record_extras_of(view, part);
+        for (unsigned i = 0; i < extras.count; i++)
+            if (!is_named(s, extras.id[i])) out += put_spool_name(d, extras.id[i], out);
+    }
+    return out;
+}
+
+/* The record is in the buffer, and with it the names of its ids. */
+static ADVLOG_COLD void note_named(drain_sink *s, const advlog_view *view) {
+    unsigned slots = view_slot(view, 0)->part;
+    for (unsigned part = 0; part < slots; part++) {
+        record_extras extras = record_extras_of(view, part);
+        for (unsigned i = 0; i < extras.count; i++) s->named[extras.id[i] / 64] |= UINT64_C(1) << extras.id[i] % 64;
+    }
+}
+
 /* A record's slots, before them whatever the file lacks to be read by itself. */
 static inline enum taken put_spool(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
     const advlog_slot *header = view_slot(view, 0);
-    size_t names = d->totals.sum.names - s->names_written;
-    size_t slots = 1 + names * ring_slots_for_text(ADVLOG_MAX_NAME_BYTES) + header->part;
+    unsigned unnamed = header->count ? count_unnamed(s, view) : 0;
+    size_t slots = 1 + unnamed * ring_slots_for_text(ADVLOG_MAX_NAME_BYTES) + header->part;
     if (!sink_has_room(s, slots * ADVLOG_SLOT_BYTES)) return NO_ROOM;
     char *out = s->buffer + s->used;
     if (!s->begun) out += put_spool_begin(d, s, out);
     if (!s->begun) FAILPOINT("spool_begun");
-    for (uint32_t id = s->names_written; id < d->totals.sum.names; id++) out += put_spool_name(d, id, out);
+    if (ADVLOG_UNLIKELY(unnamed)) out = put_spool_names(d, s, view, out);
     for (unsigned part = 0; part < header->part; part++, out += ADVLOG_SLOT_BYTES)
         memcpy(out, (const void *)view_slot(view, part), ADVLOG_SLOT_BYTES);
     *bytes = (size_t)(out - (s->buffer + s->used));
@@ -123,7 +154,7 @@ static inline bool take_record(advlog_drain *d, drain_sink *s, const advlog_view
         s->next.length += bytes;
         s->next_file_records++;
         s->begun = true;
-        s->names_written = d->totals.sum.names;
+        if (s->kind->names_ids && view_slot(view, 0)->count) note_named(s, view);
     } else {
         s->next_filtered++;
     }
@@ -155,7 +186,7 @@ static bool fill_spool(advlog_drain *d, drain_sink *s, uint64_t end) { return fi
 static const sink_kind KINDS[ADVLOG_SINK_KINDS] = {
     [ADVLOG_SINK_TEXT] = {.takes_events = true, .writes_digits = true, .fill = fill_text},
     [ADVLOG_SINK_JSONL] = {.writes_digits = true, .fill = fill_jsonl},
-    [ADVLOG_SINK_SPOOL] = {.splits_at_gap = true, .fill = fill_spool},
+    [ADVLOG_SINK_SPOOL] = {.splits_at_gap = true, .names_ids = true, .fill = fill_spool},
 };
 
 const sink_kind *sink_kind_of(int kind) {

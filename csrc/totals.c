@@ -35,13 +35,13 @@ static void sum_finite(double *sum, double value) {
     if (__builtin_isfinite(value)) *sum += value;
 }
 
-static bool is_name(const advlog_ring *ring, uint32_t id, const char *wanted) {
+static bool is_name(advlog_ring *ring, uint32_t id, const char *wanted) {
     char name[ADVLOG_MAX_NAME_BYTES];
     int bytes = advlog_name_get(ring, id, name);
     return bytes >= 0 && (size_t)bytes == strlen(wanted) && memcmp(name, wanted, (size_t)bytes) == 0;
 }
 
-void totals_names(running_totals *t, const advlog_ring *ring) {
+void totals_names(running_totals *t, advlog_ring *ring) {
     for (uint32_t count = names_count(ring); t->sum.names < count; t->sum.names++) {
         uint32_t id = t->sum.names;
         advlog_stat_init(&t->named[0][id]);
@@ -174,7 +174,10 @@ bool totals_next_finding(running_totals *t, advlog_finding *out) {
         out->stat = t->sum.core[i];
         return true;
     }
-    for (uint32_t id = 0; id < t->sum.names; id++) {
+    /* From where the latest was found: many metrics may cease to be finite at once. */
+    for (uint32_t looked = 0; looked < t->sum.names; looked++) {
+        uint32_t id = t->next_name < t->sum.names ? t->next_name : 0;
+        t->next_name = id + 1;
         uint64_t bit = UINT64_C(1) << id % 64;
         if (!is_new_finding(&t->named[ADVLOG_STREAM_METRICS][id], t->name_reported[id / 64] & bit)) continue;
         t->name_reported[id / 64] |= bit;

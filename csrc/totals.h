@@ -13,13 +13,14 @@ typedef struct {
     int32_t samples_id;      /* ids of the metrics `samples` and `tokens`; -1 until they are used */
     int32_t tokens_id;
     bool core_reported[ADVLOG_CORE_METRICS]; /* as not finite; of the metrics stream */
-    uint64_t name_reported[ADVLOG_MAX_NAMES / 64];
+    uint64_t name_reported[ADVLOG_MAX_NAMES / 64 + 1];
+    uint32_t next_name; /* where the search for findings goes on */
 } running_totals;
 
 bool totals_init(running_totals *totals, uint64_t position);
 void totals_free(running_totals *totals);
 /* Takes in names that are new in the ring. */
-void totals_names(running_totals *totals, const advlog_ring *ring);
+void totals_names(running_totals *totals, advlog_ring *ring);
 /* Counts one record. True where there is a new finding. */
 bool totals_add(running_totals *totals, const advlog_view *view);
 /* Takes the next finding, each once; false where there is none. */

@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from .._failpoints import failpoint
 from ..parquet.columns import columns_schema
 from ..parquet.part_reader import opened_part, part_metrics
 from ..parquet.parts import make_synced_folder, read_frozen_columns, replace_frozen_columns, sync_path
-from ..records import MAX_METRIC_NAMES
+from ..records import MAX_COLUMNS
 from ..store.files import check_folder, free_name, remove_own
 from ..store.paths import PartKey, RunPaths, part_key
 from .files import Part, grouped, write_merged
@@ -151,11 +152,13 @@ class Dataset:
         return {(attempt, rank) for attempt, rank in present if (attempt, rank) in waiting or rank not in self._locked}
 
     def _metrics(self, parts: list[Part]) -> tuple[str, ...]:
-        """Returns the stream's metrics without the built-in ones: the frozen ones, then the others of the parts."""
-        names = dict.fromkeys(self._frozen())
+        """Returns the metrics that get a column, without the built-in ones: the frozen ones, then the others of the
+        parts, up to the most columns that a run has."""
+        frozen = self._frozen()
+        names = dict.fromkeys(frozen)
         for part in parts:
             names.update(dict.fromkeys(part_metrics(part.path)))
-        return tuple(names)
+        return tuple(islice(names, max(MAX_COLUMNS, len(frozen))))
 
     def _frozen(self) -> tuple[str, ...]:
         try:
@@ -164,9 +167,8 @@ class Dataset:
             return ()
 
     def _freeze(self, metrics: tuple[str, ...]) -> None:
-        columns = metrics[:MAX_METRIC_NAMES]  # a sealer makes no more columns
-        if self._frozen() != columns:
-            replace_frozen_columns(self._paths, self._stream, columns)
+        if self._frozen() != metrics:
+            replace_frozen_columns(self._paths, self._stream, metrics)
             failpoint("compact_frozen")
 
     def _build(self, files: list[list[Part]], schema: pa.Schema) -> None:

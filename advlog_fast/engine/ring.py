@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .._native import ffi, lib
 from ..exceptions import AdvlogError
-from ..records import MAX_METRIC_NAMES
 from ..store.files import open_own
 from ..store.locks import FileLock
 from ..store.paths import RunPaths
@@ -20,7 +18,6 @@ from ..store.ranks import RunIdentity
 from ..store.ring_note import RingNote
 from .ring_file import MIN_SLOTS, RingFile, ring_name
 
-_NAMES_BYTES = 64 * 1024
 DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
 """Why a record never entered the ring, by the words of `Health.dropped_at_entry`."""
 
@@ -62,7 +59,7 @@ class Ring:
         self._memory = ffi.from_buffer(self._map)
         first = self.slots if start is None else start
         try:
-            self.handle = formatted(self._memory, self.slots, first, identity_of(run, run.pid))
+            self.handle = formatted(self._memory, self.file, self.slots, first, identity_of(run, run.pid))
             home = os.fsencode(os.path.realpath(paths.log_dir))
             lib.advlog_ring_set_home(self.handle, home, len(home))
             self.file.publish(RingNote(self.file.final, run.host, boot_id().hex(), run.run_id, options or {}))
@@ -78,29 +75,34 @@ class Ring:
         :raises OSError: the file cannot be opened or mapped.
         :raises AdvlogError: it is no ring of this version, or a damaged one.
         """
-        ring = cls.mapped(path)
-        ring.file = RingFile(path, lock, note)
+        ring = cls.mapped(path, RingFile(path, lock, note))
+        ring.file.serve(ring.handle)
         ring.quarantine = note.parent.parent / "set-aside"
         return ring
 
     @classmethod
-    def mapped(cls, path: Path) -> Ring:
+    def mapped(cls, path: Path, file: RingFile | None = None) -> Ring:
         """A ring that another process made, and may still use.
 
+        :param file: of a ring that is to get more names; it keeps the file open.
         :raises NotOursError: it is no regular file of this user: others could cut it while it is mapped.
         :raises OSError: the file cannot be opened or mapped.
         :raises AdvlogError: it is no ring of this version, or a damaged one.
         """
         ring = cls.__new__(cls)
-        ring.file, ring.notes, ring.quarantine = RingFile(path), [], None
+        ring.file, ring.notes, ring.quarantine = file or RingFile(path), [], None
         fd = open_own(path, os.O_RDWR, strictly=True)
         try:
             size = os.fstat(fd).st_size
             if size == 0:
                 raise AdvlogError(f"{path}: expected a ring, got an empty file")
             ring._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            if file is not None:
+                file.keep(fd)
+                fd = -1
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         ring._memory = ffi.from_buffer(ring._map)
         ring.handle = _attached(ring._memory)
         ring.slots = lib.advlog_ring_slots(ring.handle)
@@ -113,8 +115,8 @@ class Ring:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the mapping."""
-        return len(self._map)
+        """The bytes of its memory that are there; behind them the mapping has room for more names."""
+        return int(lib.advlog_ring_there(self.handle))
 
     @property
     def address(self) -> int:
@@ -150,27 +152,25 @@ class Ring:
         """Counts a record that never entered the ring: `full`, `closed` or `forked`."""
         lib.advlog_ring_count_drop(self.handle, DROPS[reason])
 
-    def names(self) -> list[str]:
-        """Every metric name, by its id."""
+    def names(self, most: int | None = None) -> list[str]:
+        """The metric names by their ids, the first `most` of them."""
         buffer = ffi.new("char[]", lib.ADVLOG_MAX_NAME_BYTES)
-        names = []
-        for i in range(lib.advlog_name_count(self.handle)):
-            size = lib.advlog_name_get(self.handle, i, buffer)
-            names.append(ffi.unpack(buffer, size).decode("utf-8", "replace") if size > 0 else f"metric_{i}")
-        return names
+        count = lib.advlog_name_count(self.handle)
+        return [self._name(i, buffer) for i in range(count if most is None else min(count, most))]
 
-    def has_room_for_names(self, names: Iterable[str]) -> bool:
-        """Returns whether those of the names that are new here could all be given an id."""
-        known = self.names()
-        new = set(names).difference(known)
-        taken = sum(1 + len(name.encode()) for name in (*known, *new))
-        return len(known) + len(new) <= MAX_METRIC_NAMES and taken <= _NAMES_BYTES
+    def name(self, number: int) -> str:
+        """The metric name of one id."""
+        return self._name(number, ffi.new("char[]", lib.ADVLOG_MAX_NAME_BYTES))
+
+    def _name(self, number: int, buffer: Any) -> str:
+        size = lib.advlog_name_get(self.handle, number, buffer)
+        return ffi.unpack(buffer, size).decode("utf-8", "replace") if size > 0 else f"metric_{number}"
 
     def forget_records(self) -> None:
         """Releases the memory of the slots after all records are written; the mapping stays."""
-        size = self.slots * lib.ADVLOG_SLOT_BYTES
+        offset, size = lib.advlog_ring_slots_offset(self.handle), self.slots * lib.ADVLOG_SLOT_BYTES
         with contextlib.suppress(AttributeError, OSError):  # not on every system, nor every file system
-            self._map.madvise(mmap.MADV_REMOVE, lib.advlog_ring_bytes(self.slots) - size, size)
+            self._map.madvise(mmap.MADV_REMOVE, offset, size)
 
 
 def identity_of(run: RunIdentity, pid: int) -> Any:
@@ -183,16 +183,19 @@ def identity_of(run: RunIdentity, pid: int) -> Any:
     return identity
 
 
-def formatted(memory: Any, slots: int, first: int, identity: Any) -> Any:
-    """Lays a new ring out in `memory`; the handle on it, freed with its last reference.
+def formatted(memory: Any, file: RingFile, slots: int, first: int, identity: Any) -> Any:
+    """Lays a new ring out in `memory`, which maps `file`; the handle on it, freed with its last reference.
 
     :param first: the position that it begins at.
     :raises AdvlogError: it cannot be used.
     """
-    error = lib.advlog_ring_init(memory, len(memory), slots, first, identity)
+    there = len(memory) if file.path is None else lib.advlog_ring_first_bytes(slots)
+    error = lib.advlog_ring_init(memory, len(memory), there, slots, first, identity)
     if error:
         raise _unusable(memory, error)
-    return _attached(memory)
+    handle = _attached(memory)
+    file.serve(handle)
+    return handle
 
 
 def _attached(memory: Any) -> Any:
@@ -214,6 +217,12 @@ def _unusable(memory: Any, error: int) -> AdvlogError:
 def slots_for(values: int) -> int:
     """Returns the slots that suffice for a record of that many values."""
     return int(1 + -(-max(values - lib.ADVLOG_HEADER_EXTRAS, 0) // lib.ADVLOG_PART_EXTRAS))
+
+
+def most_metrics(slots: int) -> int:
+    """Returns how many metrics beside the built-in ones a record can have in a ring of that many slots."""
+    parts = min(slots // 4, lib.ADVLOG_MAX_RECORD_SLOTS) - 1
+    return int(min(lib.ADVLOG_HEADER_EXTRAS + parts * lib.ADVLOG_PART_EXTRAS, lib.ADVLOG_MAX_RECORD_EXTRAS))
 
 
 def line_bytes(text: str) -> bytes:

@@ -1,9 +1,10 @@
 """The file of a ring: it is made complete, noted, then made visible; watched while the run lives; removed with lock and
 note.
 
-A store into a page that the file system cannot supply would kill the process with SIGBUS. So the file is allocated in
-full before it is mapped, and lies on a file system that is known to keep what it has allocated, or nowhere. That is
-shared memory (tmpfs) unless told otherwise, since a store to a mapping of a disk's file can wait for writeback.
+A store into a page that the file system cannot supply would kill the process with SIGBUS. So what is stored into is
+allocated before (the room for names as names come), and the file lies on a file system that is known to keep what it
+has allocated, or nowhere. That is shared memory (tmpfs) unless told otherwise, since a store to a mapping of a disk's
+file can wait for writeback.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .._failpoints import failpoint
 from .._native import lib
@@ -46,6 +48,9 @@ class RingFile:
         self.lock = lock
         self._final = path
         self._fd = -1
+        self._handle: Any = None
+        self._blocks_are_shared = False
+        """Whether a copy of the file may share its blocks."""
         self._note: RingNote | None = None
 
     @classmethod
@@ -73,19 +78,16 @@ class RingFile:
             raise NotOursError(errno.EEXIST, f"something is called {final.name} there", str(final))
         if shared:
             slots = _affordable(folder, slots)
-        size = lib.advlog_ring_bytes(slots)
         for stale in folder.glob(hidden_name(re.sub(r"attempt\d+", "attempt*", final.name))):
             remove_own(stale)  # of a start that was killed: this process holds the rank's lock
         self._fd = open_new(self.path, os.O_RDWR, 0o600)
         try:
             kind = self._checked_file_system(folder)
-            allocate(self._fd, size)
+            mapped = map_ring(self._fd, slots)
             failpoint("ring_allocated")
-            mapped = mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             self._final = final
             self.lock = FileLock(lock_file(final))
-            if kind != "xfs":
-                self._close_fd()
+            self._blocks_are_shared = kind == "xfs"
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
@@ -141,7 +143,7 @@ class RingFile:
     def unshare(self, size: int) -> str | None:
         """Unshares blocks that a copy of the file shares, because a full disk would make them unwritable. Returns the
         reason if it fails. Call it regularly: somebody may copy the file at any time."""
-        if self._fd < 0:
+        if not self._blocks_are_shared or self._fd < 0:
             return None
         error = lib.advlog_unshare(self._fd, size)
         return os.strerror(error) if error not in (0, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL) else None
@@ -161,7 +163,19 @@ class RingFile:
             with contextlib.suppress(OSError):
                 os.rmdir(self.path.parent)  # not while there is another ring in it
 
+    def keep(self, fd: int) -> None:
+        """Takes over the descriptor of the file."""
+        self._fd = fd
+
+    def serve(self, handle: Any) -> None:
+        """Lets the ring of that handle allocate room for names in the file."""
+        self._handle = handle
+        lib.advlog_ring_set_file(handle, self._fd)
+
     def _close_fd(self) -> None:
+        if self._handle is not None:
+            lib.advlog_ring_set_file(self._handle, -1)  # before another file gets its number
+            self._handle = None
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -192,9 +206,9 @@ def _affordable(folder: Path, slots: int) -> int:
     """
     free = os.statvfs(folder)
     affordable = free.f_bavail * free.f_frsize // 16
-    while lib.advlog_ring_bytes(slots) > affordable and slots > MIN_SLOTS:
+    while lib.advlog_ring_first_bytes(slots) > affordable and slots > MIN_SLOTS:
         slots //= 2
-    if lib.advlog_ring_bytes(slots) > affordable:
+    if lib.advlog_ring_first_bytes(slots) > affordable:
         raise OSError(errno.ENOSPC, f"only {affordable * 16} bytes are free")
     return slots
 
@@ -227,8 +241,19 @@ def hidden_name(name: str) -> str:
     return f".{name}.tmp"
 
 
+def map_ring(fd: int, slots: int) -> mmap.mmap:
+    """Returns the mapping of a new file that is as large as a ring needs, its last part a hole: room for names.
+
+    :raises OSError: the file system cannot supply what is needed from the first.
+    """
+    allocate(fd, lib.advlog_ring_first_bytes(slots))
+    size = lib.advlog_ring_bytes(slots)
+    os.ftruncate(fd, size)
+    return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
 def allocate(fd: int, size: int) -> None:
-    """Has the file system supply every block of a new file.
+    """Has the file system supply the first `size` bytes of a new file.
 
     :raises OSError: it cannot.
     """

@@ -10,6 +10,9 @@ from ..records import CORE_METRICS, UNRESOLVED
 from ..snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, Totals
 from .ring import Ring
 
+LISTED_NAMES = 2000
+"""Metrics beside the built-in ones whose statistics are read: the first ones that were used."""
+
 SKETCHES = ("batch_time", "data_time", "step_interval", "performance/batch_time", "performance/data_time")
 """The times that have quantiles, in the order of the C core."""
 
@@ -23,7 +26,7 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
     """
     c = ffi.new("advlog_totals *")
     lib.advlog_drain_totals(drain, c)
-    names = ring.names()[: c.names]
+    names = ring.names(min(c.names, LISTED_NAMES))
     present = c.last_present
     return Totals(
         pending=max(sum(map(ring.accepted, range(lib.ADVLOG_STREAMS))) - sum(c.records), 0),
@@ -38,6 +41,7 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
         unresolved={reason: int(c.unresolved[at]) for at, reason in enumerate(UNRESOLVED) if at},
         metrics=_by_name(drain, lib.ADVLOG_STREAM_METRICS, c.core, names),
         system=_by_name(drain, lib.ADVLOG_STREAM_SYSTEM, c.system_core, names),
+        names=c.names,
         step_interval=_stats(c.step_interval),
         epoch=_epoch(c.epoch) if c.epoch.seen else None,
         quantiles={name: _quantiles(c.sketch[i]) for i, name in enumerate(SKETCHES)},
@@ -46,7 +50,7 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
 
 def metric_of(number: int, ring: Ring) -> str:
     """The name of a metric: a name's id, or -1 - i for built-in metric i."""
-    return CORE_METRICS[-1 - number] if number < 0 else ring.names()[number]
+    return CORE_METRICS[-1 - number] if number < 0 else ring.name(number)
 
 
 def _by_name(drain: Any, stream: int, core: Any, names: list[str]) -> dict[str, MetricStats]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._failpoints import failpoint
 from .._native import lib
+from ..records import MAX_COLUMNS
 from ..store.files import (
     NotOursError,
     check_folder,
@@ -148,7 +149,7 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
     core = core_columns(stream)
     columns = _columns_of_parts(paths, stream)
     if columns is None:
-        columns = [name for name in dict.fromkeys(names) if name not in core]
+        columns = [name for name in dict.fromkeys(names) if name not in core][:MAX_COLUMNS]
     with _columns_file(paths, stream, columns) as temporary:
         try:
             failpoint("schema_written")
@@ -279,7 +280,7 @@ def _identity(info: SpoolInfo) -> dict[bytes, bytes]:
         "rank": info.rank,
         "first_seq": info.first_seq,
         "records": info.records,
-        "layout_version": lib.ADVLOG_LAYOUT_VERSION,
+        "layout_version": lib.ADVLOG_SPOOL_VERSION,
     }
     return {METADATA + key.encode(): str(value).encode() for key, value in values.items()}
 

@@ -36,7 +36,7 @@ static void open_ring(void) {
     int error;
     if (!memory) fail("no memory");
     memset(memory, 0, bytes);
-    if (advlog_ring_init(memory, bytes, SLOTS, SLOTS, &identity)) fail("no ring");
+    if (advlog_ring_init(memory, bytes, bytes, SLOTS, SLOTS, &identity)) fail("no ring");
     ring = advlog_ring_attach(memory, bytes, &error);
     if (!ring) fail("no ring");
     labels = labels_new();

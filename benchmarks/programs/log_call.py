@@ -82,7 +82,10 @@ class CffiPush:
         if self._ring != ffi.NULL:
             lib.advlog_ring_detach(self._ring)
         ffi.memmove(self._ring_memory, bytes(self._bytes), self._bytes)
-        assert lib.advlog_ring_init(self._ring_memory, self._bytes, self._slots, self._slots, self._identity) == 0
+        assert (
+            lib.advlog_ring_init(self._ring_memory, self._bytes, self._bytes, self._slots, self._slots, self._identity)
+            == 0
+        )
         error = ffi.new("int *")
         self._ring = lib.advlog_ring_attach(self._ring_memory, self._bytes, error)
         assert self._ring != ffi.NULL, error[0]

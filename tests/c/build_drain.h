@@ -188,7 +188,7 @@ static inline uint64_t jsonl_lines(const char *path, int64_t *last, bool dense) 
     return lines;
 }
 
-/* Checks that a spool is whole and begins at seq `first`, its names too; its records. */
+/* Checks that a spool is whole, begins at seq `first` and names what it uses, of `names` names; its records. */
 static inline uint64_t spool_records(const char *path, int64_t first, uint32_t names) {
     content c = content_of(path);
     CHECK(c.length > 0 && c.length % ADVLOG_SLOT_BYTES == 0);
@@ -199,7 +199,11 @@ static inline uint64_t spool_records(const char *path, int64_t first, uint32_t n
     CHECK_INT(0, info.damaged);
     CHECK_INT(c.length / ADVLOG_SLOT_BYTES, info.slots);
     CHECK_INT(first, info.first_seq);
-    CHECK(info.attempt == 3 && info.rank == 2 && info.names == names);
+    CHECK(info.attempt == 3 && info.rank == 2 && info.names <= names);
+    for (uint32_t id = 0; id < info.names; id++) {
+        char name[ADVLOG_MAX_NAME_BYTES];
+        CHECK(advlog_scan_uses(scan, id) == (advlog_scan_name(scan, id, name) > 0));
+    }
     advlog_scan_free(scan);
     free(c.bytes);
     return info.records;

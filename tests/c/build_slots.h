@@ -91,7 +91,7 @@ static inline void slots_add_name(slot_list *list, unsigned id, const char *name
 static inline void slots_add_spool(slot_list *list, int stream, int attempt, int rank, int64_t first_seq) {
     advlog_slot *slot = slots_add(list);
     slot->kind = ADVLOG_KIND_SPOOL;
-    slot->count = ADVLOG_LAYOUT_VERSION;
+    slot->count = ADVLOG_SPOOL_VERSION;
     slot->part = (uint8_t)stream;
     slot->epoch = attempt;
     slot->batch = rank;

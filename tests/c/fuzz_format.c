@@ -7,7 +7,7 @@
 
 #define SLOTS 256 /* a damaged `part` reaches no further */
 
-static void check_lines(const advlog_ring *ring, const advlog_view *view) {
+static void check_lines(advlog_ring *ring, const advlog_view *view) {
     advlog_labels *labels = labels_new();
     CHECK(labels != NULL && labels_update(labels, ring));
     size_t bound = format_bound(view, labels);
@@ -25,7 +25,7 @@ static void check_lines(const advlog_ring *ring, const advlog_view *view) {
 }
 
 /* The same through the door that checks its slots. */
-static void check_record(const advlog_ring *ring, const advlog_slot *slots, uint32_t count, uint64_t capacity) {
+static void check_record(advlog_ring *ring, const advlog_slot *slots, uint32_t count, uint64_t capacity) {
     char *out = malloc(capacity + 1);
     CHECK(out != NULL);
     for (int kind = 0; kind < ADVLOG_SINK_KINDS; kind++) {

@@ -71,7 +71,7 @@ static void take_damage(fuzz_input *in, advlog_ring *ring) {
     case 1: take_patch(in, &h->write_pos, sizeof h->write_pos); break;
     case 2: take_patch(in, &h->read_pos, sizeof h->read_pos); break;
     case 3: take_patch(in, h->cursor, 5 * sizeof h->cursor[0]); break;
-    case 4: take_patch(in, ring->names, sizeof *ring->names); break;
+    case 4: take_patch(in, ring->names, 4096); break;
     case 5: take_patch(in, h, sizeof *h); break;
     default: take_patch(in, (void *)ring->slots, SLOTS * sizeof *ring->slots); break;
     }
@@ -209,7 +209,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     unsigned options = take_byte(&in);
     test_ring t = take_ring(&in);
     int error = 0;
-    advlog_ring *ring = advlog_ring_attach(t.memory, advlog_ring_bytes(SLOTS), &error);
+    advlog_ring *ring = advlog_ring_attach(t.memory, test_ring_bytes(SLOTS), &error);
     if (ring) {
         advlog_repair looked, repaired, again;
         int damaged = advlog_ring_repair(ring, true, &looked);

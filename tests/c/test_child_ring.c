@@ -27,7 +27,7 @@ static const advlog_ring *scribbled; /* the ring of a child whose stray stores c
 static uint64_t seed = 7, stops;
 
 static test_ring copy_of(const test_ring *t, uint64_t slots) {
-    uint64_t bytes = (advlog_ring_bytes(slots) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES;
+    uint64_t bytes = test_ring_bytes(slots);
     test_ring copy = {.memory = aligned_alloc(ADVLOG_PAGE_BYTES, bytes)};
     CHECK(copy.memory != NULL);
     memcpy(copy.memory, t->memory, bytes);
@@ -67,7 +67,7 @@ static void push_text(test_ring *t, int64_t step) {
 }
 
 /* That the record is what was pushed; its step. */
-static int64_t check_record(const advlog_ring *ring, uint64_t position, uint64_t number) {
+static int64_t check_record(advlog_ring *ring, uint64_t position, uint64_t number) {
     const advlog_view view = {ring->slots, ring->mask, position};
     const advlog_slot *h = view_slot(&view, 0);
     CHECK_INT(h->time_ns >= CHILD_STEP ? number : 0, h->worker);
@@ -96,7 +96,7 @@ static int64_t check_record(const advlog_ring *ring, uint64_t position, uint64_t
 }
 
 /* That each record lies in the parent's ring once, in the order of whoever pushed it. */
-static void check_all(const advlog_ring *ring, uint64_t start, uint64_t number) {
+static void check_all(advlog_ring *ring, uint64_t start, uint64_t number) {
     int64_t own = 0, childs = CHILD_STEP;
     for (uint64_t p = start, end = advlog_ring_write_pos(ring); p != end; p += ring_slot(ring, p)->part) {
         CHECK_INT(p + 1, load_relaxed(&ring_slot(ring, p)->mark));
@@ -352,7 +352,7 @@ static void a_copy_that_was_given_up_is_made_anew(void) {
 }
 
 static void a_name_that_finds_no_room_costs_its_record_which_is_counted(void) {
-    test_ring parent = test_ring_new(3, 2), child = test_ring_new(3, 2);
+    test_ring parent = test_ring_of(advlog_ring_bytes(64), 64, 64, 3, 2), child = test_ring_new(3, 2);
     char name[16];
     for (int i = 0; i < ADVLOG_MAX_NAMES; i++) {
         snprintf(name, sizeof name, "full%d", i);

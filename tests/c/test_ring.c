@@ -2,6 +2,9 @@
  * and a forked child's when it says so. */
 #include <pthread.h>
 #include <sched.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -168,12 +171,13 @@ static void a_text_takes_the_slots_it_needs(void) {
 
 static void memory_that_is_no_ring_is_refused(void) {
     test_ring t = test_ring_at(64, 64, 1, 0);
-    uint64_t bytes = advlog_ring_bytes(64);
+    uint64_t bytes = test_ring_bytes(64);
     advlog_ring_header *h = t.ring->header;
     const advlog_identity nobody = {0};
     int error = 0;
-    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes - 1, 64, 64, &nobody));
-    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, 63, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes - 1, 64, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes + 1, 64, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes, 63, 64, &nobody));
     CHECK(!advlog_ring_attach(t.memory, bytes - 1, &error) && error == ADVLOG_RING_TOO_SMALL);
     CHECK(!advlog_ring_attach(t.memory, 100, &error) && error == ADVLOG_RING_TOO_SMALL);
     h->layout_version++;
@@ -186,8 +190,8 @@ static void memory_that_is_no_ring_is_refused(void) {
     test_ring_free(&t);
 }
 
-static void names_keep_their_ids_and_end_at_1024(void) {
-    test_ring t = test_ring_at(64, 64, 1, 0);
+static void names_keep_their_ids_and_end_at_65535(void) {
+    test_ring t = test_ring_of(advlog_ring_bytes(64), 64, 64, 1, 0);
     char name[ADVLOG_MAX_NAME_BYTES + 1];
     memset(name, 'x', sizeof name);
     CHECK_INT(-1, advlog_name_intern(t.ring, name, 0));
@@ -196,24 +200,91 @@ static void names_keep_their_ids_and_end_at_1024(void) {
         for (int id = 0; id < ADVLOG_MAX_NAMES; id++)
             CHECK_INT(id, advlog_name_intern(t.ring, name, (uint64_t)sprintf(name, "metric %d", id)));
     CHECK_INT(-1, advlog_name_intern(t.ring, "one too many", 12));
-    CHECK_INT(11, advlog_name_get(t.ring, 1023, name));
+    CHECK_INT(-1, name_find(t.ring, "one too many", 12));
+    CHECK_INT(65534, name_find(t.ring, "metric 65534", 12));
+    CHECK_INT(12, advlog_name_get(t.ring, 65534, name));
+    CHECK(memcmp(name, "metric 65534", 12) == 0);
+    CHECK_INT(-1, advlog_name_get(t.ring, 65535, name));
+    /* As another process finds them. */
+    int error = 0;
+    advlog_ring *again = advlog_ring_attach(t.memory, advlog_ring_bytes(64), &error);
+    CHECK_INT(11, advlog_name_get(again, 1023, name));
     CHECK(memcmp(name, "metric 1023", 11) == 0);
-    CHECK_INT(-1, advlog_name_get(t.ring, 1024, name));
+    CHECK_INT(40000, advlog_name_intern(again, "metric 40000", 12));
+    advlog_ring_detach(again);
     test_ring_free(&t);
-    t = test_ring_at(64, 64, 1, 0);
+}
+
+/* The longest names fill what is there from the first; a file has more. */
+static void room_for_names_grows_in_the_ring_s_file(void) {
+    char path[] = "/tmp/advlog-names-XXXXXX", name[ADVLOG_MAX_NAME_BYTES];
+    int fd = mkstemp(path);
+    CHECK(fd >= 0 && unlink(path) == 0);
+    const uint64_t first = advlog_ring_first_bytes(64), all = advlog_ring_bytes(64);
+    CHECK(posix_fallocate(fd, 0, (off_t)first) == 0 && ftruncate(fd, (off_t)all) == 0);
+    void *memory = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(memory != MAP_FAILED);
+    const advlog_identity identity = {.attempt = 1};
+    CHECK_INT(0, advlog_ring_init(memory, all, first, 64, 64, &identity));
+    int error = 0, learned = 0;
+    advlog_ring *ring = advlog_ring_attach(memory, all, &error);
+    CHECK(ring != NULL);
+    CHECK_INT(first, advlog_ring_there(ring));
     memset(name, 'y', sizeof name);
-    int learned = 0; /* names of 255 bytes: the heap ends first, at 256 of them */
-    while (learned < 1000 && (sprintf(name, "%04d", learned), name[4] = 'y', advlog_name_intern(t.ring, name, 255)) == learned)
+    while (learned < 1000 && (sprintf(name, "%05d", learned), name[5] = 'y', advlog_name_intern(ring, name, 255)) == learned)
         learned++;
-    CHECK_INT(256, learned);
-    test_ring_free(&t);
+    CHECK_INT(255, learned); /* a page's worth less than 256 of 256 bytes */
+    advlog_ring_set_file(ring, fd);
+    for (; learned < ADVLOG_MAX_NAMES; learned++) {
+        sprintf(name, "%05d", learned);
+        name[5] = 'y';
+        CHECK_INT(learned, advlog_name_intern(ring, name, 255));
+    }
+    CHECK_INT(-1, advlog_name_intern(ring, "full", 4));
+    CHECK(advlog_ring_there(ring) <= all);
+    struct stat found;
+    CHECK(fstat(fd, &found) == 0 && found.st_size == (off_t)all);
+    advlog_ring_set_file(ring, -1);
+    advlog_ring_detach(ring);
+    munmap(memory, all);
+    close(fd);
+}
+
+/* A ring of version 1, as a process of an earlier release left it. */
+static void names_of_version_1_are_read_and_added_to(void) {
+    const uint64_t bytes = ADVLOG_HEADER_BYTES + 2 * 65536 + 64 * ADVLOG_SLOT_BYTES + 4096;
+    advlog_ring_header *h = calloc(1, bytes + 65536);
+    const uint64_t names = (sizeof(advlog_name_table_1) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES;
+    h->layout_version = 1;
+    h->slot_bytes = ADVLOG_SLOT_BYTES;
+    h->file_bytes = bytes + 65536;
+    h->slots = 64;
+    h->names_offset = ADVLOG_HEADER_BYTES;
+    h->slab_offset = ADVLOG_HEADER_BYTES + names;
+    h->slab_entries = ADVLOG_SLAB_ENTRIES;
+    h->slots_offset = h->slab_offset + ADVLOG_SLAB_ENTRIES * sizeof(advlog_slab_entry);
+    store_relaxed(&h->magic, ADVLOG_RING_MAGIC);
+    int error = 0;
+    advlog_ring *ring = advlog_ring_attach(h, bytes + 65536, &error);
+    CHECK_INT(0, error);
+    char name[ADVLOG_MAX_NAME_BYTES];
+    for (int id = 0; id < 1024; id++) CHECK_INT(id, advlog_name_intern(ring, name, (uint64_t)sprintf(name, "n%d", id)));
+    CHECK_INT(-1, advlog_name_intern(ring, "more", 4));
+    CHECK_INT(1024, advlog_name_count(ring));
+    CHECK_INT(5, advlog_name_get(ring, 1023, name));
+    CHECK(memcmp(name, "n1023", 5) == 0);
+    CHECK_INT(7, name_find(ring, "n7", 2));
+    CHECK_INT(h->slots_offset, advlog_ring_slots_offset(ring));
+    CHECK_INT(h->slots_offset + 64 * ADVLOG_SLOT_BYTES, advlog_ring_there(ring));
+    advlog_ring_detach(ring);
+    free(h);
 }
 
 static void a_forked_child_writes_nothing(void) {
     test_ring t = test_ring_at(64, 64, 1, 0);
     CHECK_INT(ADVLOG_OK, push_record(t.ring, 1, 0));
     store32_relaxed(&t.ring->header->sleeping, 1); /* relaxed: no other thread */
-    size_t bytes = advlog_ring_bytes(64);
+    size_t bytes = test_ring_bytes(64);
     uint64_t end = advlog_ring_write_pos(t.ring);
     pid_t child = fork();
     CHECK(child >= 0);
@@ -290,7 +361,9 @@ int main(void) {
     the_read_position_is_looked_up_only_past_half();
     a_text_takes_the_slots_it_needs();
     memory_that_is_no_ring_is_refused();
-    names_keep_their_ids_and_end_at_1024();
+    names_keep_their_ids_and_end_at_65535();
+    room_for_names_grows_in_the_ring_s_file();
+    names_of_version_1_are_read_and_added_to();
     a_forked_child_writes_nothing();
     nothing_is_lost_doubled_or_torn_between_threads(64, 0 - (uint64_t)RECORDS_A_THREAD);
     nothing_is_lost_doubled_or_torn_between_threads(1024, TOP - RECORDS_A_THREAD);

@@ -34,7 +34,7 @@ static void whole_spool(void) {
     for (uint64_t piece = 1; piece <= list.count; piece++) {
         advlog_scan *scan;
         advlog_spool_info info = scan_pieces(&list, list.count, piece, &scan);
-        CHECK_INT(ADVLOG_LAYOUT_VERSION, info.layout_version);
+        CHECK_INT(ADVLOG_SPOOL_VERSION, info.layout_version);
         CHECK_INT(ADVLOG_STREAM_METRICS, info.stream);
         CHECK_INT(2, info.attempt);
         CHECK_INT(3, info.rank);
@@ -118,7 +118,7 @@ static void check_damaged(void (*change)(slot_list *), uint64_t slots, uint64_t 
 }
 
 static void no_spool_slot(slot_list *list) { list->slots[0].kind = ADVLOG_KIND_BATCH; }
-static void other_version(slot_list *list) { list->slots[0].count = ADVLOG_LAYOUT_VERSION + 1; }
+static void other_version(slot_list *list) { list->slots[0].count = ADVLOG_SPOOL_VERSION + 1; }
 static void other_stream(slot_list *list) { list->slots[0].part = ADVLOG_STREAM_EVENTS; }
 static void zeroed_slot(slot_list *list) { memset(&list->slots[2], 0, sizeof list->slots[2]); }
 static void unknown_kind(slot_list *list) { list->slots[2].kind = 99; }

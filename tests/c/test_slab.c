@@ -271,7 +271,7 @@ static void stopped_here(void) {
     if (!dying) return;
     watched.ring = NULL;
     watched.stops++;
-    uint64_t bytes = (advlog_ring_bytes(SLOTS) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES;
+    uint64_t bytes = test_ring_bytes(SLOTS);
     void *memory = aligned_alloc(ADVLOG_PAGE_BYTES, bytes);
     CHECK(memory != NULL);
     memcpy(memory, dying->memory, bytes);

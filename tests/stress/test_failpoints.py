@@ -22,7 +22,7 @@ RECORDS = 2000
 
 START = ["start_locked", "start_recovered", "claim_written", "claim_linked", "ring_allocated", "ring_noted"]
 START += ["ring_published", "start_ring", "start_files", "file_opened", "rotate_before_rename", "rotate_renamed"]
-PUSH = ["push_reserved", "push_part_published", "push_before_header", "push_published"]
+PUSH = ["name_added", "push_reserved", "push_part_published", "push_before_header", "push_published"]
 DRAIN = ["drain_counted", "sink_formatted", "sink_write_part", "sink_written", "commit_copied", "commit_selected"]
 DRAIN += ["drain_before_release", "drain_released", "spool_begun", "switch_before_commit", "switch_committed"]
 ROTATION = ["file_taken_over", "file_published", "rotate_shifting"]

@@ -23,7 +23,7 @@ from advlog_fast.compaction.dataset import Dataset
 from advlog_fast.compaction.files import FILE_ROWS, Part, grouped
 from advlog_fast.engine.ring import ring_name
 from advlog_fast.parquet.parts import seal_spool
-from advlog_fast.records import MAX_METRIC_NAMES
+from advlog_fast.records import MAX_COLUMNS
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.ring_note import RingNote
 from advlog_fast.verification import verify
@@ -497,14 +497,16 @@ def test_a_damaged_frozen_schema_is_made_again_from_the_parts(paths):
 
 
 def test_no_more_columns_are_frozen_than_a_sealer_can_make(paths):
-    names = [f"m{n:04d}" for n in range(MAX_METRIC_NAMES + 50)]
+    names = [f"m{n:04d}" for n in range(MAX_COLUMNS + 50)]
     for attempt, mine in enumerate((names[:600], names[600:]), 1):
         seal(paths, Spool(attempt=attempt, first_seq=1).add(dict.fromkeys(mine, float(attempt))))
     before = contents(paths)
     (done,) = compact(paths.log_dir)
     assert contents(paths) == before
-    assert pq.read_schema(paths.part("metrics", 1, 1)).names[10:-2] == [*CORE[2:], *names]
-    assert json.loads(paths.schema("metrics").read_text()) == names[:MAX_METRIC_NAMES]
+    assert pq.read_schema(paths.part("metrics", 1, 1)).names[10:-2] == [*CORE[2:], *names[:MAX_COLUMNS]]
+    (extra,) = pq.read_table(paths.part("metrics", 2, 1))["extra"].to_pylist()
+    assert dict(extra) == dict.fromkeys(names[MAX_COLUMNS:], 2.0)
+    assert json.loads(paths.schema("metrics").read_text()) == names[:MAX_COLUMNS]
     seal(paths, Spool(attempt=3, first_seq=1).add({"m0001": 1.0}))
     assert not compact(paths.log_dir)[0].apart
     assert done.complete

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from .exceptions import expected
-from .records import CORE_METRICS, MAX_METRIC_NAME_BYTES, MAX_METRIC_NAMES, RESERVED_NAMES, SEVERITIES
+from .records import CORE_METRICS, MAX_COLUMNS, SEVERITIES, name_fault
 from .store.paths import checked_name
 
 ConsoleMode = Literal["auto", "plain", "off"]
 Overflow = Literal["block", "drop_newest"]
 Fsync = Literal["never", "interval", "always"]
 TextRanks = Literal["rank0", "all"]
+OnMisuse = Literal["warn", "raise"]
 
+_SWITCH = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off", ""), False),
+}
 MIN_LOG_SIZE = 1024
 MAX_SECONDS = 10**6
 MIN_RING_BYTES = 64 * 1024
@@ -32,15 +37,21 @@ def checked_metric_name(name: object, argument: str = "metric name") -> str:
     """
     if not isinstance(name, str):
         raise TypeError(expected(argument, "a string", name))
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise ValueError(expected(argument, "valid Unicode, without lone surrogates", name)) from None
-    if not 0 < size <= MAX_METRIC_NAME_BYTES:
-        raise ValueError(expected(argument, f"1-{MAX_METRIC_NAME_BYTES} bytes of UTF-8", name))
-    if name in RESERVED_NAMES:
-        raise ValueError(expected(argument, "a name that the outputs do not use for themselves", name))
+    if wanted := name_fault(name):
+        raise ValueError(expected(argument, wanted, name))
     return name
+
+
+def is_disabled() -> bool:
+    """Whether the environment switches loggers off: `ADVLOG_DISABLED` is 1, true, yes or on.
+
+    :raises ValueError: it is none of these, and not 0, false, no, off or empty either.
+    """
+    given = os.environ.get("ADVLOG_DISABLED", "")
+    chosen = given.strip().lower()
+    if chosen not in _SWITCH:
+        raise ValueError(expected("ADVLOG_DISABLED", "1, true, yes, on, 0, false, no or off", given))
+    return _SWITCH[chosen]
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class LoggerConfig:
     :param max_log_size: bytes of each text, JSONL and event file before it rotates, at least 1024. A single longer line
         gets a file of its own.
     :param metrics: metric names, beside the built-in ones, that get a Parquet column of their own from the first part
-        on, at most 1,024. A metric first logged after the first part goes into the column `extra`, unless you declare
+        on, at most 1,000. A metric first logged after the first part goes into the column `extra`, unless you declare
         it here.
     :param text: write `NAME_training.log`. Off saves about a third of the drain's CPU.
     :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves another third, but then no plain tool
@@ -112,6 +123,12 @@ class LoggerConfig:
         logger has no other handler, its warnings then no longer reach standard error, where Python writes them only if
         there is no handler: add a `logging.StreamHandler` to keep them.
     :param enabled: False makes every call a no-op that touches no file; so does `ADVLOG_DISABLED=1` in the environment.
+    :param on_misuse: what a call does with a value that cannot be logged as it came: no number, out of its column's
+        range, under a name that no metric can have. The value is left out, and the rest of its record is logged
+        (an integer that float64 cannot hold is rounded). "warn" warns once for each name and kind of misuse, and never
+        raises; "raise" raises after the rest was logged, for tests and while you write the code. `health()` and the
+        summary count by name. `ADVLOG_ON_MISUSE` in the environment overrides the option. What is wrong in the code at
+        every call, such as a missing argument, always raises.
     :raises TypeError: an option has the wrong type.
     :raises ValueError: an option is out of its range.
 
@@ -148,6 +165,18 @@ class LoggerConfig:
     handle_signals: bool = False
     capture_logging: bool = False
     enabled: bool = True
+    on_misuse: OnMisuse = "warn"
+
+    @property
+    def raises_on_misuse(self) -> bool:
+        """Whether a misuse raises: what the environment says, else the option.
+
+        :raises ValueError: `ADVLOG_ON_MISUSE` is neither "warn" nor "raise".
+        """
+        chosen = os.environ.get("ADVLOG_ON_MISUSE", "").strip().lower() or self.on_misuse
+        if chosen not in get_args(OnMisuse):
+            raise ValueError(expected("ADVLOG_ON_MISUSE", "'warn' or 'raise'", os.environ["ADVLOG_ON_MISUSE"]))
+        return chosen == "raise"
 
     def writes_text(self, rank: int) -> bool:
         """Whether that rank writes a training log."""
@@ -188,6 +217,7 @@ class LoggerConfig:
             ("overflow", Overflow),
             ("fsync", Fsync),
             ("text_ranks", TextRanks),
+            ("on_misuse", OnMisuse),
         ):
             if getattr(self, name) not in get_args(choices):
                 wanted = " or ".join(map(repr, get_args(choices)))
@@ -235,8 +265,8 @@ def _metric_names(names: object) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise TypeError(expected("metrics", "a sequence of metric names", names))
     declared = tuple(dict.fromkeys(checked_metric_name(n, "metrics") for n in names if n not in CORE_METRICS))
-    if len(declared) > MAX_METRIC_NAMES:
-        raise ValueError(expected("metrics", f"at most {MAX_METRIC_NAMES} names", len(declared)))
+    if len(declared) > MAX_COLUMNS:
+        raise ValueError(expected("metrics", f"at most {MAX_COLUMNS} names", len(declared)))
     return declared
 
 

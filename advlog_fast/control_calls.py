@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing
-from .checks import text
+from .checks import Intake, Misuse
 from .config import LoggerConfig, check_seconds
 from .records import ErrorLog
 
@@ -45,6 +45,10 @@ class ControlCalls(ABC):
     @abstractmethod
     def _emit(self, make: Callable[[Any], Event | None]) -> None:
         """Emits the event that `make` makes with the module `control.events`."""
+
+    @abstractmethod
+    def _take_misuses(self, misuses: Sequence[Misuse]) -> None:
+        """Has misuses counted and said."""
 
     @property
     def logger(self) -> logging.Logger:
@@ -175,7 +179,10 @@ class ControlCalls(ABC):
         >>> entry.error_type, entry.operation
         ('ValueError', 'forward')
         """
-        return self._plane.log_error(error, operation, context, severity)
+        intake = Intake()
+        entry = self._plane.log_error(error, operation, context, severity, intake)
+        self._take_misuses(intake.misuses)
+        return entry
 
     def log_recovery(self, operation: str, action: str, success: bool = True) -> None:
         """Log an attempt to recover from the last error of `operation`; the summary has success rates by error
@@ -213,7 +220,9 @@ class ControlCalls(ABC):
         >>> with log.training_context("evaluate"):
         ...     accuracy = 0.91
         """
-        context: TrainingContext = self._contexts.TrainingContext(self._plane, text("name", name))
+        intake = Intake()
+        context: TrainingContext = self._contexts.TrainingContext(self._plane, intake.text("name", name))
+        self._take_misuses(intake.misuses)
         return context
 
     def get_training_summary(self) -> dict[str, Any]:
@@ -264,13 +273,14 @@ class ControlCalls(ABC):
         """
         return self._control.state()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any] | None) -> None:
         """Mark this attempt as resumed from the point where another attempt called `state_dict()`.
 
         Its steps continue from that point: readers leave out what the other attempt logged later (:func:`read_run`).
         Call it after a restart, with the state from the checkpoint; all ranks may use the state of one rank.
 
-        :param state_dict: what `state_dict()` returned; an empty one is ignored.
+        :param state_dict: what `state_dict()` returned; None, as from a checkpoint without one, and an empty one are
+            ignored.
         :raises TypeError: `state_dict` is no mapping.
         :raises ValueError: `state_dict` is not what `state_dict()` returned.
 

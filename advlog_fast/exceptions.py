@@ -41,13 +41,16 @@ class RunNotFoundError(AdvlogError, FileNotFoundError):
 
 def expected(argument: str, wanted: str, got: object) -> str:
     """Returns the message of a misuse: the argument, the expected value, the value passed."""
+    return f"{argument}: expected {wanted}, got {type(got).__name__} {shown(got)}"
+
+
+def shown(value: object) -> str:
+    """Returns the start of the value's repr, for a message."""
     try:
-        shown = repr(got)
+        text = repr(value)
     except Exception as error:  # noqa: BLE001 - repr() of a user's object may raise anything
-        shown = f"(repr: {type(error).__name__})"
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    return f"{argument}: expected {wanted}, got {type(got).__name__} {shown}"
+        text = f"(repr: {type(error).__name__})"
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def warn_user(message: str) -> None:

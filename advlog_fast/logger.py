@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing
 from ._native import Producer, lib
-from .config import LoggerConfig, check_seconds
+from .config import LoggerConfig, check_seconds, is_disabled
 from .control_calls import ControlCalls
 from .exceptions import warn_user
-from .records import TrainingMetrics
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .checks import Misuse
     from .control.base import Control
     from .control.events import Event
     from .engine.child import ChildSession
@@ -94,6 +94,7 @@ class AdvancedLogger(Producer, ControlCalls):
         handle_signals: bool = LoggerConfig.handle_signals,
         capture_logging: bool = LoggerConfig.capture_logging,
         enabled: bool = LoggerConfig.enabled,
+        on_misuse: str = LoggerConfig.on_misuse,
     ) -> None:
         options: dict[str, Any] = dict(  # noqa: C408 - the names stand once
             log_dir=log_dir,
@@ -123,9 +124,10 @@ class AdvancedLogger(Producer, ControlCalls):
             handle_signals=handle_signals,
             capture_logging=capture_logging,
             enabled=enabled,
+            on_misuse=on_misuse,
         )
         self.config: LoggerConfig = LoggerConfig(**options)
-        self.enabled: bool = self.config.enabled and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0")
+        self.enabled: bool = self.config.enabled and not is_disabled()
         """False if every call is a no-op."""
         self._warned: set[str] = set()
         self._engine: Session | ChildSession | None = None
@@ -158,6 +160,8 @@ class AdvancedLogger(Producer, ControlCalls):
         self._slow_path: Any = None
         self._off = disabled.DisabledControl(experiment_name)
         """Takes the calls while there is no session."""
+        if self.config.enabled and not self.enabled:
+            disabled.say_disabled()
         if self.enabled:
             with importing():
                 from .control import events
@@ -192,6 +196,13 @@ class AdvancedLogger(Producer, ControlCalls):
         event = None if plane is self._off else make(self._events)
         if event is not None:
             plane.emit(event)
+            self._take_misuses(event.misuses)
+
+    def _take_misuses(self, misuses: Sequence[Misuse]) -> None:
+        """Has misuses counted and said; raises the first one if the option `on_misuse` says so."""
+        session = self._session
+        if misuses and session is not None:
+            session.entry.misuse.take(misuses)
 
     def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
         """End the training: write everything logged, seal it into Parquet, and set the summary's status to `completed`.
@@ -211,23 +222,6 @@ class AdvancedLogger(Producer, ControlCalls):
             session.shielded(partial(_seal, session, min(_END_SECONDS, self.config.close_timeout_s)))
 
     # -- records beside the hot call -----------------------------------------------------------------------------
-
-    def log_metrics(self, metrics: Mapping[str, Any] | TrainingMetrics, step: int | None = None) -> None:
-        """Log one row of metrics that does not belong to a batch, for example of an evaluation or a custom loop.
-
-        It goes through the ring like a batch and takes a few microseconds. For batches call
-        :meth:`log_batch_progress`, which is faster.
-
-        :param metrics: names to scalars, float64; nested mappings are flattened with `/`; `epoch`, `batch`,
-            `total_batches` and `step` are the integer columns. Or pass a :class:`TrainingMetrics`.
-        :param step: the optimizer step, an int64; it replaces the mapping's `step`.
-        :raises TypeError: a value is no number, a name no string, or `timestamp` no datetime.
-        :raises ValueError: there is no value, a number is out of its column's range, a name is not allowed for a metric
-            or appears twice after flattening, or `timestamp` lies outside the years 1678 to 2261.
-
-        >>> log.log_metrics({"val": {"loss": 0.4, "accuracy": 0.9}}, step=10)
-        """
-        self._log(lambda slow_path, session: slow_path.log_row(self, session, metrics, step))
 
     def log_memory_usage(self) -> MemorySample | None:
         """Log a memory sample and return it; None if the logger is disabled or closed.
@@ -249,6 +243,10 @@ class AdvancedLogger(Producer, ControlCalls):
     def _log_batch_slowly(self, *args: Any, **kwargs: Any) -> None:
         """Does what log_batch_progress does, for arguments that C does not take as they are."""
         self._log(lambda slow_path, session: slow_path.log_batch(self, session, args, kwargs))
+
+    def _log_metrics_slowly(self, *args: Any, **kwargs: Any) -> None:
+        """Does what log_metrics does, for arguments that C does not take as they are."""
+        self._log(lambda slow_path, session: slow_path.log_row(self, session, args, kwargs))
 
     def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
         """Does what log_performance_metrics does, for arguments that C does not take as they are."""

@@ -87,11 +87,25 @@ class Totals:
     """By name: the built-in metrics that had a value, then the others in order of their first use."""
     system: Mapping[str, MetricStats] = field(default_factory=dict)
     """By name: the numbers of memory and performance samples that had a value."""
+    names: int = 0
+    """How many names of metrics beside the built-in ones there are; `metrics` and `system` have the first 2,000."""
     step_interval: MetricStats = field(default_factory=MetricStats)
     """Seconds between batch records that came without a batch_time."""
     epoch: EpochTotals | None = None
     quantiles: Mapping[str, Quantiles] = field(default_factory=dict)
     """Of `batch_time`, `data_time`, `step_interval`, `performance/batch_time`, `performance/data_time`."""
+
+
+@dataclass(frozen=True)
+class MisuseCount:
+    """Values of one name that could not be logged as they came."""
+
+    count: int
+    first_step: int | None
+    """The step of the first record that had one; None if it had no step."""
+    kind: str
+    """What was wrong first: `type`, `range` (of the column), `name` (of the metric), `duplicate`, `nesting`,
+    `unreadable`, `rounded` (to float64), `names_full` (the run has no room for more names)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +183,9 @@ class Health:
     sinks: Mapping[str, SinkHealth]
     unresolved: Mapping[str, int]
     """Values that never arrived from an accelerator, by reason: `timeout`, `slab_full`, `capture`, `killed`."""
+    misuse: Mapping[str, MisuseCount] = field(default_factory=dict)
+    """Values that calls were given and that could not be logged as they came, by the name of the metric or the
+    argument; from the 65th name on under `others`. See the option `on_misuse`."""
     ring_path: str | None
     """The path of the ring's file; None if the ring lies in memory that dies with the process."""
     status: str

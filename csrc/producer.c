@@ -22,17 +22,19 @@ static const uint16_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TA
 typedef struct {
     uint32_t given;
     uint32_t deferred_count;
+    uint32_t skipped; /* values under names for which there is no room */
     advlog_record record;
     int64_t integer[4];
-    uint16_t ids[ADVLOG_MAX_NAMES];
-    double values[ADVLOG_MAX_NAMES];
-    deferred_value *deferred[ADVLOG_MAX_NAMES + ADVLOG_CORE_METRICS]; /* borrowed; that many of them */
-    uint8_t extra_deferred_bits[ADVLOG_MAX_NAMES / 8];                     /* a bit each; unset while deferred_count is 0 */
+    uint16_t ids[ADVLOG_MAX_RECORD_EXTRAS];
+    double values[ADVLOG_MAX_RECORD_EXTRAS];
+    deferred_value *deferred[ADVLOG_MAX_RECORD_EXTRAS + ADVLOG_CORE_METRICS]; /* borrowed; that many of them */
+    uint8_t extra_deferred_bits[ADVLOG_MAX_RECORD_EXTRAS / 8 + 1]; /* a bit each; unset while deferred_count is 0 */
 } staging;
 
 static void staging_begin(staging *s, int kind) {
     s->given = 0;
     s->deferred_count = 0;
+    s->skipped = 0;
     s->record.core_deferred = 0;
     s->record.extra_deferred = NULL;
     s->record.present = 0;
@@ -85,11 +87,15 @@ static ADVLOG_COLD bool stage_deferred(staging *s, int core, unsigned extra, PyO
     return true;
 }
 
-static inline bool stage(staging *s, unsigned target, PyObject *o) {
+static inline bool stage(staging *s, int target, PyObject *o) {
+    if (ADVLOG_UNLIKELY(target < 0)) {
+        if (target == TARGET_SKIPPED && o != Py_None) s->skipped++;
+        return target == TARGET_SKIPPED;
+    }
     if (target >= TARGET_NAME) {
         if (o == Py_None) return true;
         unsigned n = s->record.extras;
-        if (n == ADVLOG_MAX_NAMES) return false;
+        if (n == ADVLOG_MAX_RECORD_EXTRAS) return false;
         if (ADVLOG_UNLIKELY(!exact_double(o, &s->values[n])) && !stage_deferred(s, -1, n, o, &s->values[n])) return false;
         s->ids[n] = (uint16_t)(target - TARGET_NAME);
         s->record.extras = (uint16_t)(n + 1);
@@ -99,7 +105,7 @@ static inline bool stage(staging *s, unsigned target, PyObject *o) {
     s->given |= 1u << target;
     if (o == Py_None) return true;
     if (target >= TARGET_CORE) {
-        unsigned core = target - TARGET_CORE;
+        unsigned core = (unsigned)(target - TARGET_CORE);
         s->record.present |= 1u << core;
         return exact_double(o, &s->record.core[core]) || stage_deferred(s, (int)core, 0, o, &s->record.core[core]);
     }
@@ -135,9 +141,9 @@ static bool stage_call(producer *self, staging *s, const uint16_t *order, Py_ssi
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         int target = args_target(self, name);
-        if (target < 0 || !stage(s, (unsigned)target, args[nargs + i])) return false;
+        if (!stage(s, target, args[nargs + i])) return false;
         if (i < PLAN_NAMES) learned[i] = (uint16_t)target;
-        plain &= PyUnicode_CheckExact(name);
+        plain &= PyUnicode_CheckExact(name) && target >= 0;
     }
     /* A name of a subclass would run its own code, a close() even, in whatever call forgets the plan. */
     if (plain && count <= PLAN_NAMES) args_learn_plan(self, names, learned);
@@ -186,12 +192,17 @@ static int push(producer *self, staging *s, int64_t time_ns) {
     /* Relaxed: the holder of the GIL is the only writer, and readers want a count. */
     atomic_u64 *accepted = &ring->header->accepted_call[kind_stream(r->kind)];
     store_relaxed(accepted, load_relaxed(accepted) + 1);
+    self->skipped += s->skipped;
     if (ADVLOG_UNLIKELY((position & (SAMPLE_SLOTS - 1)) < slots && r->kind == ADVLOG_KIND_BATCH)) self->due = true;
     return ADVLOG_OK;
 }
 
+/* What data loaders say where they do not know. */
+#define UNKNOWN_TOTAL (-1)
+
 /* The step that epoch, batch and total_batches name; never a count of calls. */
 static void derive_step(staging *s) {
+    if (ADVLOG_UNLIKELY(s->integer[TARGET_TOTAL] == UNKNOWN_TOTAL)) s->record.present &= ~(uint32_t)ADVLOG_HAS_TOTAL;
     const uint32_t known = ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL;
     if ((s->record.present & (known | ADVLOG_HAS_STEP)) != known) return;
     s->integer[TARGET_STEP] = (s->integer[TARGET_EPOCH] - 1) * s->integer[TARGET_TOTAL] + s->integer[TARGET_BATCH];
@@ -205,7 +216,6 @@ static int try_batch(producer *self, int64_t time_ns, PyObject *const *args, Py_
     staging_begin(&s, ADVLOG_KIND_BATCH);
     if (!stage_call(self, &s, BATCH_ORDER, Py_ARRAY_LENGTH(BATCH_ORDER), args, nargs, names)) return ADVLOG_SLOW;
     if ((s.given & REQUIRED_BATCH) != REQUIRED_BATCH) return ADVLOG_SLOW;
-    if (!(s.record.present & ADVLOG_HAS_EPOCH) || !(s.record.present & ADVLOG_HAS_BATCH)) return ADVLOG_SLOW;
     derive_step(&s);
     return push(self, &s, time_ns);
 }
@@ -230,6 +240,30 @@ static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, excha
     if (!args_exchange_items(self, x, args, nargs, names) || !args_exchange_deferrable(self, x)) return -1;
     /* The logger may have been closed meanwhile. */
     return x->changed && self->ring ? try_batch(self, time_ns, x->item, nargs, names) : ADVLOG_SLOW;
+}
+
+/* No code of Python's runs, which could change the mapping: its keys are exact strings, its values exact numbers. */
+static bool stage_mapping(producer *self, staging *s, PyObject *mapping) {
+    PyObject *name, *value;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(mapping, &at, &name, &value)) {
+        if (!stage(s, args_key_target(self, name), value)) return false;
+    }
+    return true;
+}
+
+/* log_metrics(metrics, step) for an exact dict; its step is not in the dict. */
+static int try_metrics(producer *self, PyObject *metrics, PyObject *step) {
+    if (ADVLOG_UNLIKELY(!self->ring)) return ADVLOG_OFF;
+    int64_t time_ns = advlog_wall_ns();
+    staging s;
+    staging_begin(&s, ADVLOG_KIND_METRICS);
+    if (!PyDict_CheckExact(metrics) || !stage_mapping(self, &s, metrics)) return ADVLOG_SLOW;
+    if (step != Py_None && !stage(&s, TARGET_STEP, step)) return ADVLOG_SLOW;
+    const uint32_t core = (1u << ADVLOG_CORE_METRICS) - 1;
+    if (!(s.record.present & core) && !s.record.extras) return ADVLOG_SLOW; /* no value at all */
+    derive_step(&s);
+    return push(self, &s, time_ns);
 }
 
 /* ---- methods ---- */
@@ -276,19 +310,24 @@ PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py_ssize_
     return call_slowly((producer *)op, "_log_performance_slowly", args, nargs, names);
 }
 
-PyObject *producer_try_batch(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    producer *self = (producer *)op;
-    return PyLong_FromLong(self->ring ? try_batch(self, advlog_wall_ns(), args, nargs, names) : ADVLOG_OFF);
-}
-PyObject *producer_try_performance(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    return PyLong_FromLong(try_performance((producer *)op, args, nargs, names));
+PyObject *log_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    static const char *const STEP = "step";
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    PyObject *step = nargs == 2 ? args[1] : Py_None;
+    bool plain = nargs == 2 && named == 0;
+    if (nargs == 1 && named <= 1) {
+        plain = named == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), STEP) == 0;
+        if (named) step = args[1];
+    }
+    if (ADVLOG_LIKELY(plain) && ADVLOG_LIKELY(try_metrics((producer *)op, args[0], step) == ADVLOG_OK)) Py_RETURN_NONE;
+    return call_slowly((producer *)op, "_log_metrics_slowly", args, nargs, names);
 }
 
 PyObject *producer_try_record(PyObject *op, PyObject *args) {
     producer *self = (producer *)op;
     int kind;
     long long time_ns;
-    PyObject *mapping, *name, *value;
+    PyObject *mapping;
     if (!PyArg_ParseTuple(args, "iLO!:_try_record", &kind, &time_ns, &PyDict_Type, &mapping)) return NULL;
     if (kind < ADVLOG_KIND_BATCH || kind > ADVLOG_KIND_PERFORMANCE) {
         PyErr_Format(PyExc_ValueError, "kind: expected one that has values, got %d", kind);
@@ -297,11 +336,7 @@ PyObject *producer_try_record(PyObject *op, PyObject *args) {
     if (!self->ring) return PyLong_FromLong(ADVLOG_OFF);
     staging s;
     staging_begin(&s, kind);
-    Py_ssize_t at = 0;
-    while (PyDict_Next(mapping, &at, &name, &value)) {
-        int target = args_target(self, name);
-        if (target < 0 || !stage(&s, (unsigned)target, value)) return PyLong_FromLong(ADVLOG_SLOW);
-    }
+    if (!stage_mapping(self, &s, mapping)) return PyLong_FromLong(ADVLOG_SLOW);
     derive_step(&s);
     return PyLong_FromLong(push(self, &s, time_ns ? time_ns : advlog_wall_ns()));
 }

@@ -8,7 +8,16 @@
 
 #include "names.h"
 
-enum { TARGET_EPOCH, TARGET_BATCH, TARGET_TOTAL, TARGET_STEP, TARGET_CORE, TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS };
+enum {
+    TARGET_UNKNOWN = -1,
+    TARGET_SKIPPED = -2, /* the value is counted, and not logged */
+    TARGET_EPOCH = 0,
+    TARGET_BATCH,
+    TARGET_TOTAL,
+    TARGET_STEP,
+    TARGET_CORE,
+    TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS
+};
 
 /* log_batch_progress(epoch, batch, total_batches, loss, ..., data_time, step) by position. */
 static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1,
@@ -29,6 +38,7 @@ typedef struct {
 #define SAMPLE_SLOTS 1024
 #define SAMPLES 256
 #define SCALAR_TYPES 8
+#define KEYS 64
 
 /* In place of a value that is not there: what the slot is to hold. */
 typedef struct {
@@ -46,6 +56,12 @@ typedef struct {
     bool may_lie_on_device; /* ... unless they lie on an accelerator */
 } scalar_kind;
 
+/* A key of the mappings that a program logs: a constant of its code, mostly, whose address stands for it while it lives. */
+typedef struct {
+    PyObject *name; /* strong, an exact str; NULL: none */
+    uint16_t target;
+} known_key;
+
 typedef struct {
     PyObject_HEAD
     advlog_ring *ring;   /* NULL: not bound */
@@ -59,6 +75,9 @@ typedef struct {
     PyObject *defer;     /* takes a list of tensors, returns one of deferred values; NULL: there is no such */
     scalar_kind scalar[SCALAR_TYPES];
     unsigned next_scalar;
+    known_key key[KEYS]; /* by their addresses */
+    bool skips_new; /* names: there is no room for more */
+    uint64_t skipped; /* values under such names */
     bool due; /* the call that is at its end is one to be timed */
     uint64_t sampled;
     uint32_t sample_ns[SAMPLES]; /* sample n at n % SAMPLES */
@@ -68,10 +87,8 @@ typedef struct {
 
 PyObject *log_batch_progress(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
-/* _try_batch(...), _try_performance(...): the call without its slow half; an advlog_status. */
-PyObject *producer_try_batch(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
-PyObject *producer_try_performance(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
-/* _try_record(kind, time_ns, mapping): time_ns 0 is now; names must be known, values exact. */
+PyObject *log_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+/* _try_record(kind, time_ns, mapping): time_ns 0 is now; names must be known, values exact. An advlog_status. */
 PyObject *producer_try_record(PyObject *op, PyObject *args);
 
 /* ---- producer_args.c ---- */
@@ -89,21 +106,26 @@ typedef struct {
 } exchange;
 
 bool args_prepare(void); /* once, when the module is made; false with an error set */
-/* The target of a name; -1 where it is not known. A subclass of str (numpy.str_ is one) is looked up as the plain string
+/* The target of a name: TARGET_UNKNOWN where it has none yet, TARGET_SKIPPED where it can get none. A subclass of str (numpy.str_ is one) is looked up as the plain string
  * it holds: its own code never runs here. */
-int args_target(const producer *self, PyObject *name);
+int args_target(producer *self, PyObject *name);
+/* The same for a mapping's key; TARGET_UNKNOWN where it is no exact str. */
+int args_key_target(producer *self, PyObject *key);
+void args_forget_keys(producer *self);
 /* The targets of the names that every ring has: a dict. NULL with an error set. */
 PyObject *args_fixed_targets(void);
 /* Remembers a call site in place of one that was not used lately. */
 void args_learn_plan(producer *self, PyObject *names, const uint16_t *target);
 void args_forget_plans(producer *self);
 /* Asks scalars for their item(), and notes those that lie on an accelerator. False with an error set. */
-bool args_exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 /* Has the values copied that lie on an accelerator. False with an error set; as they are where that cannot be. */
 bool args_exchange_deferrable(producer *self, exchange *x);
 void args_exchange_end(exchange *x);
 /* _learn(name): gives the name an id; False where there are no more. */
 PyObject *args_learn(PyObject *op, PyObject *name);
+/* _skip_new_names(): from now on a value under a name that has no id is left out of its record, and counted. */
+PyObject *args_skip_new_names(PyObject *op, PyObject *none);
 /* _learn_scalar(type, deferrable): the item() of its values is the number to log; with `deferrable` only of those whose
  * `is_cuda` is false. */
 PyObject *args_learn_scalar(PyObject *op, PyObject *args);

@@ -12,15 +12,27 @@ bool args_prepare(void) {
     return is_cuda_name || (is_cuda_name = PyUnicode_InternFromString("is_cuda"));
 }
 
-int args_target(const producer *self, PyObject *name) {
+/* The ring has no room for more names: one that another producer gave it may have an id all the same. */
+static ADVLOG_COLD int target_in_full_ring(producer *self, PyObject *plain) {
+    Py_ssize_t bytes;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(plain, &bytes);
+    int id = utf8 ? name_find(self->ring, utf8, (uint64_t)bytes) : -1;
+    PyObject *target = id < 0 ? NULL : PyLong_FromLong(TARGET_NAME + id);
+    bool kept = target && PyDict_SetItem(self->targets, plain, target) == 0;
+    Py_XDECREF(target);
+    PyErr_Clear();
+    return kept ? TARGET_NAME + id : TARGET_SKIPPED;
+}
+
+int args_target(producer *self, PyObject *name) {
     PyObject *plain = PyUnicode_Check(name) ? PyUnicode_FromObject(name) : NULL;
-    PyObject *target = plain ? PyDict_GetItemWithError(self->targets, plain) : NULL;
+    PyObject *known = plain ? PyDict_GetItemWithError(self->targets, plain) : NULL;
+    int target = known ? (int)PyLong_AsLong(known) : TARGET_UNKNOWN;
+    if (!known) PyErr_Clear();
+    if (ADVLOG_UNLIKELY(target == TARGET_UNKNOWN && self->skips_new) && plain && self->ring && !ring_is_child(self->ring))
+        target = target_in_full_ring(self, plain);
     Py_XDECREF(plain);
-    if (!target) {
-        PyErr_Clear();
-        return -1;
-    }
-    return (int)PyLong_AsLong(target);
+    return target;
 }
 
 PyObject *args_fixed_targets(void) {
@@ -31,6 +43,21 @@ PyObject *args_fixed_targets(void) {
         Py_XDECREF(target);
     }
     return targets;
+}
+
+int args_key_target(producer *self, PyObject *key) {
+    known_key *known = &self->key[(uintptr_t)key / 16 % KEYS]; /* objects lie 16 bytes apart or more */
+    if (ADVLOG_LIKELY(known->name == key)) return known->target;
+    if (!PyUnicode_CheckExact(key)) return TARGET_UNKNOWN;
+    int target = args_target(self, key);
+    if (target < 0) return target;
+    known->target = (uint16_t)target;
+    Py_XSETREF(known->name, Py_NewRef(key)); /* no code runs at the end of an exact str */
+    return target;
+}
+
+void args_forget_keys(producer *self) {
+    for (unsigned i = 0; i < KEYS; i++) Py_CLEAR(self->key[i].name);
 }
 
 /* A call f(**mapping) makes its tuple anew each time: such plans are never used, and are the first to go. */
@@ -68,13 +95,13 @@ static bool left_to_the_slow(void) {
 }
 
 /* Whether argument `at` of the call is one of the record's integers. */
-static bool is_integer(const producer *self, Py_ssize_t at, Py_ssize_t nargs, PyObject *names) {
+static bool is_integer(producer *self, Py_ssize_t at, Py_ssize_t nargs, PyObject *names) {
     if (at < nargs) return at < (Py_ssize_t)Py_ARRAY_LENGTH(BATCH_ORDER) && BATCH_ORDER[at] < TARGET_CORE;
     int target = args_target(self, PyTuple_GET_ITEM(names, at - nargs));
     return target >= 0 && target < TARGET_CORE;
 }
 
-bool args_exchange_items(const producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0);
     for (; x->count < all; x->count++) {
         PyObject *o = args[x->count], *item = NULL;
@@ -140,6 +167,11 @@ PyObject *args_learn(PyObject *op, PyObject *name) {
     int known = learn((producer *)op, plain);
     Py_DECREF(plain);
     return known < 0 ? NULL : PyBool_FromLong(known);
+}
+
+PyObject *args_skip_new_names(PyObject *op, PyObject *Py_UNUSED(none)) {
+    ((producer *)op)->skips_new = true;
+    Py_RETURN_NONE;
 }
 
 PyObject *args_learn_scalar(PyObject *op, PyObject *args) {

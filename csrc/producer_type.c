@@ -11,9 +11,11 @@ PyDoc_STRVAR(log_batch_progress_doc,
 "log_batch_progress($self, /, epoch, batch, total_batches, loss, accuracy=None, learning_rate=None, gradient_norm=None, batch_time=None, data_time=None, step=None, **metrics)\n"
 "--\n\n"
 "Log one batch. The call puts the record into shared memory and returns; a background thread writes it to the files.\n\n"
-":param epoch: number of the epoch, an int32, stored as given.\n"
-":param batch: number of the batch within the epoch, an int32.\n"
-":param total_batches: number of batches in the epoch, an int32; None if unknown (iterable data).\n"
+":param epoch: number of the epoch, an int32, stored as given; None in a training without epochs. A float such as 0.25\n"
+"    is logged as the metric `epoch_progress`; 2.0 is both.\n"
+":param batch: number of the batch within the epoch, an int32, or None.\n"
+":param total_batches: number of batches in the epoch, an int32. None, infinity, -1 and `sys.maxsize` mean unknown\n"
+"    (iterable data).\n"
 ":param loss: float64; NaN and infinities are kept. None if there is no single loss.\n"
 ":param accuracy: float64, stored as given, never rescaled.\n"
 ":param learning_rate: float64.\n"
@@ -24,11 +26,28 @@ PyDoc_STRVAR(log_batch_progress_doc,
 ":param metrics: any other scalars, float64 (`samples` and `tokens` become rates in the summary); mappings of\n"
 "    scalars are flattened with `/`. The call converts numpy scalars and one-element torch tensors. It does not\n"
 "    wait for a tensor on a CUDA or ROCm GPU: the tensor's stream copies the value later.\n"
-":raises TypeError: an argument is missing or is not a number.\n"
-":raises ValueError: a number is out of its column's range, or a name is not allowed for a metric.\n\n"
+":raises TypeError: an argument is missing.\n\n"
+"A value that is no number, or out of its column's range, or under a name that no metric can have, is left out and\n"
+"counted, with one warning; the rest of the record is logged. See the option `on_misuse`.\n\n"
 "If the ring is full, the call waits or drops the record, as the options `overflow` and `overflow_timeout_s`\n"
 "say. Any thread may call it.\n\n"
 ">>> log.log_batch_progress(1, 2, 10, 0.25, learning_rate=1e-3, samples=64)");
+
+PyDoc_STRVAR(log_metrics_doc,
+"log_metrics($self, /, metrics, step=None)\n"
+"--\n\n"
+"Log one row of metrics that does not belong to a batch, for example of an evaluation or a custom loop.\n\n"
+"It goes through the ring like a batch. A plain dict of floats and integers under names that were logged before costs\n"
+"about as much as :meth:`log_batch_progress`; anything else takes some 10 microseconds more.\n\n"
+":param metrics: names to scalars, float64; nested mappings are flattened with `/`, None is left out; `epoch`, `batch`,\n"
+"    `total_batches` and `step` are the integer columns. A float under `epoch`, as trainers give it, is logged as the\n"
+"    metric `epoch_progress`; a whole one is the epoch too. Or pass a :class:`TrainingMetrics`. Without any value,\n"
+"    nothing is logged.\n"
+":param step: the optimizer step, an int64; it replaces the mapping's `step`.\n"
+":raises TypeError: `metrics` is neither a mapping nor a TrainingMetrics.\n\n"
+"A value that is no number, or out of its column's range, or under a name that no metric can have, is left out and\n"
+"counted, with one warning; the rest of the row is logged. See the option `on_misuse`.\n\n"
+">>> log.log_metrics({\"val\": {\"loss\": 0.4, \"accuracy\": 0.9}}, step=10)");
 
 PyDoc_STRVAR(log_performance_metrics_doc,
 "log_performance_metrics($self, /, batch_time, data_time=None)\n"
@@ -37,7 +56,8 @@ PyDoc_STRVAR(log_performance_metrics_doc,
 "percentiles and the share of time spent waiting for data.\n\n"
 ":param batch_time: seconds, float64.\n"
 ":param data_time: seconds of batch_time spent waiting for data, float64.\n"
-":raises TypeError: an argument is missing or is not a number.\n\n"
+":raises TypeError: an argument is missing.\n\n"
+"What is no number is left out, with one warning: see the option `on_misuse`.\n\n"
 ">>> log.log_performance_metrics(batch_time=0.12, data_time=0.03)");
 /* clang-format on */
 
@@ -54,11 +74,13 @@ static PyObject *producer_bind(PyObject *op, PyObject *args) {
     PyObject *targets = args_fixed_targets(); /* ids are a ring's own */
     if (!targets) return NULL;
     args_forget_plans(self);
+    args_forget_keys(self);
     Py_SETREF(self->targets, targets);
     self->ring = ring;
     self->silent = 0;
     self->due = false;
     self->sampled = 0;
+    self->skips_new = false;
     Py_XSETREF(self->owner, Py_NewRef(owner));
     Py_XSETREF(self->defer, defer == Py_None ? NULL : Py_NewRef(defer));
     Py_RETURN_NONE;
@@ -93,12 +115,12 @@ static PyMethodDef producer_methods[] = {
      log_batch_progress_doc},
     {"log_performance_metrics", (PyCFunction)(void (*)(void))log_performance_metrics, METH_FASTCALL | METH_KEYWORDS,
      log_performance_metrics_doc},
-    {"_try_batch", (PyCFunction)(void (*)(void))producer_try_batch, METH_FASTCALL | METH_KEYWORDS, NULL},
-    {"_try_performance", (PyCFunction)(void (*)(void))producer_try_performance, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"log_metrics", (PyCFunction)(void (*)(void))log_metrics, METH_FASTCALL | METH_KEYWORDS, log_metrics_doc},
     {"_try_record", producer_try_record, METH_VARARGS, NULL},
     {"_bind", producer_bind, METH_VARARGS, NULL},
     {"_unbind", producer_unbind, METH_NOARGS, NULL},
     {"_learn", args_learn, METH_O, NULL},
+    {"_skip_new_names", args_skip_new_names, METH_NOARGS, NULL},
     {"_learn_scalar", args_learn_scalar, METH_VARARGS, NULL},
     {"_reserve", deferred_reserve, METH_VARARGS, NULL},
     {"_unresolved", deferred_unresolved, METH_VARARGS | METH_STATIC, NULL},
@@ -107,9 +129,11 @@ static PyMethodDef producer_methods[] = {
     {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {NULL, NULL, 0, NULL}};
 
-static PyMemberDef producer_members[] = {{"__dictoffset__", T_PYSSIZET, offsetof(producer, dict), READONLY, NULL},
-                                         {"__weaklistoffset__", T_PYSSIZET, offsetof(producer, weakrefs), READONLY, NULL},
-                                         {NULL, 0, 0, 0, NULL}};
+static PyMemberDef producer_members[] = {
+    {"_skipped", T_ULONGLONG, offsetof(producer, skipped), READONLY, "Values left out for want of room for their names."},
+    {"__dictoffset__", T_PYSSIZET, offsetof(producer, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(producer, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL}};
 
 /* ---- the type ---- */
 
@@ -144,6 +168,7 @@ static int producer_clear(PyObject *op) {
     Py_CLEAR(self->defer);
     Py_CLEAR(self->dict);
     args_forget_plans(self);
+    args_forget_keys(self);
     for (unsigned i = 0; i < SCALAR_TYPES; i++) Py_CLEAR(self->scalar[i].type);
     return 0;
 }

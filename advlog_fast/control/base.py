@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ..checks import Intake
 from ..records import ErrorLog
 from ..snapshots import Health, Totals
 from .events import Event
@@ -66,8 +67,12 @@ class Control(Protocol):
         operation: str = "",
         context: Mapping[str, Any] | None = None,
         severity: str = "ERROR",
+        intake: Intake | None = None,
     ) -> ErrorLog:
-        """Writes an error now."""
+        """Writes an error now.
+
+        :param intake: takes what is wrong with the arguments.
+        """
 
     def log_leaving(self, error: BaseException, operation: str) -> None:
         """Notes an exception that leaves the whole run, unless it was logged before."""

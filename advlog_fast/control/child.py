@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .. import checks
+from ..checks import Intake
 from ..records import ErrorLog
 from . import events
 from .base import empty_summary
@@ -56,10 +57,11 @@ class ChildControl:
         operation: str = "",
         context: Mapping[str, Any] | None = None,
         severity: str = "ERROR",
+        intake: Intake | None = None,
     ) -> ErrorLog:
         """Writes an error as a line of the parent's training log; on standard error where no line can carry it."""
-        severity = checks.report(error, operation, context, severity)
-        masked_context = masked(context or {})
+        error, operation, context, severity = checks.report(intake or Intake(), error, operation, context, severity)
+        masked_context = masked(context)
         fields = {
             "category": category_of(error),
             "operation": operation,

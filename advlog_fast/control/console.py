@@ -182,7 +182,8 @@ class _Bar:
 
     def frame(self, position: Position) -> str:
         batch, total = position.batch, position.total_batches
-        left = f"epoch {position.epoch}/{position.total_epochs} "
+        of = f"/{position.total_epochs}" if position.total_epochs else ""
+        left = f"epoch {position.epoch}{of} "
         right = f" {batch}/{total}" if total else f" {batch}"
         if (rate := position.rate()) is not None:
             right += f"  {rate:.3g}/s"

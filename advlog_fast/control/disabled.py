@@ -7,13 +7,25 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ..checks import Intake
 from ..records import ErrorLog
 from .base import empty_summary
+from .console import Console
 from .events import Event
 from .position import Position
 
 # One handler for all: the end of a handler takes the logging module's lock, in any thread that collects garbage.
 _NOWHERE = logging.NullHandler()
+
+
+_said: list[bool] = []
+
+
+def say_disabled() -> None:
+    """Says once a process that the environment switched the logger off."""
+    if not _said:
+        _said.append(True)
+        Console("plain", 0, logging.INFO).say("ADVLOG_DISABLED is set: nothing is logged")
 
 
 class _NoConsole:
@@ -52,6 +64,7 @@ class DisabledControl:
         operation: str = "",
         context: Mapping[str, Any] | None = None,
         severity: str = "ERROR",
+        intake: Intake | None = None,  # noqa: ARG002
     ) -> ErrorLog:
         kind = type(error).__name__ if isinstance(error, BaseException) else "str"
         now = datetime.now(timezone.utc)

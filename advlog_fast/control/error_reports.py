@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import checks
+from ..checks import Intake
 from ..records import SEVERITIES, ErrorLog
 from .errors import ErrorRecorder, RecordedError
 from .events import Event
@@ -34,10 +35,11 @@ class ErrorReports:
         operation: str = "",
         context: Mapping[str, Any] | None = None,
         severity: str = "ERROR",
+        intake: Intake | None = None,
     ) -> ErrorLog:
         """Writes the error to errors.log now. An exception that a context has recorded before does not count again:
         this report adds to the first."""
-        severity = checks.report(error, operation, context, severity)
+        error, operation, context, severity = checks.report(intake or Intake(), error, operation, context, severity)
         before = self._recorded.take(error)
         if before is None:
             return self._record(error, operation, context, severity, by_context=False).log

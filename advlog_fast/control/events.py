@@ -8,11 +8,12 @@ rest.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import checks
+from ..checks import Intake, Misuse
 from ..snapshots import NonFinite
 from .masking import masked
 from .milestones import Progress
@@ -45,6 +46,8 @@ class Event:
     """The fields on the console, if they differ."""
     console_last: bool = False
     """Whether the console's live bar ends here."""
+    misuses: Sequence[Misuse] = ()
+    """What was given for it and left out."""
 
     def line(self, fields: Mapping[str, Any] | None = None) -> str:
         """A line of text, escaped, with its fields or others."""
@@ -64,30 +67,34 @@ def training_end(final_metrics: Mapping[str, Any] | None = None) -> Event:
     return Event("training_end", {"final_metrics": final}, final)
 
 
-def epoch_start(epoch: int, total_epochs: int | None = None) -> Event:
-    """:raises TypeError: an argument is no integer."""
+def epoch_start(epoch: object, total_epochs: object = None) -> Event:
+    """The start of an epoch."""
+    intake = Intake()
     fields = {
-        "epoch": checks.whole("epoch", epoch),
-        "total_epochs": checks.whole_or_none("total_epochs", total_epochs),
+        "epoch": intake.integer("epoch", epoch),
+        "total_epochs": intake.total("total_epochs", total_epochs, 0),
     }
-    return Event("epoch_start", fields, fields)
+    return Event("epoch_start", fields, fields, misuses=intake.misuses)
 
 
-def epoch_end(epoch: int, metrics: Mapping[str, Any] | None = None) -> Event:
-    """:raises TypeError: the epoch is no integer, or the metrics are no mapping of names to numbers."""
-    number = checks.whole("epoch", epoch)
-    values = checks.metric_values("metrics", metrics) if metrics is not None else {}
-    return Event("epoch_end", {"epoch": number, "metrics": values}, {"epoch": number, **values}, console_fields=values)
+def epoch_end(epoch: object, metrics: Mapping[str, Any] | None = None) -> Event:
+    """:raises TypeError: the metrics are no mapping."""
+    intake = Intake()
+    number = intake.integer("epoch", epoch)
+    values = intake.metrics("metrics", metrics)
+    fields, shown = {"epoch": number, "metrics": values}, {"epoch": number, **values}
+    return Event("epoch_end", fields, shown, console_fields=values, misuses=intake.misuses)
 
 
-def validation(epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> Event:
-    """:raises TypeError: an argument has the wrong type."""
-    number = checks.whole("epoch", epoch)
-    values = checks.metric_values("metrics", metrics)
-    best = checks.flag("is_best", is_best)
+def validation(epoch: object, metrics: Mapping[str, Any] | None, is_best: object = False) -> Event:
+    """:raises TypeError: the metrics are no mapping."""
+    intake = Intake()
+    number = intake.integer("epoch", epoch)
+    values = intake.metrics("metrics", metrics)
+    best = intake.flag("is_best", is_best)
     fields = {"epoch": number, "metrics": values, "is_best": best}
     shown = {"epoch": number, **values, **({"best": True} if best else {})}
-    return Event("validation", fields, shown, console="validation")
+    return Event("validation", fields, shown, console="validation", misuses=intake.misuses)
 
 
 def hyperparameters(settings: object) -> Event:
@@ -105,21 +112,24 @@ def model_info(model: Any) -> Event:
     return Event("model_info", {"model": description}, shown, title="model", in_training_log=False)
 
 
-def recovery(operation: str, action: str, success: bool = True) -> Event:
-    """:raises TypeError: an argument has the wrong type."""
+def recovery(operation: object, action: object, success: object = True) -> Event:
+    """An attempt to recover from an error."""
+    intake = Intake()
     fields = {
-        "operation": checks.text("operation", operation),
-        "action": checks.text("action", action),
-        "success": checks.flag("success", success),
+        "operation": intake.text("operation", operation),
+        "action": intake.text("action", action),
+        "success": intake.flag("success", success),
     }
-    return Event("recovery", fields, fields, logging.INFO if success else logging.WARNING)
+    level = logging.INFO if fields["success"] else logging.WARNING
+    return Event("recovery", fields, fields, level, misuses=intake.misuses)
 
 
-def of_the_user(name: str, fields: Mapping[str, Any]) -> Event:
-    """:raises TypeError: the name is no string."""
-    name = checks.text("name", name)
+def of_the_user(name: object, fields: Mapping[str, Any]) -> Event:
+    """An event of the user's own."""
+    intake = Intake()
+    text = intake.text("name", name)
     masked_fields = masked(fields)
-    return Event("", masked_fields, masked_fields, name=name, title=escape(name))
+    return Event("", masked_fields, masked_fields, name=text, title=escape(text), misuses=intake.misuses)
 
 
 def resumed(state: object) -> Event | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ..checks import Intake
 from ..config import LoggerConfig
 from ..exceptions import expected
 from ..records import ErrorLog
@@ -145,9 +146,10 @@ class ControlPlane:
         operation: str = "",
         context: Mapping[str, Any] | None = None,
         severity: str = "ERROR",
+        intake: Intake | None = None,
     ) -> ErrorLog:
         """Writes an error now: see :meth:`ErrorReports.log`."""
-        return self._errors.log(error, operation, context, severity)
+        return self._errors.log(error, operation, context, severity, intake)
 
     def log_leaving(self, error: BaseException, operation: str) -> None:
         """Notes an exception that leaves the whole run, unless it was logged before."""

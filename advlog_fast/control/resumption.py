@@ -36,11 +36,14 @@ def state_of(run: RunIdentity, totals: Totals) -> dict[str, Any]:
 
 
 def checked_state(state: object) -> dict[str, Any] | None:
-    """Returns what `state_of` gave; None for the empty state of a logger that was off.
+    """Returns what `state_of` gave; None for None, and for the empty state of a logger that was
+    off.
 
     :raises TypeError: it is no mapping.
     :raises ValueError: it is none that a logger gave.
     """
+    if state is None:
+        return None
     if not isinstance(state, Mapping):
         raise TypeError(expected("state_dict", "what state_dict() gave", state))
     if not state:

@@ -65,12 +65,14 @@ def build_summary(
         "last": _last(totals),
         "final_metrics": state.final_metrics,
         "metrics": {name: _all(stats) for name, stats in totals.metrics.items()},
+        "metric_names": totals.names,
         "system": {name: _all(stats) for name, stats in totals.system.items()},
         "performance": performance(totals, state.epochs),
         "epochs": list(state.epochs.finished),
         "epochs_finished": state.epochs.count,
         "validations": state.validations,
         "errors": {name: value for name, value in errors.items() if name != "total"},
+        "misuse": {name: dataclasses.asdict(count) for name, count in health.misuse.items()},
         "recoveries": recoveries,
         "contexts": contexts,
         "milestones": state.milestones,
@@ -217,6 +219,7 @@ def _plain_health(health: Health) -> Health:
         dropped_at_entry=dict(health.dropped_at_entry),
         sinks=dict(health.sinks),
         unresolved=dict(health.unresolved),
+        misuse={},
         entries_lost=dict(health.entries_lost),
     )
 

@@ -8,7 +8,6 @@ forked.
 from __future__ import annotations
 
 import dataclasses
-import mmap
 import os
 import time
 from collections.abc import Callable
@@ -26,9 +25,10 @@ from ..store.paths import RunPaths
 from ..store.processes import process_start
 from ..store.ranks import RunIdentity
 from .entry import Entry
+from .misuse import MisuseLog
 from .overflow import Overflow
 from .ring import DROPS, Ring, formatted, identity_of
-from .ring_file import RingFile, allocate
+from .ring_file import RingFile, map_ring
 from .ring_folders import check_private_folder
 
 CHILD_SLOTS = 1024
@@ -69,15 +69,14 @@ class ChildRing(Ring):
         hidden = folder / f".{name}.tmp"
         self.file, self.notes, self.slots, self.quarantine = RingFile(hidden), [], CHILD_SLOTS, None
         check_private_folder(folder)
-        size = lib.advlog_ring_bytes(CHILD_SLOTS)
         fd = open_new(hidden, os.O_RDWR, 0o600)
         try:
-            allocate(fd, size)
-            self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._map = map_ring(fd, CHILD_SLOTS)
             self._memory = ffi.from_buffer(self._map)
             identity = identity_of(parent.run, os.getpid())
             identity.worker = 1
-            self.handle = formatted(self._memory, CHILD_SLOTS, CHILD_SLOTS, identity)
+            self.file.keep(fd)
+            self.handle = formatted(self._memory, self.file, CHILD_SLOTS, CHILD_SLOTS, identity)
             self.file.lock = FileLock(folder / f"{name}.lock")
             # Visible only now: the parent may have ended meanwhile, and removed files that were not visible.
             os.rename(hidden, folder / f"{name}.ring")
@@ -85,8 +84,6 @@ class ChildRing(Ring):
         except BaseException:
             self.file.remove()
             raise
-        finally:
-            os.close(fd)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +119,8 @@ class ChildSession:
         control = ChildControl(run.name, config.log_level, self.line, config.writes_text(run.rank))
         self.parts = ChildParts(run, parent, control, MemorySampler(0.0, lambda _sample: None))
         overflow = Overflow(config.overflow, config.overflow_timeout_s)
-        self.entry = Entry(overflow, is_drained=parent.parent_lives)
+        misuse = MisuseLog(config.raises_on_misuse, lambda text: control.logger.warning("%s", text))
+        self.entry = Entry(overflow, misuse, is_drained=parent.parent_lives)
         self._refused = refused
         self._hindered: tuple[str, str] | None = None
         """Kind and text of a warning, while there is an obstacle that may pass."""
@@ -224,6 +222,7 @@ class ChildSession:
             offered=accepted + sum(dropped.values()),
             accepted=accepted,
             dropped_at_entry=dropped,
+            misuse=self.entry.misuse.counts(),
             pending=ring.used() if ring else 0,
             ring_slots=ring.slots if ring else 0,
             ring_used=ring.used() if ring else 0,

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from .._native import lib
+from .misuse import MisuseLog
 from .overflow import Overflow
-from .ring import Ring, line_bytes, slots_for_text
+from .ring import Ring, line_bytes, most_metrics, slots_for_text
+from .ring_file import MIN_SLOTS
 
 DRAIN_THREADS = ("advlog-drain", "advlog-sealer")
 """Threads that make room in the ring, or that such a thread waits for. None of them may wait for room."""
@@ -22,18 +24,21 @@ class Entry:
     :param overflow: decides what a full ring does.
     :param help_drain: drains in the calling thread if the drain has no thread; returns False if it has one.
     :param is_drained: asked now and then while a call waits; False ends the wait.
+    :ivar misuse: takes what calls were given that they could not take.
     :ivar ring: None before there is one, and after its end.
     """
 
     def __init__(
         self,
         overflow: Overflow,
+        misuse: MisuseLog,
         *,
         help_drain: Callable[[], bool] = lambda: False,
         is_drained: Callable[[], bool] | None = None,
     ) -> None:
         self.ring: Ring | None = None
         self.overflow = overflow
+        self.misuse = misuse
         self.dropped = 0
         """Records dropped while there was no ring to count them in."""
         self._help_drain = help_drain
@@ -44,6 +49,11 @@ class Entry:
         """The number of slots of the ring; 0 if there is no ring."""
         ring = self.ring
         return 0 if ring is None else ring.slots
+
+    @property
+    def most_metrics(self) -> int:
+        """The most metrics beside the built-in ones that a record can have."""
+        return most_metrics(self.slots or MIN_SLOTS)
 
     def is_closed(self) -> bool:
         """Returns whether the ring takes no more records."""
@@ -82,11 +92,6 @@ class Entry:
             ring.count_drop(reason)
         else:
             self.dropped += 1
-
-    def has_room_for_names(self, names: Iterable[str]) -> bool:
-        """Returns whether those of the metric names that are new could all be given an id."""
-        ring = self.ring
-        return ring is None or ring.has_room_for_names(names)
 
     def _wait_for_room(self, slots: int) -> bool:
         """Returns whether to try again. Never waits on a thread that the drain may wait for."""

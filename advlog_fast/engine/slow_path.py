@@ -7,16 +7,15 @@ Read with csrc/producer.c, whose `_log_batch_slowly` this is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 from .._native import Producer, lib
 from .._tensors import defers, is_deferrable
-from ..checks import metric_values, number, step, whole
-from ..config import checked_metric_name
+from ..checks import INT64_MAX, Intake, has_plain_item, mapping, names_are_full
 from ..exceptions import expected
-from ..records import CORE_METRICS, INTEGER_COLUMNS, MAX_METRIC_NAMES, TrainingMetrics
+from ..records import CORE_METRICS, INTEGER_COLUMNS, TrainingMetrics
 from ..sampling.memory_sampler import MemorySample, MemorySampler
 from .deferred import Deferral
 from .entry import Entry
@@ -24,6 +23,8 @@ from .ring import slots_for
 
 _BATCH_ARGUMENTS = ("epoch", "batch", "total_batches", *CORE_METRICS, "step")
 _REQUIRED = ("epoch", "batch", "total_batches", "loss")
+_INTEGERS = frozenset(INTEGER_COLUMNS)
+_ROW_ARGUMENTS = ("metrics", "step")
 _PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
 _YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -64,135 +65,221 @@ def _batch_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
     return values
 
 
+def _row_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
+    """The arguments of `log_metrics` by name.
+
+    :raises TypeError: one is missing, unknown, or comes twice.
+    """
+    values = _bound("log_metrics", _ROW_ARGUMENTS, args, kwargs)
+    _no_others("log_metrics(metrics, step=None)", _ROW_ARGUMENTS, values)
+    if "metrics" not in values:
+        raise TypeError("metrics: expected log_metrics(metrics, step=None), but 'metrics' is missing")
+    return values
+
+
 def _performance_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
     """The arguments of `log_performance_metrics` by name.
 
     :raises TypeError: one is missing, unknown, or comes twice.
     """
     values = _bound("log_performance_metrics", _PERFORMANCE_ARGUMENTS, args, kwargs)
-    for name in values:
-        if name not in _PERFORMANCE_ARGUMENTS:
-            raise TypeError(f"{name}: expected log_performance_metrics(batch_time, data_time=None)")
-    if values.get("batch_time") is None:
+    _no_others("log_performance_metrics(batch_time, data_time=None)", _PERFORMANCE_ARGUMENTS, values)
+    if "batch_time" not in values:
         raise TypeError(expected("batch_time", "seconds", None))
     return values
 
 
-def _row_of(metrics: object) -> tuple[Mapping[str, Any], int]:
+def _row_of(metrics: object, intake: Intake) -> tuple[Mapping[str, Any], int]:
     """The values of one row, and its time in nanoseconds since 1970; 0 for now.
 
-    :raises TypeError: `metrics` is neither a mapping nor a :class:`TrainingMetrics`, or its timestamp is no datetime.
-    :raises ValueError: the timestamp is too far from today for 64 bits.
+    :raises TypeError: `metrics` is neither a mapping nor a :class:`TrainingMetrics`.
     """
     if isinstance(metrics, TrainingMetrics):
-        time_ns = 0 if metrics.timestamp is None else _nanoseconds(metrics.timestamp)
-        return {name: value for name, value in vars(metrics).items() if name != "timestamp"}, time_ns
-    if not isinstance(metrics, Mapping):
-        raise TypeError(expected("metrics", "a mapping or a TrainingMetrics", metrics))
-    return metrics, 0
+        values = dict(vars(metrics))
+        return values, _nanoseconds(values.pop("timestamp", None), intake)
+    if metrics is None:
+        return {}, 0
+    try:
+        return mapping("metrics", metrics), 0
+    except TypeError:
+        raise TypeError(expected("metrics", "a mapping or a TrainingMetrics", metrics)) from None
 
 
 def log_batch(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Pushes one batch with the arguments of `log_batch_progress`; returns an `advlog_status`, ADVLOG_SLOW if the
     logger was closed meanwhile."""
     values = _batch_arguments(args, kwargs)
-    for name in ("epoch", "batch"):
-        if values[name] is None:
-            raise TypeError(expected(name, "an integer", None))
-    required = {name: values[name] for name in _REQUIRED}
-    record = _converted({**required, **values}, session.parts.deferral)
-    arguments = {**dict.fromkeys(_REQUIRED), **record}
-    status = _push(producer, session, lambda: producer._try_batch(**arguments), record)
-    for kind in map(type, values.values()):
-        if hasattr(kind, "item") and hasattr(kind, "shape"):
-            producer._learn_scalar(kind, defers(kind))  # the next call with such a value need not come here
+    row = _Row(producer, session)
+    # The required ones stand first, so that a record is the same however its call was written.
+    row.take({**{name: values[name] for name in _REQUIRED}, **values})
+    status = row.push(lib.ADVLOG_KIND_BATCH, 0)
+    for value in values.values():
+        with contextlib.suppress(Exception):  # an object of the user's
+            if has_plain_item(kind := type(value)):
+                producer._learn_scalar(kind, defers(kind))  # the next call with such a value need not come here
+    row.report()
     return status
 
 
 def log_performance(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Pushes the times of one batch, given as to `log_performance_metrics`."""
-    record = _converted(_performance_arguments(args, kwargs), session.parts.deferral)
-    return _push(producer, session, lambda: producer._try_performance(**record), record)
+    row = _Row(producer, session)
+    row.take(_performance_arguments(args, kwargs))
+    status = row.push(lib.ADVLOG_KIND_PERFORMANCE, 0)
+    row.report()
+    return status
 
 
-def log_row(producer: Producer, session: Session, metrics: object, step: int | None) -> int:
-    """Pushes one row of metrics.
+def log_row(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Pushes one row of metrics, given as to `log_metrics`; nothing if it has no value.
 
-    :raises ValueError: there is no value at all.
+    :raises TypeError: an argument is missing or unknown, or `metrics` is neither a mapping nor a
+        :class:`TrainingMetrics`.
     """
-    values, time_ns = _row_of(metrics)
-    record = _converted(values, session.parts.deferral)
-    if not record:
-        raise ValueError(expected("metrics", "at least one value", metrics))
-    if step is not None:
-        record |= _converted({"step": step}, session.parts.deferral)
-    return _push(producer, session, lambda: producer._try_record(lib.ADVLOG_KIND_METRICS, time_ns, record), record)
+    arguments = _row_arguments(args, kwargs)
+    row = _Row(producer, session)
+    values, time_ns = _row_of(arguments["metrics"], row.intake)
+    row.take(values)
+    row.take({"step": arguments.get("step")})
+    status = row.push(lib.ADVLOG_KIND_METRICS, time_ns)
+    row.report()
+    return status
 
 
 def log_memory(producer: Producer, session: Session, samples: list[MemorySample]) -> int:
     """Pushes a sample of memory, and adds it to `samples`."""
     sample = session.parts.sampler.usage()
     samples.append(sample)
-    record, time_ns = sample.metrics(), sample.time_ns
-    return _push(producer, session, lambda: producer._try_record(lib.ADVLOG_KIND_MEMORY, time_ns, record), record)
+    row = _Row(producer, session)
+    row.record.update(sample.metrics())
+    return row.push(lib.ADVLOG_KIND_MEMORY, sample.time_ns)
 
 
-def _push(producer: Producer, session: Session, try_push: Callable[[], int], record: Mapping[str, Any]) -> int:
-    """Pushes the record into the ring, or counts it as dropped. Returns an `advlog_status`: ADVLOG_SLOW if its names
-    could not be learned because the logger was closed meanwhile.
+class _Row:
+    """One call's record, and the misuses found in it.
 
-    :raises ValueError: it has more metrics than a ring of this size can take, or the run has too many names.
+    :ivar record: its values in the form that C takes; a placeholder replaces each value on an accelerator until it
+        arrives.
     """
-    entry, slots = session.entry, slots_for(len(record))
-    while (status := entry.push(try_push, slots)) == lib.ADVLOG_SLOW:
-        if not _learn_names(producer, entry, record):
-            return status
-    if status == lib.ADVLOG_TOO_LONG:
-        wanted = f"fewer metrics in one call: the ring has {entry.slots} slots"
-        raise ValueError(expected("metrics", wanted, len(record)))
-    return status
 
+    def __init__(self, producer: Producer, session: Session) -> None:
+        self.record: Record = {}
+        self.intake = Intake()
+        self._producer = producer
+        self._entry = session.entry
+        self._deferral = session.parts.deferral
 
-def _learn_names(producer: Producer, entry: Entry, record: Mapping[str, Any]) -> bool:
-    """Gives ids to the record's new names; returns False if the logger was closed meanwhile."""
-    # All or none: a record that is refused must not use up what the next one needs.
-    names = [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
-    fits = entry.has_room_for_names(names)
-    for name in names:
-        if not fits or not producer._learn(name):
-            if entry.is_closed():
-                return False
-            wanted = f"at most {MAX_METRIC_NAMES} different names, of 64 KiB in all"
-            raise ValueError(expected("metrics", wanted, name))
-    return True
+    def take(self, values: Mapping[Any, Any]) -> None:
+        """Takes the values in, those that can be logged."""
+        record, intake, defer = self.record, self.intake, self._deferral is not None
+        given: set[str] = set()
+        for name, value in intake.entries("metrics", values):
+            if name in INTEGER_COLUMNS:
+                self._take_integer(name, value)
+                continue
+            core = name in CORE_METRICS
+            shown = name if core else f"metrics[{name!r}]"
+            if name in given:
+                intake.refuse(name, "duplicate", "each name once, nested ones written with '/'", value, shown)
+            elif core or intake.metric_name(name):
+                given.add(name)
+                taken = intake.number(name, value, shown, defer=defer)
+                if taken is not None:
+                    record[name] = taken
+        self._defer()
 
-
-def _converted(values: Mapping[str, Any], deferral: Deferral | None) -> Record:
-    """Returns the record in the form that C takes; a placeholder replaces each value on an accelerator until it
-    arrives.
-
-    :raises TypeError: a value is no number.
-    :raises ValueError: a number is out of range, or a name cannot be a metric's.
-    """
-    record: Record = {}
-    others: dict[str, Any] = {}
-    defer = deferral is not None
-    for name, value in values.items():
-        if value is None:
-            continue
-        if name in INTEGER_COLUMNS:
-            record[name] = step(name, value) if name == "step" else whole(name, value)
-        elif name in CORE_METRICS:
-            record[name] = number(name, value, defer=defer)
+    def _take_integer(self, name: str, value: object) -> None:
+        taken: int | None
+        if name == "epoch":
+            taken, progress = self.intake.epoch(value)
+            if progress is not None:
+                self.record.setdefault("epoch_progress", progress)
+        elif name == "total_batches":
+            taken = self.intake.total(name, value)
+        elif name == "step":
+            taken = self.intake.integer(name, value, -INT64_MAX - 1, INT64_MAX)
         else:
-            others[name] = value
-    if others:
-        for name, value in metric_values("metrics", others, defer=defer).items():
-            record[checked_metric_name(name)] = value
-    tensors = {name: value for name, value in record.items() if is_deferrable(value)}
-    if deferral is not None and tensors:
-        record.update(zip(tensors, deferral.defer(list(tensors.values())) or (), strict=True))
-    return record
+            taken = self.intake.integer(name, value)
+        if taken is not None:
+            self.record[name] = taken
+
+    def _defer(self) -> None:
+        tensors = {name: value for name, value in self.record.items() if is_deferrable(value)}
+        if self._deferral is not None and tensors:
+            self.record.update(zip(tensors, self._deferral.defer(list(tensors.values())) or (), strict=True))
+
+    def push(self, kind: int, time_ns: int) -> int:
+        """Pushes the record into the ring, or counts it as dropped. A record with more metrics than one can have
+        becomes several, with the same integers. Returns the last `advlog_status`: ADVLOG_SLOW if its names could not be
+        learned because the logger was closed meanwhile.
+
+        :param time_ns: the time of the record; 0 for now.
+        """
+        status = int(lib.ADVLOG_OK)
+        for part in self._split():
+            if status in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
+                status = self._push_one(kind, time_ns, part)
+            if kind == lib.ADVLOG_KIND_BATCH:
+                kind = lib.ADVLOG_KIND_METRICS  # the batch is counted
+        return status
+
+    def report(self) -> None:
+        """Has the misuses counted, said, and raised if the user asked for that."""
+        if self.intake.misuses:
+            self._entry.misuse.take(self.intake.misuses, step_of(self.record))
+
+    def _split(self) -> list[Record]:
+        most, record = self._entry.most_metrics, self.record
+        if len(record) <= most:
+            return [record]
+        integers = {name: record[name] for name in INTEGER_COLUMNS if name in record}
+        core = {name: record[name] for name in CORE_METRICS if name in record}
+        others = [name for name in record if name not in integers and name not in core]
+        parts = [others[first : first + most] for first in range(0, len(others), most)] or [[]]
+        records = [{**integers, **{name: record[name] for name in part}} for part in parts]
+        records[0] = {**integers, **core, **records[0]}
+        return records
+
+    def _push_one(self, kind: int, time_ns: int, record: Record) -> int:
+        """Pushes a record; not one without a value, unless it is a batch."""
+
+        def try_push() -> int:
+            return self._producer._try_record(kind, time_ns, record)
+
+        status = int(lib.ADVLOG_SLOW)
+        while status == lib.ADVLOG_SLOW:
+            if kind != lib.ADVLOG_KIND_BATCH and record.keys() <= _INTEGERS:
+                return int(lib.ADVLOG_OK)
+            status = self._entry.push(try_push, slots_for(len(record)))
+            if status == lib.ADVLOG_SLOW and not self._learn_names(record):
+                break
+        return status
+
+    def _learn_names(self, record: Record) -> bool:
+        """Gives ids to the record's new names, and leaves out the values for whose names there is no room; returns
+        False if the logger was closed meanwhile."""
+        full = [name for name in _metrics_beside_the_core(record) if not self._producer._learn(name)]
+        if full and self._entry.is_closed():
+            return False
+        for name in full:
+            del record[name]
+            names_are_full(self.intake, name)
+        if full and not self._entry.misuse.raises:
+            self._producer._skip_new_names()  # from here on C counts them
+        return True
+
+
+def _metrics_beside_the_core(record: Iterable[str]) -> list[str]:
+    return [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
+
+
+def step_of(record: Mapping[str, Any]) -> int | None:
+    """The step of a record, as the ring derives it."""
+    if "step" in record:
+        return int(record["step"])
+    if not {"epoch", "batch", "total_batches"} <= record.keys():
+        return None
+    return int((record["epoch"] - 1) * record["total_batches"] + record["batch"])
 
 
 def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
@@ -200,17 +287,28 @@ def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dic
         raise TypeError(f"{call}: expected at most {len(order)} positional arguments, got {len(args)}")
     values = dict(zip(order, args, strict=False))
     for name, value in kwargs.items():
-        if name in values:
-            raise TypeError(f"{name}: expected one value, got another by keyword in {call}(...)")
-        values[name] = value
+        plain = str.__str__(name)
+        if plain in values:
+            raise TypeError(f"{plain}: expected one value, got another by keyword in {call}(...)")
+        values[plain] = value
     return values
 
 
-def _nanoseconds(timestamp: Any) -> int:
-    """Returns nanoseconds since 1970; a naive time is local."""
-    if not isinstance(timestamp, datetime):
-        raise TypeError(expected("timestamp", "a datetime", timestamp))
-    if timestamp.year in _YEARS:
-        with contextlib.suppress(OverflowError, OSError, ValueError):
+def _no_others(call: str, order: tuple[str, ...], values: Record) -> None:
+    for name in values:
+        if name not in order:
+            raise TypeError(f"{name}: expected {call}")
+
+
+def _nanoseconds(timestamp: Any, intake: Intake) -> int:
+    """Returns nanoseconds since 1970; a naive time is local. 0 is the time of the call."""
+    if timestamp is None:
+        return 0
+    with contextlib.suppress(Exception):  # a time zone may be the user's
+        if not isinstance(timestamp, datetime):
+            intake.refuse("timestamp", "type", "a datetime", timestamp)
+            return 0
+        if timestamp.year in _YEARS:
             return (timestamp.astimezone(timezone.utc) - _EPOCH) // _MICROSECOND * 1000
-    raise ValueError(expected("timestamp", f"a time in the years {_YEARS[0]} to {_YEARS[-1]}", timestamp))
+    intake.refuse("timestamp", "range", f"a time in the years {_YEARS[0]} to {_YEARS[-1]}", timestamp)
+    return 0

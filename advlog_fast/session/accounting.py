@@ -71,6 +71,7 @@ class Accounting:
             ring_used=ring.used(),
             sinks=MappingProxyType(sinks),
             unresolved=drain.unresolved(),
+            misuse=MappingProxyType(self._entry.misuse.counts(self._skipped())),
             ring_path=str(ring.path) if ring.path else None,
             status=parts.control.status,
             call=self._call_cost(),
@@ -82,6 +83,10 @@ class Accounting:
             entries_lost=MappingProxyType({**parts.control.outputs.lost(), "console": parts.console.dropped}),
             entries_error=parts.control.outputs.fault(),
         )
+
+    def _skipped(self) -> int:
+        user = self._user()
+        return 0 if user is None else user._skipped
 
     def _call_cost(self) -> CallCost:
         user, overflow = self._user(), self._entry.overflow

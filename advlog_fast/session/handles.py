@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from .._native import Producer
-from ..config import LoggerConfig
+from ..config import LoggerConfig, is_disabled
 from ..engine.child import ChildSession, ParentHandle
 from . import registry
 
@@ -19,7 +18,7 @@ def in_another_process(kind: Any, config: LoggerConfig, parent: ParentHandle | N
     :param parent: None where the logger was off.
     """
     log: Any = kind.__new__(kind)
-    if parent is not None and os.environ.get("ADVLOG_DISABLED", "0") in ("", "0"):
+    if parent is not None and not is_disabled():
         here = registry.living(parent) if parent.is_here() else None
         if here is not None:
             return here

@@ -24,6 +24,7 @@ from ..engine.background import Background
 from ..engine.child import ChildSession
 from ..engine.drain import Drain
 from ..engine.entry import Entry
+from ..engine.misuse import MisuseLog
 from ..engine.overflow import Overflow
 from ..sinks.spool import SpoolSink
 from ..snapshots import Health, Totals
@@ -60,7 +61,11 @@ class Session:
         self._child: ChildSession | None = None
         self._parts: Parts | None = None
         self._background = Background()
-        self.entry = Entry(Overflow(config.overflow, config.overflow_timeout_s), help_drain=self._help_drain)
+        self.entry = Entry(
+            Overflow(config.overflow, config.overflow_timeout_s),
+            MisuseLog(config.raises_on_misuse, lambda text: self.parts.control.logger.warning("%s", text)),
+            help_drain=self._help_drain,
+        )
         self.accounting = Accounting(self.entry, self._user)
         self._upkeep = Upkeep(
             self.paths, self._background, self.accounting, self.entry, self._own, parts=lambda: self._parts

@@ -135,12 +135,11 @@ class Upkeep:
 
     def sampled(self, sample: MemorySample) -> None:
         """Logs a sample of memory, and warns once of each number that keeps growing."""
-        metrics = sample.metrics()
-        if all(map(self._own._learn, metrics)):
-            self._entry.push(
-                lambda: self._own._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics),
-                slots_for(len(metrics)),
-            )
+        metrics = {name: value for name, value in sample.metrics().items() if self._own._learn(name)}
+        self._entry.push(
+            lambda: self._own._try_record(lib.ADVLOG_KIND_MEMORY, sample.time_ns, metrics),
+            slots_for(len(metrics)),
+        )
         parts = self._parts()
         for name in parts.sampler.leaks() if parts is not None else ():
             if name not in self._reported:

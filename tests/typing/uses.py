@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -65,7 +66,9 @@ def logs(loss: object, arguments: argparse.Namespace) -> None:
         log.log_batch_progress(1, 1, None, loss, learning_rate=1e-3, step=1, samples=64, grads={"head": 0.5})
         log.log_batch_progress("1", 1, 10, 0.5)  # type: ignore[arg-type]
         log.log_performance_metrics(0.12, data_time=0.03)
+        log.log_batch_progress(None, None, math.inf, 0.5)
         log.log_metrics({"val": {"loss": 0.4}}, step=1)
+        log.log_metrics(None)
         log.log_metrics(TrainingMetrics(1, 2, 10, 0.4), step="2")  # type: ignore[arg-type]
         log.log_metrics(0.4)  # type: ignore[arg-type]
         log.log_validation(1, {"accuracy": 0.9}, is_best=True)
@@ -78,7 +81,7 @@ def logs(loss: object, arguments: argparse.Namespace) -> None:
         log.end_epoch(1, {"loss": 0.3})
         log.end_epoch("1")  # type: ignore[arg-type]
         log.load_state_dict(log.state_dict())
-        log.load_state_dict(None)  # type: ignore[arg-type]
+        log.load_state_dict(None)
         log.end_training({"loss": 0.3})
         log.end_training(0.3)  # type: ignore[arg-type]
         assert_type(log.state_dict(), dict[str, Any])
@@ -118,7 +121,8 @@ def errors(log: AdvancedLogger) -> None:
 def tracks(log: AdvancedLogger) -> None:
     tracker = TrainingProgressTracker(log)
     tracker.update_progress(1, 1, None, 3)
-    tracker.update_progress(1, 1, 10, None)  # type: ignore[arg-type]
+    tracker.update_progress(1, 1, math.inf, None)
+    tracker.update_progress(1, 1, 10, "3")  # type: ignore[arg-type]
     TrainingProgressTracker("run")  # type: ignore[arg-type]
 
 

@@ -158,8 +158,9 @@ def test_what_was_asked_for_is_not_asked_for_again(ring: Ring, log: Calls):
     ((args, kwargs),) = log.left
     assert isinstance(args[3], Deferred)
     assert log._learn("new")
-    assert log._try_batch(*args, **kwargs) == lib.ADVLOG_OK
-    del args
+    record = {"epoch": 1, "batch": 1, "total_batches": 9, "loss": args[3], **kwargs}
+    assert log._try_record(lib.ADVLOG_KIND_BATCH, 0, record) == lib.ADVLOG_OK
+    del args, record
     log.left.clear()
     land(ring, log.first, 0.5, log.key)
     assert lines(ring) == ['"step":1,"loss":0.5,"new":1.0']
@@ -197,7 +198,7 @@ def test_a_value_outlives_its_logger_and_reaches_no_other_ring(ring: Ring, log: 
         RunPaths(tmp_path / "b", "other"),
     )
     log._bind(other.address, other, log.defer)
-    assert log._try_batch(1, 1, 9, value) == lib.ADVLOG_OFF
+    assert log._try_record(lib.ADVLOG_KIND_BATCH, 0, {"loss": value}) == lib.ADVLOG_OFF
     assert log._try_record(lib.ADVLOG_KIND_METRICS, 0, {"loss": value}) == lib.ADVLOG_OFF
     assert lib.advlog_ring_write_pos(other.handle) == other.slots
     log._unbind()

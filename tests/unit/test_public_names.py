@@ -31,7 +31,7 @@ SIGNATURES = {
         "text_ranks='rank0', rank=None, world_size=None, console='auto', ring_bytes=4194304, ring_dir=None, "
         "overflow='block', overflow_timeout_s=1.0, memory_interval_s=5.0, part_interval_s=300.0, "
         "part_rows=1000000, close_timeout_s=30.0, deferred_timeout_s=60.0, fsync='never', handle_signals=False, "
-        "capture_logging=False, enabled=True)"
+        "capture_logging=False, enabled=True, on_misuse='warn')"
     ),
     "TrainingProgressTracker": "(logger)",
     "list_runs": "(log_dir)",
@@ -57,7 +57,7 @@ METHODS = {
     "log_hyperparameters": "(self, hyperparameters)",
     "log_level": "property",
     "log_memory_usage": "(self)",
-    "log_metrics": "(self, metrics, step=None)",
+    "log_metrics": "(self, /, metrics, step=None)",
     "log_model_info": "(self, model)",
     "log_performance_metrics": "(self, /, batch_time, data_time=None)",
     "log_recovery": "(self, operation, action, success=True)",
@@ -102,7 +102,7 @@ def test_method_signature(name):
 
 def test_update_progress_signature():
     found = signature_of(advlog_fast.TrainingProgressTracker.update_progress)
-    assert found == "(self, epoch, batch, total_batches, total_epochs)"
+    assert found == "(self, epoch, batch, total_batches, total_epochs=None)"
 
 
 def test_the_error_classes_can_be_caught_as_one_and_as_their_built_in_kind():

@@ -50,7 +50,7 @@ LOST = {
     ),
     "of a table": ("reader/run.py", "def metrics(self) -> pa.Table:", " -> pa.Table"),
     "of an argument": ("control_calls.py", "operation: str, action: str, success: bool = True", ": bool"),
-    "of the hot call": ("_producer.pyi", "epoch: int,", ": int"),
+    "of the hot call": ("_producer.pyi", "epoch: float | None,", ": float | None"),
 }
 
 

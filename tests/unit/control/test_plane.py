@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from run_files import error_entries, json_lines, physical_lines, strict_json, text_lines, unescape
 
+from advlog_fast.checks import Intake
 from advlog_fast.config import LoggerConfig
 from advlog_fast.control import events
 from advlog_fast.control.console import Console
@@ -490,24 +491,14 @@ class TestMisuse:
                 "config: expected a mapping, or an object .*, got list",
             ),
             (lambda _: events.training_end(0.5), "final_metrics: expected a mapping, got float"),
-            (lambda _: events.epoch_start("1"), "epoch: expected an integer, got str '1'"),
-            (lambda _: events.epoch_start(1, 2.5), "total_epochs: expected an integer, got float 2.5"),
-            (lambda _: events.epoch_end(1, {"a": "b"}), r"metrics\['a'\]: expected a number, got str 'b'"),
-            (lambda _: events.validation(1, None), "metrics: expected a mapping, got NoneType"),
-            (lambda _: events.validation(1, {}, "yes"), "is_best: expected True or False, got str 'yes'"),
+            (lambda _: events.validation(1, 0.5), "metrics: expected a mapping, got float"),
             (lambda _: events.hyperparameters(7), "hyperparameters: expected a mapping, or an object .*, got int 7"),
             (lambda _: events.model_info(None), "model: expected a model, got NoneType"),
-            (lambda p: p.log_error(7), "error: expected an exception or a string, got int 7"),
-            (lambda p: p.log_error(ValueError(), 7), "operation: expected a string, got int 7"),
             (lambda p: p.log_error("x", "", [1]), r"context: expected a mapping, got list \[1\]"),
             (lambda p: p.log_error("x", "", None, 40), "severity: expected one of DEBUG, .*, got int 40"),
-            (lambda _: events.recovery(1, "a"), "operation: expected a string, got int 1"),
-            (lambda _: events.recovery("op", 1), "action: expected a string, got int 1"),
-            (lambda _: events.recovery("op", "act", "yes"), "success: expected True or False, got str 'yes'"),
-            (lambda _: events.of_the_user(1, {}), "name: expected a string, got int 1"),
         ],
     )
-    def test_a_wrong_type_is_named_and_leaves_no_trace(self, run, plane, call, message):
+    def test_what_is_wrong_at_every_call_is_named_and_leaves_no_trace(self, run, plane, call, message):
         before = run.paths.events_jsonl.read_bytes()
         with pytest.raises(TypeError, match=message):
             call(plane)
@@ -516,11 +507,47 @@ class TestMisuse:
         summary = plane.summary()
         assert (summary["total_errors"], summary["recoveries"]) == (0, {})
 
-    def test_a_wrong_value_is_named(self, plane):
+    @pytest.mark.parametrize(
+        ("event", "message", "fields"),
+        [
+            (
+                events.epoch_start("1", 2.5),
+                "epoch: expected an integer, got str '1'",
+                {"epoch": None, "total_epochs": None},
+            ),
+            (
+                events.epoch_end(1, {"a": "b", "c": 1}),
+                r"metrics\['a'\]: expected a number, got str 'b'",
+                {"epoch": 1, "metrics": {"c": 1.0}},
+            ),
+            (
+                events.validation(1, {"a": 1}, "yes"),
+                "is_best: expected True or False, got str 'yes'",
+                {"epoch": 1, "metrics": {"a": 1.0}, "is_best": False},
+            ),
+            (
+                events.recovery(1, "a", "yes"),
+                "operation: expected a string, got int 1",
+                {"operation": "<int>", "action": "a", "success": False},
+            ),
+        ],
+    )
+    def test_a_wrong_value_is_left_out_of_its_event_and_named(self, run, plane, event, message, fields):
+        assert re.match(message, event.misuses[0].message())
+        assert event.fields == fields
+        plane.emit(event)
+        (row,) = run.events(event.kind)
+        assert {name: row[name] for name in fields} == fields
+
+    def test_what_is_no_error_is_one_by_its_text(self, plane):
+        intake = Intake()
+        entry = plane.log_error(7, None, intake=intake)
+        assert (entry.error_message, entry.operation, entry.error_type) == ("7", "<NoneType>", "Message")
+        assert [misuse.name for misuse in intake.misuses] == ["error", "operation"]
+
+    def test_a_wrong_word_is_named(self, plane):
         with pytest.raises(ValueError, match=r"severity: expected one of .*, got str 'FATAL'"):
             plane.log_error(ValueError(), severity="FATAL")
-        with pytest.raises(ValueError, match="name: expected a string that is not empty"):
-            events.of_the_user("", {})
         with pytest.raises(ValueError, match=r"status: expected one of completed, .*, got str 'done'"):
             plane.close("done")
 

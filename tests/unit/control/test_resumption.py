@@ -97,10 +97,16 @@ def test_a_logger_that_is_off_has_no_state_and_its_state_is_nothing_to_go_on_fro
         assert log.get_training_summary()["resumed_from"] is None
 
 
+def test_no_state_is_ignored(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        log.load_state_dict(None)
+        log.load_state_dict({})
+    assert log.get_training_summary()["resumed_from"] is None
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (None, TypeError, r"state_dict: expected what state_dict\(\) gave, got NoneType None"),
         ([STATE], TypeError, r"state_dict: expected what state_dict\(\) gave, got list"),
         ({**STATE, "run_id": 3}, ValueError, r"state_dict\['run_id'\]: expected what state_dict\(\) gave, got int 3"),
         ({**STATE, "step": "4"}, ValueError, r"state_dict\['step'\]: expected what state_dict\(\) gave, got str '4'"),

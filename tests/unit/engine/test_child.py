@@ -245,12 +245,11 @@ def test_the_control_plane_of_a_child_is_lines_of_the_training_log_and_touches_n
             assert log.log_memory_usage().cpu_memory_gb > 0
             assert log.flush() and log.close()
             log.end_training({"loss": 1})
-            try:
-                log.log_validation("one", {})
-            except TypeError:
-                pass
-            else:
-                raise AssertionError("misuse raises in a child too")
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                log.log_validation("one", {"f1": 0.5, "text": "x"})
+            assert [str(w.message).split(":")[0] for w in caught] == ["epoch", "metrics['text']"]
+            assert list(log.health().misuse) == ["epoch", "text"]
             assert read() == before
 
         assert gone(forked(child))
@@ -276,6 +275,9 @@ def test_the_control_plane_of_a_child_is_lines_of_the_training_log_and_touches_n
         "context_end",
         "context_end",
         "training_end",
+        "validation",
+        "epoch:",
+        "metrics['text']:",
     ]
     assert sum(line.text.startswith("many") for line in marked) == 200
     text = "\n".join(line.text for line in marked)

@@ -204,13 +204,14 @@ def test_the_last_value_comes_if_its_copy_lands_within_the_timeout(device, start
 def test_what_a_device_knows_stays_and_the_slots_memory_goes(device, start):
     log = start(ring_bytes=1 << 20)
     ring = log._session.accounting.drain.ring
-    first = lib.advlog_ring_bytes(ring.slots) - ring.slots * lib.ADVLOG_SLOT_BYTES
+    first = lib.advlog_ring_slots_offset(ring.handle)
+    end = first + ring.slots * lib.ADVLOG_SLOT_BYTES
     log_step(log, 1, loss=on_device(0.75))
     device.land()
     assert log.flush(10)
-    assert any(ring._map[first:])
+    assert any(ring._map[first:end])
     assert log.close()
-    assert not any(ring._map[first:])
+    assert not any(ring._map[first:end])
     assert any(ring in kept for kept in deferred._kept)
 
 
@@ -272,11 +273,11 @@ def test_half_a_copy_is_no_value(device, start):
 
 def test_a_record_that_never_enters_the_ring_leaves_its_entries_to_the_next(device, start):
     log = start()
-    log.log_metrics({f"m{at}": 0.0 for at in range(1024)})
+    log.log_metrics({f"m{at}": 0.0 for at in range(65_535)})
     ring = log._session.accounting.drain.ring.handle
-    for _ in range(3):
-        with pytest.raises(ValueError, match="at most 1024 different names"):
-            log_step(log, 1, loss=on_device(0.5), one_too_many=on_device(2.0))
+    with pytest.warns(RuntimeWarning, match="at most 65535 different names"):
+        for _ in range(3):
+            log.log_metrics({"one_too_many": on_device(2.0), "another": on_device(3.0)})
     assert lib.advlog_slab_used(ring) == 6
     assert log.flush(20)  # nothing waits for them
     device.land()
@@ -284,8 +285,7 @@ def test_a_record_that_never_enters_the_ring_leaves_its_entries_to_the_next(devi
     log_step(log, 2, loss=on_device(0.25))
     device.land()
     assert log.close()
-    assert [row["loss"] for row in rows_of(log)] == [None, 0.25]
-    assert unresolved(log)
+    assert [row["loss"] for row in rows_of(log)][-1] == 0.25
 
 
 def test_a_ring_nearly_full_gives_up_values_rather_than_records(device, start):
@@ -330,17 +330,17 @@ def test_the_first_call_may_come_in_any_mode(device, start, mode):
 
 
 @pytest.mark.parametrize("value", [torch.ones(2), torch.ones(0), torch.tensor(1j)], ids=["two", "none", "complex"])
-def test_what_is_no_number_is_refused_by_name_and_nothing_is_lost(device, start, value):
+def test_what_is_no_number_is_left_out_and_nothing_else_is_lost(device, start, value):
     log = start()
-    for _ in range(2):  # before the type is known to C, and after
-        with pytest.raises(TypeError, match="accuracy: expected a number, got "):
-            log_step(log, 1, accuracy=on_device(value))
-        with pytest.raises(TypeError, match=r"metrics\['deep/mine'\]: expected a number, got "):
+    with pytest.warns(RuntimeWarning, match=r"(accuracy|metrics\['deep/mine'\]): expected a number, got ") as said:
+        for _ in range(2):  # before the type is known to C, and after
+            log_step(log, 1, loss=0.25, accuracy=on_device(value))
             log.log_metrics({"deep": {"mine": on_device(value)}})
-        log_step(log, 2, loss=on_device(0.5))
+            log_step(log, 2, loss=on_device(0.5))
+    assert len(said) == 2
     device.land()
     assert log.close()
-    assert [row["loss"] for row in rows_of(log)] == [0.5, 0.5]
+    assert [row["loss"] for row in rows_of(log)] == [0.25, 0.5] * 2
 
 
 def test_a_dtype_that_is_not_copied_is_asked_for_its_number(device, start, monkeypatch):

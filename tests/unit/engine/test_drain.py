@@ -47,7 +47,8 @@ class Rig:
 
     def push(self, batch: int, loss: float = 0.5, **metrics: float) -> None:
         assert [name for name in metrics if not self.producer._learn(name)] == []
-        assert self.producer._try_batch(1, batch, None, loss, **metrics) == lib.ADVLOG_OK
+        record = {"epoch": 1, "batch": batch, "loss": loss, **metrics}
+        assert self.producer._try_record(lib.ADVLOG_KIND_BATCH, 0, record) == lib.ADVLOG_OK
 
     def start(self) -> Rig:
         self.drain.files.open()
@@ -127,7 +128,7 @@ def test_the_closing_thread_drains_what_is_left_where_no_thread_ever_ran(rig: Ri
         rig.push(batch)
     assert rig.drain.finish(soon())
     assert [row["batch"] for row in read_jsonl(rig.path)] == list(range(200))
-    assert rig.producer._try_batch(1, 1, 1, 0.5) == lib.ADVLOG_CLOSED
+    assert rig.producer._try_record(lib.ADVLOG_KIND_BATCH, 0, {"loss": 0.5}) == lib.ADVLOG_CLOSED
     assert rig.sink.open_files() == []
 
 

@@ -1,0 +1,89 @@
+"""What calls were given that they could not take: said once for each name, counted, and raised only if asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from .._native import Guard
+from ..checks import NAMES_FULL, Misuse
+from ..exceptions import warn_user
+from ..snapshots import MisuseCount
+
+MAX_NAMES = 64
+OTHERS = "others"
+_OUTCOMES = {"rounded": "its nearest float64 is logged", "names_full": "values of further names are left out"}
+
+
+class MisuseLog:
+    """Any thread, and signal handlers and destructors too.
+
+    :param raises: whether a misuse raises, once the rest of its record is kept.
+    :param say: writes a line to the main log.
+    """
+
+    def __init__(self, raises: bool, say: Callable[[str], None]) -> None:
+        self.raises = raises
+        self._say = say
+        self._lock = Guard()
+        self._counts: dict[str, MisuseCount] = {}
+        self._said: set[tuple[str, str]] = set()
+
+    def take(self, misuses: Sequence[Misuse], step: int | None = None) -> None:
+        """Counts misuses, and warns of those whose name and kind are new.
+
+        :param step: of their record, if it is known.
+        :raises TypeError: a value had the wrong type, and misuses raise.
+        :raises ValueError: another misuse, and misuses raise.
+        """
+        for misuse in misuses:
+            if self._count(misuse, step):
+                self._warn(misuse)
+        if self.raises and misuses:
+            raise misuses[0].error()
+
+    def counts(self, skipped: int = 0) -> Mapping[str, MisuseCount]:
+        """Returns the misuses so far, by name.
+
+        :param skipped: values that the producer left out for want of room for their names.
+        """
+        with self._lock:
+            counts = dict(self._counts)
+        full = counts.get(NAMES_FULL)
+        if full is not None:
+            counts[NAMES_FULL] = dataclasses.replace(full, count=full.count + skipped)
+        return counts
+
+    def _count(self, misuse: Misuse, step: int | None) -> bool:
+        """Returns whether it is new."""
+        with self._lock:
+            name, kind = misuse.name, misuse.kind
+            if name not in self._counts and name != NAMES_FULL and len(self._counts) >= MAX_NAMES:
+                name, kind = OTHERS, ""
+            before = self._counts.get(name)
+            if before is None:
+                self._counts[name] = MisuseCount(1, step, misuse.kind)
+            else:
+                self._counts[name] = MisuseCount(before.count + 1, before.first_step, before.kind)
+            new = (name, kind) not in self._said
+            self._said.add((name, kind))
+            return new
+
+    def _warn(self, misuse: Misuse) -> None:
+        outcome = _OUTCOMES.get(misuse.kind, "it is left out, the rest is logged")
+        if self._others_are_said():
+            outcome += f"; misuses of more than {MAX_NAMES} names are said no more"
+        text = f"{misuse.message()}: {outcome} (said once; health().misuse counts)"
+        self._say(text)
+        if self.raises or sys.is_finalizing():
+            return
+        try:
+            warn_user(text)
+        except Warning:  # a filter made it an exception: the main log has its text
+            pass
+        except Exception:  # noqa: BLE001, S110 - a hook of the user's that shows warnings
+            pass
+
+    def _others_are_said(self) -> bool:
+        return (OTHERS, "") in self._said

@@ -16,8 +16,8 @@ PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
-	@sed -n 's/^\([a-z.][a-z0-9.%-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-		printf '  make %-12s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z.][a-z0-9.%-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | sed 's/3\.%/3.12/' | \
+		while IFS='|' read -r target text; do printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 demo: $(VENV)/has-demo ## Train a classifier on real images, and show its logs
 	$(VENV)/bin/advlog demo
@@ -29,14 +29,14 @@ test: ctest pytest ## All tests: the C core's, then Python's with torch
 run_pytest = cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 ../$(VENV)/bin/pytest $(PYTEST_ARGS)
 in_parallel = $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist worksteal)
 
-pytest: $(VENV)/has-$(EXTRA)
+pytest: $(VENV)/has-$(EXTRA) ## The Python tests alone; PYTEST_ARGS chooses, by paths below tests/
 	$(run_pytest) $(in_parallel)
 
 # One after another, since each needs the machine. The limit ends a test that hangs: the longest takes 20 minutes alone.
-stress: $(VENV)/has-$(EXTRA) ## The tests that take minutes
+stress: $(VENV)/has-$(EXTRA) ## The Python tests that take minutes; PYTEST_ARGS chooses
 	$(run_pytest) -m stress -o faulthandler_timeout=5400
 
-test-all: ## All Python tests but torch's, on every CPython from 3.10 to 3.15 that is found
+test-all: ## All Python tests but those that need torch, on every CPython from 3.10 to 3.15 that is found
 	@versions=$$($(find_pythons) | cut -d ' ' -f 1); \
 	test -n "$$versions" || { echo "make test-all: no CPython from 3.10 to 3.15 with venv and ensurepip" >&2; exit 1; }; \
 	echo "CPython:" $$versions; \
@@ -50,13 +50,13 @@ OF_THE_VERSION := unit/engine unit/session unit/control unit/sampling unit/cli p
 	hostile/test_locks.py stress/test_exits.py stress/test_interrupts.py \
 	$(filter-out $(OF_THE_TEXT),$(patsubst tests/%,%,$(wildcard tests/unit/test_*.py)))
 
-test-versions: ## The part of them that depends on the version, on every CPython found but PYTHON's own
+test-versions: ## The Python tests that depend on CPython's version, on every CPython found but PYTHON's own
 	@own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	versions=$$($(find_pythons) | cut -d ' ' -f 1 | grep -vx "$$own"); \
 	echo "CPython:" $$versions "beside $$own"; \
 	$(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions) PYTEST_ARGS="$(OF_THE_VERSION) $(PYTEST_ARGS)"
 
-test-3.%: ## The same on one version, such as 3.12
+test-3.%: ## All Python tests but those that need torch, on one CPython
 	@python=$$($(find_pythons) | sed -n 's/^3\.$* //p'); \
 	test -n "$$python" || { echo "make $@: no CPython 3.$* with venv and ensurepip" >&2; exit 1; }; \
 	$(MAKE) --no-print-directory pytest PYTHON="$$python" VENV=.venv-3.$* EXTRA=test-core
@@ -68,7 +68,7 @@ test-spark: ## What PySpark reads; needs Java
 	@$(MAKE) --no-print-directory pytest VENV=.venv-spark EXTRA=test-spark JOBS=0 PYTEST_ARGS="readers $(PYTEST_ARGS)"
 
 # The sanitizers' runtime must come before the interpreter. Leaks are not looked for: the interpreter has its own.
-pytest-asan: ## All Python tests but torch's, on a core built with AddressSanitizer and UndefinedBehaviorSanitizer
+pytest-asan: ## All Python tests but those that need torch, on a core built with AddressSanitizer and UndefinedBehaviorSanitizer
 	ADVLOG_SANITIZE=address,undefined $(MAKE) --no-print-directory .venv-asan/has-test-core VENV=.venv-asan
 	cd tests && ADVLOG_TEST_INSTALLED=1 PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=halt_on_error=1 \

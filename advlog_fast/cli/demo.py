@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("sklearn") is None:
-        raise ValueError("the images come with scikit-learn: pip install 'advlog-fast[demo]'")
+        raise ValueError("the images come with scikit-learn: pip install '.[demo]' in the checkout")
     train_set, test_set = _digits()
     classifier = _classifier(args.backend)
     images = f"{len(train_set[1])} images of digits, {len(test_set[1])} more to test on"

@@ -26,10 +26,12 @@ def run(args: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         print(f"advlog recover: {error}", file=sys.stderr)
         return 2
+    if args.dry_run and report:
+        print("a recovery would say:")
     for attempt in report:
         print(attempt)
     if not report:
         print("nothing to recover")
     elif args.dry_run:
-        print("nothing was changed: this is what a recovery would do")
+        print("nothing was changed")
     return int(any(attempt.outcome in ("lost", "set aside", "incomplete") for attempt in report))

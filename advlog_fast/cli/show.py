@@ -23,7 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs")
     parser.add_argument("name", metavar="NAME", help="the run's name")
     parser.add_argument("--json", action="store_true", help="everything, as a JSON object")
-    parser.add_argument("--attempts", choices=("chain", "latest", "all"), default="chain", help="as for read_run")
+    parser.add_argument(
+        "--attempts",
+        choices=("chain", "latest", "all"),
+        default="chain",
+        help="which attempts to show: the newest and those it was resumed from (chain, the default), the newest alone "
+        "(latest), or all",
+    )
     parser.add_argument(
         "--ratio", type=float, default=1.1, help="a slow rank takes this many times as long as the others (1.1)"
     )

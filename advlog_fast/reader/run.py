@@ -282,7 +282,7 @@ class Run:
         return pa.Table.from_pylist([dataclasses.asdict(each) for each in found], pa.schema(names))
 
     def overview(self, ratio: float = 1.1) -> dict[str, Any]:
-        """Gather everything that `advlog show` shows, in one pass over the steps; times are in seconds.
+        """Gather what `advlog show` shows, and the best validation, in one pass over the steps; times are in seconds.
 
         Of the run: `status`, the number of `records`, `attempts`, the `shown_attempts` among them, and the number of
         `errors`. Of the newest attempt: its `ranks` with their progress, and those that are `missing`, `stopped_early`

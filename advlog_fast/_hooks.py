@@ -23,7 +23,10 @@ Notice = Callable[[BaseException, str], None]
 _notices: list[Notice] = []
 _before: dict[str, Any] = {}
 _closers: list[Callable[[int], bool]] = []
-"""The functions to call at SIGTERM."""
+"""The functions to call at the first SIGTERM, ..."""
+_noters: list[Callable[[int], bool]] = []
+"""... and those to call at each."""
+_in_handler: list[bool] = []
 _handlers: list[Any] = []
 """Our SIGTERM handlers: one, and another each time that other code had replaced it."""
 _exit_tasks: list[Callable[[], None]] = []
@@ -72,10 +75,11 @@ def _thread_hook(args: Any, /) -> None:
     _before["threading"](args)
 
 
-def on_sigterm(close: Callable[[int], bool]) -> None:
-    """Calls `close` at SIGTERM, then the previous handler or the default action, which ends the process.
+def on_sigterm(act: Callable[[int], bool], *, each: bool = False) -> None:
+    """Calls `act` at SIGTERM, then the previous handler or the default action, which ends the process.
 
-    :param close: called with the signal's number; returns False if it will raise the signal again later.
+    :param act: called with the signal's number; returns False if it will raise the signal again later.
+    :param each: call it at each SIGTERM, not only at the first.
     :raises ValueError: this is not the main thread.
     """
     before = signal.getsignal(signal.SIGTERM)
@@ -83,24 +87,31 @@ def on_sigterm(close: Callable[[int], bool]) -> None:
         handle = partial(_on_sigterm, before, os.getpid())
         signal.signal(signal.SIGTERM, handle)
         _handlers.append(handle)
-    _closers.append(close)
+    (_noters if each else _closers).append(act)
 
 
-def off_sigterm(close: Callable[[int], bool]) -> None:
-    """Ends the calls to `close`. The handler stays: only the main thread can remove it, and others may have chained
+def off_sigterm(act: Callable[[int], bool]) -> None:
+    """Ends the calls to `act`. The handler stays: only the main thread can remove it, and others may have chained
     theirs."""
-    with contextlib.suppress(ValueError):
-        _closers.remove(close)
+    for acts in (_closers, _noters):
+        with contextlib.suppress(ValueError):
+            acts.remove(act)
 
 
 def _on_sigterm(before: Any, pid: int, number: int, frame: FrameType | None) -> None:
+    if _in_handler:
+        return  # a launcher sends it twice: the first goes on, and hands it on at its end
     later = False
     due: list[Callable[[int], bool]] = []
     if os.getpid() == pid:
-        due[:], _closers[:] = _closers, []  # each once, even if several of our handlers are chained
-    for close in due:
-        with contextlib.suppress(Exception):
-            later |= not close(number)
+        due[:], _closers[:] = [*_noters, *_closers], []  # each once, even if several of our handlers are chained
+    _in_handler.append(True)
+    try:
+        for act in due:
+            with contextlib.suppress(Exception):
+                later |= not act(number)
+    finally:
+        _in_handler.clear()
     if later:
         return
     if callable(before):
@@ -178,6 +189,8 @@ def _free_in_child() -> None:
     _forking.clear()
     _imports.clear()
     _closers.clear()
+    _noters.clear()
+    _in_handler.clear()
     _handlers.clear()
 
 

@@ -23,6 +23,7 @@ _SWITCH = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n", "off", ""), False),
 }
+END_STATUSES = ("completed", "failed", "interrupted")
 MIN_LOG_SIZE = 1024
 MAX_SECONDS = 10**6
 MIN_RING_BYTES = 64 * 1024
@@ -40,6 +41,16 @@ def checked_metric_name(name: object, argument: str = "metric name") -> str:
     if wanted := name_fault(name):
         raise ValueError(expected(argument, wanted, name))
     return name
+
+
+def end_status(status: object) -> str | None:
+    """The status, if a run can end so, or None.
+
+    :raises ValueError: it is neither.
+    """
+    if status is not None and status not in END_STATUSES:
+        raise ValueError(expected("status", "one of " + ", ".join(END_STATUSES), status))
+    return None if status is None else str(status)
 
 
 def is_disabled() -> bool:
@@ -116,8 +127,10 @@ class LoggerConfig:
         everything but power loss; "interval" syncs every 5 s, outside the drain's thread; "always" syncs after each
         write of the drain, which then waits for the disk. After a failed fsync the drain starts a new file. Errors of
         severity ERROR and above, and Parquet parts, are always synced.
-    :param handle_signals: close the logger at SIGTERM, then pass the signal to the previous handler. If off, no handler
-        is installed, and the next start recovers what a SIGTERM left. In a thread other than the main one, it only
+    :param handle_signals: True closes the logger at SIGTERM, then passes the signal to the previous handler. "note"
+        flushes, writes an event `signal`, and passes it on; the logger stays open, and the status is not decided: for a
+        trainer that handles the signal itself. If off, no handler is installed, and the next start recovers what a
+        SIGTERM left. In a thread other than the main one, and where SIGTERM has a handler that is not Python's, it only
         warns.
     :param capture_logging: also send the records of the standard library's root logger to `NAME_main.log`. If the root
         logger has no other handler, its warnings then no longer reach standard error, where Python writes them only if
@@ -162,7 +175,7 @@ class LoggerConfig:
     close_timeout_s: float = 30.0
     deferred_timeout_s: float = 60.0
     fsync: Fsync = "never"
-    handle_signals: bool = False
+    handle_signals: bool | Literal["note"] = False
     capture_logging: bool = False
     enabled: bool = True
     on_misuse: OnMisuse = "warn"
@@ -209,7 +222,9 @@ class LoggerConfig:
                 raise TypeError(expected("ring_dir", "a path or None", self.ring_dir))
             set_(self, "ring_dir", Path(self.ring_dir))
         set_(self, "metrics", _metric_names(self.metrics))
-        for name in ("text", "jsonl", "parquet", "handle_signals", "capture_logging", "enabled"):
+        if self.handle_signals != "note" and not isinstance(self.handle_signals, bool):
+            raise TypeError(expected("handle_signals", "True, False or 'note'", self.handle_signals))
+        for name in ("text", "jsonl", "parquet", "capture_logging", "enabled"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(expected(name, "True or False", getattr(self, name)))
         for name, choices in (

@@ -88,7 +88,7 @@ class ControlCalls(ABC):
         self._emit(lambda events: events.training_start(config))
 
     @abstractmethod
-    def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
+    def end_training(self, final_metrics: Mapping[str, Any] | None = None, status: str | None = None) -> None:
         """End the training."""
 
     def start_epoch(self, epoch: int, total_epochs: int | None = None) -> None:

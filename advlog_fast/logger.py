@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing
 from ._native import Producer, lib
-from .config import LoggerConfig, check_seconds, is_disabled
+from .config import LoggerConfig, check_seconds, end_status, is_disabled
 from .control_calls import ControlCalls
 from .exceptions import warn_user
 
@@ -91,41 +91,13 @@ class AdvancedLogger(Producer, ControlCalls):
         close_timeout_s: float = LoggerConfig.close_timeout_s,
         deferred_timeout_s: float = LoggerConfig.deferred_timeout_s,
         fsync: str = LoggerConfig.fsync,
-        handle_signals: bool = LoggerConfig.handle_signals,
+        handle_signals: bool | str = LoggerConfig.handle_signals,
         capture_logging: bool = LoggerConfig.capture_logging,
         enabled: bool = LoggerConfig.enabled,
         on_misuse: str = LoggerConfig.on_misuse,
     ) -> None:
-        options: dict[str, Any] = dict(  # noqa: C408 - the names stand once
-            log_dir=log_dir,
-            experiment_name=experiment_name,
-            log_level=log_level,
-            max_log_files=max_log_files,
-            max_log_size=max_log_size,
-            metrics=metrics,
-            text=text,
-            jsonl=jsonl,
-            parquet=parquet,
-            training_log_every=training_log_every,
-            text_ranks=text_ranks,
-            rank=rank,
-            world_size=world_size,
-            console=console,
-            ring_bytes=ring_bytes,
-            ring_dir=ring_dir,
-            overflow=overflow,
-            overflow_timeout_s=overflow_timeout_s,
-            memory_interval_s=memory_interval_s,
-            part_interval_s=part_interval_s,
-            part_rows=part_rows,
-            close_timeout_s=close_timeout_s,
-            deferred_timeout_s=deferred_timeout_s,
-            fsync=fsync,
-            handle_signals=handle_signals,
-            capture_logging=capture_logging,
-            enabled=enabled,
-            on_misuse=on_misuse,
-        )
+        options = dict(locals())
+        del options["self"]
         self.config: LoggerConfig = LoggerConfig(**options)
         self.enabled: bool = self.config.enabled and not is_disabled()
         """False if every call is a no-op."""
@@ -143,7 +115,7 @@ class AdvancedLogger(Producer, ControlCalls):
         try:
             registry.start(session)
             if self.config.handle_signals:
-                session.handle_sigterm()
+                session.handle_sigterm(self.config.handle_signals)
             self._engine = session
         except BaseException:
             session.close(min(_UNDO_SECONDS, self.config.close_timeout_s), "interrupted")
@@ -204,19 +176,22 @@ class AdvancedLogger(Producer, ControlCalls):
         if misuses and session is not None:
             session.entry.misuse.take(misuses)
 
-    def end_training(self, final_metrics: Mapping[str, Any] | None = None) -> None:
-        """End the training: write everything logged, seal it into Parquet, and set the summary's status to `completed`.
+    def end_training(self, final_metrics: Mapping[str, Any] | None = None, status: str | None = None) -> None:
+        """End the training: write everything logged, seal it into Parquet, and set the summary's status.
 
         The logger stays open. The call takes as long as the disk needs, and waits for a hanging disk for 20 s at most.
 
         :param final_metrics: values of any type to keep in the summary, by name.
+        :param status: `completed`, `failed` or `interrupted`; None is `completed`, unless a Ctrl-C was seen.
         :raises TypeError: `final_metrics` is no mapping.
+        :raises ValueError: the status is none of these.
 
         >>> log.end_training({"final_loss": 0.31})
         >>> log.get_training_summary()["status"]
         'completed'
         """
-        self._emit(lambda events: events.training_end(final_metrics))
+        wanted = end_status(status)
+        self._emit(lambda events: events.training_end(final_metrics, wanted))
         session = self._session
         if session is not None and not session.closed:
             session.shielded(partial(_seal, session, min(_END_SECONDS, self.config.close_timeout_s)))
@@ -293,9 +268,9 @@ class AdvancedLogger(Producer, ControlCalls):
         """
         return True if self._session is None else self._session.flush(self._seconds(timeout))
 
-    def close(self, timeout: float | None = None) -> bool:
-        """End the attempt: write everything logged, seal it into Parquet and write the summary; return False if the
-        timeout came first.
+    def close(self, timeout: float | None = None, status: str | None = None) -> bool:
+        """End the attempt: write everything logged, seal it into Parquet and write the summary; return False if
+        something is missing: the timeout came first, or the disk failed. It never raises for that.
 
         `with AdvancedLogger(...) as log` calls it, and so does the exit of the interpreter. A second call waits for the
         first and returns the same. A later call that logs warns once, writes nothing and is counted. An interrupt
@@ -303,13 +278,17 @@ class AdvancedLogger(Producer, ControlCalls):
 
         :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`. The next start recovers what is left
             then.
-        :raises TypeError: it is no number.
-        :raises ValueError: it is out of range.
+        :param status: how the attempt ended: `completed`, `failed` or `interrupted`. None is what `end_training` was
+            given, or what is known of an exception or a Ctrl-C, else `completed`. A `sys.exit(1)` outside of a `with`
+            block is not seen.
+        :raises TypeError: the timeout is no number.
+        :raises ValueError: it is out of range, or the status is none of these.
 
         >>> log.close()
         True
         """
-        return True if self._session is None else self._session.close(self._seconds(timeout))
+        seconds, wanted, session = self._seconds(timeout), end_status(status), self._session
+        return True if session is None else session.close(seconds, wanted, by_user=wanted is not None)
 
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:

@@ -364,7 +364,7 @@ uint32_t advlog_name_count(const advlog_ring *ring);
 /* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. Any thread. */
 int advlog_name_get(advlog_ring *ring, uint32_t id, char *out);
 
-/* ---- descriptors (descriptors.c) ---- */
+/* ---- descriptors and signals, as the system has them (descriptors.c) ---- */
 
 /* From now on each child that is forked closes its copy of fd as it begins. 0, or -1: it cannot be so, or
  * there are too many. Any thread. */
@@ -379,6 +379,8 @@ int64_t advlog_file_system(int fd);
 /* Gives the file blocks of its own in place of those that it shares with a copy (reflink), so that
  * a store to its mapping needs no new ones: 0, or errno. */
 int advlog_unshare(int fd, uint64_t bytes);
+/* What a signal does: 0: the default; 1: nothing; 2: a handler is called, Python's or another; -1: it is unknown. */
+int advlog_signal_does(int number);
 
 /* ---- drain (drain.c): one thread at a time runs it ---- */
 

@@ -1,5 +1,5 @@
 /* What is asked of the descriptors of files that Python has opened: that a forked child gives them back as it begins,
- * which file system they lie on, and that they share no blocks.
+ * which file system they lie on, and that they share no blocks; and what a signal does.
  *
  * A lock on an open file description lives as long as any process has that description, and a fork shares it: without
  * this, a parent's lock would outlive a SIGKILL for as long as one of its children lives. Python's own hooks do not see
@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -114,6 +115,13 @@ int advlog_unshare(int fd, uint64_t bytes) {
     (void)fd, (void)bytes;
     return ENOSYS;
 #endif
+}
+
+int advlog_signal_does(int number) {
+    struct sigaction action;
+    if (sigaction(number, NULL, &action) != 0) return -1;
+    if (action.sa_flags & SA_SIGINFO) return 2;
+    return action.sa_handler == SIG_DFL ? 0 : action.sa_handler == SIG_IGN ? 1 : 2;
 }
 
 int64_t advlog_file_system(int fd) {

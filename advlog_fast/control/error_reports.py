@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import checks
@@ -66,6 +67,13 @@ class ErrorReports:
             return
         severity = next((name for name in reversed(SEVERITIES) if getattr(logging, name) <= level), SEVERITIES[0])
         self._record(error, function, {"logged": message}, severity, by_context=True, in_main_log=False)
+
+    def recovered(self, event: Event) -> Event:
+        """Counts a recovery, and returns it with the category of its error."""
+        fields = event.fields
+        category = self.recorder.recovery(fields["operation"], fields["action"], fields["success"])
+        completed = {**fields, "category": category}
+        return replace(event, fields=completed, shown=completed)
 
     def is_recorded(self, error: BaseException, since: int = 0) -> bool:
         """Returns whether the exception was recorded, after the moment that `tick` gave."""

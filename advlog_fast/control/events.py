@@ -61,10 +61,19 @@ def training_start(config: object = None) -> Event:
     return Event("training_start", {"config": settings}, with_nulls(settings))
 
 
-def training_end(final_metrics: Mapping[str, Any] | None = None) -> Event:
-    """:raises TypeError: the metrics are no mapping."""
+def training_end(final_metrics: Mapping[str, Any] | None = None, status: str | None = None) -> Event:
+    """
+    :param status: how it ended; None leaves that open: "completed", unless something else is known.
+    :raises TypeError: the metrics are no mapping.
+    """
     final = masked(checks.mapping("final_metrics", final_metrics)) if final_metrics is not None else {}
-    return Event("training_end", {"final_metrics": final}, final)
+    return Event("training_end", {"final_metrics": final, "status": status}, final)
+
+
+def signal_received(name: str) -> Event:
+    """A signal that asks the process to end, and that is only noted."""
+    fields = {"signal": name}
+    return Event("signal", fields, fields, logging.WARNING, console="received")
 
 
 def epoch_start(epoch: object, total_epochs: object = None) -> Event:

@@ -7,13 +7,12 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from ..checks import Intake
 from ..config import LoggerConfig
-from ..exceptions import expected
 from ..records import ErrorLog
 from ..snapshots import Totals
 from ..store.paths import RunPaths
@@ -31,7 +30,7 @@ from .readable import readable
 from .resumption import keep_origin, state_of
 from .summaries import build_summary, overhead, write_summary
 from .text import clipped, fields_text
-from .training import FINAL_STATUSES, Training
+from .training import Training
 
 _SUMMARY_INTERVAL_S = 5.0
 # For what must not wait: the summary between epochs may lag by what the drain has not counted yet.
@@ -55,6 +54,9 @@ class ControlPlane:
         self._link = link
         self._pid = os.getpid()
         self._closed = False
+        self._ended = False
+        self._was_running = False
+        """Whether the training had no end when the attempt ended."""
         self._summary_written_s = 0.0
         self._errors: ErrorReports
         # Through a lambda: the main log is made before the reports that it reports to.
@@ -89,12 +91,12 @@ class ControlPlane:
 
     def emit(self, event: Event) -> None:
         """Takes an event in and writes it."""
-        emit = {
+        emit: Callable[[Event], None] = {
             "training_start": self._start_training,
             "training_end": self._end_training,
             "epoch_end": self._end_epoch,
             "resumed": self._resume,
-            "recovery": self._recover,
+            "recovery": lambda recovery: self._write(self._errors.recovered(recovery)),
         }.get(event.kind, self._write)
         emit(event)
 
@@ -131,12 +133,6 @@ class ControlPlane:
             self.write_summary(_SOON_S)
 
         self._link.shielded(resume)
-
-    def _recover(self, event: Event) -> None:
-        fields = event.fields
-        category = self._errors.recorder.recovery(fields["operation"], fields["action"], fields["success"])
-        completed = {**fields, "category": category}
-        self._write(dataclasses.replace(event, fields=completed, shown=completed))
 
     # -- errors and contexts -------------------------------------------------------------------------------------
 
@@ -217,15 +213,28 @@ class ControlPlane:
             self.outputs.note(logging.WARNING, "the summary could not be written")
         return written
 
-    def close(self, status: str) -> None:
-        """Ends the attempt with this status, unless it already has a final one, and closes the files."""
-        if status not in FINAL_STATUSES:
-            raise ValueError(expected("status", "one of " + ", ".join(FINAL_STATUSES), status))
-        if self._closed:
+    def end(self, status: str | None = None, *, by_user: bool = False) -> None:
+        """Ends the attempt, and says so in the training log, while that can still be written.
+
+        :param status: None is "completed".
+        :param by_user: the status holds, even if the training already has a final one.
+        """
+        if self._ended:
             return
+        self._ended = True
+        self._was_running = not self._training.is_over
+        status, duration_s = self._training.end(status or "completed", by_user=by_user)
+        level = logging.INFO if status == "completed" else logging.WARNING
+        shown = fields_text({"status": status, "duration_s": round(duration_s, 6)})
+        self._link.last_line(level, f"attempt_end {shown}")
+
+    def close(self, status: str | None = None) -> bool:
+        """Ends the attempt, and closes the files; returns whether all of its outputs could be written."""
+        self.end(status)
+        if self._closed:
+            return True
         self._closed = True
-        was_running = not self._training.is_over
-        status, duration_s = self._training.end(status)
+        status, duration_s = self._training.end("completed")
         recorder = self._errors.recorder
         recorder.close()
         fields = {"status": status, "duration_s": round(duration_s, 6)}
@@ -235,10 +244,11 @@ class ControlPlane:
         if cost["timed"]:
             self.outputs.note(logging.INFO, f"overhead {fields_text(cost)}")
         self.outputs.write(end)
-        if was_running:
+        if self._was_running:
             self.outputs.announce(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)
-        self.write_summary(0.0, sync=True)
+        written = self.write_summary(0.0, sync=True)
         self.outputs.close()
+        return written and not any(self.outputs.lost().values())
 
 
 def _leaving(error: BaseException | None) -> str:

@@ -58,6 +58,7 @@ def build_summary(
         "ended_at": None if state.ended_ns is None else time_text(state.ended_ns),
         "duration_s": round(state.duration_s, 6),
         "resumed_from": state.resumed_from,
+        "signals": state.signals,
         "config": state.config,
         "hyperparameters": state.hyperparameters,
         "model": state.model,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from .epochs import Best, Epochs
 from .events import Event
 from .text import time_text
 
+_KEPT_SIGNALS = 100
 FINAL_STATUSES = ("completed", "failed", "interrupted", "killed")
 
 
@@ -35,6 +37,7 @@ class TrainingState:
     final_metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
     resumed_from: Mapping[str, Any] | None = None
+    signals: Sequence[Mapping[str, str]] = ()
 
 
 class Training:
@@ -59,6 +62,7 @@ class Training:
         self._model: Mapping[str, Any] | None = None
         self._provenance: Mapping[str, Any] = {}
         self._resumed_from: Mapping[str, Any] | None = None
+        self._signals: deque[dict[str, str]] = deque(maxlen=_KEPT_SIGNALS)
         self._milestones: dict[str, Any] = {"total": 0, "overall": {}, "epoch": {"epoch": None, "percents": []}}
         self._updates: dict[str, Callable[[Event], Event]] = {
             "training_start": self._start,
@@ -69,6 +73,7 @@ class Training:
             "model_info": self._note_model,
             "milestone": self._note_milestone,
             "resumed": self._resume,
+            "signal": self._note_signal,
         }
 
     @property
@@ -109,9 +114,14 @@ class Training:
             event, fields=entry, shown={**shown, **metrics}, console=f"epoch {epoch}{of} done{took}"
         )
 
-    def end(self, status: str) -> tuple[str, float]:
-        """Ends the training unless it has ended; returns its status and its duration in seconds."""
+    def end(self, status: str, *, by_user: bool = False) -> tuple[str, float]:
+        """Ends the training unless it has ended; returns its status and its duration in seconds.
+
+        :param by_user: the status holds, whatever was known before.
+        """
         with self._lock:
+            if by_user:
+                self._status = status
             return self._end(status)
 
     def interrupt(self) -> None:
@@ -137,6 +147,7 @@ class Training:
                     milestones=self._milestones,
                     provenance=self._provenance,
                     resumed_from=self._resumed_from,
+                    signals=list(self._signals),
                     **self._notes,
                 )
             )
@@ -161,13 +172,16 @@ class Training:
     def _finish(self, event: Event) -> Event:
         final = event.fields["final_metrics"]
         self._notes["final_metrics"].update(final)
+        was_running = self._ended_ns is None
+        if event.fields["status"] is not None:
+            self._status = event.fields["status"]
         status, duration_s = self._end("completed")
         fields = {"status": status, "duration_s": round(duration_s, 6)}
         return dataclasses.replace(
             event,
             fields={**fields, "final_metrics": final},
             shown={**fields, **final},
-            console=f"{self._name}: {status} after {duration_s:.1f} s",
+            console=f"{self._name}: {status} after {duration_s:.1f} s" if was_running or final else None,
             console_fields=final,
             console_last=True,
         )
@@ -198,6 +212,10 @@ class Training:
             if self._milestones["epoch"]["epoch"] != fields["epoch"]:
                 self._milestones["epoch"] = {"epoch": fields["epoch"], "percents": []}
             self._milestones["epoch"]["percents"].append(fields["percent"])
+        return event
+
+    def _note_signal(self, event: Event) -> Event:
+        self._signals.append({"signal": event.fields["signal"], "time": time_text(time.time_ns())})
         return event
 
     def _resume(self, event: Event) -> Event:

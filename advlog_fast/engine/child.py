@@ -207,7 +207,7 @@ class ChildSession:
         """Returns what a logger says of a call after the end."""
         return _ENDED
 
-    def close(self, _timeout_s: float, _status: str | None = None) -> bool:
+    def close(self, _timeout_s: float, _status: str | None = None, *, by_user: bool = False) -> bool:  # noqa: ARG002
         """Does nothing: the parent closes the session."""
         return True
 

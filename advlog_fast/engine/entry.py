@@ -72,15 +72,22 @@ class Entry:
                 break
         return status
 
-    def line(self, level: int, text: str) -> bool:
-        """Pushes a line for the training log, in the order of the records; returns whether it was accepted."""
+    def line(self, level: int, text: str, *, waits: bool = True) -> bool:
+        """Pushes a line for the training log, in the order of the records; returns whether it was accepted.
+
+        :param waits: whether it may wait for room.
+        """
         ring = self.ring
         if ring is None:
             self.count_drop("closed")
             return False
         data, time_ns, handle = line_bytes(text), time.time_ns(), ring.handle
         slots = slots_for_text(len(data))
-        status = self.push(lambda: lib.advlog_push_text(handle, level, time_ns, data, len(data)), slots)
+
+        def push() -> int:
+            return int(lib.advlog_push_text(handle, level, time_ns, data, len(data)))
+
+        status = self.push(push, slots) if waits else push()
         if status == lib.ADVLOG_CLOSED:
             self.count_drop("closed")
         return bool(status == lib.ADVLOG_OK)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config import END_STATUSES
 from ..parquet.columns import STREAMS
 from ..store.attempts import read_claim, read_origins
 from ..store.files import read_file
@@ -92,13 +93,24 @@ def _status(paths: RunPaths, claim: dict[str, Any], ledger: Path | None, here: s
     if not claim:
         return "unknown"
     start = claim.get("process_start")
-    if claim.get("machine") == here and start:  # else it cannot be told here
-        return "running" if process_start(claim.get("pid", 0)) == start else "killed"
     # The rank's summary is that of its newest attempt.
+    if claim.get("machine") == here and start:  # else it cannot be told here
+        if process_start(claim.get("pid", 0)) != start:
+            return "killed"
+        return _training_status(paths, claim) if is_newest else "running"
     with contextlib.suppress(FileNotFoundError):
         if is_newest and time.time() - paths.summary.stat().st_mtime < SILENT_AFTER_S:
-            return "running"
+            return _training_status(paths, claim)
     return "silent"
+
+
+def _training_status(paths: RunPaths, claim: dict[str, Any]) -> str:
+    """Returns the status of a training whose process lives: it may have ended, and the logger be open still."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        summary = json.loads(read_file(paths.summary))
+        if summary["status"] in END_STATUSES and summary["pid"] == claim.get("pid"):
+            return str(summary["status"])
+    return "running"
 
 
 def together(statuses: list[str]) -> str:

@@ -15,6 +15,7 @@ from .._failpoints import failpoint
 from .._hooks import off_sigterm, unwatch_exceptions
 from .._native import Producer
 from ..engine.background import Background, Latch
+from ..engine.drain import Drain
 from ..engine.entry import DRAIN_THREADS, Entry, on_thread
 from ..sinks.rotation import RotatedSink
 from ..store.ledger import Ledger, write_ledger
@@ -70,14 +71,14 @@ class Closing:
         self._signals: list[int] = []
         """Those that came to the ending thread, to be raised again."""
 
-    def close(self, timeout_s: float, status: str | None) -> bool:
+    def close(self, timeout_s: float, status: str | None, *, by_user: bool = False) -> bool:
         """Ends the session and waits for it; returns whether all of it was done in time. A second call waits for the
         first and returns the same."""
         if sys.is_finalizing():
             return self._leave(timeout_s)
         deadline = time.monotonic() + timeout_s
         self.begun = True
-        self._background.submit(partial(self._close_once, deadline, status))
+        self._background.submit(partial(self._close_once, deadline, status, by_user))
         if self._background.is_here or on_thread(*_JOINED_THREADS):
             return False  # the collector runs anywhere: a thread that the end waits for cannot wait for it
         if not self._background.has_thread():
@@ -98,7 +99,7 @@ class Closing:
         self._signals.append(number)
         return False
 
-    def _close_once(self, deadline: float, status: str | None) -> None:
+    def _close_once(self, deadline: float, status: str | None, by_user: bool) -> None:
         if self._thread is not None or self._ended.is_set:
             return
         self._thread = threading.get_ident()
@@ -113,7 +114,7 @@ class Closing:
                 last.callback(parts.rank_lock.release)
             last.callback(self._on_end)
             if parts is not None:
-                self._complete = self._end(parts, deadline, status)
+                self._complete = self._end(parts, deadline, partial(parts.control.end, status, by_user=by_user))
         for number in self._signals:
             os.kill(os.getpid(), number)
 
@@ -126,42 +127,57 @@ class Closing:
             drain.leave(min(timeout_s, _LEAVE_S))
         return self._complete
 
-    def _end(self, parts: Parts, deadline: float, status: str | None) -> bool:
+    def _end(self, parts: Parts, deadline: float, end: Callable[[], None]) -> bool:
+        """Does each step whatever the others raise; returns whether everything is where it belongs."""
         began = time.monotonic()
         drain, sealer, control = self._accounting.drain, parts.sealer, parts.control
         assert drain is not None
-        unwatch_exceptions(self._on_exception)
-        parts.sampler.stop(min(max(deadline - began, 0.0), _SAMPLER_S))
+        with contextlib.suppress(Exception):
+            unwatch_exceptions(self._on_exception)
+            parts.sampler.stop(min(max(deadline - began, 0.0), _SAMPLER_S))
+            end()
         failpoint("close_begun")
-        done = drain.finish(deadline)
+        done = _succeeds(lambda: drain.finish(deadline))
         self._background.run_pending()  # what the drain found last
-        parts.deferral.close(written=done)
+        with contextlib.suppress(Exception):
+            parts.deferral.close(written=done)
         failpoint("close_drained")
         if sealer is not None:
-            done = sealer.seal_all(deadline) and done
+            done &= _succeeds(lambda: sealer.seal_all(deadline))
             sealer.stop(max(deadline - time.monotonic(), 0.0))
-            for sink in drain.files.sinks:
-                if isinstance(sink, RotatedSink):
-                    sink.trim()
+            done &= all(_succeeds(sink.trim) for sink in drain.files.sinks if isinstance(sink, RotatedSink))
         if not done:
             took_s = time.monotonic() - began
             control.logger.warning("closed with records pending after %.3g s", took_s)
         failpoint("close_sealed")
-        control.close(status or "completed")
+        written = _succeeds(control.close)
         failpoint("close_summarized")
-        parts.console.close()
+        with contextlib.suppress(Exception):
+            parts.console.close()
         own, user = self._producers
         for producer in (own, user()):
             if producer is not None:
                 producer._unbind()
         if done:
-            with contextlib.suppress(OSError):
-                ledger = Ledger.of_health(self._accounting.health(parts))
-                ledger = dataclasses.replace(ledger, lost_in_flight=drain.children.lost_in_flight)
-                write_ledger(self._paths, parts.run.attempt, ledger)
+            written &= _succeeds(lambda: self._write_ledger(drain, parts))
         failpoint("close_accounted")
         self._accounting.freeze(drain, parts)
         if done:
             drain.ring.file.remove()
             self._accounting.drain = self._entry.ring = None
-        return done
+        return done and written
+
+    def _write_ledger(self, drain: Drain, parts: Parts) -> bool:
+        """:raises OSError: it cannot be written."""
+        ledger = Ledger.of_health(self._accounting.health(parts))
+        ledger = dataclasses.replace(ledger, lost_in_flight=drain.children.lost_in_flight)
+        write_ledger(self._paths, parts.run.attempt, ledger)
+        return True
+
+
+def _succeeds(step: Callable[[], bool | None]) -> bool:
+    """Returns whether the step neither raises nor returns False."""
+    try:
+        return step() is not False
+    except Exception:  # noqa: BLE001 - the steps that follow must be made
+        return False

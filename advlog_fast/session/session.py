@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import time
 import weakref
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .._hooks import on_sigterm
-from .._native import Producer
+from .._native import Producer, lib
 from ..config import LoggerConfig
+from ..control import events
 from ..engine.background import Background
 from ..engine.child import ChildSession
 from ..engine.drain import Drain
@@ -36,6 +38,8 @@ from .parts import Parts, Wiring, naming_log_dir, open_parts
 from .upkeep import Upkeep
 
 _SHIELDED_S = 10.0
+_NOTE_S = 5.0
+"""How long a signal that is only noted waits for the flush."""
 
 
 class Session:
@@ -220,32 +224,52 @@ class Session:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def handle_sigterm(self) -> None:
-        """Makes SIGTERM end the attempt first. Only the main thread may call it."""
+    def handle_sigterm(self, how: bool | str) -> None:
+        """Makes SIGTERM end the attempt first, or note it. Only the main thread may call it.
+
+        :param how: the option `handle_signals`.
+        """
         alive = weakref.ref(self)
 
-        def close(number: int) -> bool:
+        def act(number: int) -> bool:
             session = alive()
             if session is None:
+                return True
+            if how == "note":
+                session.flush(min(session.config.close_timeout_s, _NOTE_S))
+                session.parts.control.emit(events.signal_received(signal.Signals(number).name))
                 return True
             session.close(session.config.close_timeout_s, "interrupted")
             return session._closing.may_die(number)
 
-        self._closing.at_sigterm = close
+        self._closing.at_sigterm = act
+        logger = self.parts.control.logger
         try:
-            on_sigterm(close)
+            if _is_foreign(signal.SIGTERM):
+                logger.warning("handle_signals: SIGTERM has a handler that is not Python's, and keeps it")
+            else:
+                on_sigterm(act, each=how == "note")
         except ValueError:
-            self.parts.control.logger.warning("handle_signals: signals can be handled on the main thread only")
+            logger.warning("handle_signals: signals can be handled on the main thread only")
 
-    def close(self, timeout_s: float, status: str | None = None) -> bool:
+    def close(self, timeout_s: float, status: str | None = None, *, by_user: bool = False) -> bool:
         """Ends the attempt: writes and seals all accepted records, and writes the summary. Returns whether all of it
         was done in time. Never raises; a second call waits for the first and returns the same. Does nothing in a forked
         child.
 
+        :param by_user: the status holds, even if the training already has a final one.
+
         An interrupt of the caller ends the wait, not the end."""
         if os.getpid() != self.pid:
             return True
-        return self._closing.close(timeout_s, status)
+        return self._closing.close(timeout_s, status, by_user=by_user)
+
+
+def _is_foreign(number: int) -> bool:
+    """Returns whether a signal has a handler that Python does not know, and so could not call."""
+    known = signal.getsignal(number)
+    does = 0 if known == signal.SIG_DFL else 1 if known == signal.SIG_IGN else 2
+    return known is None or bool(lib.advlog_signal_does(number) != does)
 
 
 class _Link:
@@ -263,6 +287,9 @@ class _Link:
             session.entry.line(level, text)
         else:
             session.in_child().line(level, text)
+
+    def last_line(self, level: int, text: str) -> None:
+        self._session.entry.line(level, text, waits=False)
 
     def seq(self) -> int:
         return self._session.accounting.seq()

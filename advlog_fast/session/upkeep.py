@@ -61,6 +61,7 @@ class Upkeep:
         if fsync == "interval":
             duties[self._sync] = SYNC_INTERVAL_S
         self._background.duties = duties
+        self._background.submit(parts.control.write_summary)  # a run has a status from the first
 
     # -- the drain's thread --------------------------------------------------------------------------------------
 

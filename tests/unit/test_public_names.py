@@ -41,9 +41,9 @@ SIGNATURES = {
 
 METHODS = {
     "attempt": "property",
-    "close": "(self, timeout=None)",
+    "close": "(self, timeout=None, status=None)",
     "end_epoch": "(self, epoch, metrics=None)",
-    "end_training": "(self, final_metrics=None)",
+    "end_training": "(self, final_metrics=None, status=None)",
     "flush": "(self, timeout=None)",
     "get_training_summary": "(self)",
     "health": "(self)",

@@ -88,7 +88,7 @@ def test_a_killed_rank_is_killed_before_and_after_its_recovery(tmp_path):
     assert (row["records"], row["last_step"]) == (5, 5)
 
 
-@pytest.mark.parametrize(("age_s", "status"), [(0, "running"), (3600, "silent")])
+@pytest.mark.parametrize(("age_s", "status"), [(0, "completed"), (3600, "silent")])
 def test_a_rank_of_another_machine_is_silent_when_its_summary_grows_old(tmp_path, age_s, status):
     log_some(tmp_path).close()
     private = tmp_path / ".advlog" / "run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 import os
 import subprocess
 import sys
@@ -293,7 +294,8 @@ def test_growth_is_told_by_step_too(tmp_path):
     with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as log:
         held = []
         for step in range(1, 21):
-            held.append(b"\1" * (4 << 20))
+            held.append(mmap.mmap(-1, 4 << 20))  # fresh pages: what malloc gives may be resident already
+            held[-1].write(b"\1" * (4 << 20))
             log.log_batch_progress(1, step, 20, 0.5)
             log.log_memory_usage()
         found = log.get_training_summary()["memory"]["cpu_memory_gb"]

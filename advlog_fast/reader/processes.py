@@ -74,6 +74,7 @@ def read_processes(paths: RunPaths, *, newest_only: bool = False) -> list[Proces
             started_ns=claim.get("claimed_ns"),
             status=_status(
                 RunPaths(paths.log_dir, paths.name, rank),
+                attempt,
                 claim,
                 ledgers.get((attempt, rank)),
                 here,
@@ -86,7 +87,9 @@ def read_processes(paths: RunPaths, *, newest_only: bool = False) -> list[Proces
     ]
 
 
-def _status(paths: RunPaths, claim: dict[str, Any], ledger: Path | None, here: str, *, is_newest: bool) -> str:
+def _status(
+    paths: RunPaths, attempt: int, claim: dict[str, Any], ledger: Path | None, here: str, *, is_newest: bool
+) -> str:
     if ledger is not None:
         with contextlib.suppress(ValueError, FileNotFoundError):
             return read_ledger(ledger).status
@@ -97,18 +100,18 @@ def _status(paths: RunPaths, claim: dict[str, Any], ledger: Path | None, here: s
     if claim.get("machine") == here and start:  # else it cannot be told here
         if process_start(claim.get("pid", 0)) != start:
             return "killed"
-        return _training_status(paths, claim) if is_newest else "running"
+        return _training_status(paths, attempt) if is_newest else "running"
     with contextlib.suppress(FileNotFoundError):
         if is_newest and time.time() - paths.summary.stat().st_mtime < SILENT_AFTER_S:
-            return _training_status(paths, claim)
+            return _training_status(paths, attempt)
     return "silent"
 
 
-def _training_status(paths: RunPaths, claim: dict[str, Any]) -> str:
+def _training_status(paths: RunPaths, attempt: int) -> str:
     """Returns the status of a training whose process lives: it may have ended, and the logger be open still."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         summary = json.loads(read_file(paths.summary))
-        if summary["status"] in END_STATUSES and summary["pid"] == claim.get("pid"):
+        if summary["status"] in END_STATUSES and summary["attempt"] == attempt:
             return str(summary["status"])
     return "running"
 

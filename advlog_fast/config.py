@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from .exceptions import expected
 from .records import CORE_METRICS, MAX_COLUMNS, SEVERITIES, name_fault
-from .store.paths import checked_name
+from .store.paths import checked_name, local_path
 
 ConsoleMode = Literal["auto", "plain", "off"]
 Overflow = Literal["block", "drop_newest"]
@@ -70,7 +70,8 @@ class LoggerConfig:
     """The options of :class:`AdvancedLogger`: purpose, default, trade-off and failure of each. A wrong option raises
     when the logger is made; the message names the option, the expected value and the value passed.
 
-    :param log_dir: the directory for all files of the run; created if missing. A directory that cannot be made or
+    :param log_dir: the directory for all files of the run, with `~` for the home; created if missing. A URL raises
+        ValueError. A directory that cannot be made or
         written raises OSError; a path that is not valid UTF-8 raises ValueError.
     :param experiment_name: the run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`, the
         first a letter or digit, and not a device name of Windows. A second start with the same name is a new attempt of
@@ -212,15 +213,11 @@ class LoggerConfig:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        if not isinstance(self.log_dir, (str, os.PathLike)):
-            raise TypeError(expected("log_dir", "a path", self.log_dir))
-        set_(self, "log_dir", _unicode_path(Path(self.log_dir)))
+        set_(self, "log_dir", _unicode_path(local_path("log_dir", self.log_dir)))
         checked_name(self.experiment_name)
         set_(self, "log_level", _level(self.log_level))
         if self.ring_dir is not None:
-            if not isinstance(self.ring_dir, (str, os.PathLike)):
-                raise TypeError(expected("ring_dir", "a path or None", self.ring_dir))
-            set_(self, "ring_dir", Path(self.ring_dir))
+            set_(self, "ring_dir", local_path("ring_dir", self.ring_dir))
         set_(self, "metrics", _metric_names(self.metrics))
         if self.handle_signals != "note" and not isinstance(self.handle_signals, bool):
             raise TypeError(expected("handle_signals", "True, False or 'note'", self.handle_signals))

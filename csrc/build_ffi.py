@@ -42,8 +42,14 @@ PRODUCER_SOURCES = (
 HEADERS = [f"csrc/{path.name}" for path in sorted(HERE.glob("*.h"))]
 """What both modules are built again for, where it changed."""
 
+
+def _switch(name: str) -> bool:
+    """Whether a variable of the environment is set, and does not say no."""
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "f", "no", "n", "off")
+
+
 _SANITIZERS = os.environ.get("ADVLOG_SANITIZE", "")
-_DEBUG = bool(os.environ.get("ADVLOG_DEBUG"))
+_DEBUG = _switch("ADVLOG_DEBUG")
 
 COMPILE_ARGS = ["-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-math-errno"]
 LINK_ARGS: list[str] = []
@@ -51,9 +57,9 @@ COMPILE_ARGS += ["-O0", "-g3"] if _DEBUG else ["-O3", "-g1"]
 if _SANITIZERS:
     COMPILE_ARGS += [f"-fsanitize={_SANITIZERS}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
     LINK_ARGS += [f"-fsanitize={_SANITIZERS}"]
-if os.environ.get("ADVLOG_FAILPOINTS"):
+if _switch("ADVLOG_FAILPOINTS"):
     COMPILE_ARGS += ["-DADVLOG_FAILPOINTS"]
-if os.environ.get("ADVLOG_COVERAGE"):
+if _switch("ADVLOG_COVERAGE"):
     # Several threads count at once; and what both modules are made of is compiled twice, but is one file to gcov.
     COMPILE_ARGS += ["--coverage", "-fprofile-update=atomic", "-frandom-seed=advlog"]
     LINK_ARGS += ["--coverage"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..compaction import compact
 from ..exceptions import RunBusyError
-from ..store.paths import check_run, run_names
+from ..store.paths import check_run, local_path, run_names
 
 HELP = "rewrite the Parquet datasets of ended runs with a column for each metric, in few files"
 
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Return 0: all runs are compact; 1: a run was refused, or not compacted completely; 2: no such run."""
-    log_dir = Path(args.log_dir)
+    log_dir = local_path("log_dir", args.log_dir)
     try:
         check_run(log_dir, args.name)
     except FileNotFoundError as error:

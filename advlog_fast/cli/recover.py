@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..recovery import recover
-from ..store.paths import check_run
+from ..store.paths import check_run, local_path
 
 HELP = "recover what killed processes left behind"
 
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Return 0: everything was recovered; 1: something was lost, set aside or is incomplete; 2: no such run."""
     try:
-        check_run(Path(args.log_dir), args.name)
+        check_run(local_path("log_dir", args.log_dir), args.name)
         report = recover(args.log_dir, args.name, dry_run=args.dry_run)
     except FileNotFoundError as error:
         print(f"advlog recover: {error}", file=sys.stderr)

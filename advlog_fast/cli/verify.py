@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from ..store.paths import check_run
+from ..store.paths import check_run, local_path
 from ..verification import tally, verify
 
 HELP = "find records that are missing or doubled, and damaged files"
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Return 0: every record is in its place, or its absence is explained; 1: something is wrong; 2: no such run."""
     try:
-        check_run(Path(args.log_dir), args.name)
+        check_run(local_path("log_dir", args.log_dir), args.name)
         differences = verify(args.log_dir, args.name)
     except FileNotFoundError as error:
         print(f"advlog verify: {error}", file=sys.stderr)

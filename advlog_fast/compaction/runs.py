@@ -12,7 +12,7 @@ from ..parquet.columns import STREAMS
 from ..recovery import recover_rank
 from ..store.attempts import lock_rank, make_private
 from ..store.locks import COMPACTING
-from ..store.paths import RunPaths, check_run, parts_in, run_names
+from ..store.paths import RunPaths, check_run, local_path, parts_in, run_names
 from .dataset import Compacted, Dataset
 
 
@@ -28,7 +28,7 @@ def compact(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Co
     :raises RunBusyError: a live process logs a rank of a run; the run's datasets are unchanged.
     :raises OSError: a part is damaged, or the disk failed; the message names the file. The dataset is unchanged.
     """
-    folder = Path(os.path.abspath(log_dir))
+    folder = Path(os.path.abspath(local_path("log_dir", log_dir)))
     check_run(folder, name)
     names = [name] if name is not None else run_names(folder)
     return [compacted for run in names for compacted in _compact_run(RunPaths(folder, run))]

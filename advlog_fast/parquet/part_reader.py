@@ -63,7 +63,9 @@ def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
     check_regular(os.stat(path), path)
     try:
         # With a dictionary, each of the few distinct keys is decoded once, not once an entry.
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=["extra.key_value.key"]) as file:
+        with pq.ParquetFile(
+            os.path.abspath(path), page_checksum_verification=True, read_dictionary=["extra.key_value.key"]
+        ) as file:
             yield file
     except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: the file has no `extra`
         if isinstance(error, OSError) and error.errno is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store.files import open_file
+from ..store.paths import local_path
 from ..store.rotated_files import latest_first
 
 
@@ -30,7 +31,7 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
     >>> [row["loss"] for row in read_jsonl("logs/run_metrics.jsonl")]
     [0.5]
     """
-    path = Path(path)
+    path = local_path("path", path)
     # The newest first: a file that is rotated meanwhile is met again, under the next number, and known by
     # its inode. All are read before the first is parsed, which takes long enough for a rotation.
     read: dict[tuple[int, int], tuple[Path, bytes]] = {}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..store.attempts import read_run_id
-from ..store.paths import RunPaths, check_run, run_names
+from ..store.paths import RunPaths, check_run, local_path, run_names
 from .processes import Process, rank_summaries, read_processes, together
 from .stream_reader import StreamReader
 
@@ -33,7 +32,7 @@ def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
     """
     import pyarrow as pa
 
-    directory = Path(log_dir)
+    directory = local_path("log_dir", log_dir)
     check_run(directory, None)
     rows = [_row(RunPaths(directory, name)) for name in run_names(directory)]
     schema = pa.schema(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
 from ..store.attempts import read_origins, read_run_id
-from ..store.paths import RunPaths, check_run
+from ..store.paths import RunPaths, check_run, local_path
 from .events import error_table, event_lines, event_table, validation_table
 from .lineage import Attempts, Lineage, chosen
 from .lines import json_object
@@ -46,7 +46,7 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attem
     >>> read_run("logs", "run").metrics["loss"].to_pylist()
     [0.5]
     """
-    directory = Path(log_dir)
+    directory = local_path("log_dir", log_dir)
     check_run(directory, name)
     if attempts not in get_args(Attempts):
         raise ValueError(expected("attempts", " or ".join(map(repr, get_args(Attempts))), attempts))

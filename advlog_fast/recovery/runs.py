@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..parquet.columns import STREAMS
 from ..store.locks import DEAD_OWNER_S, RECOVERING, FileLock, LockedError
-from ..store.paths import RunPaths, check_run, run_names
+from ..store.paths import RunPaths, check_run, local_path, run_names
 from .dead_rings import recover_ring
 from .leftovers import mend_tails, partial_files, seal_spools, sweep
 from .recovered import Recovered
@@ -21,7 +21,7 @@ def recover(log_dir: str | os.PathLike[str], name: str | None = None, *, dry_run
     :param dry_run: report only; change nothing.
     :raises FileNotFoundError: there is no such directory, or no run of that name in it.
     """
-    folder = Path(os.path.abspath(log_dir))
+    folder = Path(os.path.abspath(local_path("log_dir", log_dir)))
     if not folder.is_dir():
         raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
     if name is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob  # noqa: F401 - pathlib's; from 3.15 on it imports it at its first use, which may be at the exit
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,25 @@ _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
 
 PartKey = tuple[int, int, int]
 """(attempt, rank, part), which sorts in the order of a run's records."""
+
+
+def local_path(argument: str, path: str | os.PathLike[str]) -> Path:
+    """Returns a path with `~` expanded, as a shell has it.
+
+    :raises TypeError: it is no path.
+    :raises ValueError: it is a URL, whose files would silently lie in a folder of that name, or names the home of an
+        unknown user.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(expected(argument, "a path", path))
+    text = os.fspath(path)
+    # A Path has taken one of the two slashes away.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fsdecode(text)):
+        raise ValueError(expected(argument, "a path of this machine, not a URL", text))
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(expected(argument, "the home of a user of this machine", text)) from None
 
 
 def run_names(log_dir: Path) -> list[str]:

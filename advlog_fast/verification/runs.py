@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..store.ledger import LOST, Ledger, read_ledgers
-from ..store.paths import RunPaths, check_run, run_names
+from ..store.paths import RunPaths, check_run, local_path, run_names
 from .comparison import Comparison
 from .contents import Contents
 from .differences import Difference, Differences
@@ -21,7 +21,7 @@ def verify(log_dir: str | os.PathLike[str], name: str | None = None) -> list[Dif
     :raises FileNotFoundError: there is no such directory, or no run of that name in it.
     :raises OSError: a file cannot be read, for a reason other than its content.
     """
-    folder = Path(os.path.abspath(log_dir))
+    folder = Path(os.path.abspath(local_path("log_dir", log_dir)))
     if not folder.is_dir():
         raise FileNotFoundError(f"log_dir: expected a directory, got {str(log_dir)!r}")
     if name is not None:

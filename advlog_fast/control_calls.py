@@ -52,7 +52,8 @@ class ControlCalls(ABC):
 
     @property
     def logger(self) -> logging.Logger:
-        """A `logging.Logger` that writes to `NAME_main.log`, for messages in words.
+        """A `logging.Logger` that writes to `NAME_main.log`, for messages in words; warnings and errors go to the
+        console, too. `setLevel` and `getChild` work as on any logger.
 
         It records an exception that you pass, as `log.logger.exception(...)` does, like :meth:`log_error`: the
         traceback goes to `NAME_errors.log`. A line costs about as much as with any file handler.

@@ -16,7 +16,7 @@ from .base import empty_summary
 from .console import Console
 from .error_text import category_of, message_of, traceback_text, type_of
 from .events import Event
-from .main_log import message_of_record
+from .main_log import RunLogger, message_of_record
 from .masking import masked
 from .text import clipped, escape, fields_text
 
@@ -40,7 +40,7 @@ class ChildControl:
         self._line = line
         self._has_text = has_text
         self.console = Console("off", 0, logging.CRITICAL)
-        self.logger = logging.Logger(f"advlog_fast.{name}", level)  # noqa: LOG001 - one a run, not one a process
+        self.logger = RunLogger(f"advlog_fast.{name}", level)
         self.logger.addHandler(_RingHandler(line))
 
     def emit(self, event: Event) -> None:

@@ -12,6 +12,7 @@ from ..records import ErrorLog
 from .base import empty_summary
 from .console import Console
 from .events import Event
+from .main_log import RunLogger
 from .position import Position
 
 # One handler for all: the end of a handler takes the logging module's lock, in any thread that collects garbage.
@@ -38,7 +39,7 @@ class DisabledControl:
     status = "disabled"
 
     def __init__(self, name: str) -> None:
-        self.logger = logging.Logger(f"advlog_fast.{name}")  # noqa: LOG001 - one a run, not one a process
+        self.logger = RunLogger(f"advlog_fast.{name}")
         self.logger.addHandler(_NOWHERE)
         self.console = _NoConsole()
 

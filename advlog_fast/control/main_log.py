@@ -14,6 +14,7 @@ from .line_file import LineFile
 from .text import clipped, escape, time_text, value_text
 
 _ESCAPED = "advlog_escaped"
+_REPLACED = "capture_logging: the handlers of the root logger were replaced, and it"
 
 
 class MainLog:
@@ -21,6 +22,7 @@ class MainLog:
 
     :param level: the lowest level that is written; of the run's own entries, until `logger.setLevel` says otherwise.
     :param capture: attach to the root logger too, until :meth:`close`.
+    :param show: called with each warning and error of the user's, and its level.
     :param in_child: called with the level and the text of each message of a forked child, which must not use the file.
     :param on_error: called with each exception that an entry carries, the entry's level, the function that logged it
         and its message. The line holds the message only.
@@ -34,35 +36,64 @@ class MainLog:
         capture: bool = False,
         on_error: Callable[[BaseException, int, str, str], object] = lambda *_: None,
         in_child: Callable[[int, str], object] = lambda *_: None,
+        show: Callable[[str, int], object] = lambda *_: None,
     ) -> None:
         # Not from getLogger: a name there is shared by the whole process, and outlives the run.
-        self.logger = _RunLogger(f"advlog_fast.{name}", level)
-        self.logger.handlers.append(_LineHandler(file, self.logger.name, logging.NOTSET, on_error, in_child))
-        # The root logger's own level is the user's, so what it passes on is filtered here.
-        self._capturing = _LineHandler(file, self.logger.name, level, on_error, in_child) if capture else None
-        if self._capturing is not None:
+        self.logger = RunLogger(f"advlog_fast.{name}", level)
+        self.logger.handlers.append(_LineHandler(file, self.logger.name, logging.NOTSET, on_error, in_child, show))
+        # The root logger's own level is the user's, so what it passes on is filtered here. It has handlers of its own
+        # that show it.
+        self._capturing = None
+        if capture:
+            self._capturing = _LineHandler(file, self.logger.name, level, on_error, in_child, lambda *_: None)
             logging.getLogger().handlers.append(self._capturing)
 
     def say(self, level: int, line: str) -> None:
-        """Writes the line as it is: escaped by the caller, and not taken for a format."""
-        if self.logger.isEnabledFor(level):
+        """Writes the line as it is: escaped by the caller, and not taken for a format. `logging.disable` is for what
+        the user logs."""
+        if level >= self.logger.level:
             extra = {_ESCAPED: True}
             record = self.logger.makeRecord(self.logger.name, level, "", 0, line, (), None, extra=extra)
             self.logger.handle(record)
 
+    def has_lost_capture(self) -> bool:
+        """Returns whether somebody took our handler from the root logger, as `logging.config.dictConfig` and
+        `basicConfig(force=True)` do."""
+        return self._capturing is not None and self._capturing not in logging.getLogger().handlers
+
+    def capture_again(self) -> None:
+        """Attaches to the root logger again, and says so."""
+        if self._capturing is not None and self.has_lost_capture():
+            logging.getLogger().handlers.append(self._capturing)
+            self.say(logging.WARNING, f"{_REPLACED} is captured again; what was logged meanwhile is missing here")
+
     def close(self) -> None:
         """Detaches from the root logger; the file is its owner's to close."""
+        if self.has_lost_capture():
+            self.say(logging.WARNING, f"{_REPLACED} was no longer captured at the end")
         if self._capturing is not None:
             self._capturing.detach()
             self._capturing = None
 
 
-class _RunLogger(logging.Logger):
-    """A logger that stands alone. What is enabled is looked up each time: the cache of the class is filled under the
-    lock of the logging module, and for a logger that the module does not know nothing ever empties it."""
+class RunLogger(logging.Logger):
+    """A logger that stands alone, with the children that it is asked for. What is enabled is looked up each time: the
+    cache of the class is filled under the lock of the logging module, and for a logger that the module does not know
+    nothing ever empties it."""
+
+    def __init__(self, name: str, level: int = logging.NOTSET) -> None:
+        super().__init__(name, level)
+        self._children: dict[str, RunLogger] = {}
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the class's name
-        return not self.disabled and level > self.manager.disable and level >= self.level
+        return not self.disabled and level > self.manager.disable and level >= self.getEffectiveLevel()
+
+    def getChild(self, suffix: str) -> RunLogger:  # noqa: N802
+        """The logger of that name below this one: what it is given goes where this one's goes."""
+        first, _, rest = suffix.partition(".")
+        child = self._children.setdefault(first, RunLogger(f"{self.name}.{first}"))
+        child.parent = self
+        return child.getChild(rest) if rest else child
 
 
 class _LineHandler(logging.Handler):
@@ -73,6 +104,7 @@ class _LineHandler(logging.Handler):
         level: int,
         on_error: Callable[[BaseException, int, str, str], object],
         in_child: Callable[[int, str], object],
+        show: Callable[[str, int], object],
     ) -> None:
         # Not by the constructor of Handler, nor by createLock: the module would know the handler, and its beginning and
         # its end would wait for the module's lock. The thread that makes a logger may hold it while it waits for
@@ -89,6 +121,7 @@ class _LineHandler(logging.Handler):
         self._file = file
         self._own_name = own_name
         self._on_error = on_error
+        self._show = show
 
     def handle(self, record: logging.LogRecord) -> bool:
         # The handler's own lock has no deadline; the file's has.
@@ -116,12 +149,14 @@ class _LineHandler(logging.Handler):
             self._file.write(self._line(record, text))
             if record.exc_info and record.exc_info[1] is not None:
                 self._on_error(record.exc_info[1], record.levelno, record.funcName or "", text)
+            elif record.levelno >= logging.WARNING and not hasattr(record, _ESCAPED):
+                self._show(f"{record.levelname.lower()}: {text}", record.levelno)
         except Exception as error:  # noqa: BLE001
             self._file.write(f"{time_text(time.time_ns())} ERROR unreadable log record: {type(error).__name__}\n")
 
     def _line(self, record: logging.LogRecord, text: str) -> str:
         if record.name != self._own_name:
-            text = f"{record.name}: {text}"
+            text = f"{record.name.removeprefix(self._own_name + '.')}: {text}"
         if record.exc_text and not record.exc_info:
             text += "\n" + record.exc_text  # of another process: there is no exception to tell of
         if record.stack_info:

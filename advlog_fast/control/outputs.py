@@ -17,7 +17,7 @@ from .event_log import EventLog
 from .events import Event
 from .line_file import LineFile
 from .main_log import MainLog
-from .text import clipped, fields_text, rounded
+from .text import clipped, escape, fields_text, rounded
 
 
 class EventOutputs:
@@ -47,7 +47,7 @@ class EventOutputs:
             self._close_files()
             raise
         self.errors_file = errors
-        self._main = MainLog(main, run.name, config.log_level, config.capture_logging, on_error, link.line)
+        self._main = MainLog(main, run.name, config.log_level, config.capture_logging, on_error, link.line, self._show)
         self._events = EventLog(events, run.attempt, run.rank)
 
     @property
@@ -78,6 +78,15 @@ class EventOutputs:
         # What no longer reaches a file must not be shown as if it did.
         if not self._silent:
             self.console.say(f"{what} {fields_text(rounded(fields or {}))}".rstrip(), level, last=last)
+
+    @property
+    def main(self) -> MainLog:
+        """The main log."""
+        return self._main
+
+    def _show(self, text: str, level: int) -> None:
+        if not self._silent:
+            self.console.say(escape(text), level)
 
     def lost(self) -> dict[str, int]:
         """Entries that could not be written, by file name."""

@@ -8,6 +8,7 @@ forked.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from .._native import Producer, ffi, lib
 from ..config import LoggerConfig
 from ..control.child import ChildControl
+from ..control.text import clipped, escape
 from ..exceptions import AdvlogError
 from ..sampling.memory_sampler import MemorySampler
 from ..snapshots import Health
@@ -119,7 +121,7 @@ class ChildSession:
         control = ChildControl(run.name, config.log_level, self.line, config.writes_text(run.rank))
         self.parts = ChildParts(run, parent, control, MemorySampler(0.0, lambda _sample: None))
         overflow = Overflow(config.overflow, config.overflow_timeout_s)
-        misuse = MisuseLog(config.raises_on_misuse, lambda text: control.logger.warning("%s", text))
+        misuse = MisuseLog(config.raises_on_misuse, lambda text: self.line(logging.WARNING, clipped(escape(text))))
         self.entry = Entry(overflow, misuse, is_drained=parent.parent_lives)
         self._refused = refused
         self._hindered: tuple[str, str] | None = None

@@ -23,7 +23,7 @@ class MisuseLog:
     :param say: writes a line to the main log.
     """
 
-    def __init__(self, raises: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, raises: bool, say: Callable[[str], object]) -> None:
         self.raises = raises
         self._say = say
         self._lock = Guard()

@@ -9,6 +9,7 @@ some versions do in exit handlers, the thread that waits for the work does it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -22,6 +23,7 @@ from .._hooks import on_sigterm
 from .._native import Producer, lib
 from ..config import LoggerConfig
 from ..control import events
+from ..control.text import escape
 from ..engine.background import Background
 from ..engine.child import ChildSession
 from ..engine.drain import Drain
@@ -67,7 +69,10 @@ class Session:
         self._background = Background()
         self.entry = Entry(
             Overflow(config.overflow, config.overflow_timeout_s),
-            MisuseLog(config.raises_on_misuse, lambda text: self.parts.control.logger.warning("%s", text)),
+            MisuseLog(
+                config.raises_on_misuse,
+                lambda text: self.parts.control.outputs.note(logging.WARNING, escape(text)),
+            ),
             help_drain=self._help_drain,
         )
         self.accounting = Accounting(self.entry, self._user)

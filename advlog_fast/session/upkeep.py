@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
 
 from .._native import Producer, lib
 from ..control import events
+from ..control.text import escape
 from ..engine.background import Background
 from ..engine.drain import Drain
 from ..engine.entry import Entry
@@ -93,6 +95,9 @@ class Upkeep:
                 ring.file.write_note()
         drain.children.watch()
         drain.files.watch()
+        main = parts.control.outputs.main
+        if main.has_lost_capture():
+            self._background.submit(main.capture_again)
         if why := ring.file.unshare(ring.size_bytes):
             self._report_once(
                 f"the ring {ring.path} shares blocks with a copy ({why}): a full disk would end the process"
@@ -118,7 +123,7 @@ class Upkeep:
     def _tell_fault(self, finding: Finding) -> None:
         parts = self._parts()
         if parts is not None:
-            parts.control.logger.warning(finding.message)
+            parts.control.outputs.note(logging.WARNING, escape(finding.message))
             parts.console.say(finding.message)
 
     def _tell_nonfinite(self, finding: Finding) -> None:

@@ -2,10 +2,12 @@
 
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 from run_files import text_lines
 
+from advlog_fast import AdvancedLogger
 from advlog_fast.control.line_file import LineFile
 from advlog_fast.control.main_log import MainLog
 
@@ -130,3 +132,89 @@ def test_messages_of_many_threads_are_all_there(open_log, path):
     for thread in threads:
         thread.join()
     assert len({line.text for line in text_lines(path)}) == 1600
+
+
+def texts(path: Path) -> list[str]:
+    """The user's lines, without their times."""
+    lines = [line.partition(" ")[2] for line in path.read_text().splitlines()]
+    return [line for line in lines if "attempt_" not in line and "options " not in line]
+
+
+def test_the_level_and_a_span_of_disable_act_at_once_and_only_while_they_hold(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+        log.logger.debug("one")
+        log.logger.setLevel(logging.DEBUG)
+        log.logger.debug("two")
+        log.logger.setLevel(logging.ERROR)
+        log.logger.info("three")
+        log.logger.setLevel(logging.INFO)
+        logging.disable(logging.CRITICAL)
+        log.logger.critical("four")
+        log.log_error("five", "op")
+        logging.disable(logging.NOTSET)
+        log.logger.info("six")
+    main = texts(tmp_path / "run_main.log")
+    assert main == ["DEBUG two", "ERROR error id=e1 category=other operation=op type=Message message=five", "INFO six"]
+
+
+def test_a_child_logs_into_the_run_by_its_short_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with AdvancedLogger(tmp_path, "run", console="plain", parquet=False) as log:
+        data = log.logger.getChild("data")
+        assert data is log.logger.getChild("data")
+        data.info("one")
+        data.getChild("disk").warning("two")
+        log.logger.getChild("data.disk").error("three")
+        log.logger.setLevel(logging.ERROR)
+        data.warning("four")
+        data.setLevel(logging.DEBUG)
+        data.debug("five")
+    assert texts(tmp_path / "run_main.log") == [
+        "INFO data: one",
+        "WARNING data.disk: two",
+        "ERROR data.disk: three",
+        "DEBUG data: five",
+    ]
+    assert not [name for name in logging.Logger.manager.loggerDict if name.startswith("advlog_fast.run")]
+    shown = capfd.readouterr().err
+    assert "[advlog] warning: two\n" in shown
+    assert "[advlog] error: three\n" in shown
+    assert "one" not in shown
+
+
+def test_an_exception_is_shown_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with AdvancedLogger(tmp_path, "run", console="plain", parquet=False) as log:
+        try:
+            raise ValueError("of the batch")
+        except ValueError:
+            log.logger.exception("while training")
+    assert capfd.readouterr().err.count("of the batch") == 1
+
+
+@pytest.mark.parametrize("how", ["dictConfig", "basicConfig"])
+def test_a_capture_that_others_end_begins_again_and_both_are_said(tmp_path: Path, run_python, how: str):
+    code = f"""
+import logging, logging.config, time
+from advlog_fast import AdvancedLogger
+def replace():
+    if {how!r} == "dictConfig":
+        logging.config.dictConfig({{"version": 1, "disable_existing_loggers": False, "root": {{"handlers": []}}}})
+    else:
+        logging.basicConfig(force=True)
+with AdvancedLogger("here", "run", console="off", capture_logging=True, parquet=False) as log:
+    logging.getLogger("lib").warning("before")
+    replace()
+    main = log._session.parts.control.outputs.main
+    while main.has_lost_capture():
+        time.sleep(0.01)
+    logging.getLogger("lib").warning("after")
+    replace()
+"""
+    ended = run_python("-c", code)
+    assert ended.returncode == 0, ended.stderr
+    lost = "WARNING capture_logging: the handlers of the root logger were replaced, and it"
+    assert texts(tmp_path / "here" / "run_main.log") == [
+        "WARNING lib: before",
+        f"{lost} is captured again; what was logged meanwhile is missing here",
+        "WARNING lib: after",
+        f"{lost} was no longer captured at the end",
+    ]

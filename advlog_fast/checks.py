@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from numbers import Real
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from ._native import Deferred
@@ -350,20 +349,3 @@ def mapping(argument: str, value: Any) -> Mapping[Any, Any]:
         raise TypeError(expected(argument, "a mapping", value))
     found: Mapping[Any, Any] = value
     return found
-
-
-def settings(argument: str, value: Any) -> Mapping[Any, Any]:
-    """Returns settings by name, from a mapping or from the attributes of an object such as an argparse.Namespace or a
-    dataclass.
-
-    :raises TypeError: it is neither.
-    """
-    if isinstance(value, Mapping):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    # A class, a function and a module have attributes too, but those are no settings.
-    if hasattr(value, "__dict__") and not callable(value) and not isinstance(value, ModuleType):
-        attributes: dict[str, Any] = vars(value)
-        return attributes
-    raise TypeError(expected(argument, "a mapping, or an object whose attributes are the settings", value))

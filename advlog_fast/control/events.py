@@ -15,6 +15,7 @@ from typing import Any
 from .. import checks
 from ..checks import Intake, Misuse
 from ..snapshots import NonFinite
+from .fields import settings
 from .masking import masked
 from .milestones import Progress
 from .model_info import describe_model
@@ -57,8 +58,8 @@ class Event:
 
 def training_start(config: object = None) -> Event:
     """:raises TypeError: the configuration is neither a mapping nor an object with attributes."""
-    settings = masked(checks.settings("config", config)) if config is not None else {}
-    return Event("training_start", {"config": settings}, with_nulls(settings))
+    shown = masked(settings("config", config)) if config is not None else {}
+    return Event("training_start", {"config": shown}, with_nulls(shown))
 
 
 def training_end(final_metrics: Mapping[str, Any] | None = None, status: str | None = None) -> Event:
@@ -106,9 +107,9 @@ def validation(epoch: object, metrics: Mapping[str, Any] | None, is_best: object
     return Event("validation", fields, shown, console="validation", misuses=intake.misuses)
 
 
-def hyperparameters(settings: object) -> Event:
+def hyperparameters(given: object) -> Event:
     """:raises TypeError: they are neither a mapping nor an object with attributes."""
-    masked_settings = masked(checks.settings("hyperparameters", settings))
+    masked_settings = masked(settings("hyperparameters", given))
     return Event(
         "hyperparameters", {"hyperparameters": masked_settings}, with_nulls(masked_settings), in_training_log=False
     )

@@ -24,6 +24,7 @@ from .contexts import ContextStats
 from .error_reports import ErrorReports
 from .errors import ErrorRecorder
 from .events import Event
+from .masking import masked
 from .outputs import EventOutputs
 from .provenance import gather
 from .readable import readable
@@ -68,7 +69,7 @@ class ControlPlane:
         )
         self._contexts = ContextStats()
         self._training = Training(run.name, run.attempt)
-        identity, options = dataclasses.asdict(run), dataclasses.asdict(config)
+        identity, options = dataclasses.asdict(run), masked(dataclasses.asdict(config))
         start = Event("attempt_start", {**identity, "options": options}, identity, in_training_log=False)
         self.outputs.write(start)
         self.outputs.note(logging.INFO, f"options {fields_text(options)}")

@@ -6,28 +6,31 @@ by their attributes.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from itertools import islice
 from os import PathLike
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-MAX_DEPTH = 12
-MAX_ITEMS = 1000
+from .fields import Fields, Unreadable, fields_of
+
+MAX_DEPTH = 16
+MAX_LEAVES = 10_000
+"""Of one value, at all depths."""
 MAX_STRING = 16_384
 MAX_REPR = 300
 MAX_COST = 1 << 20
 """About the characters of one value's JSON."""
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_MOST_COUNTED = 1_000_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -56,6 +59,7 @@ def strict_json(value: Any, indent: int | None = None) -> str:
 class _Reader:
     def __init__(self) -> None:
         self._cost = 0
+        self._leaves = 0
         self._open: set[int] = set()
 
     def read(self, value: Any, depth: int) -> Any:
@@ -82,13 +86,13 @@ class _Reader:
         kind = type(value)
         if hasattr(kind, "shape") and hasattr(kind, "dtype"):
             return self._array(value)
-        if isinstance(value, Mapping):
-            return self._within(value, depth, lambda: self._mapping(value, depth))
+        if isinstance(value, Unreadable):
+            return f"<unreadable: {value.error}>"
+        fields = None if isinstance(value, type) else fields_of(value)
+        if fields is not None:
+            return self._within(value, depth, lambda: self._mapping(fields, depth))
         if isinstance(value, (list, tuple, AbstractSet)) or (isinstance(value, Sequence) and not _is_binary(value)):
             return self._within(value, depth, lambda: self._items(value, depth))
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            held = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-            return self._within(value, depth, lambda: self._mapping(held, depth))
         return self._text(self._described(value))
 
     def _described(self, value: Any) -> str:
@@ -105,16 +109,16 @@ class _Reader:
         if isinstance(value, (FunctionType, BuiltinFunctionType, MethodType)):
             return f"{value.__module__}.{value.__qualname__}"
         kind = type(value)
-        # Their repr is a constructor call; their str is the name that people use.
-        short = kind.__name__ in ("dtype", "device") or kind.__module__.startswith("numpy.dtypes")
+        if _is_binary(value):
+            return f"<{kind.__name__}: {len(value)} bytes>"
         if isinstance(value, BaseException):
             shown = f"{kind.__name__}: {value}"
+        elif kind.__name__ in ("dtype", "device", "complex", "range", "slice", "UUID") or _names_a_dtype(kind):
+            shown = str(value)
         else:
-            try:
-                shown = str(value) if short else repr(value)
-            except Exception:  # noqa: BLE001
-                return f"<{kind.__name__}: repr failed>"
-        shown = _ADDRESS.sub("", shown)
+            # Never a repr: it may show what a key of ours would have hidden.
+            home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+            shown = f"<{home}{kind.__qualname__}>"
         return shown if len(shown) <= MAX_REPR else f"{shown[: MAX_REPR - 3]}..."
 
     def _text(self, text: str) -> str:
@@ -147,15 +151,25 @@ class _Reader:
         finally:
             self._open.discard(id(value))
 
-    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    def _mapping(self, fields: Fields, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for index, (key, item) in enumerate(value.items()):
-            if index >= MAX_ITEMS or self._cost > MAX_COST:
-                result["..."] = f"{len(value) - index} more"
+        for key, item in fields:
+            if self._is_full():
+                result["..."] = f"{1 + sum(1 for _ in islice(fields, _MOST_COUNTED))} more"
                 break
             name = self._text(key) if type(key) is str else self._key(key, depth)
-            result[name] = self.read(item, depth + 1)
+            if name in result:
+                name = f"{name} ({type(key).__name__})"
+            result[name] = self._leaf(item, depth)
         return result
+
+    def _is_full(self) -> bool:
+        return self._leaves >= MAX_LEAVES or self._cost > MAX_COST
+
+    def _leaf(self, item: Any, depth: int) -> Any:
+        found = self.read(item, depth + 1)
+        self._leaves += not isinstance(found, (dict, list))
+        return found
 
     def _key(self, key: Any, depth: int) -> str:
         name = self.read(key, depth + 1)
@@ -163,11 +177,12 @@ class _Reader:
 
     def _items(self, value: Any, depth: int) -> list[Any]:
         result: list[Any] = []
-        for index, item in enumerate(value):
-            if index >= MAX_ITEMS or self._cost > MAX_COST:
+        # By their places, where that can be: one that raises costs only itself.
+        for index, item in enumerate(value if isinstance(value, (list, tuple, AbstractSet)) else _each(value)):
+            if self._is_full():
                 result.append(f"... {len(value) - index} more")
                 break
-            result.append(self.read(item, depth + 1))
+            result.append(self._leaf(item, depth))
         if isinstance(value, AbstractSet):
             result.sort(key=repr)
         return result
@@ -176,6 +191,18 @@ class _Reader:
 def _kind_of_array(value: Any) -> str:
     name = type(value).__name__
     return {"Tensor": "tensor", "ndarray": "array"}.get(name, name)
+
+
+def _each(value: Sequence[Any]) -> Iterator[Any]:
+    for index in range(len(value)):
+        try:
+            yield value[index]
+        except Exception as error:  # noqa: BLE001 - such as a value that is missing from a list of OmegaConf's
+            yield Unreadable(type(error).__name__)
+
+
+def _names_a_dtype(kind: type) -> bool:
+    return kind.__module__.startswith("numpy.dtypes")
 
 
 def _is_binary(value: object) -> bool:

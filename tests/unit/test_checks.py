@@ -1,12 +1,9 @@
 """Arguments: what is taken, and what is said of the rest."""
 
-import argparse
-import dataclasses
 import itertools
 import math
 import re
 import sys
-import types
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +11,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from advlog_fast import checks
 from advlog_fast.checks import Intake
 
 
@@ -191,26 +187,6 @@ def test_a_value_that_raises_is_no_number(make):
     intake.flag("w", value)
     intake.epoch(value)
     assert all(misuse.message() for misuse in intake.misuses)
-
-
-@dataclasses.dataclass
-class Settings:
-    lr: float = 0.1
-
-
-class Slotted:
-    __slots__ = ()
-
-
-@pytest.mark.parametrize("given", [{"lr": 0.1}, argparse.Namespace(lr=0.1), types.SimpleNamespace(lr=0.1), Settings()])
-def test_settings_are_a_mapping_or_the_attributes_of_an_object(given):
-    assert checks.settings("config", given) == {"lr": 0.1}
-
-
-@pytest.mark.parametrize("given", [None, 5, "lr=0.1", [("lr", 0.1)], Settings, math, print, lambda: None, Slotted()])
-def test_what_has_no_settings_is_refused(given):
-    with pytest.raises(TypeError, match=r"^config: expected a mapping, or an object whose attributes are the settings"):
-        checks.settings("config", given)
 
 
 def test_a_flag_may_be_what_a_comparison_of_numpy_gives():

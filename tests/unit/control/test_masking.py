@@ -2,17 +2,20 @@
 
 import pytest
 
+from advlog_fast import AdvancedLogger
 from advlog_fast.control.masking import is_secret, masked, masked_arguments
 
 SECRETS = """
     api_key apikey apiKey API_KEY OPENAI_API_KEY wandb.api-key password db_password passwd secret
     client_secret aws_secret_access_key credential credentials private_key privateKey access_key token
     auth_token authToken HF_TOKEN hub-token access.token bearer_token
+    pwd db_pass bearer cookie openai_key wandb_key WANDB-KEY GITHUBTOKEN githubToken api_tokens auth slack_webhook
 """
 OPEN = """
     num_tokens tokens tokenizer tokenizer_name max_new_tokens token_count eos_token eos_token_id
     pad_token bos_token_id unkToken image_token tokens_per_s token_type_ids key keys monkey primary_key
     secretary passes learning_rate accesses
+    author authority n_passes passage token_key keyword_key bypass_layer compass tokens
 """
 
 
@@ -24,6 +27,12 @@ def test_a_key_that_names_a_secret_is_masked(key):
 @pytest.mark.parametrize("key", OPEN.split())
 def test_a_key_that_only_looks_like_one_is_not(key):
     assert masked({key: "value"}) == {key: "value"}
+
+
+def test_our_own_options_are_masked_too(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off", metrics=("api_key=abc",)) as log:
+        pass
+    assert "abc" not in log.paths["main_log"].read_text() + log.paths["events_jsonl"].read_text()
 
 
 def test_a_token_that_is_a_number_is_a_count_or_an_id():
@@ -58,9 +67,25 @@ def test_the_mapping_given_stays_as_it_was():
         ("see s3://key:secret@bucket and http://host/a@b", "see s3://***@bucket and http://host/a@b"),
         ("https://host?mail=a@b", "https://host?mail=a@b"),
         ("me@example.org", "me@example.org"),
+        ("https://host/x?api_key=abc&lr=0.1#top", "https://host/x?api_key=***&lr=0.1#top"),
+        ("https://host/x?sig=abc%3D&se=2026", "https://host/x?sig=***&se=2026"),
+        ("https://s3.host/b?X-Amz-Signature=ab12&n=1", "https://s3.host/b?X-Amz-Signature=***&n=1"),
+        ("https://hooks.slack.com/services/T0/B0/abc", "https://hooks.slack.com/services/***"),
+        ("https://discord.com/api/webhooks/1/abc", "https://discord.com/api/webhooks/***"),
+        (
+            "see https://acme.webhook.office.com/webhookb2/a@b now",
+            "see https://acme.webhook.office.com/webhookb2/*** now",
+        ),
+        ("https://api.telegram.org/bot12:ab/sendMessage", "https://api.telegram.org/bot/***"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("curl -H 'Authorization: Basic abc=' https://x", "curl -H 'Authorization: Basic ***' https://x"),
+        ('{"api_key": "abc", "lr": 0.1}', '{"api_key": "***", "lr": 0.1}'),
+        ("host=db user=me password=abc port=5432", "host=db user=me password=*** port=5432"),
+        ("lr=0.1 max_tokens=5 eos_token=</s>", "lr=0.1 max_tokens=5 eos_token=</s>"),
+        ("step: 5, loss: 0.5", "step: 5, loss: 0.5"),
     ],
 )
-def test_a_url_loses_its_user_info(url, shown):
+def test_a_text_loses_the_secrets_that_it_carries(url, shown):
     assert masked({"data": url}) == {"data": shown}
 
 

@@ -494,7 +494,7 @@ class TestMisuse:
             ),
             (lambda _: events.training_end(0.5), "final_metrics: expected a mapping, got float"),
             (lambda _: events.validation(1, 0.5), "metrics: expected a mapping, got float"),
-            (lambda _: events.hyperparameters(7), "hyperparameters: expected a mapping, or an object .*, got int 7"),
+            (lambda _: events.hyperparameters(7), "hyperparameters: expected a mapping, or an object .*, got int"),
             (lambda _: events.model_info(None), "model: expected a model, got NoneType"),
             (lambda p: p.log_error("x", "", [1]), r"context: expected a mapping, got list \[1\]"),
             (lambda p: p.log_error("x", "", None, 40), "severity: expected one of DEBUG, .*, got int 40"),

@@ -36,6 +36,11 @@ class Refusing:
         raise RuntimeError("no")
 
 
+class Telling:
+    def __repr__(self):
+        return "Telling(api_key='abc')"
+
+
 class BrokenMapping(dict):
     def items(self):
         raise RuntimeError("no")
@@ -63,13 +68,14 @@ class BrokenMapping(dict):
         ({1: "a", None: "b", 2.5: "c"}, {"1": "a", "null": "b", "2.5": "c"}),
         (1 << 70, str(1 << 70)),
         (-(1 << 62), -(1 << 62)),
-        (b"raw", "b'raw'"),
+        (b"raw", "<bytes: 3 bytes>"),
+        (3 - 1j, "(3-1j)"),
         (int, "int"),
         (Path, "pathlib.Path" if sys.version_info < (3, 13) else "pathlib._local.Path"),
         (math.sqrt, "math.sqrt"),
         (ValueError("bad"), "ValueError: bad"),
-        (Refusing(), "<Refusing: repr failed>"),
-        (BrokenMapping(), "<BrokenMapping: unreadable>"),
+        (Refusing(), f"<{__name__}.Refusing>"),
+        (BrokenMapping({"a": 1}), {"a": 1}),
     ],
 )
 def test_a_value_becomes_what_a_person_can_read(value, shown):
@@ -85,8 +91,9 @@ def test_a_float_that_is_not_finite_stays_one():
     assert readable(-math.inf) == -math.inf
 
 
-def test_an_address_in_a_repr_is_left_out_for_it_differs_in_every_run():
-    assert readable(object()) == "<object object>"
+def test_an_object_is_its_type_s_name_and_never_its_repr():
+    assert readable(object()) == "<object>"
+    assert readable([Telling()]) == [f"<{__name__}.Telling>"]
 
 
 def test_a_container_that_holds_itself_is_named_not_followed():
@@ -109,8 +116,11 @@ def test_depth_is_limited_and_the_rest_is_named():
 
 
 def test_sizes_are_limited_and_what_was_left_out_is_said():
-    assert readable(list(range(5000)))[-1] == "... 4000 more"
-    assert readable({i: i for i in range(1001)})["..."] == "1 more"
+    assert readable(list(range(15_000)))[-1] == "... 5000 more"
+    assert readable({i: i for i in range(10_001)})["..."] == "1 more"
+    many = readable([list(range(4000)) for _ in range(3)])
+    assert sum(map(len, many)) == 10_001
+    assert many[2][-1] == "... 2000 more"
     assert readable("x" * 100_000).endswith("(100000 characters)")
     assert readable(10**10_000) == "<int: 33220 bits>"
 
@@ -139,3 +149,12 @@ def test_tensors_are_described_and_those_of_one_element_are_their_number():
     assert readable(torch.Size([2, 3])) == [2, 3]
     parameter = torch.nn.Parameter(torch.zeros(2))
     assert readable(parameter) == "Parameter(shape=(2,), dtype=torch.float32, device=cpu)"
+
+
+def test_keys_that_would_be_one_are_told_apart():
+    assert readable({1: "int", "1": "str", None: "none", "null": "text"}) == {
+        "1": "int",
+        "1 (str)": "str",
+        "null": "none",
+        "null (str)": "text",
+    }

@@ -147,7 +147,9 @@ def test_an_attempt_that_is_superseded_in_its_middle_was_interrupted(tmp_path: P
 
 
 def test_the_longest_names_all_fit(tmp_path: Path):
-    with AdvancedLogger(tmp_path, "life", console="off", text=False, jsonl=False, parquet=False) as log:
+    with AdvancedLogger(
+        tmp_path, "life", console="off", text=False, jsonl=False, parquet=False, memory_interval_s=0
+    ) as log:
         for first in range(0, 65_535, 2000):
             log.log_metrics({f"{n:0255}": n for n in range(first, min(first + 2000, 65_535))})
         assert log.health().misuse == {}

@@ -17,7 +17,7 @@ from ._hooks import importing
 from ._native import Producer, lib
 from .config import LoggerConfig, check_seconds, end_status, is_disabled
 from .control_calls import ControlCalls
-from .exceptions import warn_user
+from .exceptions import RunBusyError, warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _END_SECONDS = 10.0
 _UNDO_SECONDS = 1.0
+_OWN = ("config", "enabled", "_warned", "_engine", "_contexts", "_events", "_slow_path", "_off")
+"""Attributes of a logger that a pickle does not carry; those of a subclass it does."""
 
 
 class AdvancedLogger(Producer, ControlCalls):
@@ -117,11 +119,36 @@ class AdvancedLogger(Producer, ControlCalls):
             if self.config.handle_signals:
                 session.handle_sigterm(self.config.handle_signals)
             self._engine = session
-        except BaseException:
+        except BaseException as error:
             session.close(min(_UNDO_SECONDS, self.config.close_timeout_s), "interrupted")
-            raise
+            with importing():
+                from .session import handles
+            if not isinstance(error, RunBusyError) or not handles.become_worker(self, session.paths):
+                raise
         # The traceback of an interrupt at this point must not keep the logger alive.
         del self
+
+    @classmethod
+    def shared(
+        cls, log_dir: str | os.PathLike[str] = "logs", experiment_name: str = "experiment", **options: Any
+    ) -> Self:
+        """Return a handle on the logger of the run that this process has open, or on a new one.
+
+        For programs of which several parts log into one run: a second `AdvancedLogger` would close the first. The run
+        ends with the `close()` of its last handle, at the exit, or when an `AdvancedLogger` supersedes it.
+
+        :param options: as of :class:`AdvancedLogger`.
+        :raises ValueError: an option that is given differs from the open logger's.
+
+        >>> one, two = (AdvancedLogger.shared("logs", "shared", console="off") for _ in range(2))
+        >>> one.log_metrics({"loss": 0.5}, step=1)
+        >>> one.close(), two.log_metrics({"loss": 0.25}, step=2), two.close()
+        (True, None, True)
+        """
+        with importing():
+            from .session.handles import shared
+
+        return shared(cls, log_dir, experiment_name, options)  # type: ignore[no-any-return]
 
     def _load(self, experiment_name: str) -> None:
         """Imports what only a logger needs, and keeps it: a call in the last destructors can no longer import."""
@@ -230,7 +257,10 @@ class AdvancedLogger(Producer, ControlCalls):
     def _log(self, log: Callable[[Any, Session | ChildSession], int]) -> None:
         """Has `log` push a record with the module `engine.slow_path`, if the logger takes records."""
         session = self._open_session()
-        if session is not None and log(self._slow_path, session) not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
+        status = lib.ADVLOG_OK if session is None else log(self._slow_path, session)
+        if session is not None and status == lib.ADVLOG_FULL and (dropped := session.entry.after_drop()) is not None:
+            self._warn(*dropped)
+        elif status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
             self._open_session()  # the logger closed meanwhile: count the record, and warn once
 
     def _open_session(self) -> Session | ChildSession | None:
@@ -249,7 +279,10 @@ class AdvancedLogger(Producer, ControlCalls):
         ending = sys.is_finalizing() or (self._session is not None and self._session.at_exit)
         if message and kind not in self._warned and not ending:
             self._warned.add(kind)
-            warn_user(message)
+            try:
+                warn_user(message)
+            except RuntimeWarning as error:  # a filter made it an exception, which must not end a training
+                print(f"advlog_fast: {error}", file=sys.stderr)  # noqa: T201
 
     # -- the end, and questions ----------------------------------------------------------------------------------
 
@@ -328,10 +361,8 @@ class AdvancedLogger(Producer, ControlCalls):
         >>> log.paths["metrics_jsonl"].name
         'run_metrics.jsonl'
         """
-        if self._session is None:
-            return {}
-        paths = self._session.paths
-        return {name: getattr(paths, name) for name in self.config.outputs(paths.rank)}
+        paths = None if self._session is None else self._session.paths
+        return {} if paths is None else {name: getattr(paths, name) for name in self.config.outputs(paths.rank)}
 
     def __enter__(self) -> Self:
         return self
@@ -351,19 +382,14 @@ class AdvancedLogger(Producer, ControlCalls):
     def __reduce__(self) -> tuple[Any, ...]:
         """Unpickled in another process, a logger becomes a handle on this one: it logs into this run, marked by
         `worker`."""
-        session = self._session
         with importing():
-            from .engine.drain import expect_children
-            from .session.handles import in_another_process
+            from .session import handles
 
-        parent = None
-        if session is not None:
-            expect_children()
-            parent = session.parts.parent
-        return in_another_process, (type(self), self.config, parent)
+        return handles.pickled(self, {name: value for name, value in vars(self).items() if name not in _OWN})
 
     def __repr__(self) -> str:
-        state = "disabled" if self._session is None else "closed" if self._session.closed else f"attempt {self.attempt}"
+        session = self._session
+        state = "disabled" if session is None else "closed" if session.has_ended else f"attempt {self.attempt}"
         return f"<AdvancedLogger {self.config.experiment_name!r} in {str(self.config.log_dir)!r}: {state}>"
 
 

@@ -36,6 +36,14 @@ from .ring_folders import check_private_folder
 CHILD_SLOTS = 1024
 _POLL_S = 0.002
 _ENDED = "the process that this logger belongs to has ended its log: what is logged here is dropped"
+_OVER = (
+    "the run that this logger belongs to has ended: what is logged here is dropped; make a new AdvancedLogger, and "
+    "give it the state of the checkpoint (load_state_dict)"
+)
+_ORPHANED = (
+    "the process that writes the files of this run has ended: what is logged here is dropped, or waits for a recovery; "
+    "make the logger in the process that trains, after it has forked or become a daemon"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +117,13 @@ class ChildSession:
     same.
 
     :param refused: kind and text of a warning, if nothing may be logged.
+    :param forked: the parent's session was open when this process was forked.
     """
 
     closed = False
     at_exit = False
 
-    def __init__(self, parent: ParentHandle, refused: tuple[str, str] | None = None) -> None:
+    def __init__(self, parent: ParentHandle, refused: tuple[str, str] | None = None, *, forked: bool = False) -> None:
         self.pid = os.getpid()
         self.paths = parent.paths
         config, run = parent.config, parent.run
@@ -122,15 +131,17 @@ class ChildSession:
         self.parts = ChildParts(run, parent, control, MemorySampler(0.0, lambda _sample: None))
         overflow = Overflow(config.overflow, config.overflow_timeout_s)
         misuse = MisuseLog(config.raises_on_misuse, lambda text: self.line(logging.WARNING, clipped(escape(text))))
-        self.entry = Entry(overflow, misuse, is_drained=parent.parent_lives)
+        self.entry = Entry(overflow, misuse, is_drained=parent.parent_lives, after_drop=self._after_drop)
         self._refused = refused
+        self._was_open = forked or self._session_lives()
+        """Whether the parent's session was open when this began."""
         self._hindered: tuple[str, str] | None = None
         """Kind and text of a warning, while there is an obstacle that may pass."""
         self._bound = False
 
     def in_child(self) -> ChildSession:
         """Returns the session of a process that this one forked."""
-        return ChildSession(self.parts.parent, self._refused)
+        return ChildSession(self.parts.parent, self._refused, forked=True)
 
     def admit(self, producer: Producer) -> tuple[str, str] | None:
         """Prepares the ring for a record of the producer and returns None; else returns the kind and the text of a
@@ -139,6 +150,11 @@ class ChildSession:
         if ring is None:
             self.entry.count_drop("forked")
             return self._refused or self._hindered
+        if not self.parts.parent.parent_lives():
+            self._refused = "forked", _ORPHANED
+            producer._unbind()
+            self.entry.count_drop("forked")
+            return self._refused
         if lib.advlog_ring_closed(ring.handle):
             self.entry.count_drop("closed")
             return "closed", _ENDED
@@ -169,10 +185,16 @@ class ChildSession:
                     reason = f"{folder} was removed: what this process logs is dropped until it is made again"
                     self._hindered = "forked", reason
                 else:
-                    self._refused = "", ""
+                    # A worker may outlive its parent by an instant; what comes out of a checkpoint is another matter.
+                    self._refused = ("", "") if self._was_open else ("ended", _OVER)
             except (OSError, LockedError, AdvlogError) as error:
                 self._refused = "forked", f"no ring for this process in {folder} ({error}): what is logged is dropped"
         return self.entry.ring
+
+    @property
+    def has_ended(self) -> bool:
+        """True if there is nobody who would write what is logged here."""
+        return not self._session_lives()
 
     def _session_lives(self) -> bool:
         """Returns whether the parent's session still runs, as far as the child can tell: the note of its ring stays
@@ -190,16 +212,24 @@ class ChildSession:
         """Waits until the parent has taken over the records accepted here before; returns whether it did so in time."""
         ring = self.entry.ring
         if ring is None:
-            return True
+            return self._lost() == 0
         deadline = time.monotonic() + timeout_s
         end = lib.advlog_ring_write_pos(ring.handle)
         while not has_taken(ring, end):
             if time.monotonic() >= deadline or not self.parts.parent.parent_lives():
                 return False
             time.sleep(_POLL_S)
-        return True
+        return self._lost() == 0
 
     seal = flush
+
+    def _lost(self) -> int:
+        """Returns the records of this process that nobody will write."""
+        ring = self.entry.ring
+        return self.entry.dropped + (sum(ring.dropped().values()) if ring is not None else 0)
+
+    def _after_drop(self) -> tuple[str, str] | None:
+        return None if self.parts.parent.parent_lives() else ("forked", _ORPHANED)
 
     def shielded(self, task: Callable[[], object]) -> None:
         """Runs the task; there is no thread for it here."""
@@ -210,8 +240,11 @@ class ChildSession:
         return _ENDED
 
     def close(self, _timeout_s: float, _status: str | None = None, *, by_user: bool = False) -> bool:  # noqa: ARG002
-        """Does nothing: the parent closes the session."""
-        return True
+        """Returns whether everything logged here was taken over, or will be: the parent closes the session."""
+        ring = self.entry.ring
+        if ring is not None and not self.parts.parent.parent_lives():
+            return self._lost() == 0 and has_taken(ring, lib.advlog_ring_write_pos(ring.handle))
+        return self._lost() == 0
 
     def health(self) -> Health:
         """Returns the counts of this process; accepted records are those that its parent has taken over or will."""

@@ -35,6 +35,7 @@ class Entry:
         *,
         help_drain: Callable[[], bool] = lambda: False,
         is_drained: Callable[[], bool] | None = None,
+        after_drop: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
         self.ring: Ring | None = None
         self.overflow = overflow
@@ -43,6 +44,8 @@ class Entry:
         """Records dropped while there was no ring to count them in."""
         self._help_drain = help_drain
         self._is_drained = is_drained
+        self.after_drop = after_drop
+        """Returns the kind and the text of a warning after a record found no room; None if there is nothing to say."""
 
     @property
     def slots(self) -> int:

@@ -17,14 +17,14 @@ from .parts import Parts
 class Accounting:
     """Any thread may call it. Each method keeps the drain in a local variable, because `freeze` drops it.
 
-    :param user: returns the user's logger, while anybody refers to it.
+    :param users: returns the user's loggers, while anybody refers to them.
     """
 
-    def __init__(self, entry: Entry, user: Callable[[], Producer | None]) -> None:
+    def __init__(self, entry: Entry, users: Callable[[], list[Producer]]) -> None:
         self.drain: Drain | None = None
         """None before the drain exists, and after a complete end."""
         self._entry = entry
-        self._user = user
+        self._users = users
         self._last_totals = Totals()
         self._last_health: Health | None = None
 
@@ -85,9 +85,9 @@ class Accounting:
         )
 
     def _skipped(self) -> int:
-        user = self._user()
-        return 0 if user is None else user._skipped
+        return sum(user._skipped for user in self._users())
 
     def _call_cost(self) -> CallCost:
-        user, overflow = self._user(), self._entry.overflow
-        return CallCost.of(user._samples() if user is not None else [], overflow.stalls, overflow.stalled_s)
+        overflow = self._entry.overflow
+        samples = [ns for user in self._users() for ns in user._samples()]
+        return CallCost.of(samples, overflow.stalls, overflow.stalled_s)

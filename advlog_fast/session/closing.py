@@ -36,7 +36,7 @@ class Closing:
     """Ends a session on the background's thread, which no interrupt reaches; callers wait.
 
     :param parts: returns what is open; None where nothing is, or not all of it.
-    :param producers: the session's own, and a function that returns the user's, while anybody refers to it.
+    :param producers: returns those that push into the ring.
     :param on_exception: the function registered for uncaught exceptions.
     :param on_end: called once it has ended.
     """
@@ -49,7 +49,7 @@ class Closing:
         entry: Entry,
         *,
         parts: Callable[[], Parts | None],
-        producers: tuple[Producer, Callable[[], Producer | None]],
+        producers: Callable[[], list[Producer]],
         on_exception: Callable[[BaseException, str], None],
         on_end: Callable[[], None],
     ) -> None:
@@ -154,10 +154,8 @@ class Closing:
         failpoint("close_summarized")
         with contextlib.suppress(Exception):
             parts.console.close()
-        own, user = self._producers
-        for producer in (own, user()):
-            if producer is not None:
-                producer._unbind()
+        for producer in self._producers():
+            producer._unbind()
         if done:
             written &= _succeeds(lambda: self._write_ledger(drain, parts))
         failpoint("close_accounted")

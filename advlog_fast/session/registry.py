@@ -84,6 +84,12 @@ def _forget(session: Session) -> None:
         del _sessions[key]
 
 
+def open_session(paths: RunPaths) -> Session | None:
+    """Returns the session of that run and rank which this process has open; None if there is none."""
+    session = _sessions.get(_key(paths))
+    return None if session is None or session.closed or session.pid != os.getpid() else session
+
+
 def living(parent: ParentHandle) -> Producer | None:
     """Returns the logger of the parent's session, if this process is the parent and has the session open."""
     session = _sessions.get(_key(parent.paths))

@@ -63,7 +63,10 @@ class Session:
         self._ranks = rank_identity(config.rank, config.world_size)
         self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, self._ranks.rank)
         self._user = weakref.ref(producer)
+        self.shared_by: weakref.ref[Any] | None = None
+        """The logger that handles of the session keep, if it has handles only."""
         self._own = Producer()
+        self.producers = Producers(self._own, self._user)
         self._child: ChildSession | None = None
         self._parts: Parts | None = None
         self._background = Background()
@@ -75,7 +78,7 @@ class Session:
             ),
             help_drain=self._help_drain,
         )
-        self.accounting = Accounting(self.entry, self._user)
+        self.accounting = Accounting(self.entry, self.producers.users)
         self._upkeep = Upkeep(
             self.paths, self._background, self.accounting, self.entry, self._own, parts=lambda: self._parts
         )
@@ -85,7 +88,7 @@ class Session:
             self.accounting,
             self.entry,
             parts=lambda: self._parts,
-            producers=(self._own, self._user),
+            producers=self.producers.all,
             on_exception=self._uncaught,
             on_end=lambda: on_end(self),
         )
@@ -152,6 +155,8 @@ class Session:
         """True from the first `close` on."""
         return self._closing.begun
 
+    has_ended = closed
+
     @property
     def user(self) -> Producer | None:
         """The logger, while anybody refers to it."""
@@ -184,7 +189,7 @@ class Session:
         child = self._child
         if child is None or child.pid != os.getpid():
             refused = ("closed", self.after_close()) if self.closed else None
-            child = self._child = ChildSession(self.parts.parent, refused)
+            child = self._child = ChildSession(self.parts.parent, refused, forked=True)
         return child
 
     def shielded(self, task: Callable[[], object]) -> None:
@@ -268,6 +273,34 @@ class Session:
         if os.getpid() != self.pid:
             return True
         return self._closing.close(timeout_s, status, by_user=by_user)
+
+
+class Producers:
+    """Those that push into a session's ring: the session's own, its user's logger, and the handles on it.
+
+    :param user: returns the user's logger, while anybody refers to it.
+    """
+
+    def __init__(self, own: Producer, user: Callable[[], Producer | None]) -> None:
+        self._own = own
+        self._user = user
+        self._handles: weakref.WeakSet[Producer] = weakref.WeakSet()
+
+    def bind(self, handle: Producer, session: Session) -> None:
+        """Lets a handle push into the ring, until the session ends."""
+        ring = session.entry.ring
+        if ring is not None:
+            handle._bind(ring.address, ring, session.parts.deferral.defer)
+            self._handles.add(handle)
+
+    def users(self) -> list[Producer]:
+        """All but the session's own."""
+        user = self._user()
+        return [*([] if user is None else [user]), *self._handles]
+
+    def all(self) -> list[Producer]:
+        """All of them."""
+        return [self._own, *self.users()]
 
 
 def _is_foreign(number: int) -> bool:

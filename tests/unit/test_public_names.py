@@ -65,6 +65,7 @@ METHODS = {
     "logger": "property",
     "paths": "property",
     "reduce_summary": "(self, timeout_s=30.0, group=None)",
+    "shared": "(log_dir='logs', experiment_name='experiment', **options)",
     "start_epoch": "(self, epoch, total_epochs=None)",
     "start_training": "(self, config=None)",
     "state_dict": "(self)",
@@ -96,6 +97,8 @@ def test_the_loggers_public_members_are_these():
 @pytest.mark.parametrize("name", METHODS)
 def test_method_signature(name):
     member = inspect.getattr_static(advlog_fast.AdvancedLogger, name)
+    if isinstance(member, classmethod):
+        member = getattr(advlog_fast.AdvancedLogger, name)
     found = "property" if isinstance(member, property) else signature_of(member)
     assert found == METHODS[name]
 

@@ -91,7 +91,8 @@ def test_forks_while_four_threads_log(tmp_path: Path, forks: int):
         assert log.flush()
         def held():
             # But for files that are opened ahead: whether there is one depends on how full the current one is.
-            names = [os.path.realpath(f"/proc/self/fd/{{fd}}") for fd in os.listdir("/proc/self/fd")]
+            links = [f"/proc/self/fd/{{fd}}" for fd in os.listdir("/proc/self/fd")]
+            names = [os.readlink(link) for link in links if os.path.lexists(link)]
             return sorted(name for name in names if "/.advlog/run/tmp/" not in name), threading.active_count()
         before = held()
         stop, counts = threading.Event(), [0] * 4
@@ -221,6 +222,7 @@ def test_the_control_plane_of_a_child_is_lines_of_the_training_log_and_touches_n
         read = lambda: [file.read_text() if file.exists() else "" for file in files]
         span = log.training_context("around")
         span.__enter__()
+        log._session.shielded(lambda: None)  # the first summary is there
         before = read()
 
         def child():
@@ -368,7 +370,7 @@ def test_a_child_that_outlives_its_parent_s_logger_drops_and_counts(tmp_path: Pa
             os.read(reader, 1)
             log_some(log, 1, 10)
             assert log.health().dropped_at_entry["forked"] == 10
-            assert log.flush() and log.close()
+            assert not log.flush() and not log.close()
 
         pid = forked(child)
         log.close()
@@ -445,6 +447,7 @@ def test_a_handle_in_another_process_does_nothing_once_the_session_has_ended(tmp
         tmp_path,
         """
         import pickle
+        warnings.simplefilter("ignore")
         log = pickle.loads(Path("pickled").read_bytes())
         log_some(log, 1, 5)
         log.log_event("nothing")
@@ -453,7 +456,7 @@ def test_a_handle_in_another_process_does_nothing_once_the_session_has_ended(tmp
             pass
         assert log.enabled and log.attempt == 1 and log.paths["main_log"].name == "run_main.log"
         assert log.health().accepted == 0
-        assert log.close() and log.flush()
+        assert not log.close() and not log.flush()
         """,
     )
     assert sorted(os.listdir(tmp_path / "logs")) == before

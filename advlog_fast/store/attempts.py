@@ -36,6 +36,10 @@ from .ranks import RankIdentity, RunIdentity
 
 _RECOVERY_S = 60.0
 _PAUSE_S = 0.05
+_HINT = (
+    "; a second start of the same script needs another experiment_name, and another rank of the run rank=, or a "
+    "launcher that sets it"
+)
 _CUT_SHORT = ("killed", LOST)
 _TAKEN = "expected a file that this package wrote or nothing, got another file: choose another experiment_name"
 _SUMMARY = b'{\n  "total_metrics"'
@@ -98,7 +102,7 @@ def lock_rank(paths: RunPaths, doing: str = "", is_wanted: Callable[[], bool] = 
             if time.monotonic() > deadline or (tries > 1 and not is_brief) or not is_wanted():
                 subject = f"rank {paths.rank} of {paths.name!r} in {paths.log_dir}"
                 use = "held" if is_brief else "being logged"
-                hint = "" if is_brief else "; to log another rank of the run, pass rank= or use a launcher that sets it"
+                hint = "" if is_brief else _HINT
                 by = "a child of a process that has ended" if has_ended(str(owner)) else "another live process"
                 raise RunBusyError(f"{subject} is {use} by {by}: {owner}{hint}") from None
         time.sleep(_PAUSE_S)
@@ -222,6 +226,8 @@ def _is_over(paths: RunPaths, attempt: int, claim: dict[str, Any], ranks: RankId
         return True
     if process_start(int(claim.get("pid", 0))) == claim.get("process_start"):
         return False
+    if int(claim.get("claimed_ns", 0)) / 1e9 > started_s():
+        return False  # it began beside this process, however soon it died
     ledger = RunPaths(paths.log_dir, paths.name, int(claim.get("rank", 0))).ledger(attempt)
     try:
         # A quick rank may end while its launch is still starting another.

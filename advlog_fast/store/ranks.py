@@ -51,6 +51,9 @@ _LAUNCHERS = (
         ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
     ),
 )
+_SLURM = _LAUNCHERS[-1]
+_SLURM_SPECIAL_STEPS = 0xFFFFFFF0
+"""Numbers of steps from here on are no steps of srun: SLURM_BATCH_SCRIPT, SLURM_INTERACTIVE_STEP (slurm.h)."""
 _BY_HAND = _Launcher((), ("WORLD_SIZE",), ("LOCAL_RANK",), ("MASTER_PORT",))
 
 
@@ -93,8 +96,12 @@ def rank_identity(rank: int | None, world_size: int | None, environ: Mapping[str
     :raises ValueError: a variable is no number, or the rank is not below the world size.
     """
     env = os.environ if environ is None else environ
-    launcher = next((each for each in _LAUNCHERS if env.get(each.rank[0])), _BY_HAND)
-    own = (_number(env, launcher.rank) if rank is None else rank) or 0
+    launcher = next(
+        (each for each in _LAUNCHERS if env.get(each.rank[0]) and not _is_batch_script(env, each)), _BY_HAND
+    )
+    own = _number(env, launcher.rank) if rank is None else rank
+    if own is None:
+        own = _rank_of_lightning(env) if launcher is _BY_HAND and env.get("LOCAL_RANK") else 0
     size = _number(env, launcher.world_size) if world_size is None else world_size
     world = own + 1 if size is None else max(size, 1)
     if own >= world:
@@ -109,6 +116,32 @@ def rank_identity(rank: int | None, world_size: int | None, environ: Mapping[str
         restart=_number(env, ("TORCHELASTIC_RESTART_COUNT",)) or 0,
         local_rank=_number(env, launcher.local_rank),
     )
+
+
+def _is_batch_script(env: Mapping[str, str], launcher: _Launcher) -> bool:
+    """Returns whether SLURM's variables are those of a job, in a process that no srun started: a batch script, an
+    interactive shell. Then they say how many tasks the job has, and not how many processes log."""
+    if launcher is not _SLURM:
+        return False
+    step = env.get("SLURM_STEP_ID") or env.get("SLURM_STEPID") or ""
+    return step.isdecimal() and int(step) >= _SLURM_SPECIAL_STEPS
+
+
+def _rank_of_lightning(env: Mapping[str, str]) -> int:
+    """Returns the rank of a process that Lightning's own launcher started, which sets LOCAL_RANK and not RANK.
+
+    :raises ValueError: it is on a further machine, and how many processes each has is not known.
+    """
+    local, node = _number(env, ("LOCAL_RANK",)) or 0, _number(env, ("NODE_RANK", "GROUP_RANK")) or 0
+    if node == 0:
+        return local
+    each = _number(env, ("LOCAL_WORLD_SIZE",))
+    if each is None:
+        wanted = (
+            "RANK beside LOCAL_RANK and NODE_RANK, as torchrun sets it; Lightning's own launcher does not: pass rank="
+        )
+        raise ValueError(expected("rank", wanted, None))
+    return node * each + local
 
 
 def _number(env: Mapping[str, str], variables: tuple[str, ...]) -> int | None:

@@ -85,9 +85,17 @@ def test_on_another_machine_the_count_of_restarts_may_be_another(paths):
     assert claim_attempt(of(paths, 4), rank(4, restart=0)).attempt == 1
 
 
+def long_ago(paths):
+    """The attempt began before this process started."""
+    for claim in (paths.attempts / "1.json", paths.claim(1)):
+        if claim.exists():
+            claim.write_text(json.dumps({**json.loads(claim.read_text()), "claimed_ns": 1}))
+
+
 @pytest.mark.parametrize("status", [None, "killed", "lost"])
 def test_an_attempt_whose_first_process_was_killed_is_not_joined_by_a_launch_of_the_same_name(paths, gone, status):
     begin(paths, rank(pid=gone))
+    long_ago(paths)
     if status is not None:
         end(paths, 1, 0, status, seconds_ago=-3600)
     assert claim_attempt(of(paths, 2), rank(2)).attempt == 2
@@ -96,8 +104,17 @@ def test_an_attempt_whose_first_process_was_killed_is_not_joined_by_a_launch_of_
 @pytest.mark.parametrize("status", ["completed", "failed", "interrupted"])
 def test_an_attempt_that_had_ended_before_this_process_started_is_not_joined(paths, gone, status):
     begin(paths, rank(pid=gone))
+    long_ago(paths)
     end(paths, 1, 0, status, seconds_ago=5)
     assert claim_attempt(of(paths, 2), rank(2)).attempt == 2
+
+
+@pytest.mark.parametrize("status", [None, "killed", "failed"])
+def test_a_launch_whose_first_rank_dies_within_milliseconds_is_one_attempt(paths, gone, status):
+    begin(paths, rank(pid=gone))
+    if status is not None:
+        end(paths, 1, 0, status, seconds_ago=5)
+    assert claim_attempt(of(paths, 2), rank(2)).attempt == 1
 
 
 def test_a_rank_that_ended_while_this_process_started_was_only_quick(paths, gone):

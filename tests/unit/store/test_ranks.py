@@ -21,6 +21,14 @@ from advlog_fast.store.ranks import rank_identity
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
         ({"RANK": "3"}, (3, 4)),
         ({"RANK": "", "WORLD_SIZE": "2"}, (0, 2)),
+        # Lightning's own launcher, on its first machine.
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "1234"}, (1, 2)),
+        ({"LOCAL_RANK": "1"}, (1, 2)),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "2", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "16"}, (9, 16)),
+        # A batch script and an interactive step of SLURM, which no srun started, and a step of srun.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "4294967291", "SLURM_LOCALID": "0"}, (0, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEPID": "4294967290"}, (0, 1)),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}, (3, 4)),
     ],
 )
 def test_the_launchers_variables_say_who_a_process_is(environ, found):
@@ -43,6 +51,13 @@ def test_a_rank_alone_makes_the_world_large_enough():
         (2, 2, {}, "rank: expected a rank below the world size, 2, got int 2"),
         (None, None, {"RANK": "8", "WORLD_SIZE": "8"}, "rank: expected a rank below the world size, 8, got int 8"),
         (None, None, {"RANK": "one"}, "RANK: expected a number in the environment, got str 'one'"),
+        (
+            None,
+            None,
+            {"LOCAL_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4"},
+            "rank: expected RANK beside LOCAL_RANK and NODE_RANK, as torchrun sets it; Lightning's own launcher does "
+            "not: pass rank=, got NoneType None",
+        ),
         (None, None, {"RANK": "-1"}, "RANK: expected a number from 0 on in the environment, got int -1"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import io
 import os
 import resource
 import sys
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from ..exceptions import AdvlogError
 from . import bench, compact, demo, ls, recover, show, verify
+from .table import say
 
 
 class Command(Protocol):
@@ -55,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, command in _COMMANDS.items():
         command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
     args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may have what the terminal's encoding lacks
     _allow_many_files()
     try:
         status = _COMMANDS[args.command].run(args)
@@ -64,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (AdvlogError, OSError, ValueError) as error:
-        print(f"advlog {args.command}: {error}", file=sys.stderr)
+        say(f"advlog {args.command}: {error}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED

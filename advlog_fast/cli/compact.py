@@ -8,6 +8,7 @@ import sys
 from ..compaction import compact
 from ..exceptions import RunBusyError
 from ..store.paths import check_run, local_path, run_names
+from .table import say
 
 HELP = "rewrite the Parquet datasets of ended runs with a column for each metric, in few files"
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         check_run(log_dir, args.name)
     except FileNotFoundError as error:
-        print(f"advlog compact: {error}", file=sys.stderr)
+        say(f"advlog compact: {error}", sys.stderr)
         return 2
     report = []
     refused = False
@@ -31,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
         try:
             report += compact(log_dir, name)
         except (OSError, RunBusyError) as error:  # go on with the other runs
-            print(f"advlog compact: {error}", file=sys.stderr)
+            say(f"advlog compact: {error}", sys.stderr)
             refused = True
     for compacted in report:
-        print(compacted)
+        say(str(compacted))
     if not report and not refused:
-        print("nothing to compact")
+        say("nothing to compact")
     return int(refused or not all(compacted.complete for compacted in report))

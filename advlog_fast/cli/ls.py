@@ -7,7 +7,7 @@ import sys
 
 from ..exceptions import RunNotFoundError
 from ..reader import list_runs
-from .table import aligned, duration
+from .table import aligned, duration, say
 
 HELP = "list the runs in a directory"
 
@@ -35,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         rows = list_runs(args.log_dir).to_pylist()
     except RunNotFoundError as error:
-        print(f"advlog ls: {error}", file=sys.stderr)
+        say(f"advlog ls: {error}", sys.stderr)
         return 2
     for row in rows:
         row["duration"] = duration(row["duration_s"])
-    print("\n".join(aligned(list(_COLUMNS.values()), [[row[name] for name in _COLUMNS] for row in rows])))
+    for line in aligned(list(_COLUMNS.values()), [[row[name] for name in _COLUMNS] for row in rows]):
+        say(line)
     return 0

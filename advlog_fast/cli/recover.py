@@ -7,6 +7,7 @@ import sys
 
 from ..recovery import recover
 from ..store.paths import check_run, local_path
+from .table import say
 
 HELP = "recover what killed processes left behind"
 
@@ -23,14 +24,14 @@ def run(args: argparse.Namespace) -> int:
         check_run(local_path("log_dir", args.log_dir), args.name)
         report = recover(args.log_dir, args.name, dry_run=args.dry_run)
     except FileNotFoundError as error:
-        print(f"advlog recover: {error}", file=sys.stderr)
+        say(f"advlog recover: {error}", sys.stderr)
         return 2
     if args.dry_run and report:
-        print("a recovery would say:")
+        say("a recovery would say:")
     for attempt in report:
-        print(attempt)
+        say(str(attempt))
     if not report:
-        print("nothing to recover")
+        say("nothing to recover")
     elif args.dry_run:
-        print("nothing was changed")
+        say("nothing was changed")
     return int(any(attempt.outcome in ("lost", "set aside", "incomplete") for attempt in report))

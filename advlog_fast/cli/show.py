@@ -12,7 +12,7 @@ from typing import Any
 
 from ..exceptions import RunNotFoundError
 from ..reader import read_run
-from .table import aligned, duration, shown
+from .table import aligned, duration, say, shown
 
 HELP = "show a run over all of its ranks: their progress, step times and stragglers"
 
@@ -40,12 +40,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         overview = read_run(args.log_dir, args.name, attempts=args.attempts).overview(args.ratio)
     except RunNotFoundError as error:
-        print(f"advlog show: {error}", file=sys.stderr)
+        say(f"advlog show: {error}", sys.stderr)
         return 2
     if args.json:
         print(json.dumps(_plain(overview), indent=2, allow_nan=False))
     else:
-        print("\n".join(_lines(overview)))
+        for line in _lines(overview):
+            say(line)
     return 0
 
 

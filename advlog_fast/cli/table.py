@@ -1,22 +1,28 @@
-"""Tables of text. Columns are as wide as their content: a terminal wraps long lines, a pipe gets them whole."""
+"""Tables of text, and lines that no terminal obeys. Columns are as wide as their content: a terminal wraps long
+lines, a pipe gets them whole."""
 
 from __future__ import annotations
 
 import math
+import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def aligned(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Return the lines of a table, with numbers aligned to the right."""
     table = [list(row) for row in rows]
     texts = [list(head), *([shown(value) for value in row] for row in table)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
     right = [any(isinstance(row[i], (int, float)) for row in table) for i in range(len(head))]
     return [
         "  ".join(
-            text.rjust(width) if is_right else text.ljust(width)
+            " " * (width - _width(text)) + text if is_right else text + " " * (width - _width(text))
             for text, width, is_right in zip(line, widths, right, strict=True)
         ).rstrip()
         for line in texts
@@ -32,8 +38,26 @@ def shown(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, list):
-        return ",".join(map(str, value)) or "-"
-    return str(value)
+        return printable(",".join(map(str, value))) or "-"
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return the text as one line: what a terminal would obey, or turn around, becomes `\\xNN` or `\\uNNNN`."""
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print a line, whatever names stand in it."""
+    print(printable(line), file=sys.stdout if file is None else file)
+
+
+def _width(text: str) -> int:
+    """Return the columns that a terminal needs for the text."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def duration(seconds: float | None) -> str:

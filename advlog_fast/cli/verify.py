@@ -7,6 +7,7 @@ import sys
 
 from ..store.paths import check_run, local_path
 from ..verification import tally, verify
+from .table import say
 
 HELP = "find records that are missing or doubled, and damaged files"
 
@@ -22,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
         check_run(local_path("log_dir", args.log_dir), args.name)
         differences = verify(args.log_dir, args.name)
     except FileNotFoundError as error:
-        print(f"advlog verify: {error}", file=sys.stderr)
+        say(f"advlog verify: {error}", sys.stderr)
         return 2
     for difference in differences:
-        print(difference)
-    print(tally(differences))
+        say(str(difference))
+    say(tally(differences))
     return int(any(not difference.explained for difference in differences))

@@ -127,6 +127,10 @@ class Console:
             return False
         return True
 
+    def _rich_is_live(self) -> bool:
+        """Whether rich shows a live display: it then stands in for standard error, and prints each frame as a line."""
+        return type(self._target()).__module__.startswith("rich.")
+
     def _erasing(self) -> str:
         shown, self._bar_shown = self._bar_shown, False
         return _ERASE if shown else ""
@@ -146,7 +150,7 @@ class Console:
         while not self._closed_within(FRAME_S):
             position = self._position
             # Between epochs there is no bar: the user's own prints come there most often.
-            if position is None or _at_epoch_end(position) or _tqdm_is_active():
+            if position is None or _at_epoch_end(position) or _tqdm_is_active() or self._rich_is_live():
                 if self._bar_shown:
                     with self._lock:
                         self._erase()

@@ -1,5 +1,6 @@
 """The dispatcher: what it does with arguments and with errors that a user can mend."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import advlog_fast
+from advlog_fast import AdvancedLogger
 from advlog_fast.cli import main
+from advlog_fast.cli.table import aligned
 
 
 def test_version_is_the_distributions(capsys):
@@ -60,3 +63,27 @@ def test_a_missing_scikit_learn_names_the_extra(tmp_path):
     assert ended.returncode == 1
     assert ".[demo]" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+ODD = {"loss": 1.0, "größe": 1.0, "損失": 2.0, "a\x1b[2Jb": 3.0, "two\nlines": 4.0, "\u202egpj": 5.0}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize("command", [["ls"], ["show", "run"], ["verify"], ["compact"], ["recover"]])
+def test_no_command_dies_of_an_encoding_or_sends_a_control_character(tmp_path, monkeypatch, encoding, command):
+    with AdvancedLogger(tmp_path / "logs", "run", console="off") as log:
+        log.log_metrics(ODD, step=1)
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    code = "import sys; from advlog_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [command[0], str(tmp_path / "logs"), *command[1:]]
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=180)
+    assert ended.returncode == 0, ended.stderr
+    shown = ended.stdout.decode(encoding)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
+    if command[0] == "show":
+        lines = [line for line in shown.splitlines() if re.match(r"(a\\x1b\[2Jb|two\\nlines|\\u202egpj) ", line)]
+        assert len(lines) == 3
+
+
+def test_columns_of_wide_characters_are_aligned():
+    assert aligned(("name", "n"), [["損失", 1], ["loss", 22]]) == ["name   n", "損失   1", "loss  22"]

@@ -237,6 +237,26 @@ def test_no_bar_beside(why, prelude, environ):
     assert written == "[advlog] done\r\n", why
 
 
+def test_no_bar_while_rich_shows_a_live_display():
+    pytest.importorskip("rich")
+    body = """
+        import rich.console
+        from rich.progress import Progress
+        with Progress(console=rich.console.Console(stderr=True)) as progress:
+            task = progress.add_task("rich", total=20)
+            console.follow(position)
+            for position.batch in range(1, 20):
+                progress.advance(task)
+                time.sleep(0.02)
+        console.say("done", last=True)
+        console.close()
+    """
+    written = run_on_terminal(body)
+    assert "epoch 1/2" not in written
+    assert "rich" in written
+    assert written.endswith("[advlog] done\r\n")
+
+
 class Broken(io.StringIO):
     def write(self, text: str) -> int:
         raise OSError(28, "No space left on device")

@@ -55,8 +55,10 @@ def test_a_rank_alone_makes_the_world_large_enough():
             None,
             None,
             {"LOCAL_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4"},
-            "rank: expected RANK beside LOCAL_RANK and NODE_RANK, as torchrun sets it; Lightning's own launcher does "
-            "not: pass rank=, got NoneType None",
+            (
+                "rank: expected RANK beside LOCAL_RANK and NODE_RANK, as torchrun sets it; Lightning's own launcher "
+                "does not: pass rank=, got NoneType None"
+            ),
         ),
         (None, None, {"RANK": "-1"}, "RANK: expected a number from 0 on in the environment, got int -1"),
     ],

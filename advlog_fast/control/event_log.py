@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from .line_file import LineFile
 from .text import dumps, time_text
 
-OWN_FIELDS = frozenset(("timestamp", "attempt", "rank", "event", "level", "seq", "fields"))
+OWN_FIELDS = frozenset(("timestamp", "attempt", "rank", "event", "level", "seq", "user_event", "fields", "nonfinite"))
+"""The names that mean something in every line. No event has a `nonfinite` of its own: it belongs to the metrics' lines,
+which are read by the same function."""
 
 
 class EventLog:
@@ -19,12 +21,16 @@ class EventLog:
         self._attempt = attempt
         self._rank = rank
 
-    def write(self, event: str, fields: Mapping[str, object], *, seq: int, level: str = "INFO") -> bool:
+    def write(
+        self, event: str, fields: Mapping[str, object], *, seq: int, level: str = "INFO", users: bool = False
+    ) -> bool:
         """Writes an event; returns whether it is in the file.
 
-        `seq` is that of the last metrics record before it, 0 for none. A field named like one of the line's
-        own (`timestamp`, `attempt`, `rank`, `event`, `level`, `seq`, `fields`) stands in the object `fields`;
-        the others stand beside the line's own.
+        A field whose name is in :data:`OWN_FIELDS` stands in the object `fields`; the others stand beside the line's
+        own.
+
+        :param seq: that of the last metrics record before it, 0 for none.
+        :param users: whether it is the user's own: it may have the name of any other, and is marked `user_event`.
         """
         line: dict[str, object] = {
             "timestamp": time_text(time.time_ns()),
@@ -34,6 +40,8 @@ class EventLog:
             "level": level,
             "seq": seq,
         }
+        if users:
+            line["user_event"] = True
         line.update((name, value) for name, value in fields.items() if name not in OWN_FIELDS)
         aside = {name: value for name, value in fields.items() if name in OWN_FIELDS}
         if aside:

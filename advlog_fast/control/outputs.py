@@ -58,7 +58,8 @@ class EventOutputs:
     def write(self, event: Event, *, in_main_log: bool = True) -> None:
         """Writes an event to each output that shows it."""
         level = logging.getLevelName(event.level)
-        self._events.write(event.name or event.kind, event.fields, seq=self._link.seq(), level=level)
+        seq = self._link.seq()
+        self._events.write(event.kind or event.name, event.fields, seq=seq, level=level, users=not event.kind)
         if in_main_log:
             self._main.say(event.level, event.line())
         if event.in_training_log:

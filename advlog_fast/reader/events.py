@@ -12,7 +12,7 @@ from .lines import read_jsonl
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_OWN = ("timestamp", "attempt", "rank", "seq", "event", "level")
+_OWN = ("timestamp", "attempt", "rank", "seq", "event", "user_event", "level")
 _ERROR_TEXTS = ("id", "category", "operation", "type", "message")
 
 
@@ -23,16 +23,20 @@ def event_lines(paths: RunPaths) -> list[dict[str, Any]]:
 
 
 def event_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
-    """One row for each event: `timestamp`, `attempt`, `rank`, `seq`, `event`, `level`, and `fields`, its others as
-    JSON."""
+    """One row for each event: `timestamp`, `attempt`, `rank`, `seq`, `event`, whether it is a `user_event`, `level`,
+    and `fields`, its own fields as JSON."""
     import pyarrow as pa
 
-    schema = _schema([("event", pa.string()), ("level", pa.string()), ("fields", pa.string())])
+    own = [("event", pa.string()), ("user_event", pa.bool_()), ("level", pa.string()), ("fields", pa.string())]
+    schema = _schema(own)
     rows = []
     for line in lines:
-        others = {name: value for name, value in line.items() if name not in _OWN}
-        rows.append({**{name: line.get(name) for name in _OWN}, "fields": _json(others)})
-    return pa.Table.from_pylist(rows, schema)
+        others = {name: value for name, value in line.items() if name not in _OWN and name != "fields"}
+        # Those that are named like a line's own fields stand there.
+        aside = line.get("fields")
+        others.update(aside if isinstance(aside, dict) else {})
+        rows.append({**line, "user_event": _is_users(line), "fields": _json(others)})
+    return _table(rows, schema)
 
 
 def error_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
@@ -45,9 +49,9 @@ def error_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
     rows = [
         {**line, "severity": line.get("level"), "context": _json(line.get("context") or {})}
         for line in lines
-        if line.get("event") == "error"
+        if is_own(line, "error")
     ]
-    return pa.Table.from_pylist(rows, schema)
+    return _table(rows, schema)
 
 
 def validation_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
@@ -60,13 +64,47 @@ def validation_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
     own = schema.names
     rows = []
     for line in lines:
-        if line.get("event") == "validation":
-            told = line["metrics"].items() if isinstance(line.get("metrics"), dict) else ()
-            metrics = {f"metrics/{name}" if name in own else name: _number(value) for name, value in told}
+        told = line.get("metrics")
+        if is_own(line, "validation") and isinstance(told, dict):
+            metrics = {f"metrics/{name}" if name in own else name: _number(value) for name, value in told.items()}
             rows.append({**metrics, **{name: line.get(name) for name in own}})
     for name in dict.fromkeys(name for row in rows for name in row if name not in own):
         schema = schema.append(pa.field(name, pa.float64()))
-    return pa.Table.from_pylist(rows, schema)
+    return _table(rows, schema)
+
+
+def _is_users(line: dict[str, Any]) -> bool:
+    return line.get("user_event") is True
+
+
+def is_own(line: dict[str, Any], event: str) -> bool:
+    """Whether it is that event of the logger's, and none of the user's with the same name."""
+    return line.get("event") == event and not _is_users(line)
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A value that its column cannot hold is null: earlier versions did not mark the user's events, so that one named
+    like the logger's looks like it, whatever its fields are."""
+    import pyarrow as pa
+
+    def column(field: pa.Field) -> pa.Array:
+        values = [row.get(field.name) for row in rows]
+        try:
+            return pa.array(values, field.type)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            return pa.array([_held(value, field.type) for value in values], field.type)
+
+    return pa.Table.from_arrays([column(field) for field in schema], schema=schema)
+
+
+def _held(value: Any, kind: pa.DataType) -> Any:
+    """Returns the value, or None if it is not of the type."""
+    import pyarrow as pa
+
+    try:
+        return pa.scalar(value, kind).as_py()
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return None
 
 
 def _schema(own: list[tuple[str, Any]]) -> pa.Schema:
@@ -82,8 +120,11 @@ def _schema(own: list[tuple[str, Any]]) -> pa.Schema:
 
 
 def _number(value: Any) -> float | None:
-    """Returns the number; in events NaN and the infinities are strings."""
-    return None if value is None else float(value)
+    """Returns the number; in events NaN and the infinities are strings. None for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _json(value: Any) -> str:

@@ -84,8 +84,10 @@ def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
         timestamp = row.get("timestamp")
         if timestamp is not None:
             row["timestamp"] = moment(timestamp)
-        for name, word in row.pop("nonfinite", {}).items():
-            row[name] = float(word)
+        # An event of the user's may have a field of that name.
+        if not isinstance(row.get("event"), str):
+            for name, word in row.pop("nonfinite", {}).items():
+                row[name] = float(word)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: expected a line of a log, got {line[:80]!r} ({error})") from None
     return row

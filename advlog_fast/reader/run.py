@@ -111,7 +111,8 @@ class Run:
 
     @cached_property
     def events(self) -> pa.Table:
-        """Every event of every attempt, in order of time; `fields` holds the event's own fields, as JSON.
+        """Every event of every attempt, in order of time: `event` is its name, `user_event` says whether it comes from
+        `log_event`, and `fields` holds its own fields, as JSON.
 
         >>> run.events["event"].to_pylist()
         ['attempt_start', 'attempt_end']

@@ -11,7 +11,8 @@ from ..control.summaries import duration_text, write_summary
 from ..control.text import time_text
 from ..parquet.columns import columns_schema
 from ..parquet.part_reader import flattened_batches, part_metrics
-from ..reader.lines import moment
+from ..reader.events import is_own
+from ..reader.lines import json_object, moment
 from ..reader.statistics import merged, statistics_of
 from ..records import CORE_METRICS, INTEGER_COLUMNS, UNRESOLVED
 from ..store.files import read_file, read_lines
@@ -71,11 +72,13 @@ def _last_summary(paths: RunPaths) -> dict[str, Any]:
 def _errors(paths: RunPaths, attempt: int) -> int:
     """Counts the errors among the events of the attempt."""
     count = 0
-    marks = (b'"event":"error"', b'"attempt":%d,' % attempt, b'"rank":%d,' % paths.rank)
     for file in (*rotated_files(paths.events_jsonl), paths.events_jsonl):
         with contextlib.suppress(OSError):
             for line in read_lines(file):
-                count += all(mark in line for mark in marks)
+                if b'"event":"error"' in line:  # few are parsed
+                    with contextlib.suppress(ValueError):
+                        event = json_object(line, "")
+                        count += is_own(event, "error") and (event["attempt"], event["rank"]) == (attempt, paths.rank)
     return count
 
 

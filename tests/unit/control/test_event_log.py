@@ -37,6 +37,12 @@ def test_a_field_named_like_one_of_the_lines_own_stands_aside(events, path, name
     assert (row["fields"], row["x"], row["event"], row["seq"]) == ({name: "given"}, 1, "mine", -1)
 
 
+def test_the_users_events_are_marked(events, path):
+    events.write("validation", {"user_event": False}, seq=0, users=True)
+    (row,) = json_lines(path)
+    assert (row["event"], row["user_event"], row["fields"]) == ("validation", True, {"user_event": False})
+
+
 def test_any_value_is_strict_json(events, path):
     events.write("e\n", {"nan": math.nan, "p": Path("a"), "s": "\ud800\u2028\x85", "big": 1 << 90}, seq=0)
     (row,) = json_lines(path)

@@ -1,0 +1,83 @@
+"""Events of the user's that are named like the logger's own, or whose fields are."""
+
+import json
+
+import pytest
+from run_files import json_lines
+
+from advlog_fast import AdvancedLogger, read_jsonl, read_run
+from advlog_fast.cli import main
+
+BUILT_IN = (
+    "attempt_start",
+    "attempt_end",
+    "training_start",
+    "training_end",
+    "epoch_start",
+    "epoch_end",
+    "validation",
+    "error",
+    "error_context",
+    "recovery",
+    "resumed",
+    "milestone",
+    "recovered",
+    "nonfinite",
+    "signal",
+)
+FIELDS = (
+    {},
+    {"split": "test", "accuracy": 0.8},
+    {"epoch": "final"},
+    {"metrics": {"bleu": "n/a"}},
+    {"metrics": {"bleu": 0.3}, "epoch": 1 << 80},
+    {"id": 17, "message": None},
+    {"message": "retrying the download", "context": [1]},
+    {"nonfinite": 3},
+    {"nonfinite": {"loss": "nan"}, "user_event": False, "fields": {"fields": 1}},
+    {"timestamp": "yesterday", "attempt": "first", "rank": None, "seq": 1.5, "event": "other", "level": 3},
+    {"self": 1, "name": "n"},
+)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_an_event_of_the_users_has_any_name_and_any_fields(tmp_path, name, capsys):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+        log.log_validation(1, {"accuracy": 0.9}, is_best=True)
+        log.log_error(ValueError("its own"))
+        for fields in FIELDS:
+            log.log_event(name, **fields)
+    run = read_run(tmp_path, "run")
+    assert run.validation.select(["epoch", "accuracy", "is_best"]).to_pylist() == [
+        {"epoch": 1, "accuracy": 0.9, "is_best": True}
+    ]
+    assert run.errors["message"].to_pylist() == ["its own"]
+    assert run.processes["status"].to_pylist() == ["completed"]
+    mine = [row for row in run.events.to_pylist() if row["user_event"]]
+    assert {row["event"] for row in mine} == {name}
+    given = [{key: str(value) if value == 1 << 80 else value for key, value in one.items()} for one in FIELDS]
+    assert [json.loads(row["fields"]) for row in mine] == given
+    assert len(read_jsonl(tmp_path / "run_events.jsonl")) == run.events.num_rows
+    assert main(["show", str(tmp_path), "run"]) == 0
+    assert "errors: 1" in capsys.readouterr().out
+
+
+def test_events_that_were_not_marked_yet_break_no_table(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        for fields in FIELDS:
+            log.log_event("validation", **fields)
+            log.log_event("error", **fields)
+    file = tmp_path / "run_events.jsonl"
+    lines = json_lines(file)
+    for line in lines:
+        line.pop("user_event", None)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read_run(tmp_path, "run")
+    assert run.validation.num_rows == 2, "those whose metrics are a mapping"
+    assert run.validation["bleu"].to_pylist() == [None, 0.3]
+    assert run.validation["epoch"].to_pylist() == [None, None]
+    assert run.errors.num_rows == len(FIELDS)
+    assert run.errors["id"].to_pylist() == [None] * len(FIELDS)
+    assert "retrying the download" in run.errors["message"].to_pylist()
+    assert run.overview()["errors"] == len(FIELDS)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ._native import Deferred
 from ._tensors import is_deferrable
@@ -196,8 +196,8 @@ class Intake:
 
     def error(self, value: object) -> BaseException | str:
         """An exception or a string; else the text of the value."""
-        if isinstance(value, BaseException):
-            return value
+        if _is_a(BaseException, value):
+            return cast("BaseException", value)
         plain = _plain(value)
         if plain is not None:
             return plain
@@ -216,9 +216,9 @@ class Intake:
         return f"<no {name}>"
 
 
-def _plain(value: object) -> str | None:
+def _plain(value: Any) -> str | None:
     """The string that a `str`, or one of a subclass such as numpy.str_, holds; None for all else."""
-    return str.__str__(value) if isinstance(value, str) else None
+    return str.__str__(value) if _is_a(str, value) else None
 
 
 def _is_unicode(name: str) -> bool:
@@ -227,8 +227,13 @@ def _is_unicode(name: str) -> bool:
 
 def is_mapping(value: object) -> bool:
     """Whether it is a mapping; False for what cannot even be asked."""
+    return _is_a(Mapping, value)
+
+
+def _is_a(kind: type, value: object) -> bool:
+    """Whether it is an instance; False for what cannot even be asked."""
     try:
-        return isinstance(value, Mapping)
+        return isinstance(value, kind)
     except Exception:  # noqa: BLE001 - `__class__` of an object of the user's
         return False
 
@@ -322,11 +327,11 @@ def severity(value: Any) -> str:
     :raises ValueError: it is none of the severities.
     """
     wanted = "one of " + ", ".join(SEVERITIES)
-    if not isinstance(value, str):
+    if not _is_a(str, value):
         raise TypeError(expected("severity", wanted, value))
     if value.upper() not in SEVERITIES:
         raise ValueError(expected("severity", wanted, value))
-    return value.upper()
+    return str(value.upper())
 
 
 def report(intake: Intake, error: object, operation: object, context: object, wanted: object) -> Report:

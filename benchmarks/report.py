@@ -126,7 +126,7 @@ def page(machine: dict[str, Any], date: str, figures: Figures) -> str:
         parts += ["## Goals", "\n".join([table(head, []), *rows])]
     parts += [
         part
-        for section in (_calls, _core, _sinks, _steps, _hung_sink, _sampler, _gpu, _many_rows, _peers)
+        for section in (_calls, _mapping, _core, _sinks, _steps, _hung_sink, _sampler, _gpu, _many_rows, _peers)
         for part in section(figures)
     ]
     return "\n\n".join(parts) + "\n"
@@ -223,6 +223,39 @@ def _hung_sink(figures: Figures) -> Iterable[str]:
             f"It hung for {found['seconds']:.0f} s. {found['full_over_half_a_second']} call waited for room, as long "
             f"as `overflow_timeout_s` says; {found['dropped']} were refused at once, and counted. `close(timeout=2)` "
             f"came back after {found['close_s']:.2f} s, {found['pending']} records pending: a recovery writes them."
+        )
+
+
+def _mapping(figures: Figures) -> Iterable[str]:
+    found = figures.get("bench_mapping")
+    if found:
+        took = found["call_ns"]
+        yield "## Mappings of metrics"
+        yield table(
+            ["log_metrics(metrics, step=i)", "ns a call", "over keywords"],
+            (
+                [name, f"{ns:.0f}", f"{ratio:.2f}"]
+                for name, ns, ratio in (
+                    ("five metrics as keywords of `log_batch_progress`", took["keywords"], 1.0),
+                    ("the five in a mapping that exists", took["mapping"], found["mapping_ratio"]),
+                    (
+                        "in a literal, less what making it costs",
+                        took["literal"] - took["literal_alone"],
+                        found["literal_ratio"],
+                    ),
+                    (
+                        "keys made by f-strings, less what making them costs",
+                        took["made_keys"] - took["made_keys_alone"],
+                        found["made_keys_ratio"],
+                    ),
+                    ("the same with making them", took["made_keys"], found["whole_made_keys_ratio"]),
+                )
+            ),
+        )
+        yield (
+            f"16 metrics: {took['sixteen']:.0f} ns. 2,000 metrics: {took['two_thousand'] / 1e3:.0f} us, in the several "
+            f"records that they need. A call with a new name, once 65,535 are known: {took['name_beyond']:.0f} ns. One "
+            f"with a value that is no number, again and again: {took['no_number'] / 1e3:.1f} us."
         )
 
 

@@ -17,7 +17,9 @@ from .event_log import EventLog
 from .events import Event
 from .line_file import LineFile
 from .main_log import MainLog
-from .text import clipped, escape, fields_text, rounded
+from .text import clipped, escape, fields_text
+
+_CONSOLE_DIGITS = 4
 
 
 class EventOutputs:
@@ -78,7 +80,7 @@ class EventOutputs:
         """Writes a line to the console alone."""
         # What no longer reaches a file must not be shown as if it did.
         if not self._silent:
-            self.console.say(f"{what} {fields_text(rounded(fields or {}))}".rstrip(), level, last=last)
+            self.console.say(f"{what} {fields_text(fields or {}, _CONSOLE_DIGITS)}".rstrip(), level, last=last)
 
     @property
     def main(self) -> MainLog:

@@ -13,6 +13,9 @@ from .readable import readable, strict_json
 MAX_LINE_BYTES = 4096
 """The most bytes of a line that goes through the ring."""
 
+_EXACT = 1 << 53
+"""Up to here each integer is a float64 of its own."""
+
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI}]")
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -41,11 +44,14 @@ def _token(text: str) -> str:
     return text if _BARE.match(text) and not _UNSAFE.search(text) else quoted(text)
 
 
-def fields_text(fields: Mapping[str, object]) -> str:
+def fields_text(fields: Mapping[str, object], digits: int | None = None) -> str:
     """`epoch=1 accuracy=0.9123 best=true`: None is left out, strings are quoted where they need it, and what
-    has no shorter form is JSON in quotes."""
+    has no shorter form is JSON in quotes.
+
+    :param digits: of each float; None is as many as it takes to read the same float back.
+    """
     present = ((name, value) for name, value in fields.items() if value is not None)
-    return " ".join(f"{_token(name)}={value_text(value)}" for name, value in present)
+    return " ".join(f"{_token(name)}={value_text(value, digits)}" for name, value in present)
 
 
 def with_nulls(settings: Mapping[str, object]) -> dict[str, object]:
@@ -53,24 +59,34 @@ def with_nulls(settings: Mapping[str, object]) -> dict[str, object]:
     return {name: "null" if value is None else value for name, value in settings.items()}
 
 
-def value_text(given: object) -> str:
+def value_text(given: object, digits: int | None = None) -> str:
     """A value as it stands after its `=`."""
     value = readable(given)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and digits is not None:
+        return _short(value, digits)
     if isinstance(value, (int, float)):
         return repr(value)
-    return _token(value) if isinstance(value, str) else quoted(dumps(value))
+    if isinstance(value, str):
+        return _token(value)
+    return quoted(dumps(value if digits is None else _rounded(value, digits)))
 
 
-def rounded(given: object) -> Any:
-    """A value with its floats at four significant digits, at every depth: for a person, never for a file."""
-    value = readable(given)
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
+def _short(value: float, digits: int) -> str:
+    """Integral values in full, others with so many significant digits and no zeros in the place of unknown ones:
+    `1234567`, `0.6931`, `1.235e+06`."""
+    if value.is_integer() and abs(value) < _EXACT:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value) if abs(value) >= 10**digits else float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list) else value
+        return {name: _rounded(item, digits) for name, item in value.items()}
+    return [_rounded(item, digits) for item in value] if isinstance(value, list) else value
 
 
 def clipped(text: str, max_bytes: int = MAX_LINE_BYTES) -> str:

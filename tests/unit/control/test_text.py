@@ -13,7 +13,6 @@ from advlog_fast.control.text import (
     escape,
     fields_text,
     quoted,
-    rounded,
     time_text,
     with_nulls,
 )
@@ -92,14 +91,30 @@ def test_a_value_stands_so_in_a_line(value, shown):
     assert fields_text({"v": value}) == f"v={shown}"
 
 
-def test_rounded_floats_have_four_significant_digits_and_all_else_stays():
-    given = {"a": 1.2067729234695435, "deep": [9.99996, {"x": -0.00012345}], "n": 123456, "zero": -0.0, "t": "1.23456"}
-    found = rounded(given)
-    assert found == {"a": 1.207, "deep": [10.0, {"x": -0.0001234}], "n": 123456, "zero": 0.0, "t": "1.23456"}
-    assert math.copysign(1, found["zero"]) == -1
-    assert fields_text(rounded({"nan": math.nan, "inf": -math.inf, "large": 123456.0, "flag": True})) == (
-        "nan=nan inf=-inf large=123500.0 flag=true"
-    )
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1.2067729234695435, "1.207"),
+        (0.5, "0.5"),
+        (64.0, "64"),
+        (1234567.0, "1234567"),
+        (float(2**53 - 1), "9007199254740991"),
+        (float(2**53), "9.007e+15"),
+        (1234567.891, "1.235e+06"),
+        (12345.6, "1.235e+04"),
+        (-0.00012345, "-0.0001234"),
+        (3e-7, "3e-07"),
+        (-0.0, "-0"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (123456, "123456"),
+        (True, "true"),
+        ("1.23456", "1.23456"),
+        ([9.99996, {"x": -0.00012345, "y": 1234567.891}], r'"[10.0,{\"x\":-0.0001234,\"y\":1234568}]"'),
+    ],
+)
+def test_with_four_digits_no_number_shows_zeros_that_it_does_not_have(value, shown):
+    assert fields_text({"v": value}, 4) == f"v={shown}".replace("\\\\", "\\")
 
 
 def test_a_name_with_a_blank_cannot_pass_for_two_fields():

@@ -356,11 +356,17 @@ os.kill(os.getpid(), 9)
 """
 
 FAULTS_ONCE = """
-import json, resource, signal, sys, threading
+import json, resource, signal, sys
+from advlog_fast.engine.sink_files import SinkFiles
 from advlog_fast.recovery import recover
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
-threading.Timer(0.4, resource.setrlimit, (resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)).start()
+report = SinkFiles.report_faults
+def report_and_mend(files):
+    report(files)
+    if any(failing for failing, _ in files._reported.values()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+SinkFiles.report_faults = report_and_mend
 (found,) = recover(sys.argv[1])
 print(json.dumps([found.outcome, found.detail]))
 """

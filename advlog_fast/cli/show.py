@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_plain(overview), indent=2, allow_nan=False))
     else:
-        for line in _lines(overview):
+        for line in _lines(overview, chain=args.attempts == "chain"):
             say(line)
     return 0
 
@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _lines(overview: dict[str, Any]) -> Iterator[str]:
+def _lines(overview: dict[str, Any], *, chain: bool) -> Iterator[str]:
     now = datetime.now(timezone.utc)
     yield f"{overview['name']}: {overview['status']}, run {overview['run_id']}"
     yield ""
@@ -73,6 +73,8 @@ def _lines(overview: dict[str, Any]) -> Iterator[str]:
     yield from aligned((*columns[:4], "started (UTC)", "last record", *columns[6:], "resumed from"), rows)
     yield ""
     yield from _steps(overview)
+    if chain:
+        yield from _left_out(overview)
     yield from _trouble(overview)
     newest = f"attempt {overview['attempts'][-1]['attempt']}" if overview["attempts"] else "no attempt"
     if overview["ranks"]:
@@ -104,6 +106,18 @@ def _steps(overview: dict[str, Any]) -> Iterator[str]:
         yield f"{times['metric']} over {times['steps']} steps, min / mean / max: {numbers}{skew}"
     if overview["records"] and not any(row["last_step"] is not None for row in overview["ranks"]):
         yield "no record has a step: pass total_batches= or step="
+
+
+def _left_out(overview: dict[str, Any]) -> Iterator[str]:
+    """A forgotten `load_state_dict` halves the curve: it is said."""
+    within = overview["shown_attempts"]
+    others = [row["attempt"] for row in overview["attempts"] if row["records"] and row["attempt"] not in within]
+    if others and within:
+        numbers = ", ".join(map(str, others))
+        yield (
+            f"not in these numbers: attempt {numbers}; attempt {within[0]} is not marked as resumed (load_state_dict); "
+            f"--attempts all shows every one"
+        )
 
 
 def _trouble(overview: dict[str, Any]) -> Iterator[str]:

@@ -119,6 +119,24 @@ def test_an_attempt_that_has_logged_nothing_yet_hides_no_slow_rank(tmp_path, cap
     assert [each["metric"] for each in found["step_times"]] == ["batch_time"]
 
 
+def test_attempts_that_are_left_out_are_named(tmp_path, capsys):
+    for first, last in ((1, 10), (11, 20)):
+        with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as log:
+            for batch in range(first, last + 1):
+                log.log_batch_progress(1, batch, 20, 1 / batch)
+    _, out, _ = printed(capsys, "show", tmp_path, "run")
+    (line,) = [line for line in out.splitlines() if line.startswith("not in these numbers: ")]
+    assert line.startswith("not in these numbers: attempt 1; attempt 2 is not marked as resumed (load_state_dict)")
+    for attempts in ("all", "latest"):
+        _, out, _ = printed(capsys, "show", tmp_path, "run", "--attempts", attempts)
+        assert "not in these numbers" not in out
+
+
+def test_attempts_that_were_resumed_are_all_in_the_numbers(folder, capsys):
+    _, out, _ = printed(capsys, "show", folder, "train")
+    assert "not in these numbers" not in out
+
+
 def test_what_is_amiss_is_said(tmp_path, capsys):
     """A rank that never came, a loss that is no number on one rank, a state of another run, records without a step."""
     state = {"run_id": "f" * 32, "attempt": 7, "step": 5, "epoch": 1, "batch": 5, "timestamp": "2026-11-22T19:31:04.1Z"}

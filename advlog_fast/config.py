@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from .exceptions import expected
-from .records import CORE_METRICS, MAX_COLUMNS, SEVERITIES, name_fault
+from .records import ALL_DIGITS, CORE_METRICS, MAX_COLUMNS, SEVERITIES, name_fault
 from .store.paths import checked_name, local_path
 
 ConsoleMode = Literal["auto", "plain", "off"]
@@ -94,6 +94,9 @@ class LoggerConfig:
         importing pyarrow. With `text` and `jsonl` off too, records are only counted, in the summary.
     :param training_log_every: write one batch line in *n* to the training log, 1 for all; the other outputs keep every
         record.
+    :param text_digits: significant digits of a value in the training log and the main log, 1-17; integral values below
+        2^53 stand there in full. With 17 each value reads back to the bit, and so do a record's where neither `jsonl`
+        nor `parquet` keeps its bits.
     :param text_ranks: which ranks write a training log: "rank0" or "all". "all" costs each rank's drain CPU time.
     :param rank: this process's rank, below `world_size`; None reads the launcher's environment (torchrun, SLURM,
         Open MPI, PMI), else 0. Two processes with one rank collide: the second raises RunBusyError.
@@ -162,6 +165,7 @@ class LoggerConfig:
     jsonl: bool = True
     parquet: bool = True
     training_log_every: int = 1
+    text_digits: int = 6
     text_ranks: TextRanks = "rank0"
     rank: int | None = None
     world_size: int | None = None
@@ -195,6 +199,11 @@ class LoggerConfig:
     def writes_text(self, rank: int) -> bool:
         """Whether that rank writes a training log."""
         return self.text and (rank == 0 or self.text_ranks == "all")
+
+    @property
+    def record_digits(self) -> int:
+        """The significant digits of a record's values in the training log."""
+        return self.text_digits if self.jsonl or self.parquet else ALL_DIGITS
 
     def outputs(self, rank: int) -> list[str]:
         """The files that a rank writes, by what is in them."""
@@ -237,6 +246,7 @@ class LoggerConfig:
         _integer("max_log_files", self.max_log_files, 1, 1_000_000)
         _integer("max_log_size", self.max_log_size, MIN_LOG_SIZE, 1 << 50)
         _integer("training_log_every", self.training_log_every, 1, (1 << 32) - 1)
+        _integer("text_digits", self.text_digits, 1, ALL_DIGITS)
         _integer("ring_bytes", self.ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES)
         _integer("part_rows", self.part_rows, 1, 100_000_000)
         if self.rank is not None:

@@ -79,6 +79,7 @@ class AdvancedLogger(Producer, ControlCalls):
         jsonl: bool = LoggerConfig.jsonl,
         parquet: bool = LoggerConfig.parquet,
         training_log_every: int = LoggerConfig.training_log_every,
+        text_digits: int = LoggerConfig.text_digits,
         text_ranks: str = LoggerConfig.text_ranks,
         rank: int | None = LoggerConfig.rank,
         world_size: int | None = LoggerConfig.world_size,

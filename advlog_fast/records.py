@@ -35,6 +35,9 @@ MAX_METRIC_NAMES = 65_535
 MAX_COLUMNS = 1000
 """The most of them that have a Parquet column of their own; the others are in the column `extra`."""
 
+ALL_DIGITS = 17
+"""As many significant digits as a float64 can need."""
+
 MAX_METRIC_NAME_BYTES = 255
 """Bytes of a metric name, as UTF-8."""
 

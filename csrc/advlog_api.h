@@ -154,6 +154,7 @@ typedef struct {
     uint64_t max_records; /* a file ends before one more; 0 for no limit */
     uint32_t every;       /* text: one batch line in so many; 1 for all */
     int32_t level;        /* text: lines below this level are filtered out */
+    uint32_t digits;      /* text: significant digits of a value that is not integral; 0 for all */
     int32_t sync;         /* every write is followed by fdatasync */
 } advlog_sink_options;
 
@@ -262,11 +263,16 @@ typedef struct {
  * them is overwritten: both need room for ADVLOG_NUMBER_BYTES. ---- */
 
 #define ADVLOG_NUMBER_BYTES 32
+#define ADVLOG_ALL_DIGITS 17 /* as many as a double can need */
 
 /* What Python's repr says of a float: the fewest digits that read back as the same
  * double, with '.' or an exponent ("1.0", "-0.0", "5e-324"); "nan", "inf", "-inf". At
  * most 24 bytes. */
 size_t advlog_number_double(char *out, double value);
+/* For people: an integral value below 2^53 without a point, another with so many significant digits (1 to ADVLOG_ALL_DIGITS), rounded
+ * as printf's %g rounds, and none of them a zero that stands for an unknown one ("64", "0.693147", "1.23457e+06");
+ * with all of them the fewest that read back as the same double. At most 24 bytes. */
+size_t advlog_number_text(char *out, double value, unsigned digits);
 /* At most 20 bytes. */
 size_t advlog_number_int(char *out, int64_t value);
 

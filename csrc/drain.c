@@ -47,18 +47,7 @@ void advlog_drain_free(advlog_drain *d) {
     children_free(d);
     totals_free(&d->totals);
     if (d->labels) labels_free(d->labels);
-    free(d->digits);
     free(d);
-}
-
-/* Whether two sinks write the digits of a metrics record. */
-static bool writes_digits_twice(const advlog_drain *d) {
-    int sinks = 0;
-    for (int i = 0; i < d->count; i++) {
-        const drain_sink *s = &d->sink[i];
-        sinks += s->options.stream == ADVLOG_STREAM_METRICS && s->kind->writes_digits;
-    }
-    return sinks > 1;
 }
 
 int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
@@ -68,6 +57,7 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
     s->kind = kind;
     s->options = *options;
     if (!s->options.every) s->options.every = 1;
+    if (!s->options.digits) s->options.digits = ADVLOG_ALL_DIGITS;
     s->fd = s->next_fd = s->info.closed_fd = -1;
     s->cursor.position = d->frontier;
     s->cursor.next_seq = 1;
@@ -79,7 +69,6 @@ int advlog_drain_add_sink(advlog_drain *d, const advlog_sink_options *options) {
     d->ring->header->cursor[d->count].stream = options->stream;
     d->published[d->count] = s->info;
     d->count++;
-    if (!d->digits && writes_digits_twice(d)) d->digits = calloc(PASS_SLOTS, sizeof *d->digits); /* or it does without */
     return d->count - 1;
 }
 

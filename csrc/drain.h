@@ -11,7 +11,7 @@
 #include "slab.h"
 #include "totals.h"
 
-/* Slots looked at in one pass: 256 KiB, so that the second sink finds them in cache, and as much of digits. */
+/* Slots looked at in one pass: 256 KiB, so that the second sink finds them in cache. */
 #define PASS_SLOTS 2048
 
 /* What threads may request of a sink: bits, since none takes back what another wished. */
@@ -22,7 +22,6 @@ typedef struct drain_sink drain_sink;
 /* What a kind of sink does with the records of its stream: sink_kinds.c has the table. */
 typedef struct {
     bool takes_events;  /* events too, whatever its stream */
-    bool writes_digits; /* of the core metrics, which two such sinks share */
     bool splits_at_gap; /* after records that were dropped comes a new file */
     bool names_ids;     /* each of its files names the ids that it uses */
     /* Formats records until the buffer is full, the file is, or `end` is reached. True where the file is full. */
@@ -72,7 +71,6 @@ struct advlog_drain {
     slab_quarantine given_up;
     int64_t deferred_timeout_ns;
     advlog_line_cache line;
-    advlog_digits *digits; /* of the latest PASS_SLOTS records, at position % PASS_SLOTS; NULL unless two sinks need them */
     advlog_labels *labels;
     running_totals totals;
     int reasons; /* to come back with: bits of advlog_drain_reason */

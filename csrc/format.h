@@ -21,20 +21,10 @@ void labels_free(advlog_labels *labels);
  * that are missing are then written as metric_<id>. */
 bool labels_update(advlog_labels *labels, advlog_ring *ring);
 
-/* The core metrics of one record as text: of two sinks that write the record, the second copies. */
-typedef struct {
-    uint64_t position; /* the record's */
-    uint8_t length[8]; /* 0: not made yet */
-    char text[ADVLOG_CORE_METRICS][ADVLOG_NUMBER_BYTES];
-} advlog_digits;
-
-_Static_assert(ADVLOG_CORE_METRICS <= 8, "each has a length");
-
 /* What a line shares with others. */
 typedef struct {
     int64_t second; /* the latest one formatted, ... */
     char text[20];  /* ... YYYY-MM-DDTHH:MM:SS. */
-    advlog_digits *digits; /* of the record; NULL: its numbers are formatted anew */
 } advlog_line_cache;
 
 /* `time_ns` as YYYY-MM-DDTHH:MM:SS.ffffffZ, UTC by arithmetic: no libc call that
@@ -44,9 +34,9 @@ size_t format_time(char *out, int64_t time_ns, advlog_line_cache *cache);
 /* No record's line is longer than this. */
 size_t format_bound(const advlog_view *view, const advlog_labels *labels);
 
-/* `2026-11-22T19:31:04.123456Z INFO epoch=1 batch=45/45 step=45 loss=0.8312`, or
- * the text of an event after its level. Bytes written, the newline too. */
-size_t format_text(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache);
+/* `2026-11-22T19:31:04.123456Z INFO epoch=1 batch=45/45 step=45 loss=0.8312`, its values as of
+ * advlog_number_text, or the text of an event after its level. Bytes written, the newline too. */
+size_t format_text(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache, unsigned digits);
 
 /* One strict JSON object a line; absent metrics omitted; a value that is not
  * finite is null and named in "nonfinite", one that never came in "unresolved". */

@@ -98,7 +98,7 @@ size_t format_jsonl(char *out, const advlog_view *view, const advlog_labels *lab
         nulls |= reason;
         p = put_core_label(p, &CORE[i]);
         if (ADVLOG_UNLIKELY(reason)) p = PUT(p, "null");
-        else p = put_core(p, header->core[i], cache->digits, i);
+        else p += advlog_number_double(p, header->core[i]);
     }
     for (unsigned part = 0; part < header->part; part++) {
         record_extras extras = record_extras_of(view, part);

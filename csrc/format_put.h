@@ -29,14 +29,6 @@ static inline char *put_int(char *p, int64_t value) {
     return p + advlog_number_int(p, value);
 }
 
-/* Core metric i of a record. */
-static inline char *put_core(char *p, double value, advlog_digits *digits, unsigned i) {
-    if (!digits) return p + advlog_number_double(p, value);
-    if (!digits->length[i]) digits->length[i] = (uint8_t)advlog_number_double(digits->text[i], value);
-    memcpy(p, digits->text[i], 24); /* the most that a double takes */
-    return p + digits->length[i];
-}
-
 static inline char *put_core_label(char *p, const core_label *label) {
     memcpy(p, label->bytes, CORE_LABEL_BYTES);
     return p + label->length;

@@ -27,7 +27,7 @@ int64_t advlog_format_record(advlog_ring *ring, const void *slots, uint32_t coun
     if (line == NULL) goto done;
     advlog_line_cache cache = {0};
     const advlog_identity *identity = &ring->header->identity;
-    size_t bytes = sink_kind == ADVLOG_SINK_TEXT ? format_text(line, &view, labels, &cache)
+    size_t bytes = sink_kind == ADVLOG_SINK_TEXT ? format_text(line, &view, labels, &cache, ADVLOG_ALL_DIGITS)
                    : sink_kind == ADVLOG_SINK_JSONL
                        ? format_jsonl(line, &view, labels, &cache, identity->attempt, identity->rank, seq)
                        : 0;

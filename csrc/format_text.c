@@ -34,12 +34,12 @@ static char *put_text(char *p, const advlog_view *view) {
     return p;
 }
 
-static inline char *put_value(char *p, double value, bool unresolved) {
+static inline char *put_value(char *p, double value, bool unresolved, unsigned digits) {
     if (ADVLOG_UNLIKELY(unresolved)) return PUT(p, "?");
-    return p + advlog_number_double(p, value);
+    return p + advlog_number_text(p, value, digits);
 }
 
-static char *put_extras(char *p, const advlog_view *view, const advlog_labels *labels) {
+static char *put_extras(char *p, const advlog_view *view, const advlog_labels *labels, unsigned digits) {
     unsigned slots = view_slot(view, 0)->part;
     for (unsigned part = 0; part < slots; part++) {
         record_extras extras = record_extras_of(view, part);
@@ -52,13 +52,13 @@ static char *put_extras(char *p, const advlog_view *view, const advlog_labels *l
                 p = put_int(p, id);
                 p = PUT(p, "=");
             }
-            p = put_value(p, extras.value[i], extras.deferred >> i & 1);
+            p = put_value(p, extras.value[i], extras.deferred >> i & 1, digits);
         }
     }
     return p;
 }
 
-static char *put_record(char *p, const advlog_view *view, const advlog_labels *labels, advlog_digits *digits) {
+static char *put_record(char *p, const advlog_view *view, const advlog_labels *labels, unsigned digits) {
     const advlog_slot *header = view_slot(view, 0);
     uint32_t present = header->present;
     p = PUT(p, " INFO");
@@ -74,20 +74,19 @@ static char *put_record(char *p, const advlog_view *view, const advlog_labels *l
     for (unsigned i = 0; i < ADVLOG_CORE_METRICS; i++) {
         if (!(present >> i & 1)) continue;
         p = put_core_label(p, &CORE[i]);
-        if (ADVLOG_UNLIKELY(header->deferred >> i & 1)) p = PUT(p, "?");
-        else p = put_core(p, header->core[i], digits, i);
+        p = put_value(p, header->core[i], header->deferred >> i & 1, digits);
     }
-    return put_extras(p, view, labels);
+    return put_extras(p, view, labels, digits);
 }
 
-size_t format_text(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache) {
+size_t format_text(char *out, const advlog_view *view, const advlog_labels *labels, advlog_line_cache *cache, unsigned digits) {
     const advlog_slot *header = view_slot(view, 0);
     char *p = out + format_time(out, header->time_ns, cache);
     if (header->kind == ADVLOG_KIND_EVENT) {
         p = put_text(put_level(p, header->level), view);
         if (header->worker != 0) p = put_int(PUT(p, " worker="), header->worker);
     } else {
-        p = put_record(p, view, labels, cache->digits);
+        p = put_record(p, view, labels, digits);
     }
     *p++ = '\n';
     return (size_t)(p - out);

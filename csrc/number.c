@@ -1,5 +1,7 @@
 /* Numbers to text: the digits that Python's repr writes, since people compare
- * the two, and since they are the fewest that read back as the same number.
+ * the two, and since they are the fewest that read back as the same number; and
+ * fewer, rounded as printf's %g rounds, where people read and another file has
+ * the bits.
  *
  * Shortest digits: Raffaello Giulietti, "The Schubfach way to render doubles"
  * (2020). Eight digits at once in one 64-bit word: the divisions by 10,000, 100
@@ -13,6 +15,15 @@
 #define FRACTION_BITS 52
 #define FRACTION_MASK ((UINT64_C(1) << FRACTION_BITS) - 1)
 #define EXPONENT_BIAS 1075 /* of the significand as an integer */
+
+#define DIGITS ADVLOG_ALL_DIGITS
+#define TEN_TO_16 UINT64_C(10000000000000000)
+#define EXACT_INTEGERS 0x1p53 /* below it each integer is a double of its own */
+
+static const uint64_t TENS[DIGITS] = {
+    1,          10,          100,          1000,          10000,          100000,          1000000,          10000000,  100000000,
+    1000000000, 10000000000, 100000000000, 1000000000000, 10000000000000, 100000000000000, 1000000000000000, TEN_TO_16,
+};
 
 /* ---- digits ---- */
 
@@ -71,11 +82,13 @@ static inline uint64_t round_to_odd(struct power_of_ten power, uint64_t c) {
     return (uint64_t)(high >> 64) | ((uint64_t)high > 1);
 }
 
+static inline int shift_of(int q, int k) { return q + floor_log2_pow10(-k) + 1; }
+
 /* The decimal with the fewest digits in the interval of the reals that round to the double
  * c * 2^q, and of those the one nearest to it. */
 static inline decimal shortest(uint64_t c, int q, bool power_of_two) {
     int k = floor_log10_pow2(q, power_of_two);
-    int shift = q + floor_log2_pow10(-k) + 1;
+    int shift = shift_of(q, k);
     struct power_of_ten power = POWERS_OF_TEN[-k - POWERS_FIRST];
     /* Four times the value and the interval's ends, in units of 10^k. */
     uint64_t value = round_to_odd(power, 4 * c << shift);
@@ -94,10 +107,23 @@ static inline decimal shortest(uint64_t c, int q, bool power_of_two) {
     return (decimal){(of_tens & fewer) | (of_ones & ~fewer), k};
 }
 
-/* ---- doubles ---- */
+/* The decimal of so many digits that is nearest to the double c * 2^q, of two the one that ends in an even digit. Of a
+ * subnormal double that has no more digits than that which mean something: 0. */
+static inline decimal nearest(uint64_t c, int q, bool power_of_two, unsigned digits) {
+    int k = floor_log10_pow2(q, power_of_two);
+    /* Four times the value in units of 10^k. It is odd where it is not exact, and so never the middle between two. */
+    uint64_t value = round_to_odd(POWERS_OF_TEN[-k - POWERS_FIRST], 4 * c << shift_of(q, k));
+    unsigned count = DIGITS;
+    while (count > 1 && value / 4 < TENS[count - 1]) count--;
+    if (ADVLOG_UNLIKELY(c >> FRACTION_BITS == 0 && count <= digits)) return (decimal){0, 0};
+    uint64_t unit = 4 * TENS[count - digits];
+    uint64_t whole = value / unit, rest = value % unit;
+    whole += rest > unit / 2 || (rest == unit / 2 && (whole & 1));
+    bool carry = whole == TENS[digits];
+    return (decimal){carry ? TENS[digits - 1] : whole, k + (int)(count - digits) + carry};
+}
 
-#define DIGITS 17
-#define TEN_TO_16 UINT64_C(10000000000000000)
+/* ---- doubles ---- */
 
 static ADVLOG_COLD size_t put_nonfinite(char *out, double value) {
     /* The sign of a NaN means nothing, and "-nan" reads back nowhere. */
@@ -128,6 +154,12 @@ static inline text17 text_of(uint64_t significand) {
         },
         DIGITS - (last ? 0 : 8) - zeros,
     };
+}
+
+/* The same of at most eight digits, those of the number between 10^7 and 10^8. */
+static inline text17 text_of_eight(uint32_t significand) {
+    uint64_t digits = eight_digits(significand);
+    return (text17){{digits | ALL_BYTES('0'), ALL_BYTES('0'), ALL_BYTES('0')}, 8 - (unsigned)__builtin_clzll(digits) / 8};
 }
 
 /* Decimal notation, the point after the first `point` digits. */
@@ -164,12 +196,26 @@ static char *put_scientific(char *out, const text17 *t, int exponent) {
     return out + put_short(out, size);
 }
 
+/* The parts of a double's bits, and what they stand for: c * 2^q. */
+static inline unsigned exponent_of(uint64_t bits) { return bits >> FRACTION_BITS & 0x7ff; }
+
+static inline uint64_t c_of(uint64_t bits) {
+    uint64_t fraction = bits & FRACTION_MASK;
+    return exponent_of(bits) == 0 ? fraction : fraction | UINT64_C(1) << FRACTION_BITS;
+}
+
+static inline int q_of(uint64_t bits) {
+    unsigned biased = exponent_of(bits);
+    return (int)biased + (biased == 0) - EXPONENT_BIAS;
+}
+
+/* Whether the double's lower neighbour is nearer than the upper one. */
+static inline bool is_power_of_two(uint64_t bits) { return (bits & FRACTION_MASK) == 0 && exponent_of(bits) > 1; }
+
 size_t advlog_number_double(char *out, double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    unsigned biased = bits >> FRACTION_BITS & 0x7ff;
-    uint64_t fraction = bits & FRACTION_MASK;
-    if (ADVLOG_UNLIKELY(biased == 0x7ff)) return put_nonfinite(out, value);
+    if (ADVLOG_UNLIKELY(exponent_of(bits) == 0x7ff)) return put_nonfinite(out, value);
     char *p = out;
     *p = '-';
     p += bits >> 63;
@@ -177,9 +223,7 @@ size_t advlog_number_double(char *out, double value) {
         memcpy(p, "0.0", 3);
         return (size_t)(p + 3 - out);
     }
-    bool subnormal = biased == 0;
-    decimal d = shortest(subnormal ? fraction : fraction | UINT64_C(1) << FRACTION_BITS, (int)biased + subnormal - EXPONENT_BIAS,
-                         fraction == 0 && biased > 1);
+    decimal d = shortest(c_of(bits), q_of(bits), is_power_of_two(bits));
     /* To 17 digits. Zeros at the end are not shown, so those that this adds are harmless. */
     bool shorter = d.significand < TEN_TO_16;
     d.significand *= 1 + 9 * shorter;
@@ -191,5 +235,27 @@ size_t advlog_number_double(char *out, double value) {
     text17 text = text_of(d.significand);
     int point = d.exponent + DIGITS;
     p = ADVLOG_LIKELY(point > -4 && point <= 16) ? put_decimal(p, &text, point) : put_scientific(p, &text, point - 1);
+    return (size_t)(p - out);
+}
+
+size_t advlog_number_text(char *out, double value, unsigned digits) {
+    if (value > -EXACT_INTEGERS && value < EXACT_INTEGERS && value == (double)(int64_t)value) {
+        *out = '-';
+        return signbit(value) && value == 0 ? 1 + advlog_number_int(out + 1, 0) : advlog_number_int(out, (int64_t)value);
+    }
+    if (digits >= ADVLOG_ALL_DIGITS || !isfinite(value)) return advlog_number_double(out, value);
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    char *p = out;
+    *p = '-';
+    p += bits >> 63;
+    decimal d = nearest(c_of(bits), q_of(bits), is_power_of_two(bits), digits);
+    if (ADVLOG_UNLIKELY(d.significand == 0)) return advlog_number_double(out, value);
+    text17 text = digits <= 8 ? text_of_eight((uint32_t)(d.significand * TENS[8 - digits]))
+                              : text_of(d.significand * TENS[DIGITS - digits]);
+    int point = d.exponent + (int)digits;
+    if (point <= -4 || point > (int)digits) return (size_t)(put_scientific(p, &text, point - 1) - out);
+    p = put_decimal(p, &text, point);
+    if (text.count <= (unsigned)(point > 0 ? point : 0)) p -= 2; /* the ".0" */
     return (size_t)(p - out);
 }

@@ -10,17 +10,6 @@ typedef enum taken put_record(advlog_drain *d, drain_sink *s, const advlog_view 
 
 /* ---- lines ---- */
 
-/* Where the digits of the record at this position are, or are to be. */
-static inline advlog_digits *digits_of(const advlog_drain *d, uint64_t position) {
-    if (!d->digits) return NULL;
-    advlog_digits *digits = &d->digits[position % PASS_SLOTS];
-    if (digits->position != position) {
-        digits->position = position;
-        memset(digits->length, 0, sizeof digits->length);
-    }
-    return digits;
-}
-
 static bool text_leaves_out(drain_sink *s, const advlog_slot *h) {
     if (h->kind == ADVLOG_KIND_EVENT) return h->level < s->options.level;
     const int batch_level = 20; /* INFO, on the scale of Python's logging */
@@ -30,15 +19,13 @@ static bool text_leaves_out(drain_sink *s, const advlog_slot *h) {
 static inline enum taken put_text(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
     if (text_leaves_out(s, view_slot(view, 0))) return FILTERED;
     if (!sink_has_room(s, format_bound(view, d->labels))) return NO_ROOM;
-    d->line.digits = digits_of(d, s->next.position);
-    *bytes = format_text(s->buffer + s->used, view, d->labels, &d->line);
+    *bytes = format_text(s->buffer + s->used, view, d->labels, &d->line, s->options.digits);
     return TAKEN;
 }
 
 static inline enum taken put_jsonl(advlog_drain *d, drain_sink *s, const advlog_view *view, size_t *bytes) {
     if (!sink_has_room(s, format_bound(view, d->labels))) return NO_ROOM;
     const advlog_identity *identity = &d->ring->header->identity;
-    d->line.digits = digits_of(d, s->next.position);
     *bytes = format_jsonl(s->buffer + s->used, view, d->labels, &d->line, identity->attempt, identity->rank, s->next.next_seq);
     return TAKEN;
 }
@@ -184,8 +171,8 @@ static bool fill_spool(advlog_drain *d, drain_sink *s, uint64_t end) { return fi
 /* ---- the table ---- */
 
 static const sink_kind KINDS[ADVLOG_SINK_KINDS] = {
-    [ADVLOG_SINK_TEXT] = {.takes_events = true, .writes_digits = true, .fill = fill_text},
-    [ADVLOG_SINK_JSONL] = {.writes_digits = true, .fill = fill_jsonl},
+    [ADVLOG_SINK_TEXT] = {.takes_events = true, .fill = fill_text},
+    [ADVLOG_SINK_JSONL] = {.fill = fill_jsonl},
     [ADVLOG_SINK_SPOOL] = {.splits_at_gap = true, .names_ids = true, .fill = fill_spool},
 };
 

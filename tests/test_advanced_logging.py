@@ -102,9 +102,7 @@ class TestTrainingProgress:
         )
         assert logger.flush()
         (line,) = batch_lines(logs / "run_training.log")
-        assert line.text == (
-            "epoch=3 batch=7/45 step=97 loss=0.8312 accuracy=0.5 learning_rate=0.001 gradient_norm=2.0"
-        )
+        assert line.text == ("epoch=3 batch=7/45 step=97 loss=0.8312 accuracy=0.5 learning_rate=0.001 gradient_norm=2")
         (row,) = json_lines(logs / "run_metrics.jsonl")
         assert list(row.items())[1:] == [
             ("attempt", 1),

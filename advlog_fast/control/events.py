@@ -50,10 +50,13 @@ class Event:
     misuses: Sequence[Misuse] = ()
     """What was given for it and left out."""
 
-    def line(self, fields: Mapping[str, Any] | None = None) -> str:
-        """A line of text, escaped, with its fields or others."""
+    def line(self, fields: Mapping[str, Any] | None = None, digits: int | None = None) -> str:
+        """A line of text, escaped, with its fields or others.
+
+        :param digits: as of :func:`fields_text`.
+        """
         shown = self.shown if fields is None else fields
-        return f"{self.title or self.name or self.kind} {fields_text(shown)}".rstrip()
+        return f"{self.title or self.name or self.kind} {fields_text(shown, digits)}".rstrip()
 
 
 def training_start(config: object = None) -> Event:

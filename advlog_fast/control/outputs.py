@@ -63,9 +63,9 @@ class EventOutputs:
         seq = self._link.seq()
         self._events.write(event.kind or event.name, event.fields, seq=seq, level=level, users=not event.kind)
         if in_main_log:
-            self._main.say(event.level, event.line())
+            self._main.say(event.level, event.line(digits=self._config.text_digits))
         if event.in_training_log:
-            self._link.line(event.level, clipped(event.line(event.brief)))
+            self._link.line(event.level, clipped(event.line(event.brief, self._config.text_digits)))
         if event.console is not None:
             fields = event.shown if event.console_fields is None else event.console_fields
             self.announce(event.console, fields, event.level, last=event.console_last)

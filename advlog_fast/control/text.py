@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ..records import ALL_DIGITS
 from .readable import readable, strict_json
 
 MAX_LINE_BYTES = 4096
@@ -78,12 +80,16 @@ def _short(value: float, digits: int) -> str:
     `1234567`, `0.6931`, `1.235e+06`."""
     if value.is_integer() and abs(value) < _EXACT:
         return f"{value:.0f}"
-    return f"{value:.{digits}g}"
+    if digits >= ALL_DIGITS:
+        return repr(value)
+    text = f"{value:.{digits}g}"
+    # A subnormal has few digits that mean something, and repr shows no other: 5e-324, not 4.94066e-324.
+    return min(text, repr(value), key=len) if abs(value) < sys.float_info.min else text
 
 
 def _rounded(value: Any, digits: int) -> Any:
     if isinstance(value, float) and math.isfinite(value):
-        return round(value) if abs(value) >= 10**digits else float(f"{value:.{digits}g}")
+        return round(value) if 10**digits <= abs(value) < _EXACT else float(f"{value:.{digits}g}")
     if isinstance(value, dict):
         return {name: _rounded(item, digits) for name, item in value.items()}
     return [_rounded(item, digits) for item in value] if isinstance(value, list) else value

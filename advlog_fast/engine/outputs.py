@@ -39,8 +39,15 @@ class _Surroundings:
 
 
 def _text(s: _Surroundings) -> Sink:
-    level, every = s.config.log_level, s.config.training_log_every
-    return TextSink(s.paths.training_log, *s.rotation(), s.may_expire(None), level=level, every=every)
+    config = s.config
+    return TextSink(
+        s.paths.training_log,
+        *s.rotation(),
+        s.may_expire(None),
+        level=config.log_level,
+        every=config.training_log_every,
+        digits=config.record_digits,
+    )
 
 
 def _metrics_jsonl(s: _Surroundings) -> Sink:

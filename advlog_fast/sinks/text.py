@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._native import lib
+from ..records import ALL_DIGITS
 from .base import ClosedFile
 from .rotation import RotatedSink
 
@@ -15,6 +16,7 @@ class TextSink(RotatedSink):
 
     :param level: the lowest level that is written, on the scale of the logging module.
     :param every: only one batch line in `every` is written.
+    :param digits: significant digits of a value that is not integral.
     """
 
     name = "text"
@@ -32,10 +34,12 @@ class TextSink(RotatedSink):
         *,
         level: int = 20,
         every: int = 1,
+        digits: int = ALL_DIGITS,
     ) -> None:
         super().__init__(path, temporary, attempt, max_bytes, max_files, may_expire)
         self.level = level
         self.every = every
+        self.digits = digits
 
     def limits(self) -> dict[str, int]:
-        return {**super().limits(), "level": self.level, "every": self.every}
+        return {**super().limits(), "level": self.level, "every": self.every, "digits": self.digits}

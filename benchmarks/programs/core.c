@@ -71,7 +71,7 @@ static uint64_t number_int(uint64_t i) { return advlog_number_int(line, (int64_t
 static advlog_view view_of(uint64_t i) { return (advlog_view){ring->slots, ring->mask, i % 1024}; }
 static uint64_t text(uint64_t i) {
     advlog_view view = view_of(i);
-    return format_text(line, &view, labels, &cache);
+    return format_text(line, &view, labels, &cache, 6);
 }
 static uint64_t jsonl(uint64_t i) {
     advlog_view view = view_of(i);

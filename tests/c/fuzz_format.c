@@ -14,9 +14,12 @@ static void check_lines(advlog_ring *ring, const advlog_view *view) {
     char *out = malloc(bound); /* exactly, so that ASan sees a write past it */
     CHECK(out != NULL);
     advlog_line_cache cache = {0};
-    size_t length = format_text(out, view, labels, &cache);
-    CHECK(length <= bound);
-    check_text_line(out, length);
+    size_t length = 0;
+    for (unsigned digits = 1; digits <= ADVLOG_ALL_DIGITS; digits += 8) {
+        length = format_text(out, view, labels, &cache, digits);
+        CHECK(length <= bound);
+        check_text_line(out, length);
+    }
     length = format_jsonl(out, view, labels, &cache, INT32_MIN, INT32_MIN, INT64_MIN);
     CHECK(length <= bound);
     if (length) check_json_line(out, length);

@@ -13,7 +13,7 @@ static void format_within_bound(const advlog_view *view) {
     size_t bound = format_bound(view, labels);
     char *out = malloc(bound);
     CHECK(out != NULL);
-    CHECK(format_text(out, view, labels, &cache) <= bound);
+    CHECK(format_text(out, view, labels, &cache, ADVLOG_ALL_DIGITS) <= bound);
     CHECK(format_jsonl(out, view, labels, &cache, INT32_MIN, INT32_MIN, INT64_MIN) <= bound);
     free(out);
 }

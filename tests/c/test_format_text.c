@@ -8,12 +8,13 @@
 static test_ring ring;
 static advlog_labels *labels;
 static advlog_line_cache cache;
+static unsigned digits = 6;
 
 static void check_line(const char *expected, const advlog_view *view) {
     size_t bound = format_bound(view, labels);
     char *out = malloc(bound); /* of its own, so that ASan sees a write past the bound */
     CHECK(out != NULL);
-    CHECK_TEXT(expected, out, format_text(out, view, labels, &cache));
+    CHECK_TEXT(expected, out, format_text(out, view, labels, &cache, digits));
     free(out);
 }
 
@@ -53,11 +54,17 @@ static void batches(void) {
     slot->core[ADVLOG_BATCH_TIME] = unresolved_timeout();
     slot->deferred = 1 << ADVLOG_BATCH_TIME;
     slot->core[ADVLOG_DATA_TIME] = 3;
-    check_slot(STAMP
-               "INFO total_batches=45 loss=nan accuracy=-inf learning_rate=inf gradient_norm=-0.0 batch_time=? data_time=3.0\n",
+    check_slot(STAMP "INFO total_batches=45 loss=nan accuracy=-inf learning_rate=inf gradient_norm=-0 batch_time=? data_time=3\n",
                &list, 0);
     slot->present = 0;
     check_slot(STAMP "INFO\n", &list, 0);
+    slot->present = 3;
+    slot->core[ADVLOG_LOSS] = 0.6931471805599453;
+    slot->core[ADVLOG_ACCURACY] = 1234567.891;
+    check_slot(STAMP "INFO loss=0.693147 accuracy=1.23457e+06\n", &list, 0);
+    digits = ADVLOG_ALL_DIGITS;
+    check_slot(STAMP "INFO loss=0.6931471805599453 accuracy=1234567.891\n", &list, 0);
+    digits = 6;
     slots_free(&list);
 }
 

@@ -63,6 +63,60 @@ static void round_trips(void) {
     for (int i = 0; i < 100000; i++) check_round_trip((double)(int64_t)next_random(&state));
 }
 
+static void check_shown(const char *expected, double value, unsigned digits) {
+    char out[ADVLOG_NUMBER_BYTES];
+    CHECK_TEXT(expected, out, advlog_number_text(out, value, digits));
+}
+
+static void special_texts(void) {
+    check_shown("0", 0.0, 6);
+    check_shown("-0", -0.0, 6);
+    check_shown("64", 64.0, 6);
+    check_shown("1234567", 1234567.0, 1);
+    check_shown("-9007199254740991", -9007199254740991.0, 6);
+    check_shown("9.0072e+15", 9007199254740992.0, 6);
+    check_shown("9007199254740992.0", 9007199254740992.0, ADVLOG_ALL_DIGITS);
+    check_shown("0.693147", 0.6931471805599453, 6);
+    check_shown("0.1", 0.1, 6);
+    check_shown("123456", 123456.4, 6);
+    check_shown("1e+06", 999999.9, 6);
+    check_shown("1.23457e+06", 1234567.891, 6);
+    check_shown("0.0001", 0.00009999999, 6);
+    check_shown("1e-05", 1e-5, 6);
+    check_shown("0.1", 0.1, ADVLOG_ALL_DIGITS);
+    check_shown("5e-324", 5e-324, 6);
+    check_shown("1.79769e+308", 1.7976931348623157e308, 6);
+    check_shown("2", 2.5, 1); /* the even of the two */
+    check_shown("4", 3.5, 1);
+    check_shown("nan", -NAN, 6);
+    check_shown("-inf", -INFINITY, 6);
+}
+
+/* Of any double, in any number of digits, what the C library's exact %g writes. (A subnormal one may need fewer.) */
+static void check_rounded(double value) {
+    if (!isnormal(value) || (fabs(value) < 0x1p53 && value == trunc(value))) return;
+    for (unsigned digits = 1; digits < ADVLOG_ALL_DIGITS; digits++) {
+        char expected[64], out[64];
+        memset(out, '#', sizeof out);
+        snprintf(expected, sizeof expected, "%.*g", (int)digits, value);
+        CHECK_TEXT(expected, out, advlog_number_text(out, value, digits));
+        for (size_t i = ADVLOG_NUMBER_BYTES; i < sizeof out; i++) CHECK_INT('#', out[i]);
+    }
+}
+
+static void rounded_texts(void) {
+    uint64_t state = 3;
+    for (int i = 0; i < 50000; i++) check_rounded(double_of(next_random(&state)));
+    for (int i = 0; i < 50000; i++) check_rounded(ldexp((double)(int64_t)next_random(&state), -(i % 80)));
+    for (int exponent = -1074; exponent <= 1023; exponent++) {
+        double power = ldexp(1, exponent);
+        check_rounded(power);
+        check_rounded(-nextafter(power, 0));
+    }
+    /* In the middle between two of so many digits, exactly. */
+    for (int i = 1; i < 20000; i += 2) check_rounded(i * 0.5), check_rounded(i * 0.125), check_rounded(i * 0x1p-10);
+}
+
 static void integers(void) {
     char out[32];
     char expected[32];
@@ -79,6 +133,8 @@ static void integers(void) {
 int main(void) {
     special_values();
     round_trips();
+    special_texts();
+    rounded_texts();
     integers();
     return 0;
 }

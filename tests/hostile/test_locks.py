@@ -150,7 +150,8 @@ def test_a_start_beside_a_child_of_the_dead_says_so(tmp_path: Path):
     code = """
     log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
     import subprocess
-    child = subprocess.Popen(["sleep", "60"], pass_fds=held_locks(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=held_locks(), stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
     with open(os.path.join(LOG_DIR, "child"), "w") as file:
         file.write(str(child.pid))
     os.kill(os.getpid(), signal.SIGKILL)

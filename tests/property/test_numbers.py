@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advlog_fast._native import ffi, lib
+from advlog_fast.control.text import value_text
 
 MANY = 1_000_000
 LONGEST = 24
@@ -81,6 +82,29 @@ def test_numbers_at_the_edges_are_spelled_so():
     assert [(value, formatted(value)) for value, _ in spelled] == spelled
     negative_nan = np.array([0xFFF8_0000_0000_0001], dtype=np.uint64).view(np.float64)[0]
     assert formatted(float("nan")) == formatted(float(negative_nan)) == b"nan"
+
+
+def shortened(value: float, digits: int) -> bytes:
+    length = lib.advlog_number_text(_BUFFER, value, digits)
+    assert 0 < length <= LONGEST
+    return bytes(_VIEW[:length])
+
+
+def test_records_and_events_show_the_same_digits():
+    """A record's line is made in C, an event's in Python; a reader finds one number in both."""
+    random = np.random.default_rng(11)
+    values = np.concatenate(
+        [
+            random.integers(0, 2**64, 50_000, dtype=np.uint64).view(np.float64),
+            10.0 ** random.uniform(-20, 20, 50_000),
+            random.integers(-(10**9), 10**9, 20_000) / 1000,
+            random.integers(-(2**54), 2**54, 20_000).astype(np.float64),
+            np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 2.0**53, 2.0**53 - 1, 0.5, 999999.5, 9.999995, 1e-5, 1e-4]),
+        ]
+    ).tolist()
+    for digits in (1, 4, 6, 15, 16, 17):
+        differ = [v for v in values if shortened(v, digits) != value_text(v, digits).encode()]
+        assert differ == [], digits
 
 
 @settings(max_examples=2000, deadline=None)

@@ -227,17 +227,19 @@ class TestEpochs:
         summary = plane.summary()
         assert (summary["best"]["epoch"], summary["best"]["value"], summary["validations"]) == (1, 0.9123, 2)
 
-    def test_the_console_alone_shows_numbers_with_four_significant_digits(self, run, plane):
+    def test_the_console_shows_four_significant_digits_and_the_text_logs_six(self, run, plane):
         loss = 1.2067729234695435
-        plane.emit(events.validation(1, {"loss": loss, "tiny": 1.23456e-7, "samples": 123456.0}))
+        plane.emit(events.validation(1, {"loss": loss, "tiny": 1.23456789e-7, "samples": 123456.0}))
         plane.emit(events.epoch_end(1, {"loss": loss}))
         plane.emit(events.training_end({"loss": loss, "deep": {"losses": [loss, math.nan]}, "steps": 123456}))
         validation, epoch, end = (line.removeprefix("[advlog] ") for line in run.shown.getvalue().splitlines())
         assert validation == "validation epoch=1 loss=1.207 tiny=1.235e-07 samples=123456"
         assert epoch == "epoch 1 done loss=1.207"
         assert end.endswith('s loss=1.207 deep="{\\"losses\\":[1.207,\\"nan\\"]}" steps=123456')
-        assert all(f"loss={loss}" in text for text in run.texts())
-        assert sum(f"loss={loss}" in text for text in run.main()) == 3
+        assert [text.count("loss=1.20677 ") + text.endswith("loss=1.20677") for text in run.texts()] == [1, 1, 1]
+        assert "loss=1.20677 tiny=1.23457e-07 samples=123456" in run.texts()[0]
+        assert 'deep="{\\"losses\\":[1.20677,\\"nan\\"]}"' in run.texts()[2]
+        assert sum("loss=1.20677" in text for text in run.main()) == 3
         assert run.events("validation")[0]["metrics"]["loss"] == loss
         assert run.summary()["final_metrics"]["loss"] == loss
 
@@ -245,7 +247,7 @@ class TestEpochs:
         plane.emit(events.milestone(Progress("epoch", 25, 1, 3, 12, 4.56789, 2.0)))
         plane.emit(events.milestone(Progress("overall", 50, 2)))
         assert run.texts()[0] == (
-            "milestone scope=epoch percent=25 epoch=1 batch=3 total_batches=12 batches_per_s=4.568 eta_s=2.0"
+            "milestone scope=epoch percent=25 epoch=1 batch=3 total_batches=12 batches_per_s=4.568 eta_s=2"
         )
         found = plane.summary()["milestones"]
         assert (found["total"], found["epoch"]) == (2, {"epoch": 1, "percents": [25]})

@@ -87,7 +87,7 @@ def test_a_value_stands_where_it_was_logged_once_it_has_come(device, start):
     assert [row["unresolved"] for row in rows_of(log)] == [None, None]
     assert log.get_training_summary()["loss_stats"]["mean"] == 1.125
     assert unresolved(log)
-    assert "loss=0.25 mine=7.0 plain=1.5" in log.paths["training_log"].read_text()
+    assert "loss=0.25 mine=7 plain=1.5" in log.paths["training_log"].read_text()
 
 
 def run_values(device, log, count, seed):

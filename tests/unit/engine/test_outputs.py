@@ -68,15 +68,48 @@ def test_jsonl_and_parquet_give_the_same_rows_equal_to_the_bit_to_what_was_logge
     assert len(list((log_dir / "bits_metrics.parquet").rglob("*.parquet"))) == 3
 
 
-def test_the_text_log_has_the_same_numbers(logged: tuple[Path, list[float]]):
-    """Both kinds of line are made from one formatting of a record's numbers."""
-    log_dir, values = logged
-    path = log_dir / "bits_training.log"
+def texts(path: Path) -> list[str]:
+    """The values as a training log and the files that were rotated out of it show them."""
     lines = [
         line for file in (*rotated_files(path), path) for line in file.read_text().splitlines() if "INFO epoch=" in line
     ]
     found = [dict(field.split("=") for field in line.split()[2:]) for line in lines]
-    assert [bits(float(fields[name])) for fields in found for name in METRICS] == [bits(value) for value in values]
+    return [fields[name] for fields in found for name in METRICS]
+
+
+def in_six_digits(value: float) -> float:
+    whole = value.is_integer() and abs(value) < 2**53
+    if whole or not math.isfinite(value) or abs(value) < 1e-318:  # where neighbours differ by more than a sixth digit
+        return value
+    return float(f"{value:.5e}")
+
+
+def test_the_text_log_has_the_same_numbers_in_six_digits(logged: tuple[Path, list[float]]):
+    log_dir, values = logged
+    found = texts(log_dir / "bits_training.log")
+    assert [bits(float(text)) for text in found] == [bits(in_six_digits(value)) for value in values]
+    assert max(len(text) for text in found if "e" in text) == len("-1.79769e+308")
+
+
+@pytest.mark.parametrize("options", [{"text_digits": 17}, {"jsonl": False, "parquet": False}], ids=str)
+def test_the_text_log_has_every_digit_where_asked_or_where_nothing_else_has_them(tmp_path: Path, options: Any):
+    values = some_doubles(70)
+    with AdvancedLogger(tmp_path, "bits", console="off", **options) as log:
+        for i in range(10):
+            log.log_batch_progress(1, i + 1, 10, *values[7 * i : 7 * i + 6], other=values[7 * i + 6])
+        log.log_validation(1, {"loss": 1 / 3})
+    assert [bits(float(text)) for text in texts(tmp_path / "bits_training.log")] == [bits(value) for value in values]
+    asked = "text_digits" in options
+    shown = f"loss={1 / 3!r}" if asked else "loss=0.333333"
+    assert shown in log.paths["main_log"].read_text(), "the events' file has the bits of an event in either case"
+    assert shown in (tmp_path / "bits_training.log").read_text()
+
+
+@pytest.mark.parametrize("options", [{"jsonl": False}, {"parquet": False}], ids=str)
+def test_one_other_output_is_enough_for_a_short_text_log(tmp_path: Path, options: Any):
+    with AdvancedLogger(tmp_path, "run", console="off", **options) as log:
+        log.log_batch_progress(1, 1, 1, loss=1 / 3, accuracy=1234567.0, learning_rate=12345678.9)
+    assert "loss=0.333333 accuracy=1234567 learning_rate=1.23457e+07" in (tmp_path / "run_training.log").read_text()
 
 
 def test_every_line_passes_a_strict_parser(logged: tuple[Path, list[float]]):
@@ -101,8 +134,8 @@ def test_the_text_log_has_a_line_for_every_batch(logged: tuple[Path, list[float]
     lines = [line for file in log_dir.glob("bits_training.log*") for line in file.read_text().splitlines()]
     assert sum(" INFO epoch=" in line for line in lines) == len(values) // 7
     first = next(line for line in lines if " batch=1/" in line)
-    assert first.endswith("loss=nan accuracy=inf learning_rate=-inf gradient_norm=-0.0 batch_time=0.0 data_time=5e-324 "
-                          "other=1.7976931348623157e+308")  # fmt: skip
+    assert first.endswith("loss=nan accuracy=inf learning_rate=-inf gradient_norm=-0 batch_time=0 data_time=5e-324 "
+                          "other=1.79769e+308")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

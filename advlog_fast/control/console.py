@@ -1,7 +1,7 @@
 """Shows the training to a person: plain lines on standard error, and on a terminal a live bar below them.
 
-The bar never touches the user's streams or the cursor's visibility: it is one line of text, drawn and erased
-in place, so that a process that is killed leaves nothing behind but that line.
+The bar is one line of text, drawn and erased in place, and never hides the cursor: a process that is killed leaves
+nothing behind but that line. It makes way for whatever the program writes itself, and comes back below it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .._hooks import importing
 from .._native import Guard
 from ..config import ConsoleMode
 from .position import Position
+from .terminal import TerminalWatch, is_terminal
 from .text import clipped, escape
 
 FRAME_S = 0.1
@@ -65,6 +66,7 @@ class Console:
         self._closed = False
         self._bar_shown = False
         self._redraw = True
+        self._watch = TerminalWatch(self._lock, self._erase)
 
     def say(self, text: str, level: int = logging.INFO, *, last: bool = False) -> None:
         """One line, escaped, above the bar; the `last` line of a training ends the bar."""
@@ -76,6 +78,8 @@ class Console:
         with self._lock:
             if last:
                 self._position = None
+            if self._watch.line_is_open and self._target() is not None:
+                line = "\n" + line
             if not self._write(self._erasing() + line):
                 self.dropped += 1
             self._redraw = True
@@ -98,6 +102,7 @@ class Console:
         """Ends the bar, within a second, and erases it. Lines may still follow."""
         self._closed = True
         self._position = None
+        self._watch.end()
         if self._thread is None or os.getpid() != self._pid:
             return
         self._closing.put(None)
@@ -121,7 +126,7 @@ class Console:
                 return False
             self._wait_s = _WRITE_WAIT_S
             encoding = getattr(stream, "encoding", None) or "utf-8"
-            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._watch.write(stream, text.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
         except Exception:  # noqa: BLE001 - a stream of the user's may raise anything
             return False
@@ -166,7 +171,8 @@ class Console:
             except Exception:  # noqa: BLE001 - no bar is worth a fault in it
                 return
             with self._lock:
-                if self._position is None or self._closed:
+                self._watch.start()
+                if self._position is None or self._closed or self._watch.line_is_open:
                     continue
                 self._redraw = False
                 last = now
@@ -231,10 +237,7 @@ def _takes_a_bar(stream: TextIO | None) -> bool:
         return False
     if "ipykernel" in sys.modules or "google.colab" in sys.modules:
         return False
-    try:
-        return stream is not None and stream.isatty()
-    except Exception:  # noqa: BLE001 - a stream of the user's may raise anything
-        return False
+    return is_terminal(stream)
 
 
 def _tqdm_is_active() -> bool:

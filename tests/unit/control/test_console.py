@@ -30,8 +30,8 @@ position = Position(1, 2, 0, 100, time.monotonic_ns(), 0, time.monotonic_ns(), 0
 """
 
 
-def run_on_terminal(script: str, columns: int = 100, **environ: str) -> str:
-    """What a process writes whose standard error is a terminal of so many columns."""
+def run_on_terminal(script: str, columns: int = 100, output: bool = False, **environ: str) -> str:
+    """What a process writes whose standard error, and its `output` if asked, is a terminal of so many columns."""
     import fcntl
     import struct
     import termios
@@ -41,7 +41,7 @@ def run_on_terminal(script: str, columns: int = 100, **environ: str) -> str:
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", LIVE + textwrap.dedent(script)],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=theirs if output else subprocess.DEVNULL,
         stderr=theirs,
         env={**os.environ, "TERM": "xterm-256color", **environ},
     )
@@ -177,6 +177,117 @@ def test_the_bar_goes_at_the_end_of_an_epoch_so_that_prints_have_the_line_to_the
     """)
     assert re.search(r"[12]\d/100", written)
     assert screen(written) == ["the user's own line", ""]
+
+
+BESIDE = """
+import logging
+held = logging.StreamHandler()  # holds the stream since before the bar
+logging.basicConfig(handlers=[held], format="%(message)s")
+console.follow(position)
+def train(first, last):
+    for position.batch in range(first, last):
+        time.sleep(0.02)
+train(1, 50)
+"""
+
+
+def test_what_the_program_writes_beside_the_bar_has_its_lines_to_itself():
+    written = run_on_terminal(
+        BESIDE
+        + """
+for i in range(3):
+    print("printed", i)
+    train(50, 60)
+    logging.warning("logged %d", i)
+    sys.stderr.writelines(["one\\n", "two\\n"])
+    train(50, 60)
+try:
+    raise ValueError("caught")
+except ValueError:
+    import traceback
+    traceback.print_exc()
+console.say("done", last=True)
+console.close()
+""",
+        output=True,
+    )
+    assert written.count("epoch 1/2") > 3
+    threes = [line for i in range(3) for line in (f"printed {i}", f"logged {i}", "one", "two")]
+    assert [line for line in screen(written) if not line.startswith(("Traceback", "  "))] == [
+        *threes,
+        "ValueError: caught",
+        "[advlog] done",
+        "",
+    ]
+
+
+def test_a_line_that_the_program_has_begun_is_its_own_until_it_ends():
+    written = run_on_terminal(
+        BESIDE
+        + """
+print("evaluating ", end="", flush=True)
+for percent in (10, 20):
+    train(50, 70)
+    print(percent, end=" ", flush=True)
+console.say("a line of the logger's")
+train(70, 75)
+print("ended")
+console.say("done", last=True)
+console.close()
+""",
+        output=True,
+    )
+    assert screen(written) == ["evaluating 10 20 ", "[advlog] a line of the logger's", "ended", "[advlog] done", ""]
+
+
+def test_the_bar_comes_back_after_a_bar_that_cleared_its_line():
+    written = run_on_terminal(
+        BESIDE
+        + """
+sys.stderr.write("\\r 50%")
+sys.stderr.write("\\r    ")
+sys.stderr.write("\\r")
+sys.stderr.flush()
+written = time.monotonic()
+train(50, 80)
+os._exit(0)
+""",
+        output=True,
+    )
+    assert re.match(r"epoch 1/2 .* [67]\d/100", screen(written)[-1])
+
+
+def test_the_streams_are_as_they_were_when_the_bar_has_ended():
+    written = run_on_terminal(
+        BESIDE
+        + """
+def replaced(text):
+    return type(sys.stdout).write(sys.stdout, text.upper())
+assert "write" in vars(sys.stdout) and "write" in vars(sys.stderr)
+pid = os.fork()
+if pid == 0:
+    assert console._bar_shown
+    with console._lock:  # as if another thread had held it at the fork: a child does not wait for it
+        print("child", flush=True)
+        os._exit(0)
+os.waitpid(pid, 0)
+print("parent")
+console.close()
+assert "write" not in vars(sys.stdout)
+sys.stdout.write = replaced
+later = Console("auto", 0, 20)
+later.follow(position)
+train(1, 50)
+print("shout")
+over = sys.stderr.write
+sys.stderr.write = lambda text: over(text.replace("still", "STILL"))
+later.close()
+assert sys.stdout.write is replaced
+sys.stderr.write("still there\\n")
+""",
+        output=True,
+    )
+    assert [line for line in screen(written) if "epoch" not in line] == ["parent", "SHOUT", "STILL there", ""]
 
 
 def test_the_bar_fits_any_width():

@@ -138,7 +138,8 @@ class Console:
 
     def _erasing(self) -> str:
         shown, self._bar_shown = self._bar_shown, False
-        return _ERASE if shown else ""
+        # A bar of tqdm's stands on the line as well, and is drawn again by its own next step.
+        return _ERASE if shown or (_tqdm_is_active() and is_terminal(self._target())) else ""
 
     def _erase(self) -> None:
         if self._bar_shown:

@@ -17,6 +17,7 @@ from .recorded_errors import RecordedErrors
 from .text import clipped
 
 _MAX_MESSAGE = 1000
+_MAX_CONSOLE_MESSAGE = 120
 
 
 class ErrorReports:
@@ -111,4 +112,13 @@ def _event_of(recorded: RecordedError) -> Event:
         "repeated": recorded.count if recorded.count > 1 else None,
     }
     level = int(getattr(logging, log.severity))
-    return Event("error", {**fields, "context": recorded.context}, fields, level, console=log.severity.lower())
+    # Python's own traceback follows on the console, where the error leaves the program.
+    brief = {**fields, "message": clipped(log.error_message, _MAX_CONSOLE_MESSAGE)}
+    return Event(
+        "error",
+        {**fields, "context": recorded.context},
+        fields,
+        level,
+        console=log.severity.lower(),
+        console_fields=brief,
+    )

@@ -49,7 +49,6 @@ class ControlPlane:
     def __init__(
         self, config: LoggerConfig, paths: RunPaths, run: RunIdentity, link: RingLink, console: Console
     ) -> None:
-        self._log_dir = config.log_dir
         self._paths = paths
         self._run = run
         self._link = link
@@ -70,7 +69,14 @@ class ControlPlane:
         self._contexts = ContextStats()
         self._training = Training(run.name, run.attempt)
         identity, options = dataclasses.asdict(run), masked(dataclasses.asdict(config))
-        start = Event("attempt_start", {**identity, "options": options}, identity, in_training_log=False)
+        start = Event(
+            "attempt_start",
+            {**identity, "options": options},
+            identity,
+            in_training_log=False,
+            console=f"{run.name}: attempt {run.attempt}, logs in {config.log_dir}",
+            console_fields={},
+        )
         self.outputs.write(start)
         self.outputs.note(logging.INFO, f"options {fields_text(options)}")
 
@@ -107,8 +113,7 @@ class ControlPlane:
     def _start_training(self, event: Event) -> None:
         provenance = gather()
         fields = {"config": event.fields["config"], "provenance": provenance}
-        completed = self._training.update(dataclasses.replace(event, fields={**fields, "log_dir": self._log_dir}))
-        self.outputs.write(dataclasses.replace(completed, fields=fields))
+        self._write(dataclasses.replace(event, fields=fields))
         for name, value in provenance.items():
             if value is not None:
                 self.outputs.note(logging.INFO, f"system {fields_text({name: value})}")

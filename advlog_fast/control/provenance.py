@@ -175,11 +175,16 @@ def _git() -> dict[str, Any] | None:
     """The commit that the main script, else the working directory, stands in."""
     deadline = time.monotonic() + GIT_TIMEOUT_S
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    places = [Path(main).resolve().parent] if main else []
+    script = Path(main).resolve() if main else None
+    places = [script.parent] if script else []
     for place in dict.fromkeys([*places, Path.cwd()]):
         commit = _run_git(["rev-parse", "--verify", "HEAD"], place, deadline)
         if commit:
-            changes = _run_git(["status", "--porcelain", "--untracked-files=no"], place, deadline)
+            status = ["status", "--porcelain"]
+            changes = _run_git([*status, "--untracked-files=no"], place, deadline)
+            if changes == "" and script:
+                # What the commit does not have at all is a change too, where it is what runs.
+                changes = _run_git([*status, "--untracked-files=all", "--", str(script)], place, deadline) or ""
             branch = _run_git(["symbolic-ref", "--short", "-q", "HEAD"], place, deadline)
             return {
                 "commit": commit,

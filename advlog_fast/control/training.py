@@ -165,8 +165,6 @@ class Training:
             event,
             shown={"attempt": self._attempt, **event.shown},
             brief={},
-            console=f"{self._name}: attempt {self._attempt}, logs in {event.fields['log_dir']}",
-            console_fields={},
         )
 
     def _finish(self, event: Event) -> Event:

@@ -327,11 +327,7 @@ def test_without_colours_and_beyond_ascii_the_bar_keeps_its_shape():
         ("plain", "console = Console('plain', 0, 20)", {}),
         (
             "a bar of tqdm's",
-            """
-            import types
-            std = sys.modules["tqdm.std"] = types.ModuleType("tqdm.std")
-            std.tqdm = type("tqdm", (), {"_instances": {1}})
-            """,
+            "import io; from tqdm import tqdm; bar = tqdm(total=5, file=io.StringIO())",
             {},
         ),
     ],
@@ -344,8 +340,26 @@ def test_no_bar_beside(why, prelude, environ):
         console.say("done", last=True)
         console.close()
     """
+    if "tqdm" in prelude:
+        pytest.importorskip("tqdm")
     written = run_on_terminal(textwrap.dedent(prelude) + textwrap.dedent(body), **environ)
-    assert written == "[advlog] done\r\n", why
+    assert "epoch 1/2" not in written, why
+    assert screen(written) == ["[advlog] done", ""], why
+
+
+def test_a_line_stands_above_a_bar_of_tqdms():
+    pytest.importorskip("tqdm")
+    written = run_on_terminal("""
+        from tqdm import tqdm
+        for i in tqdm(range(20)):
+            time.sleep(0.02)
+            if i % 10 == 5:
+                console.say("at %d" % i)
+        console.say("done", last=True)
+    """)
+    first, second, bar, done, rest = screen(written)
+    assert (first, second, done, rest) == ("[advlog] at 5", "[advlog] at 15", "[advlog] done", "")
+    assert bar.startswith("100%")
 
 
 def test_no_bar_while_rich_shows_a_live_display():

@@ -232,7 +232,8 @@ class TestEpochs:
         plane.emit(events.validation(1, {"loss": loss, "tiny": 1.23456789e-7, "samples": 123456.0}))
         plane.emit(events.epoch_end(1, {"loss": loss}))
         plane.emit(events.training_end({"loss": loss, "deep": {"losses": [loss, math.nan]}, "steps": 123456}))
-        validation, epoch, end = (line.removeprefix("[advlog] ") for line in run.shown.getvalue().splitlines())
+        start, validation, epoch, end = (line.removeprefix("[advlog] ") for line in run.shown.getvalue().splitlines())
+        assert start.startswith("run: attempt 1, logs in /")
         assert validation == "validation epoch=1 loss=1.207 tiny=1.235e-07 samples=123456"
         assert epoch == "epoch 1 done loss=1.207"
         assert end.endswith('s loss=1.207 deep="{\\"losses\\":[1.207,\\"nan\\"]}" steps=123456')

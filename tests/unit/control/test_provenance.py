@@ -128,6 +128,7 @@ def test_the_commit_of_the_main_script_and_whether_it_was_changed(repository, tm
     (repository / "untracked").write_text("")
     outside = tmp_path / "elsewhere.py"
     assert gathered_by(outside, cwd=repository)["git"]["dirty"] is False
+    assert gathered_by(repository / "new.py", cwd=tmp_path)["git"]["dirty"] is True, "the script itself is untracked"
 
 
 def test_no_repository_and_no_git_give_none(tmp_path):

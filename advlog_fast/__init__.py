@@ -14,6 +14,7 @@ from .config import LoggerConfig
 from .exceptions import AdvlogError, RunBusyError, RunNotFoundError
 from .logger import AdvancedLogger
 from .records import ErrorLog, TrainingMetrics
+from .store.paths import safe_name
 
 if TYPE_CHECKING:
     from .progress import TrainingProgressTracker
@@ -35,6 +36,7 @@ __all__ = [
     "list_runs",
     "read_jsonl",
     "read_run",
+    "safe_name",
 ]
 
 __version__ = "0.1.0"

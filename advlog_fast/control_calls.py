@@ -58,9 +58,22 @@ class ControlCalls(ABC):
         It records an exception that you pass, as `log.logger.exception(...)` does, like :meth:`log_error`: the
         traceback goes to `NAME_errors.log`. A line costs about as much as with any file handler.
 
+        What a call gives as `extra` follows the message as ` name=value`, secrets masked.
+
         >>> log.logger.info("resuming from %s", "last.pt")
         """
         return self._plane.logger
+
+    @property
+    def handler(self) -> logging.Handler:
+        """A `logging.Handler` that writes to `NAME_main.log`, for the logger of a library: its messages of `log_level`
+        and above stand there with its name, its exceptions as those of :attr:`logger` do, and nothing goes to the
+        console. It ends with the attempt. To capture all loggers at once there is the option `capture_logging`.
+
+        >>> import logging
+        >>> logging.getLogger("datasets").addHandler(log.handler)
+        """
+        return self._plane.handler
 
     @property
     def log_level(self) -> int:

@@ -75,6 +75,8 @@ class AdvancedLogger(Producer, ControlCalls):
         max_log_size: int = LoggerConfig.max_log_size,
         *,
         metrics: Sequence[str] = LoggerConfig.metrics,
+        group: str | None = LoggerConfig.group,
+        tags: Sequence[str] = LoggerConfig.tags,
         text: bool = LoggerConfig.text,
         jsonl: bool = LoggerConfig.jsonl,
         parquet: bool = LoggerConfig.parquet,
@@ -99,8 +101,7 @@ class AdvancedLogger(Producer, ControlCalls):
         enabled: bool = LoggerConfig.enabled,
         on_misuse: str = LoggerConfig.on_misuse,
     ) -> None:
-        options = dict(locals())
-        del options["self"]
+        options = {name: value for name, value in locals().items() if name != "self"}
         self.config: LoggerConfig = LoggerConfig(**options)
         self.enabled: bool = self.config.enabled and not is_disabled()
         """False if every call is a no-op."""
@@ -269,8 +270,7 @@ class AdvancedLogger(Producer, ControlCalls):
         session = self._session
         if session is None:
             return None
-        refused = session.admit(self)
-        if refused is None:
+        if (refused := session.admit(self)) is None:
             return session
         self._warn(*refused)
         return None

@@ -59,6 +59,10 @@ class Control(Protocol):
         """A logger of the standard library that writes to the main log."""
 
     @property
+    def handler(self) -> logging.Handler:
+        """A handler that writes what any logger is given to the main log."""
+
+    @property
     def console(self) -> Bar: ...
 
     def emit(self, event: Event) -> None:

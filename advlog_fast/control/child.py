@@ -16,7 +16,7 @@ from .base import empty_summary
 from .console import Console
 from .error_text import category_of, message_of, traceback_text, type_of
 from .events import Event
-from .main_log import RunLogger, message_of_record
+from .main_log import RunLogger, extra_text, message_of_record
 from .masking import masked
 from .text import clipped, escape, fields_text
 
@@ -41,7 +41,8 @@ class ChildControl:
         self._has_text = has_text
         self.console = Console("off", 0, logging.CRITICAL)
         self.logger = RunLogger(f"advlog_fast.{name}", level)
-        self.logger.addHandler(_RingHandler(line))
+        self.handler = _RingHandler(line)
+        self.logger.addHandler(self.handler)
 
     def emit(self, event: Event) -> None:
         """A line of the parent's training log."""
@@ -115,4 +116,4 @@ class _RingHandler(logging.Handler):
         text = message_of_record(record)
         if record.exc_info and record.exc_info[1] is not None:
             text += f" {record.exc_info[1]!r}"
-        self._line(record.levelno, clipped(escape(text), _MAX_BYTES))
+        self._line(record.levelno, clipped(escape(text) + extra_text(record), _MAX_BYTES))

@@ -40,6 +40,7 @@ class DisabledControl:
 
     def __init__(self, name: str) -> None:
         self.logger = RunLogger(f"advlog_fast.{name}")
+        self.handler = _NOWHERE
         self.logger.addHandler(_NOWHERE)
         self.console = _NoConsole()
 

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from .line_file import LineFile
-from .text import clipped, escape, time_text, value_text
+from .masking import masked
+from .text import clipped, escape, fields_text, time_text, value_text
 
 _ESCAPED = "advlog_escaped"
+_OF_EVERY_RECORD = {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName", _ESCAPED}
+"""Attributes that the logging module gives a record; any other one is `extra` of the user's."""
 _REPLACED = "capture_logging: the handlers of the root logger were replaced, and it"
 
 
@@ -41,12 +44,12 @@ class MainLog:
         # Not from getLogger: a name there is shared by the whole process, and outlives the run.
         self.logger = RunLogger(f"advlog_fast.{name}", level)
         self.logger.handlers.append(_LineHandler(file, self.logger.name, logging.NOTSET, on_error, in_child, show))
-        # The root logger's own level is the user's, so what it passes on is filtered here. It has handlers of its own
-        # that show it.
-        self._capturing = None
+        # The levels of other loggers are the user's, so what they pass on is filtered here. They have handlers of their
+        # own that show it.
+        self.handler = _LineHandler(file, self.logger.name, level, on_error, in_child, lambda *_: None)
+        self._capturing = self.handler if capture else None
         if capture:
-            self._capturing = _LineHandler(file, self.logger.name, level, on_error, in_child, lambda *_: None)
-            logging.getLogger().handlers.append(self._capturing)
+            logging.getLogger().handlers.append(self.handler)
 
     def say(self, level: int, line: str) -> None:
         """Writes the line as it is: escaped by the caller, and not taken for a format. `logging.disable` is for what
@@ -68,12 +71,11 @@ class MainLog:
             self.say(logging.WARNING, f"{_REPLACED} is captured again; what was logged meanwhile is missing here")
 
     def close(self) -> None:
-        """Detaches from the root logger; the file is its owner's to close."""
+        """Detaches from every logger; the file is its owner's to close."""
         if self.has_lost_capture():
             self.say(logging.WARNING, f"{_REPLACED} was no longer captured at the end")
-        if self._capturing is not None:
-            self._capturing.detach()
-            self._capturing = None
+        self._capturing = None
+        self.handler.detach()
 
 
 class RunLogger(logging.Logger):
@@ -132,8 +134,9 @@ class _LineHandler(logging.Handler):
         return bool(passed)
 
     def detach(self) -> None:
-        """Detaches from the root logger. Not by `removeHandler`, which waits for the lock of the logging module: the
-        closing thread may hold another handler's lock, under which that lock must never be taken."""
+        """Writes nothing more, and leaves the root logger. Not by `removeHandler`, which waits for the lock of the
+        logging module: the closing thread may hold another handler's lock, under which that lock must never be
+        taken."""
         self._detached = True
         with contextlib.suppress(ValueError):
             logging.getLogger().handlers.remove(self)
@@ -144,7 +147,7 @@ class _LineHandler(logging.Handler):
         try:
             text = message_of_record(record)
             if os.getpid() != self._pid:
-                self._in_child(record.levelno, clipped(escape(text)))
+                self._in_child(record.levelno, clipped(escape(text) + extra_text(record)))
                 return
             self._file.write(self._line(record, text))
             if record.exc_info and record.exc_info[1] is not None:
@@ -162,7 +165,14 @@ class _LineHandler(logging.Handler):
         if record.stack_info:
             text += "\n" + str(record.stack_info)
         when = time_text(int(record.created * 1_000_000) * 1000)
-        return f"{when} {escape(record.levelname)} {text if hasattr(record, _ESCAPED) else escape(text)}\n"
+        shown = text if hasattr(record, _ESCAPED) else escape(text) + extra_text(record)
+        return f"{when} {escape(record.levelname)} {shown}\n"
+
+
+def extra_text(record: logging.LogRecord) -> str:
+    """The entry's `extra` as ` name=value`, escaped and its secrets masked; nothing where it has none."""
+    extra = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+    return f" {fields_text(masked(extra))}" if extra else ""
 
 
 def message_of_record(record: logging.LogRecord) -> str:

@@ -51,6 +51,7 @@ class ControlPlane:
     ) -> None:
         self._paths = paths
         self._run = run
+        self._config = config
         self._link = link
         self._pid = os.getpid()
         self._closed = False
@@ -62,6 +63,8 @@ class ControlPlane:
         # Through a lambda: the main log is made before the reports that it reports to.
         on_error = lambda *report: self._errors.log_from_logger(*report)  # noqa: E731, PLW0108
         self.outputs = EventOutputs(config, paths, run, link, console, on_error)
+        self.handler: logging.Handler = self.outputs.main.handler
+        """Writes what any logger is given to the main log."""
         self._errors = ErrorReports(
             ErrorRecorder(self.outputs.errors_file, run.attempt),
             lambda event, in_main_log: self.outputs.write(event, in_main_log=in_main_log),
@@ -208,6 +211,8 @@ class ControlPlane:
             errors=recorder.summary(),
             recoveries=recorder.recoveries(),
             contexts=self._contexts.summary(),
+            group=self._config.group,
+            tags=self._config.tags,
         )
         return self._training.read(build)
 

@@ -32,6 +32,8 @@ def build_summary(
     errors: Mapping[str, Any],
     recoveries: Mapping[str, Any],
     contexts: Mapping[str, Any],
+    group: str | None = None,
+    tags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The summary, which shares nothing with what it was made from. Its cost does not depend on the number of
     records.
@@ -47,6 +49,8 @@ def build_summary(
         "loss_stats": _four(totals.metrics.get("loss")),
         "accuracy_stats": _four(totals.metrics.get("accuracy")),
         "experiment": run.name,
+        "group": group,
+        "tags": list(tags),
         "run_id": run.run_id,
         "status": state.status,
         "attempt": run.attempt,

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
     """List the runs in a directory, one row for each, the latest first; of ended runs it reads no records.
 
-    The columns: `name`, `run_id`, `status` (of the newest attempt, over all ranks), the number of `attempts`, and of
-    the newest attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics records of all ranks),
-    `errors`, `loss` (the mean of the ranks' last losses) and `loss_min` (the lowest of all). The last three come from
-    the ranks' summaries, which a live rank replaces every 10 s; they are null if there is no summary yet.
+    The columns: `name`, its `group` and `tags`, `run_id`, `status` (of the newest attempt, over all ranks), the number
+    of `attempts`, and of the newest attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics
+    records of all ranks), `errors`, `loss` (the mean of the ranks' last losses) and `loss_min` (the lowest of all). The
+    last three come from the ranks' summaries, which a live rank replaces every 10 s; they are null if there is no
+    summary yet.
 
     :raises RunNotFoundError: there is no such directory, or no run in it.
 
@@ -38,6 +39,8 @@ def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
     schema = pa.schema(
         [
             ("name", pa.string()),
+            ("group", pa.string()),
+            ("tags", pa.list_(pa.string())),
             ("run_id", pa.string()),
             ("status", pa.string()),
             ("attempts", pa.int32()),
@@ -61,6 +64,8 @@ def _row(paths: RunPaths) -> dict[str, Any]:
     started_ns = [process.started_ns for process in now if process.started_ns is not None]
     row: dict[str, Any] = {
         "name": paths.name,
+        "group": next((summary.get("group") for summary in summaries), None),
+        "tags": next((summary.get("tags") for summary in summaries), None) or [],
         "run_id": read_run_id(paths),
         "status": together([process.status for process in now]),
         "attempts": len({attempt for attempt, _ in paths.claims_of_all_ranks()}),

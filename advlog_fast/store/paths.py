@@ -93,16 +93,40 @@ def checked_name(name: object) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(expected("experiment_name", "a string", name))
-    if _SLUG.match(name) and not name.endswith(".") and name.split(".")[0].lower() not in _DEVICE_NAMES:
+    if _is_safe(name):
         return name
-    suggestion = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:100] or "experiment"
-    if suggestion.split(".")[0].lower() in _DEVICE_NAMES:
-        suggestion = "run_" + suggestion
     wanted = (
         "1-100 letters, digits, '.', '_' or '-', the first a letter or digit and the last no dot, "
-        f"and not a device name of Windows (such as {suggestion!r})"
+        f"and not a device name of Windows (such as {safe_name(name)!r}, which safe_name() makes of it)"
     )
     raise ValueError(expected("experiment_name", wanted, name))
+
+
+def safe_name(text: str) -> str:
+    """Return a text as a name that an experiment may have: what no file should be called becomes `_`.
+
+    Use it where the name comes from elsewhere, such as a project's title or a sweep's overrides. An allowed name stays
+    as it is. Two texts can give one name, and are then attempts of one run.
+
+    :raises TypeError: it is no string.
+
+    >>> safe_name("lr=0.1, my project")
+    'lr_0.1_my_project'
+    """
+    if not isinstance(text, str):
+        raise TypeError(expected("text", "a string", text))
+    if _is_safe(text):
+        return text
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-") or "experiment"
+    return ("run_" + name if _is_device(name) else name)[:100].rstrip(".")
+
+
+def _is_safe(name: str) -> bool:
+    return bool(_SLUG.match(name)) and not name.endswith(".") and not _is_device(name)
+
+
+def _is_device(name: str) -> bool:
+    return name.partition(".")[0].lower() in _DEVICE_NAMES
 
 
 @dataclass(frozen=True)

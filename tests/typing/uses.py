@@ -32,6 +32,7 @@ from advlog_fast import (
     list_runs,
     read_jsonl,
     read_run,
+    safe_name,
 )
 
 
@@ -174,6 +175,7 @@ def reads() -> None:
     assert_type(run.stragglers(ratio=1.2), pa.Table)
     assert_type(run.overview(), dict[str, Any])
     assert_type(list_runs("logs"), pa.Table)
+    assert_type(safe_name("my project"), str)
     assert_type(read_jsonl("logs/run_metrics.jsonl", rotated=False), list[dict[str, Any]])
     run.series(1)  # type: ignore[arg-type]
     run.stragglers("1.2")  # type: ignore[arg-type]
@@ -181,5 +183,6 @@ def reads() -> None:
     read_run(1)  # type: ignore[arg-type]
     read_run("logs", attempts="newest")  # type: ignore[arg-type]
     list_runs(1)  # type: ignore[arg-type]
+    safe_name(1)  # type: ignore[arg-type]
     read_jsonl(1)  # type: ignore[arg-type]
     assert_type(advlog_fast.__version__, str)

@@ -347,13 +347,13 @@ OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a name that is a path": (
         {"experiment_name": "../x"},
         ValueError,
-        r"^experiment_name: .*\(such as 'x'\), got str '\.\./x'$",
+        r"^experiment_name: .*\(such as 'x', which safe_name\(\) makes of it\), got str '\.\./x'$",
     ),
     "a name with a NUL": ({"experiment_name": "a\0b"}, ValueError, r"^experiment_name: "),
     "a device of Windows": (
         {"experiment_name": "CON"},
         ValueError,
-        r"^experiment_name: .* not a device name of Windows \(such as 'run_CON'\)",
+        r"^experiment_name: .* not a device name of Windows \(such as 'run_CON', ",
     ),
     "a name of 4 KB": ({"experiment_name": "x" * 4096}, ValueError, r"^experiment_name: "),
     "a name written right to left": ({"experiment_name": "\u202egpj"}, ValueError, r"^experiment_name: "),

@@ -21,21 +21,23 @@ NAMES = [
     "list_runs",
     "read_jsonl",
     "read_run",
+    "safe_name",
 ]
 
 # Without annotations: mypy looks after those.
 SIGNATURES = {
     "AdvancedLogger": (
         "(log_dir='logs', experiment_name='experiment', log_level=20, max_log_files=10, "
-        "max_log_size=10485760, *, metrics=(), text=True, jsonl=True, parquet=True, training_log_every=1, "
-        "text_digits=6, text_ranks='rank0', rank=None, world_size=None, console='auto', ring_bytes=4194304, "
-        "ring_dir=None, overflow='block', overflow_timeout_s=1.0, memory_interval_s=5.0, part_interval_s=300.0, "
-        "part_rows=1000000, close_timeout_s=30.0, deferred_timeout_s=60.0, fsync='never', handle_signals=False, "
-        "capture_logging=False, enabled=True, on_misuse='warn')"
+        "max_log_size=10485760, *, metrics=(), group=None, tags=(), text=True, jsonl=True, parquet=True, "
+        "training_log_every=1, text_digits=6, text_ranks='rank0', rank=None, world_size=None, console='auto', "
+        "ring_bytes=4194304, ring_dir=None, overflow='block', overflow_timeout_s=1.0, memory_interval_s=5.0, "
+        "part_interval_s=300.0, part_rows=1000000, close_timeout_s=30.0, deferred_timeout_s=60.0, fsync='never', "
+        "handle_signals=False, capture_logging=False, enabled=True, on_misuse='warn')"
     ),
     "TrainingProgressTracker": "(logger)",
     "list_runs": "(log_dir)",
     "read_jsonl": "(path, *, rotated=True)",
+    "safe_name": "(text)",
     "read_run": "(log_dir, name='experiment', *, attempts='chain')",
 }
 
@@ -46,6 +48,7 @@ METHODS = {
     "end_training": "(self, final_metrics=None, status=None)",
     "flush": "(self, timeout=None)",
     "get_training_summary": "(self)",
+    "handler": "property",
     "health": "(self)",
     "load_state_dict": "(self, state_dict)",
     "log_batch_progress": (

@@ -33,6 +33,7 @@ PUBLIC = {
     "list_runs": "reader.listing",
     "read_jsonl": "reader.lines",
     "read_run": "reader.run",
+    "safe_name": "store.paths",
 }
 SEEN_THROUGH_THEM = {
     "CallCost": "snapshots",

@@ -218,3 +218,56 @@ with AdvancedLogger("here", "run", console="off", capture_logging=True, parquet=
         "WARNING lib: after",
         f"{lost} was no longer captured at the end",
     ]
+
+
+def test_what_a_call_gives_as_extra_is_kept(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+        log.logger.info("saved", extra={"path": "a b.pt", "size": 3.0, "api_key": "KEY", "nested": {"token": "KEY"}})
+        log.logger.warning("two\nlines", extra={"of\none": "C:\\new"})
+        logging.LoggerAdapter(log.logger, {"worker": 3}).info("adapted")
+    assert texts(tmp_path / "run_main.log") == [
+        'INFO saved path="a b.pt" size=3.0 api_key=*** nested="{\\"token\\":\\"***\\"}"',
+        'WARNING two\\nlines "of\\none"="C:\\\\new"',
+        "INFO adapted worker=3",
+    ]
+
+
+def test_what_cannot_be_read_in_an_extra_costs_only_itself(tmp_path: Path):
+    class Unreadable:
+        def __getattribute__(self, name):
+            raise ValueError(name)
+
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+        log.logger.info("kept", extra={"bad": Unreadable(), "good": 1})
+    (line,) = texts(tmp_path / "run_main.log")
+    assert line.startswith("INFO kept bad=")
+    assert line.endswith(" good=1")
+
+
+def test_the_handler_writes_what_a_librarys_logger_is_given(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    library = logging.getLogger("advlog_test.library")
+    library.propagate = False
+    with AdvancedLogger(tmp_path, "run", console="plain", parquet=False) as log:
+        library.addHandler(log.handler)
+        library.warning("slow disk", extra={"seconds": 3})
+        library.debug("no")
+        try:
+            raise ValueError("of the library")
+        except ValueError:
+            library.exception("failed")
+    library.warning("later")
+    library.removeHandler(log.handler)
+    assert texts(tmp_path / "run_main.log") == [
+        "WARNING advlog_test.library: slow disk seconds=3",
+        "ERROR advlog_test.library: failed",
+    ]
+    assert "of the library" in (tmp_path / "run_errors.log").read_text()
+    assert "slow disk" not in capfd.readouterr().err
+
+
+def test_a_disabled_logger_has_a_handler_too(tmp_path: Path):
+    library = logging.getLogger("advlog_test.nowhere")
+    library.propagate = False
+    library.addHandler(AdvancedLogger(tmp_path / "none", "run", enabled=False).handler)
+    library.warning("nowhere")
+    assert not (tmp_path / "none").exists()

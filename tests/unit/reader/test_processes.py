@@ -153,6 +153,18 @@ def test_the_runs_of_a_directory_are_rows_the_last_begun_first(tmp_path):
     assert all(row["run_id"] and row["duration_s"] > 0 for row in rows)
 
 
+def test_what_a_run_belongs_to_stands_in_its_summary_and_in_the_list(tmp_path):
+    for name, options in (("a", {"group": "sweep 7", "tags": ("lr", "vit", "lr")}), ("b", {})):
+        with AdvancedLogger(tmp_path, name, console="off", parquet=False, **options) as log:
+            log.log_batch_progress(1, 1, 1, 0.5)
+            assert (log.get_training_summary()["group"], log.get_training_summary()["tags"]) == (
+                options.get("group"),
+                list(dict.fromkeys(options.get("tags", ()))),
+            )
+    found = {row["name"]: (row["group"], row["tags"]) for row in list_runs(tmp_path).to_pylist()}
+    assert found == {"a": ("sweep 7", ["lr", "vit"]), "b": (None, [])}
+
+
 def test_a_run_of_which_little_is_left_is_listed_all_the_same(tmp_path):
     (tmp_path / "bare_metrics.jsonl").write_text("")
     (row,) = list_runs(tmp_path).to_pylist()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from advlog_fast.store.paths import RunPaths, run_names
+from advlog_fast.store.paths import RunPaths, checked_name, run_names, safe_name
 
 
 def touched(path):
@@ -55,3 +57,33 @@ def test_the_lines_of_all_ranks_come_in_their_order(tmp_path):
     assert RunPaths(tmp_path, "exp", 2).lines_of_all_ranks("events") == made
     made[0].unlink()
     assert RunPaths(tmp_path, "exp").lines_of_all_ranks("events") == made[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("mnist-2.1_b", "mnist-2.1_b"),
+        ("my project", "my_project"),
+        ("optimizer.lr=0.1,model=vit", "optimizer.lr_0.1_model_vit"),
+        ("../../etc/passwd", "etc_passwd"),
+        ("con", "run_con"),
+        ("損失", "experiment"),
+        ("", "experiment"),
+        ("a" * 99 + ".b", "a" * 99),
+        ("con." + "x" * 99, "run_con." + "x" * 92),
+    ],
+)
+def test_any_text_becomes_a_name_that_an_experiment_may_have(text, name):
+    assert safe_name(text) == checked_name(name) == name
+    assert safe_name(name) == name
+
+
+@given(st.text())
+def test_a_safe_name_is_allowed_and_stays_itself(text):
+    name = checked_name(safe_name(text))
+    assert safe_name(name) == name
+
+
+def test_only_a_text_has_a_safe_name():
+    with pytest.raises(TypeError, match="text: expected a string, got int 3"):
+        safe_name(3)

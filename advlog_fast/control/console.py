@@ -102,7 +102,6 @@ class Console:
         """Ends the bar, within a second, and erases it. Lines may still follow."""
         self._closed = True
         self._position = None
-        self._watch.end()
         if self._thread is None or os.getpid() != self._pid:
             return
         self._closing.put(None)
@@ -111,6 +110,7 @@ class Console:
         self._thread = None
         with self._lock:
             self._erase()
+            self._watch.end()
 
     def _target(self) -> TextIO | None:
         return self._stream if self._stream is not None else sys.stderr
@@ -172,8 +172,10 @@ class Console:
             except Exception:  # noqa: BLE001 - no bar is worth a fault in it
                 return
             with self._lock:
+                if self._position is None or self._closed:
+                    continue
                 self._watch.start()
-                if self._position is None or self._closed or self._watch.line_is_open:
+                if self._watch.line_is_open:
                     continue
                 self._redraw = False
                 last = now

@@ -21,6 +21,7 @@ from .records import MAX_METRIC_NAMES, SEVERITIES, name_fault
 INT32_MAX = (1 << 31) - 1
 INT64_MAX = (1 << 63) - 1
 NAMES_FULL = "names_full"
+_MAX_SHOWN_NAME = 300
 """Stands for all metrics whose names no longer fit."""
 _MAX_DEPTH = 20
 _MAX_ENTRIES = 100_000
@@ -36,7 +37,7 @@ class Misuse:
     name: str
     """Of the argument or the metric."""
     kind: str
-    """`type`, `range`, `name`, `duplicate`, `nesting`, `unreadable`, `rounded` or `names_full`."""
+    """`type`, `range`, `name`, `duplicate`, `nesting`, `unreadable`, `rounded`, `names_full` or `no_room`."""
     argument: str
     """As the caller wrote it: `metrics['acc']`."""
     wanted: str
@@ -84,7 +85,7 @@ class Intake:
 
     def refuse(self, name: str, kind: str, wanted: str, value: object, argument: str | None = None) -> None:
         """Notes a misuse."""
-        self.misuses.append(Misuse(name, kind, argument or name, wanted, value))
+        self.misuses.append(Misuse(_clipped(name), kind, _clipped(argument or name), wanted, value))
 
     def integer(self, name: str, value: object, low: int = -INT32_MAX - 1, high: int = INT32_MAX) -> int | None:
         """An integer, a float that is one, or an integer of numpy or torch; None if there is none."""
@@ -243,6 +244,15 @@ def names_are_full(intake: Intake, name: str) -> None:
     intake.refuse(NAMES_FULL, "names_full", f"at most {MAX_METRIC_NAMES} different names", name, "metric name")
 
 
+def no_room_for_name(intake: Intake, name: str) -> None:
+    """Notes that there is no room for one more metric's name now."""
+    intake.refuse(NAMES_FULL, "no_room", "room in shared memory for the name of one more metric", name, "metric name")
+
+
+def _clipped(name: str) -> str:
+    return name if len(name) <= _MAX_SHOWN_NAME else name[: _MAX_SHOWN_NAME - 3] + "..."
+
+
 def _is_array(value: object) -> bool:
     """Whether it is an array or a tensor, or a scalar of one's library: what has an `item()`."""
     return hasattr(type(value), "item") and hasattr(type(value), "shape")
@@ -341,8 +351,23 @@ def report(intake: Intake, error: object, operation: object, context: object, wa
     :raises ValueError: the severity is none.
     """
     level = severity(wanted)
-    values = {} if context is None else mapping("context", context)
+    values = {} if context is None else _items_of(mapping("context", context))
     return Report(intake.error(error), intake.text("operation", operation, or_empty=True), values, level)
+
+
+def _items_of(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A plain copy, each value that cannot be read named in its place."""
+    found: dict[Any, Any] = {}
+    try:
+        for key in islice(values, _MAX_ENTRIES):
+            found[key] = None
+            try:
+                found[key] = values[key]
+            except Exception as error:  # noqa: BLE001 - a mapping of the user's
+                found[key] = f"<unreadable: {type(error).__name__}>"
+    except Exception as error:  # noqa: BLE001
+        found["..."] = f"<unreadable: {type(error).__name__}>"
+    return found
 
 
 def mapping(argument: str, value: Any) -> Mapping[Any, Any]:

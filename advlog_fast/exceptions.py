@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from types import FrameType
@@ -51,6 +52,22 @@ def shown(value: object) -> str:
     except Exception as error:  # noqa: BLE001 - repr() of a user's object may raise anything
         text = f"(repr: {type(error).__name__})"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def tell(message: str) -> None:
+    """Writes a line to standard error, if that takes one."""
+    with contextlib.suppress(Exception):  # it may be closed, or a pipe that nobody reads
+        print(f"advlog_fast: {message}", file=sys.stderr)  # noqa: T201
+
+
+def warn_or_tell(message: str) -> None:
+    """As :func:`warn_user`, but never raises: what a filter makes an exception stands on standard error."""
+    try:
+        warn_user(message)
+    except RuntimeWarning as error:
+        tell(str(error))
+    except Exception:  # noqa: BLE001, S110 - standard error is closed, or a hook of the user's fails
+        pass
 
 
 def warn_user(message: str) -> None:

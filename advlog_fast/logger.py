@@ -17,7 +17,7 @@ from ._hooks import importing
 from ._native import Producer, lib
 from .config import LoggerConfig, check_seconds, end_status, is_disabled
 from .control_calls import ControlCalls
-from .exceptions import RunBusyError, warn_user
+from .exceptions import RunBusyError, warn_or_tell
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -148,7 +148,7 @@ class AdvancedLogger(Producer, ControlCalls):
         (True, None, True)
         """
         with importing():
-            from .session.handles import shared
+            from .session.shared import shared
 
         return shared(cls, log_dir, experiment_name, options)  # type: ignore[no-any-return]
 
@@ -244,26 +244,27 @@ class AdvancedLogger(Producer, ControlCalls):
         self._log(lambda slow_path, session: slow_path.log_memory(self, session, samples))
         return samples[0] if samples else None
 
-    def _log_batch_slowly(self, *args: Any, **kwargs: Any) -> None:
+    def _log_batch_slowly(self, /, *args: Any, **kwargs: Any) -> None:
         """Does what log_batch_progress does, for arguments that C does not take as they are."""
         self._log(lambda slow_path, session: slow_path.log_batch(self, session, args, kwargs))
 
-    def _log_metrics_slowly(self, *args: Any, **kwargs: Any) -> None:
+    def _log_metrics_slowly(self, /, *args: Any, **kwargs: Any) -> None:
         """Does what log_metrics does, for arguments that C does not take as they are."""
         self._log(lambda slow_path, session: slow_path.log_row(self, session, args, kwargs))
 
-    def _log_performance_slowly(self, *args: Any, **kwargs: Any) -> None:
+    def _log_performance_slowly(self, /, *args: Any, **kwargs: Any) -> None:
         """Does what log_performance_metrics does, for arguments that C does not take as they are."""
         self._log(lambda slow_path, session: slow_path.log_performance(self, session, args, kwargs))
 
     def _log(self, log: Callable[[Any, Session | ChildSession], int]) -> None:
         """Has `log` push a record with the module `engine.slow_path`, if the logger takes records."""
-        session = self._open_session()
-        status = lib.ADVLOG_OK if session is None else log(self._slow_path, session)
-        if session is not None and status == lib.ADVLOG_FULL and (dropped := session.entry.after_drop()) is not None:
+        if (session := self._open_session()) is None:
+            return
+        status = log(self._slow_path, session)
+        if status == lib.ADVLOG_FULL and (dropped := session.entry.after_drop()) is not None:
             self._warn(*dropped)
-        elif status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
-            self._open_session()  # the logger closed meanwhile: count the record, and warn once
+        elif status not in (lib.ADVLOG_OK, lib.ADVLOG_FULL) and self._open_session() is not None:
+            session.entry.count_drop("closed")  # it is being closed; once it is, _open_session counts
 
     def _open_session(self) -> Session | ChildSession | None:
         """The session that takes a record. None if there is none: then the record is counted, with one warning."""
@@ -280,10 +281,7 @@ class AdvancedLogger(Producer, ControlCalls):
         ending = sys.is_finalizing() or (self._session is not None and self._session.at_exit)
         if message and kind not in self._warned and not ending:
             self._warned.add(kind)
-            try:
-                warn_user(message)
-            except RuntimeWarning as error:  # a filter made it an exception, which must not end a training
-                print(f"advlog_fast: {error}", file=sys.stderr)  # noqa: T201
+            warn_or_tell(message)
 
     # -- the end, and questions ----------------------------------------------------------------------------------
 

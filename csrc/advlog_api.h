@@ -7,6 +7,7 @@
 #define ADVLOG_SPOOL_VERSION 1
 #define ADVLOG_CORE_METRICS 6
 #define ADVLOG_MAX_NAMES 65535
+#define ADVLOG_NAME_NO_ROOM -2
 #define ADVLOG_MAX_NAME_BYTES 255
 #define ADVLOG_MAX_TEXT_BYTES 4096
 #define ADVLOG_MAX_HOME_BYTES 1024
@@ -363,10 +364,12 @@ void advlog_ring_set_file(advlog_ring *ring, int fd);
 uint64_t advlog_ring_there(const advlog_ring *ring);
 /* Where its slots begin. */
 uint64_t advlog_ring_slots_offset(const advlog_ring *ring);
-/* The id of a name, given one if it is new; -1: there is no room for more, or the process is
- * a forked child. Any thread. */
+/* The id of a name, given one if it is new; -1: there are no more ids, it cannot be a name, or the process is a forked
+ * child; ADVLOG_NAME_NO_ROOM: there is no memory for it now. Any thread. */
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes);
 uint32_t advlog_name_count(const advlog_ring *ring);
+/* Values of child processes' records that were left out, since there was no room for their names. */
+uint64_t advlog_ring_left_out(const advlog_ring *ring);
 /* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. Any thread. */
 int advlog_name_get(advlog_ring *ring, uint32_t id, char *out);
 
@@ -453,7 +456,7 @@ void advlog_drain_name_stats(advlog_drain *drain, int stream, uint32_t first, ui
 typedef struct {
     uint64_t number;    /* as its records have it, 1..65535 */
     uint64_t taken;     /* records, since it was added */
-    uint64_t dropped;   /* records that the parent's ring could not hold: no more names, too many metrics */
+    uint64_t dropped;   /* records with too many metrics for the parent's ring */
     int32_t damaged;    /* it holds what no producer writes: nothing more is taken */
 } advlog_child_info;
 /* From now on the drain takes over the child's records, under the number that it has or

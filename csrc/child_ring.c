@@ -56,9 +56,9 @@ static void child_free(drain_child *w) {
 /* A record of a child, copied out of its ring: the child may write there while it is looked at, so what is checked, and
  * then published, is the copy. */
 typedef struct {
-    unsigned slots;
+    unsigned slots; /* in the child's ring */
     unsigned kind;
-    advlog_slot slot[MAX_RECORD_SLOTS];
+    advlog_slot slot[MAX_RECORD_SLOTS]; /* as it is to be in the drain's, in slot[0].part slots */
 } record_copy;
 
 static void copy_slot(advlog_slot *to, const advlog_slot *from) {
@@ -87,53 +87,76 @@ static bool next_record(drain_child *w, record_copy *r) {
     return slots != 0;
 }
 
-/* An id of the child's as one of `ring`'s. False: it has no more room for names, or the
- * child has no such name. */
-static bool learn_id(advlog_ring *ring, drain_child *w, uint16_t id) {
-    if (id < w->ids && w->id_of[id] != NO_ID) return true;
+/* How a name of the child's becomes one of `ring`'s: advlog_name_intern, or name_find. */
+typedef int name_id(advlog_ring *ring, const char *utf8, uint64_t bytes);
+
+/* An id of the child's as one of `ring`'s; NO_ID: it has no room for the name, or the child has no such name. */
+static uint16_t translated(advlog_ring *ring, drain_child *w, uint16_t id, name_id *id_of_name) {
+    if (id < w->ids && w->id_of[id] != NO_ID) return w->id_of[id];
     if (id >= w->ids) {
         uint32_t ids = (id / FIRST_IDS + 1u) * FIRST_IDS;
         uint16_t *more = realloc(w->id_of, ids * sizeof *more);
-        if (!more) return false;
+        if (!more) return NO_ID;
         for (; w->ids < ids; w->ids++) more[w->ids] = NO_ID;
         w->id_of = more;
     }
     char name[ADVLOG_MAX_NAME_BYTES];
     int bytes = advlog_name_get(w->ring, id, name); /* the mark of the record that uses it was acquired */
-    int found = bytes >= 0 ? advlog_name_intern(ring, name, (uint64_t)bytes) : -1;
-    if (found < 0) return false;
-    w->id_of[id] = (uint16_t)found;
-    return true;
+    int found = bytes >= 0 ? id_of_name(ring, name, (uint64_t)bytes) : -1;
+    return found < 0 ? NO_ID : (w->id_of[id] = (uint16_t)found);
 }
 
-static bool learn_ids(advlog_ring *ring, drain_child *w, const record_copy *r) {
-    const advlog_view view = {r->slot, UINT64_MAX, 0};
-    if (!kind_has_values(r->kind)) return true;
-    for (unsigned part = 0; part < r->slots; part++) {
-        record_extras extras = record_extras_of(&view, part);
-        for (unsigned i = 0; i < extras.count; i++)
-            if (extras.id[i] >= ADVLOG_MAX_NAMES || !learn_id(ring, w, extras.id[i])) return false;
+/* Where value n of a record lies, of those under names. */
+static uint16_t *extra_id(record_copy *r, unsigned n) {
+    if (n < ADVLOG_HEADER_EXTRAS) return &r->slot[0].extra_id[n];
+    n -= ADVLOG_HEADER_EXTRAS;
+    return &r->slot[1 + n / ADVLOG_PART_EXTRAS].more.id[n % ADVLOG_PART_EXTRAS];
+}
+
+static double *extra_value(record_copy *r, unsigned n) {
+    if (n < ADVLOG_HEADER_EXTRAS) return &r->slot[0].extra[n];
+    n -= ADVLOG_HEADER_EXTRAS;
+    return &r->slot[1 + n / ADVLOG_PART_EXTRAS].more.value[n % ADVLOG_PART_EXTRAS];
+}
+
+/* Gives the copy the ids of `ring`, and closes the gaps of values for whose names it has no room; how many those are. */
+static unsigned translate(advlog_ring *ring, drain_child *w, record_copy *r, name_id *id_of_name) {
+    if (!kind_has_values(r->kind)) return 0;
+    advlog_slot *header = &r->slot[0];
+    unsigned count = header->count, kept = 0;
+    for (unsigned n = 0; n < count; n++) {
+        uint16_t id = translated(ring, w, *extra_id(r, n), id_of_name);
+        if (id == NO_ID) continue;
+        *extra_id(r, kept) = id;
+        *extra_value(r, kept++) = *extra_value(r, n);
     }
-    return true;
+    if (kept == count) return 0;
+    header->count = (uint16_t)kept;
+    header->part = (uint8_t)ring_slots_for(kept);
+    for (unsigned part = 1, left = kept > ADVLOG_HEADER_EXTRAS ? kept - ADVLOG_HEADER_EXTRAS : 0; part < header->part; part++) {
+        unsigned here = left < ADVLOG_PART_EXTRAS ? left : ADVLOG_PART_EXTRAS;
+        r->slot[part].count = (uint16_t)here;
+        left -= here;
+    }
+    return count - kept;
 }
 
-static void translate(const drain_child *w, uint16_t *id, unsigned count) {
-    for (unsigned i = 0; i < count; i++) id[i] = id[i] < w->ids ? w->id_of[id[i]] : 0;
+static unsigned slots_there(const record_copy *r) { return kind_has_values(r->kind) ? r->slot[0].part : r->slots; }
+
+/* Whether values were left out, and they were all that the record had. */
+static bool is_empty(const record_copy *r, unsigned left_out) {
+    const uint32_t core = (1u << ADVLOG_CORE_METRICS) - 1;
+    const advlog_slot *header = &r->slot[0];
+    return left_out && r->kind != ADVLOG_KIND_BATCH && !header->count && !(header->present & core);
 }
 
 /* Step 3. */
 static void publish_copy(advlog_ring *ring, uint64_t to, const drain_child *w, const record_copy *r) {
-    bool values = kind_has_values(r->kind);
-    for (unsigned part = r->slots; part-- > 0;) {
+    for (unsigned part = slots_there(r); part-- > 0;) {
         advlog_slot *s = ring_slot(ring, to + part);
         copy_slot(s, &r->slot[part]);
         s->deferred = 0; /* a child defers no value; what a stray store made must name no entry here */
-        if (part == 0) {
-            s->worker = (uint16_t)w->info.number;
-            if (values) translate(w, s->extra_id, s->count < ADVLOG_HEADER_EXTRAS ? s->count : ADVLOG_HEADER_EXTRAS);
-        } else if (values) {
-            translate(w, s->more.id, s->count < ADVLOG_PART_EXTRAS ? s->count : ADVLOG_PART_EXTRAS);
-        }
+        if (part == 0) s->worker = (uint16_t)w->info.number;
         ring_publish(s, to + part);
         FAILPOINT("handoff_slot");
     }
@@ -146,16 +169,22 @@ static void set_taken(drain_child *w, uint64_t position) {
 }
 
 /* True: the record is dealt with, here or for good. */
-static bool take_record(advlog_ring *ring, drain_child *w, const record_copy *r) {
+static bool take_record(advlog_ring *ring, drain_child *w, record_copy *r) {
     advlog_handoff *taking = &w->ring->header->handoff;
     if (r->kind == ADVLOG_KIND_LOST) return true;
-    if (r->slots > ring_record_limit(ring) || !learn_ids(ring, w, r)) {
+    unsigned left_out = translate(ring, w, r, advlog_name_intern);
+    if (is_empty(r, left_out)) {
+        add_relaxed(&ring->left_out, left_out); /* relaxed: a count */
+        return true;
+    }
+    if (slots_there(r) > ring_record_limit(ring)) {
         advlog_ring_count_drop(ring, ADVLOG_DROP_FULL);
         w->info.dropped++;
         return true;
     }
     uint64_t to;
-    if (ring_try_reserve(ring, r->slots, &to) != ADVLOG_OK) return false;
+    if (ring_try_reserve(ring, slots_there(r), &to) != ADVLOG_OK) return false;
+    add_relaxed(&ring->left_out, left_out); /* relaxed: a count */
     FAILPOINT("handoff_reserved");
     /* In this order: a SIGKILL must not find `until` without its position. No thread acquires them. */
     store_release(&taking->position, to);
@@ -251,15 +280,17 @@ int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child) {
     record_copy r;
     child_init(&w, child);
     w.from = from;
-    unsigned slots = next_record(&w, &r) ? r.slots : 0;
+    unsigned taken = next_record(&w, &r) ? r.slots : 0;
+    /* No name is added: what had no room before would now make the record longer than the positions that it has. */
+    if (taken) translate(ring, &w, &r, name_find);
+    unsigned slots = taken ? slots_there(&r) : 0;
     uint64_t first = advlog_ring_read_pos(ring), reserved = advlog_ring_write_pos(ring) - first;
-    bool fits = slots != 0 && until - from == slots && reserved <= ring->count && to - first < reserved &&
+    bool fits = taken != 0 && until - from == taken && reserved <= ring->count && to - first < reserved &&
                 reserved - (to - first) >= slots;
     if (fits && given_up(ring, to)) {
         until = from; /* it is still to come */
     } else if (fits && load_relaxed(&ring_slot(ring, to)->mark) != to + 1) { /* relaxed: its writer is dead */
-        fits = learn_ids(ring, &w, &r);
-        if (fits) publish_copy(ring, to, &w, &r);
+        publish_copy(ring, to, &w, &r);
     }
     free(w.id_of);
     if (!fits) return ADVLOG_RING_BAD_LAYOUT;

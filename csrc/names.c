@@ -163,7 +163,7 @@ static int add_1(advlog_name_table_1 *t, uint32_t count, const char *utf8, uint6
 static int add(advlog_ring *ring, uint32_t count, const char *utf8, uint64_t bytes) {
     uint64_t at = ring->index.end, end = at + 1 + bytes;
     if (count >= ADVLOG_MAX_NAMES || at > ring->heap_bytes || end > ring->heap_bytes) return -1;
-    if (end > room(ring) && !grow(ring, end)) return -1;
+    if (end > room(ring) && !grow(ring, end)) return ADVLOG_NAME_NO_ROOM;
     ring->names->heap[at] = (uint8_t)bytes;
     memcpy(&ring->names->heap[at + 1], utf8, bytes);
     return (int)count;
@@ -171,15 +171,15 @@ static int add(advlog_ring *ring, uint32_t count, const char *utf8, uint64_t byt
 
 /* With the lock. */
 static int intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
-    if (!find_names(ring) || !hash_names(ring)) return -1;
+    if (!find_names(ring) || !hash_names(ring)) return ADVLOG_NAME_NO_ROOM;
     uint32_t hash = hash_of(utf8, bytes), count = load32_relaxed(&ring->index.count); /* relaxed: the lock orders it */
     int id = look_up(ring, utf8, bytes, hash);
     if (id >= 0) return id;
     id = ring->names ? add(ring, count, utf8, bytes) : add_1(ring->names_1, count, utf8, bytes);
-    if (id < 0) return -1;
+    if (id < 0) return id;
     FAILPOINT("name_added");
     store_release(ring->names ? &ring->names->count : &ring->names_1->count, count + 1); /* intern:a */
-    return find_names(ring) && hash_names(ring) ? id : -1;
+    return find_names(ring) && hash_names(ring) ? id : ADVLOG_NAME_NO_ROOM;
 }
 
 int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
@@ -191,6 +191,8 @@ int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
 }
 
 uint32_t advlog_name_count(const advlog_ring *ring) { return names_count(ring); }
+
+uint64_t advlog_ring_left_out(const advlog_ring *ring) { return load_relaxed(&ring->left_out); } /* relaxed: a count */
 
 int advlog_name_get(advlog_ring *ring, uint32_t id, char *out) {
     if (id >= names_count(ring) || ring_is_child(ring)) return -1;

@@ -16,7 +16,7 @@
 #include "producer.h"
 #include "slab.h"
 
-static const uint16_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TARGET_CORE + ADVLOG_DATA_TIME};
+static const int32_t PERFORMANCE_ORDER[] = {TARGET_CORE + ADVLOG_BATCH_TIME, TARGET_CORE + ADVLOG_DATA_TIME};
 
 /* A record under construction. `given` has a bit for each fixed target that came, None included. */
 typedef struct {
@@ -114,7 +114,12 @@ static inline bool stage(staging *s, int target, PyObject *o) {
     return exact_integer(o, target, &s->integer[target]);
 }
 
-static const uint16_t *plan_for(producer *self, PyObject *names) {
+static bool has_value(const staging *s) {
+    const uint32_t core = (1u << ADVLOG_CORE_METRICS) - 1;
+    return (s->record.present & core) || s->record.extras;
+}
+
+static const int32_t *plan_for(producer *self, PyObject *names) {
     for (unsigned i = 0; i < PLANS; i++) {
         if (self->plan[i].names != names) continue;
         self->plan[i].recent = 1;
@@ -123,26 +128,26 @@ static const uint16_t *plan_for(producer *self, PyObject *names) {
     return NULL;
 }
 
-static bool stage_call(producer *self, staging *s, const uint16_t *order, Py_ssize_t positions, PyObject *const *args,
+static bool stage_call(producer *self, staging *s, const int32_t *order, Py_ssize_t positions, PyObject *const *args,
                        Py_ssize_t nargs, PyObject *names) {
     if (nargs > positions) return false;
     for (Py_ssize_t i = 0; i < nargs; i++)
         if (!stage(s, order[i], args[i])) return false;
     Py_ssize_t count = names ? PyTuple_GET_SIZE(names) : 0;
     if (!count) return true;
-    const uint16_t *plan = plan_for(self, names);
+    const int32_t *plan = plan_for(self, names);
     if (ADVLOG_LIKELY(plan != NULL)) {
         for (Py_ssize_t i = 0; i < count; i++)
             if (!stage(s, plan[i], args[nargs + i])) return false;
         return true;
     }
-    uint16_t learned[PLAN_NAMES];
+    int32_t learned[PLAN_NAMES];
     bool plain = true;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         int target = args_target(self, name);
         if (!stage(s, target, args[nargs + i])) return false;
-        if (i < PLAN_NAMES) learned[i] = (uint16_t)target;
+        if (i < PLAN_NAMES) learned[i] = target;
         plain &= PyUnicode_CheckExact(name) && target >= 0;
     }
     /* A name of a subclass would run its own code, a close() even, in whatever call forgets the plan. */
@@ -227,7 +232,8 @@ static int try_performance(producer *self, PyObject *const *args, Py_ssize_t nar
     staging s;
     staging_begin(&s, ADVLOG_KIND_PERFORMANCE);
     if (!stage_call(self, &s, PERFORMANCE_ORDER, Py_ARRAY_LENGTH(PERFORMANCE_ORDER), args, nargs, names)) return ADVLOG_SLOW;
-    if ((s.given & ~allowed) || s.record.extras || !(s.record.present & (1u << ADVLOG_BATCH_TIME))) return ADVLOG_SLOW;
+    if ((s.given & ~allowed) || s.record.extras || s.skipped || !(s.record.present & (1u << ADVLOG_BATCH_TIME)))
+        return ADVLOG_SLOW;
     return push(self, &s, time_ns);
 }
 
@@ -260,8 +266,7 @@ static int try_metrics(producer *self, PyObject *metrics, PyObject *step) {
     staging_begin(&s, ADVLOG_KIND_METRICS);
     if (!PyDict_CheckExact(metrics) || !stage_mapping(self, &s, metrics)) return ADVLOG_SLOW;
     if (step != Py_None && !stage(&s, TARGET_STEP, step)) return ADVLOG_SLOW;
-    const uint32_t core = (1u << ADVLOG_CORE_METRICS) - 1;
-    if (!(s.record.present & core) && !s.record.extras) return ADVLOG_SLOW; /* no value at all */
+    if (!has_value(&s)) return ADVLOG_SLOW;
     derive_step(&s);
     return push(self, &s, time_ns);
 }
@@ -337,6 +342,10 @@ PyObject *producer_try_record(PyObject *op, PyObject *args) {
     staging s;
     staging_begin(&s, kind);
     if (!stage_mapping(self, &s, mapping)) return PyLong_FromLong(ADVLOG_SLOW);
+    if (kind != ADVLOG_KIND_BATCH && !has_value(&s)) { /* there was no room for the names of its values */
+        self->skipped += s.skipped;
+        return PyLong_FromLong(ADVLOG_OK);
+    }
     derive_step(&s);
     return PyLong_FromLong(push(self, &s, time_ns ? time_ns : advlog_wall_ns()));
 }

@@ -19,9 +19,10 @@ enum {
     TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS
 };
 
+/* A target takes more than 16 bits: beside the ids of names there are the places of a record. */
 /* log_batch_progress(epoch, batch, total_batches, loss, ..., data_time, step) by position. */
-static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1,
-                                       TARGET_CORE + 2, TARGET_CORE + 3, TARGET_CORE + 4, TARGET_CORE + 5, TARGET_STEP};
+static const int32_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1,
+                                      TARGET_CORE + 2, TARGET_CORE + 3, TARGET_CORE + 4, TARGET_CORE + 5, TARGET_STEP};
 
 /* Which argument goes where, for one tuple of keyword names. A call site's tuple
  * is a constant of its code, so its address stands for its names while it lives. */
@@ -31,7 +32,7 @@ static const uint16_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_
 typedef struct {
     PyObject *names; /* strong */
     uint16_t recent; /* used since plan_learn last passed by */
-    uint16_t target[PLAN_NAMES];
+    int32_t target[PLAN_NAMES];
 } call_plan;
 
 /* One call in so many slots of the ring is timed, and the latest times are kept. */
@@ -59,7 +60,7 @@ typedef struct {
 /* A key of the mappings that a program logs: a constant of its code, mostly, whose address stands for it while it lives. */
 typedef struct {
     PyObject *name; /* strong, an exact str; NULL: none */
-    uint16_t target;
+    int32_t target;
 } known_key;
 
 typedef struct {
@@ -115,14 +116,15 @@ void args_forget_keys(producer *self);
 /* The targets of the names that every ring has: a dict. NULL with an error set. */
 PyObject *args_fixed_targets(void);
 /* Remembers a call site in place of one that was not used lately. */
-void args_learn_plan(producer *self, PyObject *names, const uint16_t *target);
+void args_learn_plan(producer *self, PyObject *names, const int32_t *target);
 void args_forget_plans(producer *self);
 /* Asks scalars for their item(), and notes those that lie on an accelerator. False with an error set. */
 bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 /* Has the values copied that lie on an accelerator. False with an error set; as they are where that cannot be. */
 bool args_exchange_deferrable(producer *self, exchange *x);
 void args_exchange_end(exchange *x);
-/* _learn(name): gives the name an id; False where there are no more. */
+/* _learn(name): gives the name an id; False where there are no more, None where there is no room for it now, or the producer
+ * is not bound. */
 PyObject *args_learn(PyObject *op, PyObject *name);
 /* _skip_new_names(): from now on a value under a name that has no id is left out of its record, and counted. */
 PyObject *args_skip_new_names(PyObject *op, PyObject *none);

@@ -51,7 +51,7 @@ int args_key_target(producer *self, PyObject *key) {
     if (!PyUnicode_CheckExact(key)) return TARGET_UNKNOWN;
     int target = args_target(self, key);
     if (target < 0) return target;
-    known->target = (uint16_t)target;
+    known->target = target;
     Py_XSETREF(known->name, Py_NewRef(key)); /* no code runs at the end of an exact str */
     return target;
 }
@@ -61,7 +61,7 @@ void args_forget_keys(producer *self) {
 }
 
 /* A call f(**mapping) makes its tuple anew each time: such plans are never used, and are the first to go. */
-void args_learn_plan(producer *self, PyObject *names, const uint16_t *target) {
+void args_learn_plan(producer *self, PyObject *names, const int32_t *target) {
     call_plan *plan;
     while ((plan = &self->plan[self->next_plan++ % PLANS])->recent) plan->recent = 0;
     memcpy(plan->target, target, sizeof plan->target);
@@ -145,28 +145,31 @@ bool args_exchange_deferrable(producer *self, exchange *x) {
     return true;
 }
 
-/* 1: the plain string has an id; 0: there are no more; -1: an error is set. */
-static int learn(producer *self, PyObject *name) {
+enum learning { LEARN_FAILED = -1, LEARN_FULL, LEARN_KNOWN, LEARN_NOT_NOW };
+
+/* Gives the plain string an id. */
+static enum learning learn(producer *self, PyObject *name) {
     Py_ssize_t bytes;
     const char *utf8 = PyUnicode_AsUTF8AndSize(name, &bytes);
-    if (!utf8) return -1;
-    if (!self->ring || ring_is_child(self->ring)) return 0;
-    if (args_target(self, name) >= 0) return 1;
+    if (!utf8) return LEARN_FAILED;
+    if (!self->ring || ring_is_child(self->ring)) return LEARN_NOT_NOW;
+    if (args_target(self, name) >= 0) return LEARN_KNOWN;
     int id = advlog_name_intern(self->ring, utf8, (uint64_t)bytes);
-    if (id < 0) return 0;
+    if (id < 0) return id == ADVLOG_NAME_NO_ROOM ? LEARN_NOT_NOW : LEARN_FULL;
     PyObject *target = PyLong_FromLong(TARGET_NAME + id);
-    if (!target) return -1;
+    if (!target) return LEARN_FAILED;
     int failed = PyDict_SetItem(self->targets, name, target);
     Py_DECREF(target);
-    return failed ? -1 : 1;
+    return failed ? LEARN_FAILED : LEARN_KNOWN;
 }
 
 PyObject *args_learn(PyObject *op, PyObject *name) {
     PyObject *plain = PyUnicode_FromObject(name); /* raises TypeError where it is no string */
     if (!plain) return NULL;
-    int known = learn((producer *)op, plain);
+    enum learning learned = learn((producer *)op, plain);
     Py_DECREF(plain);
-    return known < 0 ? NULL : PyBool_FromLong(known);
+    if (learned == LEARN_NOT_NOW) Py_RETURN_NONE;
+    return learned == LEARN_FAILED ? NULL : PyBool_FromLong(learned == LEARN_KNOWN);
 }
 
 PyObject *args_skip_new_names(PyObject *op, PyObject *Py_UNUSED(none)) {

@@ -23,7 +23,8 @@ PyObject *deferred_reserve(PyObject *op, PyObject *args) {
         else Py_CLEAR(values);
     }
     if (!values) return NULL;
-    uint64_t reference = advlog_slab_reserve(self->ring, count);
+    /* Looked at again: the collector, whom the list may have called, may have closed the logger. */
+    uint64_t reference = self->ring ? advlog_slab_reserve(self->ring, count) : 0;
     if (!reference) {
         Py_DECREF(values);
         Py_RETURN_NONE;

@@ -149,6 +149,7 @@ struct advlog_ring {
     struct advlog_slab_use *use; /* of each entry, once one was reserved */
     uint64_t slab_turn;          /* of the latest reservation; under the GIL */
     atomic_u32 abandoned;        /* entries, so far */
+    atomic_u64 left_out;   /* values of children, for want of room for their names; the drain writes it */
     atomic_u32 naming;     /* held while names are looked for or added; dies with the process */
     atomic_u32 *canary;    /* holds canary_alive in the process that attached ... */
     uint32_t canary_alive; /* ... and something else in its forked children */

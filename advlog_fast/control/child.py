@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from .. import checks
 from ..checks import Intake
+from ..exceptions import tell
 from ..records import ErrorLog
 from . import events
 from .base import empty_summary
@@ -71,8 +71,8 @@ class ChildControl:
             **masked_context,
         }
         written = self._write(Event("error", fields, fields, int(getattr(logging, severity)))) and self._has_text
-        if not written and sys.stderr is not None:
-            print(f"advlog_fast: error {fields_text(fields)}", file=sys.stderr)  # noqa: T201
+        if not written:
+            tell(f"error {fields_text(fields)}")
         return ErrorLog(
             error_type=type_of(error),
             error_message=message_of(error),
@@ -115,5 +115,6 @@ class _RingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = message_of_record(record)
         if record.exc_info and record.exc_info[1] is not None:
-            text += f" {record.exc_info[1]!r}"
+            error = record.exc_info[1]
+            text += f" {type_of(error)}: {message_of(error)}"
         self._line(record.levelno, clipped(escape(text) + extra_text(record), _MAX_BYTES))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from .text import escape
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 CATEGORIES = ("out_of_memory", "non_finite", "data", "io", "distributed", "type_shape", "other")
 
@@ -51,7 +55,7 @@ _SURE_PATTERNS, _LIKELY_PATTERNS = (
 
 def message_of(error: BaseException | str) -> str:
     """The error's message; never raises."""
-    if isinstance(error, str):
+    if is_text(error):
         return error
     try:
         return str(error)
@@ -59,9 +63,27 @@ def message_of(error: BaseException | str) -> str:
         return f"<str() raised {type(failure).__name__}>"
 
 
+def is_text(error: object) -> TypeIs[str]:
+    """By the type alone: a class may have a `__class__` of its own, and `isinstance` would ask it."""
+    return issubclass(type(error), str)
+
+
+def is_error(error: object) -> TypeIs[BaseException]:
+    """As :func:`is_text`."""
+    return issubclass(type(error), BaseException)
+
+
+def attribute(error: object, name: str) -> Any:
+    """An attribute of an exception; None where its class has code of its own there that raises."""
+    try:
+        return getattr(error, name, None)
+    except Exception:  # noqa: BLE001
+        return None
+
+
 def type_of(error: BaseException | str) -> str:
     """The name of the error's class; "Message" for a plain text."""
-    return "Message" if isinstance(error, str) else type(error).__name__
+    return "Message" if is_text(error) else type(error).__name__
 
 
 def category_of(error: BaseException | str) -> str:
@@ -76,10 +98,10 @@ def category_of(error: BaseException | str) -> str:
 
 def _own_category(error: BaseException | str) -> str:
     shown = [f"{type_of(error)}: {message_of(error)[:20_000]}"]
-    if not isinstance(error, str):
+    if not is_text(error):
         shown.extend(f"{base.__name__}:" for base in type(error).__mro__[1:])
     return _look(_SURE_PATTERNS, shown) or (
-        "io" if isinstance(error, OSError) else _look(_LIKELY_PATTERNS, shown) or "other"
+        "io" if issubclass(type(error), OSError) else _look(_LIKELY_PATTERNS, shown) or "other"
     )
 
 
@@ -97,21 +119,22 @@ def _related(error: BaseException | str) -> Iterator[BaseException | str]:
             continue
         seen.add(id(current))
         yield current
-        if isinstance(current, str):
+        if is_text(current):
             continue
-        inner = getattr(current, "exceptions", None)
+        inner = attribute(current, "exceptions")
         if isinstance(inner, (list, tuple)):
-            pending.extend(item for item in inner if isinstance(item, BaseException))
-        cause = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-        if cause is not None:
+            pending.extend(item for item in inner if is_error(item))
+        hidden = attribute(current, "__suppress_context__")
+        cause = attribute(current, "__cause__") or (None if hidden else attribute(current, "__context__"))
+        if is_error(cause):
             pending.append(cause)
 
 
 def raise_site(error: BaseException | str) -> tuple[str, int]:
     """File and line where the error was raised; ("", 0) where it never was."""
     place = ("", 0)
-    if not isinstance(error, str):
-        step = error.__traceback__
+    if not is_text(error):
+        step = attribute(error, "__traceback__")
         while step is not None:
             place = (step.tb_frame.f_code.co_filename, step.tb_lineno)
             step = step.tb_next
@@ -138,7 +161,7 @@ def traceback_lines(error: BaseException | str) -> list[str]:
 
 
 def _chunks(error: BaseException | str) -> list[str]:
-    if isinstance(error, str):
+    if is_text(error):
         return []
     try:
         described = traceback.TracebackException.from_exception(error)

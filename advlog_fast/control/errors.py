@@ -108,7 +108,7 @@ class ErrorRecorder:
             operation=operation,
             kind=type_of(error),
             message=clipped(message_of(error), _MAX_MESSAGE),
-            context=masked(context or {}),
+            context=masked({} if context is None else context),
         )
         with self._lock:
             storm, error_id, count = self._counted(entry, raise_site(error))
@@ -181,7 +181,7 @@ class ErrorRecorder:
             operation=operation or log.operation,
             kind=log.error_type,
             message=clipped(log.error_message, _MAX_MESSAGE),
-            context=masked(context or {}),
+            context=masked({} if context is None else context),
         )
         with self._lock:
             if severity != log.severity:

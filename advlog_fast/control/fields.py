@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -27,7 +27,7 @@ def fields_of(value: Any) -> Fields | None:
     else. A value that raises is :class:`Unreadable`; a field that was never set is None."""
     kind = type(value)
     if isinstance(value, Mapping):
-        return _items(value, iter(value))
+        return _items(value, lambda: value)
     if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
         return iter(zip(kind._fields, value, strict=False))
     names = _field_names(kind)
@@ -38,7 +38,7 @@ def fields_of(value: Any) -> Fields | None:
         return iter(list(vars(value).items()))
     # Such as ml_collections.ConfigDict; a table of data has a shape.
     if callable(getattr(kind, "keys", None)) and hasattr(kind, "__getitem__") and not hasattr(kind, "shape"):
-        return _items(value, iter(value.keys()))
+        return _items(value, value.keys)
     return None
 
 
@@ -51,8 +51,10 @@ def settings(argument: str, value: Any) -> Mapping[Any, Any] | Any:
     if fields_of(value) is not None and not isinstance(value, type):
         return value
     # A class, a function and a module have attributes too, but those are no settings.
-    if hasattr(value, "__dict__") and not callable(value) and not isinstance(value, ModuleType):
-        return vars(value)
+    if not callable(value) and not isinstance(value, ModuleType):
+        attributes = _read(lambda: getattr(value, "__dict__", None))
+        if attributes is not None:
+            return attributes if isinstance(attributes, dict) else {"...": attributes}
     wanted = "a mapping, or an object whose attributes are the settings"
     raise TypeError(f"{argument}: expected {wanted}, got {type(value).__name__}")
 
@@ -81,9 +83,12 @@ def _attributes(value: Any, names: list[str]) -> Fields:
         yield name, _read(lambda name=name: getattr(value, name, None))  # type: ignore[misc]
 
 
-def _items(value: Any, keys: Iterator[Any]) -> Fields:
-    for key in keys:
-        yield key, _read(lambda key=key: value[key])  # type: ignore[misc]
+def _items(value: Any, keys: Callable[[], Iterable[Any]]) -> Fields:
+    try:
+        for key in keys():
+            yield key, _read(lambda key=key: value[key])  # type: ignore[misc]
+    except Exception as error:  # noqa: BLE001 - a mapping of the user's
+        yield "...", Unreadable(type(error).__name__)
 
 
 def _read(get: Callable[[], Any]) -> Any:

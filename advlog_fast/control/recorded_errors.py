@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import OrderedDict
 
+from .error_text import attribute, is_text
 from .errors import RecordedError
 
 _MAX_RECORDED = 100
@@ -31,13 +32,13 @@ class RecordedErrors:
 
     def remember(self, error: BaseException | str, recorded: RecordedError, by_context: bool) -> None:
         """Marks the exception as recorded, by a context or by the user."""
-        if isinstance(error, str):
+        if is_text(error):
             return
         number = self.tick()
         try:
             # Past a __setattr__ of its own, as a frozen dataclass has.
             object.__setattr__(error, _MARK, (self._token, number))
-        except (AttributeError, TypeError):
+        except Exception:  # noqa: BLE001 - a class of the user's
             return
         if by_context:
             self._by_context[number] = recorded
@@ -54,5 +55,6 @@ class RecordedErrors:
         return self._by_context.pop(self._number(error), None)
 
     def _number(self, error: object) -> int:
-        mark = getattr(error, "__dict__", {}).get(_MARK)
+        marks = attribute(error, "__dict__")
+        mark = marks.get(_MARK) if isinstance(marks, dict) else None
         return mark[1] if isinstance(mark, tuple) and mark[0] == self._token else 0

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,7 +138,8 @@ class ChildSession:
         """Whether the parent's session was open when this began."""
         self._hindered: tuple[str, str] | None = None
         """Kind and text of a warning, while there is an obstacle that may pass."""
-        self._bound = False
+        self._bound: weakref.WeakValueDictionary[int, Producer] = weakref.WeakValueDictionary()
+        """The loggers that push into the ring, by their ids: a subclass may compare as it likes."""
 
     def in_child(self) -> ChildSession:
         """Returns the session of a process that this one forked."""
@@ -158,11 +160,11 @@ class ChildSession:
         if lib.advlog_ring_closed(ring.handle):
             self.entry.count_drop("closed")
             return "closed", _ENDED
-        if not self._bound:
+        if self._bound.get(id(producer)) is not producer:
             producer._bind(ring.address, ring)
             for name in self.parts.parent.config.metrics:
                 producer._learn(name)
-            self._bound = True
+            self._bound[id(producer)] = producer
         return None
 
     def _opened(self) -> Ring | None:

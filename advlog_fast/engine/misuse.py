@@ -13,7 +13,11 @@ from ..snapshots import MisuseCount
 
 MAX_NAMES = 64
 OTHERS = "others"
-_OUTCOMES = {"rounded": "its nearest float64 is logged", "names_full": "values of further names are left out"}
+_OF_NAMES = {
+    "names_full": "values of further names are left out",
+    "no_room": "its value is left out, and the next one tried again",
+}
+_OUTCOMES = {"rounded": "its nearest float64 is logged", **_OF_NAMES}
 
 
 class MisuseLog:
@@ -46,12 +50,12 @@ class MisuseLog:
     def counts(self, skipped: int = 0) -> Mapping[str, MisuseCount]:
         """Returns the misuses so far, by name.
 
-        :param skipped: values that the producer left out for want of room for their names.
+        :param skipped: values that were left out below, for want of room for their names.
         """
         with self._lock:
             counts = dict(self._counts)
-        full = counts.get(NAMES_FULL)
-        if full is not None:
+        if skipped:
+            full = counts.get(NAMES_FULL, MisuseCount(0, None, "names_full"))
             counts[NAMES_FULL] = dataclasses.replace(full, count=full.count + skipped)
         return counts
 
@@ -59,6 +63,8 @@ class MisuseLog:
         """Returns whether it is new."""
         with self._lock:
             name, kind = misuse.name, misuse.kind
+            if name in (NAMES_FULL, OTHERS) and kind not in _OF_NAMES:
+                name = misuse.argument  # a metric that is called like one of our own counts
             if name not in self._counts and name != NAMES_FULL and len(self._counts) >= MAX_NAMES:
                 name, kind = OTHERS, ""
             before = self._counts.get(name)

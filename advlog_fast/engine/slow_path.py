@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .._native import Producer, lib
 from .._tensors import defers, is_deferrable
-from ..checks import INT64_MAX, Intake, has_plain_item, mapping, names_are_full
+from ..checks import INT64_MAX, Intake, has_plain_item, mapping, names_are_full, no_room_for_name
 from ..exceptions import expected
 from ..records import CORE_METRICS, INTEGER_COLUMNS, TrainingMetrics
 from ..sampling.memory_sampler import MemorySample, MemorySampler
@@ -29,6 +29,8 @@ _PERFORMANCE_ARGUMENTS = ("batch_time", "data_time")
 _YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
+_TURNS = 4
+"""Of a record at the ring: as it is; with its names known; without those for which there is no room."""
 
 
 class Parts(Protocol):
@@ -246,27 +248,32 @@ class _Row:
         def try_push() -> int:
             return self._producer._try_record(kind, time_ns, record)
 
-        status = int(lib.ADVLOG_SLOW)
-        while status == lib.ADVLOG_SLOW:
+        for turn in range(_TURNS):
             if kind != lib.ADVLOG_KIND_BATCH and record.keys() <= _INTEGERS:
                 return int(lib.ADVLOG_OK)
             status = self._entry.push(try_push, slots_for(len(record)))
-            if status == lib.ADVLOG_SLOW and not self._learn_names(record):
-                break
-        return status
+            if status != lib.ADVLOG_SLOW:
+                return status
+            self._learn_names(record, last=turn > 0)
+        self._entry.count_drop("full")
+        return int(lib.ADVLOG_FULL)
 
-    def _learn_names(self, record: Record) -> bool:
-        """Gives ids to the record's new names, and leaves out the values for whose names there is no room; returns
-        False if the logger was closed meanwhile."""
-        full = [name for name in _metrics_beside_the_core(record) if not self._producer._learn(name)]
-        if full and self._entry.is_closed():
-            return False
+    def _learn_names(self, record: Record, *, last: bool) -> None:
+        """Gives ids to the record's new names, and leaves out the values for whose names there is no room.
+
+        :param last: also where there may be room, or no ring, if the push is tried once more.
+        """
+        learned = {name: self._producer._learn(name) for name in _metrics_beside_the_core(record)}
+        full = [name for name, known in learned.items() if known is False]
+        not_now = [name for name, known in learned.items() if known is None and last]
         for name in full:
-            del record[name]
             names_are_full(self.intake, name)
+        for name in not_now:
+            no_room_for_name(self.intake, name)
+        for name in (*full, *not_now):
+            del record[name]
         if full and not self._entry.misuse.raises:
             self._producer._skip_new_names()  # from here on C counts them
-        return True
 
 
 def _metrics_beside_the_core(record: Iterable[str]) -> list[str]:

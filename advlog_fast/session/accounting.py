@@ -85,7 +85,9 @@ class Accounting:
         )
 
     def _skipped(self) -> int:
-        return sum(user._skipped for user in self._users())
+        ring = self._entry.ring
+        of_children = 0 if ring is None else int(lib.advlog_ring_left_out(ring.handle))
+        return of_children + sum(user._skipped for user in self._users())
 
     def _call_cost(self) -> CallCost:
         overflow = self._entry.overflow

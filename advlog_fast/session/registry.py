@@ -90,12 +90,18 @@ def open_session(paths: RunPaths) -> Session | None:
     return None if session is None or session.closed or session.pid != os.getpid() else session
 
 
-def living(parent: ParentHandle) -> Producer | None:
-    """Returns the logger of the parent's session, if this process is the parent and has the session open."""
+def inherited_session(paths: RunPaths) -> Session | None:
+    """Returns the session of that run and rank which the process that forked this one had open; None if none."""
+    session = _sessions.get(_key(paths))
+    return None if session is None or session.closed or session.pid == os.getpid() else session
+
+
+def living(parent: ParentHandle) -> Session | None:
+    """Returns the parent's session, if this process is the parent and has it open."""
     session = _sessions.get(_key(parent.paths))
     if session is None or session.pid != os.getpid() or session.parts.run != parent.run:
         return None
-    return session.user
+    return session
 
 
 def _occupy_standard_streams() -> None:

@@ -9,6 +9,7 @@ some versions do in exit handlers, the thread that waits for the work does it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -27,7 +28,7 @@ from ..control.text import escape
 from ..engine.background import Background
 from ..engine.child import ChildSession
 from ..engine.drain import Drain
-from ..engine.entry import Entry
+from ..engine.entry import DRAIN_THREADS, Entry, on_thread
 from ..engine.misuse import MisuseLog
 from ..engine.overflow import Overflow
 from ..sinks.spool import SpoolSink
@@ -63,8 +64,7 @@ class Session:
         self._ranks = rank_identity(config.rank, config.world_size)
         self.paths = RunPaths(Path(os.path.abspath(config.log_dir)), config.experiment_name, self._ranks.rank)
         self._user = weakref.ref(producer)
-        self.shared_by: weakref.ref[Any] | None = None
-        """The logger that handles of the session keep, if it has handles only."""
+        self.sharing = Sharing()
         self._own = Producer()
         self.producers = Producers(self._own, self._user)
         self._child: ChildSession | None = None
@@ -194,12 +194,13 @@ class Session:
 
     def shielded(self, task: Callable[[], object]) -> None:
         """Runs the task where no interrupt reaches it, and waits for it, 10 s at most; raises what the task raises."""
-        self._background.call(task, _SHIELDED_S)
+        self._background.call(task, 0.0 if on_thread(*DRAIN_THREADS) else _SHIELDED_S)
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until the operating system has the records accepted before; returns whether it was in time."""
         drain = self.accounting.drain
-        return drain is None or drain.flush(timeout_s)
+        # A destructor may ask for it on the very thread that would have to do it.
+        return drain is None or drain.flush(0.0 if on_thread(*DRAIN_THREADS) else timeout_s)
 
     def seal(self, timeout_s: float) -> bool:
         """Flushes, and seals the flushed records into Parquet parts; returns whether all of it was done in time."""
@@ -272,7 +273,29 @@ class Session:
         An interrupt of the caller ends the wait, not the end."""
         if os.getpid() != self.pid:
             return True
+        if status is None:
+            status, by_user = self.sharing.status, self.sharing.by_user
         return self._closing.close(timeout_s, status, by_user=by_user)
+
+
+@dataclasses.dataclass
+class Sharing:
+    """The handles on a session, which shared.py makes."""
+
+    handles: set[object] = dataclasses.field(default_factory=set)
+    """Those that are not closed."""
+    alone: bool = False
+    """No logger but handles refers to the session: it ends with the last of them."""
+    is_over: bool = False
+    """The last of them has been closed."""
+    status: str | None = None
+    """How one of them says that the attempt ends."""
+    by_user: bool = False
+    """Whether the user said so: what a user said last holds."""
+
+    def note(self, status: str, *, by_user: bool) -> None:
+        if by_user or not self.by_user:
+            self.status, self.by_user = status, by_user
 
 
 class Producers:
@@ -284,19 +307,22 @@ class Producers:
     def __init__(self, own: Producer, user: Callable[[], Producer | None]) -> None:
         self._own = own
         self._user = user
-        self._handles: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self._handles: dict[int, weakref.ref[Producer]] = {}
+        """By their ids. Not a WeakSet, which cannot be listed while another thread adds to it."""
 
     def bind(self, handle: Producer, session: Session) -> None:
         """Lets a handle push into the ring, until the session ends."""
         ring = session.entry.ring
         if ring is not None:
             handle._bind(ring.address, ring, session.parts.deferral.defer)
-            self._handles.add(handle)
+            key = id(handle)
+            self._handles[key] = weakref.ref(handle, lambda _: self._handles.pop(key, None))
 
     def users(self) -> list[Producer]:
         """All but the session's own."""
         user = self._user()
-        return [*([] if user is None else [user]), *self._handles]
+        handles = [handle() for handle in list(self._handles.values())]
+        return [producer for producer in (user, *handles) if producer is not None]
 
     def all(self) -> list[Producer]:
         """All of them."""

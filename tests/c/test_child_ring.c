@@ -351,24 +351,75 @@ static void a_copy_that_was_given_up_is_made_anew(void) {
     }
 }
 
-static void a_name_that_finds_no_room_costs_its_record_which_is_counted(void) {
+/* How many of a record's values are under names that the parent knows. */
+static unsigned known_values(advlog_ring *child, uint64_t position) {
+    const advlog_view view = {child->slots, child->mask, position};
+    unsigned known = 0;
+    for (unsigned part = 0; part < view_slot(&view, 0)->part; part++) {
+        record_extras extras = record_extras_of(&view, part);
+        for (unsigned i = 0; i < extras.count; i++) known += extras.value[i] < 25;
+    }
+    return known;
+}
+
+static void a_name_that_finds_no_room_costs_its_value_which_is_counted(void) {
     test_ring parent = test_ring_of(advlog_ring_bytes(64), 64, 64, 3, 2), child = test_ring_new(3, 2);
     char name[16];
     for (int i = 0; i < ADVLOG_MAX_NAMES; i++) {
-        snprintf(name, sizeof name, "full%d", i);
+        snprintf(name, sizeof name, i < 25 ? "m%02d" : "full%d", i);
         test_ring_name(&parent, name);
     }
-    push_numbered(&child, CHILD_STEP + 1, 1);
-    push_numbered(&child, CHILD_STEP + 2, 0);
-    advlog_ring_count_drop(child.ring, ADVLOG_DROP_CLOSED);
     advlog_drain *drain = advlog_drain_new(parent.ring);
     CHECK_INT(0, advlog_drain_add_child(drain, child.ring));
-    while (children_advance(drain)) {}
-    CHECK_INT(1, advlog_ring_accepted(parent.ring, ADVLOG_STREAM_METRICS));
-    CHECK_INT(1, advlog_ring_dropped(parent.ring, ADVLOG_DROP_FULL));
+    uint64_t position = advlog_ring_write_pos(parent.ring), left_out = 0;
+    for (int64_t round = 0; round < 500; round++) {
+        unsigned extras = (unsigned)(1 + next_random(&seed) % 40);
+        uint64_t from = advlog_ring_write_pos(child.ring);
+        push_numbered(&child, CHILD_STEP + round, extras);
+        unsigned known = known_values(child.ring, from);
+        left_out += extras - known;
+        while (children_advance(drain)) {}
+        CHECK_INT(left_out, advlog_ring_left_out(parent.ring));
+        uint64_t end = advlog_ring_write_pos(parent.ring);
+        CHECK_INT(known > 0, end != position);
+        if (end != position) {
+            CHECK_INT(CHILD_STEP + round, check_record(parent.ring, position, 1));
+            CHECK_INT(known, ring_slot(parent.ring, position)->count);
+            CHECK_INT(end, position + ring_slot(parent.ring, position)->part);
+        }
+        position = end;
+        store_relaxed(&parent.ring->header->read_pos, position); /* relaxed: there is one thread */
+        store_relaxed(&parent.ring->header->cached_read_pos, position);
+    }
+    CHECK_INT(0, advlog_ring_dropped(parent.ring, ADVLOG_DROP_FULL));
+    advlog_ring_count_drop(child.ring, ADVLOG_DROP_CLOSED);
     advlog_drain_remove_child(drain, child.ring);
     CHECK_INT(1, advlog_ring_dropped(parent.ring, ADVLOG_DROP_CLOSED));
     advlog_drain_free(drain);
+    test_ring_free(&parent);
+    test_ring_free(&child);
+}
+
+/* A parent that is killed within the copy of such a record: the next one ends the copy in the positions that it has. */
+static void a_shortened_copy_is_ended_in_its_place(void) {
+    test_ring parent = test_ring_of(advlog_ring_bytes(64), 64, 64, 3, 2), child = test_ring_new(3, 2);
+    char name[16];
+    for (int i = 0; i < ADVLOG_MAX_NAMES; i++) {
+        snprintf(name, sizeof name, i < 25 ? "m%02d" : "full%d", i);
+        test_ring_name(&parent, name);
+    }
+    uint64_t to, from = advlog_ring_write_pos(child.ring);
+    push_numbered(&child, CHILD_STEP + 1, 40);
+    unsigned known = known_values(child.ring, from), slots = (unsigned)ring_slots_for(known);
+    CHECK(slots < ring_slots_for(40));
+    CHECK_INT(ADVLOG_OK, ring_try_reserve(parent.ring, slots, &to));
+    store_relaxed(&child.ring->header->handoff.position, to); /* relaxed: there is one thread */
+    store_relaxed(&child.ring->header->handoff.until, advlog_ring_write_pos(child.ring));
+    CHECK_INT(0, advlog_child_ring_settle(parent.ring, child.ring));
+    CHECK_INT(CHILD_STEP + 1, check_record(parent.ring, to, child.ring->header->handoff.number));
+    CHECK_INT(slots, ring_slot(parent.ring, to)->part);
+    CHECK_INT(known, ring_slot(parent.ring, to)->count);
+    CHECK_INT(advlog_ring_write_pos(child.ring), load_relaxed(&child.ring->header->read_pos));
     test_ring_free(&parent);
     test_ring_free(&child);
 }
@@ -409,7 +460,8 @@ int main(void) {
     a_damaged_child_is_left_alone_from_there_on();
     what_a_dead_child_had_not_finished_is_passed_over();
     a_copy_that_was_given_up_is_made_anew();
-    a_name_that_finds_no_room_costs_its_record_which_is_counted();
+    a_name_that_finds_no_room_costs_its_value_which_is_counted();
+    a_shortened_copy_is_ended_in_its_place();
     what_a_child_writes_while_it_is_copied_reaches_nobody();
     return 0;
 }

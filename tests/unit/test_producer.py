@@ -251,6 +251,72 @@ def test_there_are_65535_names_and_a_value_under_one_more_is_left_out(log: Advan
     assert (len(summary["metrics"]), summary["metric_names"]) == (2001, 65_535)
 
 
+@pytest.mark.parametrize("at", [65_525, 65_526, 65_529, 65_530, 65_534])
+def test_the_last_names_are_themselves_in_every_call(log: AdvancedLogger, at: int):
+    names = [f"n{i}" for i in range(65_535)]
+    log.log_metrics(dict.fromkeys(names, 1.0), step=1)
+    for step in (100, 101, 102):
+        log.log_metrics({names[at]: 7.25}, step=step)
+        log.log_batch_progress(1, step, 1000, 0.5, **{names[at]: 8.5})
+    rows = [row for row in rows_of(log) if row["step"] >= 100]
+    assert [row.get(names[at]) for row in rows] == [7.25, 8.5] * 3
+    assert [row.get("loss") for row in rows] == [None, 0.5] * 3
+    assert all(set(row) <= {"epoch", "batch", "total_batches", "step", "loss", names[at]} for row in rows)
+
+
+def test_a_record_that_has_nothing_but_names_without_room_is_none(log: AdvancedLogger):
+    log.log_metrics({f"n{i}": 1.0 for i in range(65_535)})
+    before = len(rows_of(log))
+    with pytest.warns(RuntimeWarning, match="at most 65535 different names"):
+        for step in range(5):
+            log.log_metrics({"one more": 1.0}, step=step)
+    assert len(rows_of(log)) == before
+    assert log.health().misuse["names_full"].count == 5
+    with pytest.raises(TypeError, match="^foo: expected log_performance_metrics"):
+        log.log_performance_metrics(0.5, foo=1.0)
+
+
+def test_a_moment_without_shared_memory_costs_the_names_of_that_moment_alone(log: AdvancedLogger):
+    ring = log._session.accounting.drain.ring
+    fd = os.open(ring.path, os.O_RDWR)
+    lib.advlog_ring_set_file(ring.handle, -1)  # as where the file system supplies no more room
+    with pytest.warns(RuntimeWarning, match="expected room in shared memory for the name of one more metric") as said:
+        for i in range(400):
+            log.log_metrics({f"{i:0200}": 1.0, "loss": 0.5}, step=i)
+    assert len(said) == 1
+    missing = log.health().misuse["names_full"].count
+    assert 0 < missing < 400
+    lib.advlog_ring_set_file(ring.handle, fd)
+    for i in range(400):
+        log.log_metrics({f"later {i:0200}": 2.0}, step=1000 + i)
+    rows = rows_of(log)
+    assert [row["loss"] for row in rows[:400]] == [0.5] * 400
+    assert sum(len(row) == 3 for row in rows[:400]) == 400 - missing
+    assert [row[f"later {i:0200}"] for i, row in enumerate(rows[400:])] == [2.0] * 400
+    assert log.health().misuse["names_full"].count == missing
+    assert log.close()
+    os.close(fd)
+
+
+def test_a_metric_may_be_called_as_a_count_of_ours(log: AdvancedLogger):
+    with pytest.warns(RuntimeWarning):
+        log.log_metrics({"names_full": "x", "others": "y", "b" * 10_000: "z"}, step=1)
+    assert {name[:30] for name in log.health().misuse} == {
+        "metrics['names_full']",
+        "metrics['others']",
+        "b" * 30,
+    }
+    assert max(map(len, log.health().misuse)) <= 300
+    assert len((log.paths["main_log"]).read_text()) < 4000
+
+
+def test_a_metric_may_be_called_self(log: AdvancedLogger):
+    for step in (1, 2):
+        log.log_batch_progress(1, step, 10, "no number" if step == 2 else 0.5, **{"self": 3.0})
+    log.log_metrics({"self": 4.0}, step=3)
+    assert [row["self"] for row in rows_of(log)] == [3.0, 3.0, 4.0]
+
+
 def test_a_name_that_a_child_gave_a_full_ring_is_known(log: AdvancedLogger):
     assert log.flush()
     ring = log._session.accounting.drain.ring
@@ -300,7 +366,7 @@ def test_an_instance_that_was_never_initialised_does_nothing():
         assert bare.log_performance_metrics("nothing") is None
         assert bare.log_metrics("nothing") is None
         assert bare._try_record(lib.ADVLOG_KIND_BATCH, 0, {"loss": 0.5}) == lib.ADVLOG_OFF
-        assert bare._learn("x") is False
+        assert bare._learn("x") is None
         with pytest.raises(TypeError):
             bare._learn(1)
 

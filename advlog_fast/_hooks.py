@@ -16,8 +16,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+Result = TypeVar("Result")
 Notice = Callable[[BaseException, str], None]
 
 _notices: list[Notice] = []
@@ -34,6 +35,8 @@ _exit_tasks: list[Callable[[], None]] = []
 _LONGEST_IMPORT_S = 10.0
 _POLL_S = 0.001
 _imports: weakref.WeakSet[_Import] = weakref.WeakSet()
+_STACK_ROOM = 300
+"""Frames that writing an event may take: a value is read to a depth of 16, an exception's causes one below another."""
 _forking: list[int] = []
 """The threads that are forking now."""
 
@@ -195,3 +198,24 @@ def _free_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_free_in_child)
+
+
+def with_room(session: Any, work: Callable[[], Result]) -> Result:
+    """Does what an event takes. In a recursion without an end, which is then what the event is about, there is no room
+    on the stack for it: then the session's own thread does it.
+
+    :param session: has `shielded`; None where there is none.
+    """
+    done: list[Result] = []
+    if session is not None and not _stack_has_room():
+        session.shielded(lambda: done.append(work()))
+    return done[0] if done else work()
+
+
+def _stack_has_room() -> bool:
+    try:
+        # Looks so far up the stack, and raises where that has fewer frames, which is cheaper than to count them.
+        sys._getframe(max(sys.getrecursionlimit() - _STACK_ROOM, _STACK_ROOM))
+    except ValueError:
+        return True
+    return False

@@ -43,6 +43,16 @@ def checked_metric_name(name: object, argument: str = "metric name") -> str:
     return name
 
 
+def status_of(error: BaseException | None) -> str | None:
+    """The status that an exception makes of an attempt; None where it is none: a generator that is left early, an exit
+    without a code."""
+    if error is None or isinstance(error, (GeneratorExit, StopIteration, StopAsyncIteration)):
+        return None
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return None
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
 def end_status(status: object) -> str | None:
     """The status, if a run can end so, or None.
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._hooks import importing
+from ._hooks import importing, with_room
 from .checks import Intake, Misuse
 from .config import LoggerConfig, check_seconds
 from .records import ErrorLog
@@ -32,6 +32,17 @@ class ControlCalls(ABC):
     _contexts: Any
     """The module `control.contexts`."""
 
+    _events: Any
+    """The module `control.events`."""
+
+    _off: Control
+    """The control plane of a logger that is off."""
+
+    @property
+    @abstractmethod
+    def _session(self) -> Any:
+        """The session; None where the logger is off."""
+
     @property
     @abstractmethod
     def _control(self) -> Control:
@@ -43,12 +54,21 @@ class ControlCalls(ABC):
         """The control plane, for events; after the end one that drops them."""
 
     @abstractmethod
-    def _emit(self, make: Callable[[Any], Event | None]) -> None:
-        """Emits the event that `make` makes with the module `control.events`."""
-
-    @abstractmethod
     def _take_misuses(self, misuses: Sequence[Misuse]) -> None:
         """Has misuses counted and said."""
+
+    def _emit(self, make: Callable[[Any], Event | None]) -> None:
+        """Emits the event that `make` makes with the module `control.events`; a logger that is off makes none."""
+        plane = self._plane
+
+        def emit() -> None:
+            event = make(self._events)
+            if event is not None:
+                plane.emit(event)
+                self._take_misuses(event.misuses)
+
+        if plane is not self._off:
+            with_room(self._session, emit)
 
     @property
     def logger(self) -> logging.Logger:
@@ -194,7 +214,8 @@ class ControlCalls(ABC):
         ('ValueError', 'forward')
         """
         intake = Intake()
-        entry = self._plane.log_error(error, operation, context, severity, intake)
+        plane = self._plane
+        entry = with_room(self._session, lambda: plane.log_error(error, operation, context, severity, intake))
         self._take_misuses(intake.misuses)
         return entry
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing
 from ._native import Producer, lib
-from .config import LoggerConfig, check_seconds, end_status, is_disabled
+from .config import LoggerConfig, check_seconds, end_status, is_disabled, status_of
 from .control_calls import ControlCalls
 from .exceptions import RunBusyError, warn_or_tell
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from .checks import Misuse
     from .control.base import Control
-    from .control.events import Event
     from .engine.child import ChildSession
     from .sampling.memory_sampler import MemorySample
     from .session.session import Session
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 _END_SECONDS = 10.0
 _UNDO_SECONDS = 1.0
-_OWN = ("config", "enabled", "_warned", "_engine", "_contexts", "_events", "_slow_path", "_off")
+_OWN = ("config", "enabled", "_warned", "_engine", "_contexts", "_events", "_slow_path", "_off", "_around")
 """Attributes of a logger that a pickle does not carry; those of a subclass it does."""
 
 
@@ -105,6 +104,8 @@ class AdvancedLogger(Producer, ControlCalls):
         self.config: LoggerConfig = LoggerConfig(**options)
         self.enabled: bool = self.config.enabled and not is_disabled()
         """False if every call is a no-op."""
+        self._around = id(sys.exc_info()[1])
+        """The exception that was being handled when the logger was made: a training that begins again in `except`."""
         self._warned: set[str] = set()
         self._engine: Session | ChildSession | None = None
         self._load(self.config.experiment_name)
@@ -191,14 +192,6 @@ class AdvancedLogger(Producer, ControlCalls):
         self._warn("closed", session.after_close())
         return self._off
 
-    def _emit(self, make: Callable[[Any], Event | None]) -> None:
-        """Emits the event that `make` makes with the module `control.events`; a logger that is off makes none."""
-        plane = self._plane
-        event = None if plane is self._off else make(self._events)
-        if event is not None:
-            plane.emit(event)
-            self._take_misuses(event.misuses)
-
     def _take_misuses(self, misuses: Sequence[Misuse]) -> None:
         """Has misuses counted and said; raises the first one if the option `on_misuse` says so."""
         session = self._session
@@ -211,7 +204,8 @@ class AdvancedLogger(Producer, ControlCalls):
         The logger stays open. The call takes as long as the disk needs, and waits for a hanging disk for 20 s at most.
 
         :param final_metrics: values of any type to keep in the summary, by name.
-        :param status: `completed`, `failed` or `interrupted`; None is `completed`, unless a Ctrl-C was seen.
+        :param status: `completed`, `failed` or `interrupted`. None is `completed`; where the call stands in an `except`
+            or `finally` that an exception led to, `failed`, or `interrupted` for a Ctrl-C.
         :raises TypeError: `final_metrics` is no mapping.
         :raises ValueError: the status is none of these.
 
@@ -219,7 +213,7 @@ class AdvancedLogger(Producer, ControlCalls):
         >>> log.get_training_summary()["status"]
         'completed'
         """
-        wanted = end_status(status)
+        wanted = end_status(status) or self._status_in_flight()
         self._emit(lambda events: events.training_end(final_metrics, wanted))
         session = self._session
         if session is not None and not session.closed:
@@ -311,16 +305,21 @@ class AdvancedLogger(Producer, ControlCalls):
         :param timeout: seconds, up to 10**6; None is the option `close_timeout_s`. The next start recovers what is left
             then.
         :param status: how the attempt ended: `completed`, `failed` or `interrupted`. None is what `end_training` was
-            given, or what is known of an exception or a Ctrl-C, else `completed`. A `sys.exit(1)` outside of a `with`
-            block is not seen.
+            given, or what is known of an exception or a Ctrl-C: one that is being handled, or that left a `with`
+            block or the program; else `completed`. A `sys.exit(1)` outside of a `with` block is not seen.
         :raises TypeError: the timeout is no number.
         :raises ValueError: it is out of range, or the status is none of these.
 
         >>> log.close()
         True
         """
-        seconds, wanted, session = self._seconds(timeout), end_status(status), self._session
-        return True if session is None else session.close(seconds, wanted, by_user=wanted is not None)
+        seconds, said, session = self._seconds(timeout), end_status(status), self._session
+        in_flight = self._status_in_flight() if said is None else None
+        return True if session is None else session.close(seconds, said or in_flight, by_user=said is not None)
+
+    def _status_in_flight(self) -> str | None:
+        error = sys.exc_info()[1]
+        return None if error is None or id(error) == self._around else status_of(error)
 
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:
@@ -369,12 +368,10 @@ class AdvancedLogger(Producer, ControlCalls):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = None
-        if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            if isinstance(error, Exception):
-                with contextlib.suppress(Exception):
-                    self._control.log_leaving(error, "training")
+        status = status_of(error)
+        if isinstance(error, Exception) and status is not None:
+            with contextlib.suppress(Exception):
+                self._control.log_leaving(error, "training")
         if self._session is not None:
             self._session.close(self.config.close_timeout_s, status)
 

@@ -296,6 +296,8 @@ void advlog_ring_detach(advlog_ring *ring);
 /* Never waits. Any thread. ADVLOG_OK, _FULL, _CLOSED, _TOO_LONG or _FORKED. */
 int advlog_push(advlog_ring *ring, const advlog_record *record);
 int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes);
+/* The same into a ring that is closed, for the one thread that closed it. ADVLOG_FULL where it is not closed, too. */
+int advlog_push_last_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes);
 /* Waits until `slots` slots are free: ADVLOG_OK, _CLOSED or _TIMEOUT; _FORKED at once. */
 int advlog_wait_room(advlog_ring *ring, uint64_t slots, int64_t timeout_ns);
 /* From here on every push fails. The position at which the ring ends. */

@@ -275,12 +275,9 @@ int advlog_push(advlog_ring *ring, const advlog_record *record) {
     return ADVLOG_OK;
 }
 
-int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes) {
-    if (ring_is_child(ring)) return ADVLOG_FORKED;
-    uint64_t slots = ring_slots_for_text(bytes), position;
-    if (bytes > ADVLOG_MAX_TEXT_BYTES || slots > ring_record_limit(ring)) return ADVLOG_TOO_LONG;
-    int status = ring_try_reserve(ring, slots, &position);
-    if (status != ADVLOG_OK) return status;
+/* Fills and publishes reserved positions. */
+static void write_text(advlog_ring *ring, uint64_t position, uint64_t slots, int level, int64_t time_ns, const char *text,
+                       uint64_t bytes) {
     for (uint64_t part = slots - 1; part > 0; part--) {
         advlog_slot *s = ring_slot(ring, position + part);
         uint64_t first = (part - 1) * ADVLOG_PART_TEXT;
@@ -304,6 +301,28 @@ int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *
     s->time_ns = time_ns;
     ring_publish(s, position);
     add_relaxed(&ring->header->accepted_push[ADVLOG_STREAM_EVENTS], 1); /* relaxed: a count */
+}
+
+int advlog_push_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes) {
+    if (ring_is_child(ring)) return ADVLOG_FORKED;
+    uint64_t slots = ring_slots_for_text(bytes), position;
+    if (bytes > ADVLOG_MAX_TEXT_BYTES || slots > ring_record_limit(ring)) return ADVLOG_TOO_LONG;
+    int status = ring_try_reserve(ring, slots, &position);
+    if (status == ADVLOG_OK) write_text(ring, position, slots, level, time_ns, text, bytes);
+    return status;
+}
+
+int advlog_push_last_text(advlog_ring *ring, int level, int64_t time_ns, const char *text, uint64_t bytes) {
+    advlog_ring_header *h = ring->header;
+    uint64_t slots = ring_slots_for_text(bytes);
+    if (ring_is_child(ring)) return ADVLOG_FORKED;
+    if (bytes > ADVLOG_MAX_TEXT_BYTES || slots > ring_record_limit(ring)) return ADVLOG_TOO_LONG;
+    uint64_t r = load_acquire(&h->read_pos); /* pairs with drain_once:a */
+    /* Relaxed: while the ring is closed, nobody else moves it. */
+    uint64_t p = load_relaxed(&h->write_pos) ^ ADVLOG_CLOSED_BIT;
+    if (p + slots - r > ring->count) return ADVLOG_FULL; /* or it is not closed */
+    store_relaxed(&h->write_pos, (p + slots) ^ ADVLOG_CLOSED_BIT);
+    write_text(ring, p, slots, level, time_ns, text, bytes);
     return ADVLOG_OK;
 }
 

@@ -24,9 +24,6 @@ class RingLink(Protocol):
         """Puts a line into the training log, in the order of the records. `text` is escaped, one line, at
         most 4096 bytes of UTF-8; `level` is on the scale of the logging module."""
 
-    def last_line(self, level: int, text: str) -> None:
-        """Puts the last line into the training log, if there is room at once."""
-
     def seq(self) -> int:
         """The seq of the last metrics record accepted; 0 while there is none."""
 

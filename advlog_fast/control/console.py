@@ -92,6 +92,8 @@ class Console:
         self._position = position
         if self._thread is not None or not _takes_a_bar(self._target()):
             return
+        with self._lock:
+            self._watch.start()  # already here: a line that the program begins before the first frame is its own
         thread = threading.Thread(target=self._draw, name="advlog-console", daemon=True)
         # Without a thread (the interpreter is ending, the container's limit is reached) there is no bar.
         with contextlib.suppress(RuntimeError):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from .line_file import LineFile
+from .readable import strict_json
 from .text import dumps, time_text
 
 OWN_FIELDS = frozenset(("timestamp", "attempt", "rank", "event", "level", "seq", "user_event", "fields", "nonfinite"))
@@ -32,7 +33,7 @@ class EventLog:
         :param seq: that of the last metrics record before it, 0 for none.
         :param users: whether it is the user's own: it may have the name of any other, and is marked `user_event`.
         """
-        line: dict[str, object] = {
+        own: dict[str, object] = {
             "timestamp": time_text(time.time_ns()),
             "attempt": self._attempt,
             "rank": self._rank,
@@ -41,9 +42,13 @@ class EventLog:
             "seq": seq,
         }
         if users:
-            line["user_event"] = True
-        line.update((name, value) for name, value in fields.items() if name not in OWN_FIELDS)
+            own["user_event"] = True
+        others: dict[str, object] = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
         aside = {name: value for name, value in fields.items() if name in OWN_FIELDS}
         if aside:
-            line["fields"] = aside
-        return self._file.write(dumps(line) + "\n")
+            others["fields"] = aside
+        # Apart: whatever becomes of the fields, where memory or the stack ends, the line says whose it is.
+        text, more = strict_json(own), dumps(others)
+        if more.startswith("{") and more != "{}":
+            text = f"{text[:-1]},{more[1:]}"
+        return self._file.write(text + "\n")

@@ -52,6 +52,7 @@ class ControlPlane:
         self._paths = paths
         self._run = run
         self._config = config
+        self.console = console
         self._link = link
         self._pid = os.getpid()
         self._closed = False
@@ -87,10 +88,6 @@ class ControlPlane:
     def logger(self) -> logging.Logger:
         """A logger of the standard library that writes to the main log."""
         return self.outputs.logger
-
-    @property
-    def console(self) -> Console:
-        return self.outputs.console
 
     @property
     def status(self) -> str:
@@ -225,7 +222,7 @@ class ControlPlane:
         return written
 
     def end(self, status: str | None = None, *, by_user: bool = False) -> None:
-        """Ends the attempt, and says so in the training log, while that can still be written.
+        """Ends the attempt: its status and its duration are known from here on.
 
         :param status: None is "completed".
         :param by_user: the status holds, even if the training already has a final one.
@@ -234,10 +231,14 @@ class ControlPlane:
             return
         self._ended = True
         self._was_running = not self._training.is_over
-        status, duration_s = self._training.end(status or "completed", by_user=by_user)
+        self._training.end(status or "completed", by_user=by_user)
+
+    def say_end(self) -> None:
+        """Says in the training log how the attempt ended: its last line."""
+        status, duration_s = self._training.end("completed")
         level = logging.INFO if status == "completed" else logging.WARNING
         shown = fields_text({"status": status, "duration_s": round(duration_s, 6)})
-        self._link.last_line(level, f"attempt_end {shown}")
+        self._link.line(level, f"attempt_end {shown}")
 
     def close(self, status: str | None = None) -> bool:
         """Ends the attempt, and closes the files; returns whether all of its outputs could be written."""

@@ -186,8 +186,10 @@ class Drain:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def finish(self, deadline: float) -> bool:
+    def finish(self, deadline: float, last_words: Callable[[], object] = lambda: None) -> bool:
         """Closes the ring, drains the rest in the calling thread, and publishes the files.
+
+        :param last_words: called once all is drained; it may push lines with `advlog_push_last_text`.
 
         Returns False if the deadline (on `time.monotonic()`) came first. Then the files and the memory that a stuck
         drain may still use stay open for good: the number of a closed descriptor could become that of a user's
@@ -207,12 +209,20 @@ class Drain:
                 return False
         children_done = self.children.end(lambda: self._advance(_MOMENT_NS), deadline)
         lib.advlog_ring_close(self.ring.handle)
-        done = False
-        while not done and (left := deadline - time.monotonic()) > 0:
-            done = bool(self._advance(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
+        done = self._drained(deadline)
+        if done:
+            last_words()
+            done = self._drained(deadline)
         if self._syncs_at_end:
             self.files.sync()
         return self.files.close() and done and children_done
+
+    def _drained(self, deadline: float) -> bool:
+        """Drains a ring that is closed; returns whether all of it was done in time."""
+        done = False
+        while not done and (left := deadline - time.monotonic()) > 0:
+            done = bool(self._advance(min(_ns(left), TICK_NS)) & lib.ADVLOG_DRAIN_DONE)
+        return done
 
     def _give_up_in(self, seconds: float) -> None:
         """Limits the further wait for values of an accelerator."""

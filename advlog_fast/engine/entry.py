@@ -42,6 +42,8 @@ class Entry:
         self.misuse = misuse
         self.dropped = 0
         """Records dropped while there was no ring to count them in."""
+        self.last_words_of: int | None = None
+        """The thread that has closed the ring, while its lines still follow what is in it."""
         self._help_drain = help_drain
         self._is_drained = is_drained
         self.after_drop = after_drop
@@ -75,22 +77,15 @@ class Entry:
                 break
         return status
 
-    def line(self, level: int, text: str, *, waits: bool = True) -> bool:
-        """Pushes a line for the training log, in the order of the records; returns whether it was accepted.
-
-        :param waits: whether it may wait for room.
-        """
+    def line(self, level: int, text: str) -> bool:
+        """Pushes a line for the training log, in the order of the records; returns whether it was accepted."""
         ring = self.ring
         if ring is None:
             self.count_drop("closed")
             return False
         data, time_ns, handle = line_bytes(text), time.time_ns(), ring.handle
-        slots = slots_for_text(len(data))
-
-        def push() -> int:
-            return int(lib.advlog_push_text(handle, level, time_ns, data, len(data)))
-
-        status = self.push(push, slots) if waits else push()
+        push = lib.advlog_push_last_text if self.last_words_of == threading.get_ident() else lib.advlog_push_text
+        status = self.push(lambda: int(push(handle, level, time_ns, data, len(data))), slots_for_text(len(data)))
         if status == lib.ADVLOG_CLOSED:
             self.count_drop("closed")
         return bool(status == lib.ADVLOG_OK)

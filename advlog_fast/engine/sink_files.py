@@ -189,6 +189,11 @@ class SinkFiles:
             set_aside=bool(info.suspended),
         )
 
+    def have_lost(self) -> bool:
+        """Returns whether a disk has cost a sink records, for good or until it works again."""
+        infos = [self._info(number) for number in range(len(self.sinks))]
+        return any(info.cursor.dropped or info.suspended for info in infos)
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> bool:

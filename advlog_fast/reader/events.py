@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..store.paths import RunPaths
-from .lines import read_jsonl
+from .lines import sound_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,9 +18,10 @@ _ERROR_TEXTS = ("id", "category", "operation", "type", "message")
 
 
 def event_lines(paths: RunPaths) -> list[dict[str, Any]]:
-    """Every event of every rank, in the order of time, as :func:`read_jsonl` gives it."""
-    rows = [row for file in paths.lines_of_all_ranks("events") for row in read_jsonl(file)]
-    return sorted(rows, key=lambda row: row["timestamp"])
+    """Every event of every rank, in the order of time, as :func:`read_jsonl` gives it, without lines that are none."""
+    rows = [row for file in paths.lines_of_all_ranks("events") for row in sound_rows(file)]
+    sound = (row for row in rows if isinstance(row.get("event"), str) and isinstance(row.get("timestamp"), datetime))
+    return sorted(sound, key=lambda row: row["timestamp"])
 
 
 def event_table(lines: Iterable[dict[str, Any]]) -> pa.Table:

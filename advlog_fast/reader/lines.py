@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,29 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
     [0.5]
     """
     path = local_path("path", path)
+    found = list(_lines(path, rotated))
+    return [_row(line, file, number) for file, number, line in found]
+
+
+def sound_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a file and of its rotated ones as :func:`read_jsonl` does, without lines that are none or that
+    name no attempt and rank.
+
+    :raises FileNotFoundError: as there.
+    """
+    for file, number, line in _lines(path, rotated=True):
+        with contextlib.suppress(ValueError):
+            row = _row(line, file, number)
+            if names_its_rank(row):
+                yield row
+
+
+def names_its_rank(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row says of which attempt and rank it is."""
+    return all(type(row.get(name)) is int for name in ("attempt", "rank"))
+
+
+def _lines(path: Path, rotated: bool) -> Iterator[tuple[Path, int, bytes]]:
     # The newest first: a file that is rotated meanwhile is met again, under the next number, and known by
     # its inode. All are read before the first is parsed, which takes long enough for a rotation.
     read: dict[tuple[int, int], tuple[Path, bytes]] = {}
@@ -42,7 +65,9 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
                 read[found.st_dev, found.st_ino] = (file, lines.read())
     if not read:
         raise FileNotFoundError(f"path: expected a JSON-lines file, got {str(path)!r}, which does not exist")
-    return [_row(line, file, number) for file, data in reversed(read.values()) for number, line in _whole_lines(data)]
+    for file, data in reversed(read.values()):
+        for number, line in _whole_lines(data):
+            yield file, number, line
 
 
 def _whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:

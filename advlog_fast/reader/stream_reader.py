@@ -19,7 +19,7 @@ from ..parquet.part_reader import BATCH_ROWS, flattened, flattened_batches, open
 from ..records import RESERVED_NAMES
 from ..store.files import open_file
 from ..store.paths import PartKey, RunPaths
-from .lines import read_jsonl
+from .lines import names_its_rank, read_jsonl
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,6 +78,8 @@ class StreamReader:
             self._sources[key] = _Part(stream, path)
         if not self._sources:  # Parquet was turned off
             lines = [row for file in paths.lines_of_all_ranks(stream) for row in read_jsonl(file)]
+            # A file of that name may be somebody else's.
+            lines = [row for row in lines if names_its_rank(row)]
             self._sources.update(_line_sources(stream, lines))
         self.keys = sorted(self._sources)
         """Attempt, rank and part of each source, in the order of the records."""

@@ -14,6 +14,7 @@ from functools import partial
 from .._failpoints import failpoint
 from .._hooks import off_sigterm, unwatch_exceptions
 from .._native import Producer
+from ..control.plane import ControlPlane
 from ..engine.background import Background, Latch
 from ..engine.drain import Drain
 from ..engine.entry import DRAIN_THREADS, Entry, on_thread
@@ -67,7 +68,8 @@ class Closing:
         self._thread: int | None = None
         """The thread that ends the session, while it does."""
         self._ended = Latch()
-        self._complete = False
+        self.complete = False
+        """Whether the session has ended and left nothing out."""
         self._signals: list[int] = []
         """Those that came to the ending thread, to be raised again."""
 
@@ -89,7 +91,7 @@ class Closing:
         except BaseException:
             self._ended.wait(_INTERRUPTED_S)  # the end goes on; a short end is over before the interrupt is raised
             raise
-        return self._complete
+        return self.complete
 
     def may_die(self, number: int) -> bool:
         """Returns whether a signal may end the process now. False means that this very thread is ending the session; it
@@ -114,7 +116,7 @@ class Closing:
                 last.callback(parts.rank_lock.release)
             last.callback(self._on_end)
             if parts is not None:
-                self._complete = self._end(parts, deadline, partial(parts.control.end, status, by_user=by_user))
+                self.complete = self._end(parts, deadline, partial(parts.control.end, status, by_user=by_user))
         for number in self._signals:
             os.kill(os.getpid(), number)
 
@@ -125,7 +127,7 @@ class Closing:
         if not self.begun and drain is not None:
             self.begun = True
             drain.leave(min(timeout_s, _LEAVE_S))
-        return self._complete
+        return self.complete
 
     def _end(self, parts: Parts, deadline: float, end: Callable[[], None]) -> bool:
         """Does each step whatever the others raise; returns whether everything is where it belongs."""
@@ -137,8 +139,8 @@ class Closing:
             parts.sampler.stop(min(max(deadline - began, 0.0), _SAMPLER_S))
             end()
         failpoint("close_begun")
-        done = _succeeds(lambda: drain.finish(deadline))
-        self._background.run_pending()  # what the drain found last
+        done = _succeeds(lambda: drain.finish(deadline, partial(self._last_words, control)))
+        self._background.run_pending()  # where the drain hung: what it found last
         with contextlib.suppress(Exception):
             parts.deferral.close(written=done)
         failpoint("close_drained")
@@ -159,11 +161,21 @@ class Closing:
         if done:
             written &= _succeeds(lambda: self._write_ledger(drain, parts))
         failpoint("close_accounted")
+        lost = drain.files.have_lost()
         self._accounting.freeze(drain, parts)
         if done:
             drain.ring.file.remove()
             self._accounting.drain = self._entry.ring = None
-        return done and written
+        return done and written and not lost
+
+    def _last_words(self, control: ControlPlane) -> None:
+        """Has the training log end with what the drain found last, and with how the attempt ended, while other threads
+        may still log in vain."""
+        self._entry.last_words_of = threading.get_ident()
+        with contextlib.suppress(Exception):
+            self._background.run_pending()
+            control.say_end()
+        self._entry.last_words_of = None
 
     def _write_ledger(self, drain: Drain, parts: Parts) -> bool:
         """:raises OSError: it cannot be written."""

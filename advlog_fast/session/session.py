@@ -197,10 +197,13 @@ class Session:
         self._background.call(task, 0.0 if on_thread(*DRAIN_THREADS) else _SHIELDED_S)
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until the operating system has the records accepted before; returns whether it was in time."""
+        """Waits until the operating system has the records accepted before; returns whether it has all of them in
+        time."""
         drain = self.accounting.drain
+        if drain is None:
+            return self._closing.complete
         # A destructor may ask for it on the very thread that would have to do it.
-        return drain is None or drain.flush(0.0 if on_thread(*DRAIN_THREADS) else timeout_s)
+        return drain.flush(0.0 if on_thread(*DRAIN_THREADS) else timeout_s) and not drain.files.have_lost()
 
     def seal(self, timeout_s: float) -> bool:
         """Flushes, and seals the flushed records into Parquet parts; returns whether all of it was done in time."""
@@ -351,9 +354,6 @@ class _Link:
             session.entry.line(level, text)
         else:
             session.in_child().line(level, text)
-
-    def last_line(self, level: int, text: str) -> None:
-        self._session.entry.line(level, text, waits=False)
 
     def seq(self) -> int:
         return self._session.accounting.seq()

@@ -153,7 +153,7 @@ def made(kind: Any, config: LoggerConfig, engine: Any) -> Any:
     """Returns a logger of that class with that session, whose constructor did not run."""
     log = kind.__new__(kind)
     log.config, log.enabled, log._engine = config, engine is not None, engine
-    log._warned = set()
+    log._warned, log._around = set(), 0
     log._load(config.experiment_name)
     if log.enabled:
         log._unbind()  # from here on its calls come to _open_session

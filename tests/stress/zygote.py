@@ -218,7 +218,8 @@ def run_faulty(task: dict[str, Any]) -> None:
         time.sleep(0.05)
         log.flush(5)
         sinks = log.health().sinks.values()
-        report["resumed"] = not any(sink.set_aside for sink in sinks) and log.flush(5)
+        lost = any(sink.dropped for sink in sinks)
+        report["resumed"] = not any(sink.set_aside for sink in sinks) and log.flush(5) is not lost
     began = time.monotonic()
     report["closed"] = log.close(task.get("close_timeout_s", 30))
     report["close_s"] = time.monotonic() - began

@@ -272,7 +272,7 @@ def test_a_record_that_has_nothing_but_names_without_room_is_none(log: AdvancedL
             log.log_metrics({"one more": 1.0}, step=step)
     assert len(rows_of(log)) == before
     assert log.health().misuse["names_full"].count == 5
-    with pytest.raises(TypeError, match="^foo: expected log_performance_metrics"):
+    with pytest.raises(TypeError, match=r"^foo: expected log_performance_metrics"):
         log.log_performance_metrics(0.5, foo=1.0)
 
 
@@ -312,7 +312,7 @@ def test_a_metric_may_be_called_as_a_count_of_ours(log: AdvancedLogger):
 
 def test_a_metric_may_be_called_self(log: AdvancedLogger):
     for step in (1, 2):
-        log.log_batch_progress(1, step, 10, "no number" if step == 2 else 0.5, **{"self": 3.0})
+        log.log_batch_progress(1, step, 10, "no number" if step == 2 else 0.5, self=3.0)
     log.log_metrics({"self": 4.0}, step=3)
     assert [row["self"] for row in rows_of(log)] == [3.0, 3.0, 4.0]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from run_files import error_entries, physical_lines, strict_json, unescape
 
+from advlog_fast import AdvancedLogger, read_jsonl, read_run
 from advlog_fast.control.error_text import MAX_BYTES, MAX_LINES, category_of, traceback_lines
 from advlog_fast.control.errors import MAX_DISTINCT, ErrorRecorder
 from advlog_fast.control.line_file import LineFile
@@ -348,3 +349,29 @@ def test_numpys_own_errors_are_told_apart():
     with np.errstate(all="raise"), pytest.raises(FloatingPointError) as divided:
         np.ones(1) / np.zeros(1)
     assert category_of(divided.value) == "non_finite"
+
+
+def test_a_recursion_without_an_end_is_recorded_and_the_run_can_be_read(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+
+        def encode(depth):
+            try:
+                return encode(depth + 1)
+            except RecursionError as error:
+                log.log_error(error, "encode")
+                log.log_event("fell", depth=depth, config={"deep": [1, {"a": 2}]})
+                log.log_validation(1, {"a": 0.5})
+                raise
+
+        log.log_batch_progress(1, 1, 1, 0.5)
+        with pytest.raises(RecursionError):
+            encode(0)
+    run = read_run(tmp_path, "run")
+    assert run.metrics.num_rows == 1
+    (error, *_) = run.errors.to_pylist()
+    assert (error["type"], error["operation"]) == ("RecursionError", "encode")
+    assert "unreadable" not in (tmp_path / "run_events.jsonl").read_text()
+    assert "in encode" in (tmp_path / "run_errors.log").read_text()
+    fell = [row for row in read_jsonl(tmp_path / "run_events.jsonl") if row["event"] == "fell"]
+    assert fell
+    assert all(row["config"] == {"deep": [1, {"a": 2}]} for row in fell)

@@ -184,9 +184,13 @@ def test_rotation_keeps_the_only_copy_of_what_parquet_has_dropped(tmp_path: Path
         third.unlink()
         while dropping():
             last += 1
-            log_batches(log, last, last)
-        log_batches(log, last + 1, last + 1500)
+            log.log_batch_progress(1, last, None, last / 8)
+            assert not log.flush(), "while one of the files lacks records"
+        for more in range(1500):
+            log.log_batch_progress(1, last + 1 + more, None, last / 8)
         last += 1500
+        assert not log.flush()
+    assert not log.close()
     assert log.health().sinks["metrics_parquet"].dropped > 0
     assert log.health().sinks["metrics_jsonl"].expired > 0
     lines = set(batches(tmp_path / "run_metrics.jsonl"))

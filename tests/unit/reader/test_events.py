@@ -1,6 +1,9 @@
 """Events of the user's that are named like the logger's own, or whose fields are."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from run_files import json_lines
@@ -81,3 +84,25 @@ def test_events_that_were_not_marked_yet_break_no_table(tmp_path):
     assert run.errors["id"].to_pylist() == [None] * len(FIELDS)
     assert "retrying the download" in run.errors["message"].to_pylist()
     assert run.overview()["errors"] == len(FIELDS)
+
+
+def test_lines_that_are_no_events_cost_no_other(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+        log.log_validation(1, {"accuracy": 0.5})
+    file = tmp_path / "run_events.jsonl"
+    broken = ['"<dict: unreadable>"', '{"timestamp":"<str: unreadable>","attempt":"<int: unreadable>"}', "{", "7", ""]
+    file.write_text("\n".join([*broken, *file.read_text().splitlines()]) + "\n")
+    run = read_run(tmp_path, "run")
+    assert run.metrics.num_rows == 1
+    assert run.validation["accuracy"].to_pylist() == [0.5]
+    assert "attempt_end" in run.events["event"].to_pylist()
+
+
+def test_a_file_of_the_users_under_one_of_our_names_ends_no_command(tmp_path: Path):
+    (tmp_path / "a_metrics.jsonl").write_text('{"mine": 1}\n')
+    (tmp_path / "a_events.jsonl").write_text('{"mine": 2}\n')
+    for command in ("show", "verify", "ls"):
+        where = [str(tmp_path), *(["a"] if command == "show" else [])]
+        done = subprocess.run([sys.executable, "-m", "advlog_fast", command, *where], capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -10,6 +11,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -240,3 +244,97 @@ def test_a_log_folder_out_of_reach_ends_no_training_and_the_end_says_so(tmp_path
         folder.chmod(0o755)
     # What is gone may be made again, as far as the logger has a record to write.
     assert done.stdout.startswith("the training goes on " + ("" if what == "is gone" else "False\n")), done.stderr
+
+
+def last_line(folder: Path) -> str:
+    return (folder / "run_training.log").read_text().splitlines()[-1]
+
+
+def test_the_last_line_says_how_it_ended_whoever_still_logs(tmp_path: Path):
+    stop = threading.Event()
+    log = AdvancedLogger(tmp_path, "run", console="off", parquet=False, ring_bytes=64 * 1024)
+
+    def train() -> None:
+        batch = 0
+        while not stop.is_set():
+            batch += 1
+            log.log_batch_progress(1, batch, None, 0.5)
+
+    threads = [threading.Thread(target=train, daemon=True) for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        assert log.close()
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert " INFO attempt_end status=completed " in last_line(tmp_path)
+
+
+def test_what_the_drain_finds_last_stands_before_the_end_and_counts_as_nothing_refused(tmp_path: Path):
+    log = AdvancedLogger(tmp_path, "run", console="off", parquet=False)
+    log.log_batch_progress(1, 1, 10, math.nan)
+    assert log.close()
+    *_, found, _end = (tmp_path / "run_training.log").read_text().splitlines()
+    assert "WARNING nonfinite metric=loss value=nan step=1" in found
+    assert "attempt_end" in last_line(tmp_path)
+    assert log.health().dropped_at_entry == {"full": 0, "closed": 0, "forked": 0}
+
+
+MAKE = 'log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)\n'
+IN_FLIGHT = {
+    "close in finally": (f"{MAKE}try:\n    raise ValueError\nfinally:\n    log.close()", "failed"),
+    "a Ctrl-C and close in finally": (
+        f"{MAKE}try:\n    raise KeyboardInterrupt\nfinally:\n    log.close()",
+        "interrupted",
+    ),
+        f"{MAKE}try:\n    raise KeyboardInterrupt\nfinally:\n    log.close()",
+        "interrupted",
+    ),
+    "an exit stack": (
+        f"import contextlib\nwith contextlib.ExitStack() as stack:\n    {MAKE}    stack.callback(log.close)\n    1 / 0",
+        "failed",
+    ),
+    "contextlib.closing": (f"import contextlib\n{MAKE}with contextlib.closing(log):\n    1 / 0", "failed"),
+    "end_training in except": (
+        f"{MAKE}try:\n    raise KeyboardInterrupt\nexcept KeyboardInterrupt:\n    log.end_training()\n    raise",
+        "interrupted",
+    ),
+    "what is said holds": (
+        f"{MAKE}try:\n    1 / 0\nexcept ZeroDivisionError:\n    log.close(status='completed')",
+        "completed",
+    ),
+    "an exception that was dealt with": (
+        f"{MAKE}try:\n    1 / 0\nexcept ZeroDivisionError:\n    pass\nlog.end_training()\nlog.close()",
+        "completed",
+    ),
+    "a training that is begun again in except": (
+        f"try:\n    1 / 0\nexcept ZeroDivisionError:\n    {MAKE}    log.end_training()\n    log.close()",
+        "completed",
+    ),
+    "a generator that is left early": (
+        f"""
+def train():
+    {MAKE.strip()}
+    with log:
+        while True:
+            log.log_metrics({{'a': 1.0}})
+            yield
+for _ in train():
+    break
+""",
+        "completed",
+    ),
+    "an exit without a code": (f"{MAKE}try:\n    sys.exit()\nfinally:\n    log.close()", "completed"),
+    "an exit with a code": (f"{MAKE}try:\n    sys.exit(3)\nfinally:\n    log.close()", "failed"),
+}
+
+
+@pytest.mark.parametrize("case", IN_FLIGHT)
+def test_an_exception_that_is_being_handled_says_how_it_ended(tmp_path: Path, case: str):
+    code, status = IN_FLIGHT[case]
+    run(code, tmp_path)
+    assert summary(tmp_path)["status"] == status
+    assert f"attempt_end status={status}" in last_line(tmp_path)

@@ -14,7 +14,7 @@ from ..records import ErrorLog
 from . import events
 from .base import empty_summary
 from .console import Console
-from .error_text import category_of, message_of, traceback_text, type_of
+from .error_text import category_of, message_of, raise_site, traceback_text, type_of
 from .events import Event
 from .main_log import RunLogger, extra_text, message_of_record
 from .masking import masked
@@ -31,17 +31,19 @@ class ChildControl:
     Every method checks its arguments as the parent's does, and raises for nothing else.
 
     :param line: puts a line of a level into the child's ring; False where it cannot.
-    :param has_text: whether the run has a training log for the lines to reach.
+    :param leave_out: counts a line that nothing takes; None where the run has a training log for the lines to reach.
     """
 
     status = "worker"
 
-    def __init__(self, name: str, level: int, line: Callable[[int, str], bool], has_text: bool = True) -> None:
+    def __init__(
+        self, name: str, level: int, line: Callable[[int, str], bool], leave_out: Callable[[], None] | None = None
+    ) -> None:
         self._line = line
-        self._has_text = has_text
+        self._leave_out = leave_out
         self.console = Console("off", 0, logging.CRITICAL)
         self.logger = RunLogger(f"advlog_fast.{name}", level)
-        self.handler = _RingHandler(line)
+        self.handler = _RingHandler(self._put)
         self.logger.addHandler(self.handler)
 
     def emit(self, event: Event) -> None:
@@ -68,10 +70,11 @@ class ChildControl:
             "operation": operation,
             "type": type_of(error),
             "message": clipped(message_of(error), _MAX_MESSAGE),
+            "where": _place(error),
             **masked_context,
         }
-        written = self._write(Event("error", fields, fields, int(getattr(logging, severity)))) and self._has_text
-        if not written:
+        written = self._write(Event("error", fields, fields, int(getattr(logging, severity))))
+        if not written and self._leave_out is None:
             tell(f"error {fields_text(fields)}")
         return ErrorLog(
             error_type=type_of(error),
@@ -104,7 +107,23 @@ class ChildControl:
         return True
 
     def _write(self, event: Event) -> bool:
-        return self._line(event.level, clipped(event.line(), _MAX_BYTES))
+        return self._put(event.level, clipped(event.line(), _MAX_BYTES))
+
+    def _put(self, level: int, line: str) -> bool:
+        """Returns whether the line reaches the training log. Where there is none it counts as dropped, and a warning or
+        an error stands on standard error."""
+        if self._leave_out is None:
+            return self._line(level, line)
+        self._leave_out()
+        if level >= logging.WARNING:
+            tell(line)
+        return False
+
+
+def _place(error: BaseException | str) -> str | None:
+    """Where it was raised: the traceback itself has no room in a line."""
+    file, number = raise_site(error)
+    return f"{file}:{number}" if file else None
 
 
 class _RingHandler(logging.Handler):

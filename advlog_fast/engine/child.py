@@ -128,7 +128,8 @@ class ChildSession:
         self.pid = os.getpid()
         self.paths = parent.paths
         config, run = parent.config, parent.run
-        control = ChildControl(run.name, config.log_level, self.line, config.writes_text(run.rank))
+        leave_out = None if config.writes_text(run.rank) else self._leave_out
+        control = ChildControl(run.name, config.log_level, self.line, leave_out)
         self.parts = ChildParts(run, parent, control, MemorySampler(0.0, lambda _sample: None))
         overflow = Overflow(config.overflow, config.overflow_timeout_s)
         misuse = MisuseLog(config.raises_on_misuse, lambda text: self.line(logging.WARNING, clipped(escape(text))))
@@ -209,6 +210,9 @@ class ChildSession:
             self.entry.count_drop("forked")
             return False
         return self.entry.line(level, text)
+
+    def _leave_out(self) -> None:
+        self.entry.count_drop("forked")
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until the parent has taken over the records accepted here before; returns whether it did so in time."""

@@ -78,6 +78,33 @@ if __name__ == "__main__":
     assert {row["worker"] for row in rows} == {1}
 
 
+@pytest.mark.parametrize("options", ["rank=1, world_size=2", "text=False"])
+def test_what_a_child_says_where_no_training_log_is_written_is_counted_and_errors_are_shown(
+    tmp_path: Path, options: str
+):
+    code = f"""
+    log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False, {options})
+    if os.fork() == 0:
+        log.log_metrics({{"loss": 0.5}}, step=1)
+        log.log_event("decoded", path="P")
+        log.logger.warning("SLOW")
+        try:
+            1 / 0
+        except ZeroDivisionError as error:
+            log.log_error(error, "op")
+        os._exit(0 if not log.flush() and log.health().dropped_at_entry["forked"] == 3 else 1)
+    assert os.wait()[1] == 0
+    log.close()
+    assert log.health().dropped_at_entry["forked"] == 3, log.health()
+    """
+    done = run_script(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "advlog_fast: SLOW\n" in done.stderr
+    (error,) = (line for line in done.stderr.splitlines() if "ZeroDivisionError" in line)
+    assert 'message="division by zero" where=<string>:' in error.replace('"<string>', "<string>")
+    assert "decoded" not in done.stderr
+
+
 def test_a_handle_that_was_closed_stays_so_in_a_child_and_through_a_pickle(tmp_path: Path):
     code = """
     import pickle, warnings

@@ -290,9 +290,6 @@ IN_FLIGHT = {
         f"{MAKE}try:\n    raise KeyboardInterrupt\nfinally:\n    log.close()",
         "interrupted",
     ),
-        f"{MAKE}try:\n    raise KeyboardInterrupt\nfinally:\n    log.close()",
-        "interrupted",
-    ),
     "an exit stack": (
         f"import contextlib\nwith contextlib.ExitStack() as stack:\n    {MAKE}    stack.callback(log.close)\n    1 / 0",
         "failed",

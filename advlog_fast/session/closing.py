@@ -158,15 +158,14 @@ class Closing:
             parts.console.close()
         for producer in self._producers():
             producer._unbind()
-        if done:
-            written &= _succeeds(lambda: self._write_ledger(drain, parts))
+        accounted = done and _succeeds(lambda: self._write_ledger(drain, parts))
         failpoint("close_accounted")
         lost = drain.files.have_lost()
         self._accounting.freeze(drain, parts)
-        if done:
+        if accounted:  # else the ring stays: a recovery makes the account of it
             drain.ring.file.remove()
             self._accounting.drain = self._entry.ring = None
-        return done and written and not lost
+        return accounted and written and not lost
 
     def _last_words(self, control: ControlPlane) -> None:
         """Has the training log end with what the drain found last, and with how the attempt ended, while other threads

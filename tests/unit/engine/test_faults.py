@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from advlog_fast import AdvancedLogger, read_jsonl, read_run
+from advlog_fast.recovery import recover
 from advlog_fast.sinks.base import OpenFile, is_file
 from advlog_fast.store.paths import RunPaths
+from advlog_fast.verification import verify
 
 
 def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
@@ -376,3 +378,28 @@ def test_closing_while_other_threads_log_loses_nothing_that_was_accepted(tmp_pat
     health = log.health()
     assert health.offered == health.accepted + sum(health.dropped_at_entry.values())
     assert all(sink.accepted == sink.written + sink.dropped for sink in health.sinks.values())
+
+
+def test_where_the_account_cannot_be_written_the_ring_stays_and_a_recovery_makes_it(tmp_path: Path, run_python):
+    code = """
+import errno
+import advlog_fast.session.closing as closing
+from advlog_fast import AdvancedLogger
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+log = AdvancedLogger("logs", "run", console="off", parquet=False)
+for batch in range(1, 11):
+    log.log_batch_progress(1, batch, None, 0.5)
+closing.write_ledger = full
+assert not log.close()
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    ledger = RunPaths(tmp_path / "logs", "run").ledger(1)
+    assert not ledger.exists()
+    (recovered,) = recover(tmp_path / "logs")
+    assert recovered.outcome == "recovered", recovered
+    assert ledger.exists()
+    assert batches(tmp_path / "logs" / "run_metrics.jsonl") == list(range(1, 11))
+    assert list(verify(tmp_path / "logs")) == []
+    assert json.loads((tmp_path / "logs" / "run_summary.json").read_text())["status"] == "completed"

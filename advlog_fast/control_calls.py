@@ -130,7 +130,7 @@ class ControlCalls(ABC):
 
         :param epoch: the epoch's number, stored as given.
         :param total_epochs: the number of epochs; None keeps the number of an earlier call.
-        :raises TypeError: an argument is no integer.
+        An argument that is no integer is left out: see the option `on_misuse`.
 
         >>> log.start_epoch(1, total_epochs=3)
         """
@@ -143,7 +143,7 @@ class ControlCalls(ABC):
 
         :param epoch: the number that `start_epoch` was given.
         :param metrics: names to numbers, such as the epoch's mean loss; nested mappings are flattened with `/`.
-        :raises TypeError: `epoch` is no integer, or `metrics` no mapping of names to numbers.
+        :raises TypeError: `metrics` is no mapping.
 
         >>> log.end_epoch(1, {"train_loss": 0.31})
         >>> log.get_training_summary()["epochs"][-1]["metrics"]
@@ -158,7 +158,7 @@ class ControlCalls(ABC):
         :param metrics: names to numbers; nested mappings are flattened with `/`.
         :param is_best: True if it is the best so far. If you never pass True, the best validation is the one with the
             highest accuracy or, without an accuracy, the lowest loss.
-        :raises TypeError: an argument has the wrong type.
+        :raises TypeError: `metrics` is no mapping.
 
         >>> log.log_validation(1, {"accuracy": 0.91, "loss": 0.27})
         >>> log.get_training_summary()["best"]["value"]
@@ -206,7 +206,7 @@ class ControlCalls(ABC):
         :param operation: the operation that failed; pass the same name to :meth:`log_recovery`.
         :param context: values that help to find the cause, by name; values whose keys look like secrets are masked.
         :param severity: DEBUG, INFO, WARNING, ERROR or CRITICAL.
-        :raises TypeError: `error` is neither an exception nor a string, or `context` no mapping.
+        :raises TypeError: `context` is no mapping.
         :raises ValueError: the severity is unknown.
 
         >>> entry = log.log_error(ValueError("bad batch"), "forward", {"batch": 12})
@@ -226,7 +226,7 @@ class ControlCalls(ABC):
         :param operation: as in :meth:`log_error`.
         :param action: what was tried.
         :param success: True if it helped.
-        :raises TypeError: an argument has the wrong type.
+        An argument of the wrong type is shown as text: see the option `on_misuse`.
 
         >>> log.log_recovery("forward", "halved the batch size")
         """
@@ -237,7 +237,7 @@ class ControlCalls(ABC):
 
         :param name: the event's name.
         :param fields: its fields, of any types; values whose keys look like secrets are masked.
-        :raises TypeError: the name is no string.
+        A name that is no string is shown as text: see the option `on_misuse`.
 
         >>> log.log_event("checkpoint", path="epoch1.pt", size_mb=97.5)
         """
@@ -250,7 +250,7 @@ class ControlCalls(ABC):
         Blocks may nest.
 
         :param name: the block's name; the summary sums durations by name.
-        :raises TypeError: the name is no string.
+        A name that is no string is shown as text: see the option `on_misuse`.
 
         >>> with log.training_context("evaluate"):
         ...     accuracy = 0.91

@@ -63,6 +63,7 @@ class Drain:
         self.ring = ring
         self._max_sink_outage_s = max_sink_outage_s
         self._on_tick, self._report = on_tick, report
+        self._pid = os.getpid()
         self._drain = lib.advlog_drain_new(ring.handle)
         if self._drain == ffi.NULL:
             raise MemoryError("no memory for the drain")
@@ -264,7 +265,8 @@ class Drain:
     def __del__(self) -> None:
         # The last reference went: no thread runs the drain or asks it anything, and after a drain that is stuck
         # its thread still holds one; unless the interpreter has taken it from a thread that is in C still.
-        if not sys.is_finalizing():
+        # A forked child's copy may have been caught in the middle of a change: it is left to the child's end.
+        if not sys.is_finalizing() and os.getpid() == self._pid:
             lib.advlog_drain_free(self._drain)
 
 

@@ -207,8 +207,15 @@ class _Row:
 
     def _defer(self) -> None:
         tensors = {name: value for name, value in self.record.items() if is_deferrable(value)}
-        if self._deferral is not None and tensors:
-            self.record.update(zip(tensors, self._deferral.defer(list(tensors.values())) or (), strict=True))
+        if self._deferral is None or not tensors:
+            return
+        values = self._deferral.defer(list(tensors.values()))
+        if values is not None:
+            self.record.update(zip(tensors, values, strict=True))
+            return
+        for name, tensor in tensors.items():  # a subclass that says another size now
+            del self.record[name]
+            self.intake.refuse(name, "type", "a number", tensor)
 
     def push(self, kind: int, time_ns: int) -> int:
         """Pushes the record into the ring, or counts it as dropped. A record with more metrics than one can have
@@ -219,7 +226,7 @@ class _Row:
         """
         status = int(lib.ADVLOG_OK)
         for part in self._split():
-            if status in (lib.ADVLOG_OK, lib.ADVLOG_FULL):
+            if status == lib.ADVLOG_OK:  # where one part was dropped, the others would say of what is not there
                 status = self._push_one(kind, time_ns, part)
             if kind == lib.ADVLOG_KIND_BATCH:
                 kind = lib.ADVLOG_KIND_METRICS  # the batch is counted

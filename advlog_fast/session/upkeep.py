@@ -68,16 +68,21 @@ class Upkeep:
     # -- the drain's thread --------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Watches the files each second, and ends spools that are due for sealing."""
+        """Watches the files each second, and ends spools that are due for sealing. No fault in it ends the drain."""
+        try:
+            self._tick()
+        except OSError as error:  # such as a parent folder that may not be entered any more
+            self._report(f"{error.filename}: {error.strerror}")
+        except Exception as error:  # noqa: BLE001
+            self._report(f"the watch of the files failed: {type(error).__name__}: {error}")
+
+    def _tick(self) -> None:
         parts, drain, now = self._parts(), self._accounting.drain, time.monotonic()
         if parts is None or drain is None:
             return
         if now >= self._watch_due:
             self._watch_due = now + _WATCH_S
-            try:
-                self._watch(parts, drain)
-            except OSError as error:  # such as a parent folder that may not be entered any more
-                self._report(f"{error.filename}: {error.strerror}")
+            self._watch(parts, drain)
         files = drain.files
         for sink, schedule in parts.schedules.items():
             number, records = files.state(sink)

@@ -37,12 +37,14 @@ def local_path(argument: str, path: str | os.PathLike[str]) -> Path:
     """Returns a path with `~` expanded, as a shell has it.
 
     :raises TypeError: it is no path.
-    :raises ValueError: it is a URL, whose files would silently lie in a folder of that name, or names the home of an
-        unknown user.
+    :raises ValueError: it has a NUL in it, names the home of an unknown user, or is a URL, whose files would silently
+        lie in a folder of that name.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(expected(argument, "a path", path))
     text = os.fspath(path)
+    if "\0" in os.fsdecode(text):
+        raise ValueError(expected(argument, "a path without a NUL", text))
     # A Path has taken one of the two slashes away.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fsdecode(text)):
         raise ValueError(expected(argument, "a path of this machine, not a URL", text))

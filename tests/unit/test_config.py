@@ -114,3 +114,10 @@ def test_a_switch_that_says_neither_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ADVLOG_DISABLED", "maybe")
     with pytest.raises(ValueError, match=r"^ADVLOG_DISABLED: expected 1, true, yes, on, .*, got str 'maybe'$"):
         AdvancedLogger(tmp_path, "run", console="off")
+
+
+def test_a_path_with_a_nul_is_refused_by_its_name():
+    with pytest.raises(ValueError, match=r"^log_dir: expected a path without a NUL"):
+        AdvancedLogger("a\0b")
+    with pytest.raises(ValueError, match=r"^ring_dir: expected a path without a NUL"):
+        AdvancedLogger(ring_dir="a\0b")

@@ -201,8 +201,8 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 
 
 def with_room(session: Any, work: Callable[[], Result]) -> Result:
-    """Does what an event takes. In a recursion without an end, which is then what the event is about, there is no room
-    on the stack for it: then the session's own thread does it.
+    """Runs `work`; on the session's own thread where the stack has no room for it, as in a recursion without an end. If
+    that takes longer than `shielded` waits, it is run here too.
 
     :param session: has `shielded`; None where there is none.
     """

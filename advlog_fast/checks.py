@@ -21,8 +21,8 @@ from .records import MAX_METRIC_NAMES, SEVERITIES, name_fault
 INT32_MAX = (1 << 31) - 1
 INT64_MAX = (1 << 63) - 1
 NAMES_FULL = "names_full"
-_MAX_SHOWN_NAME = 300
 """Stands for all metrics whose names no longer fit."""
+_MAX_SHOWN_NAME = 300
 _MAX_DEPTH = 20
 _MAX_ENTRIES = 100_000
 """Entries of one mapping that are looked at, nested ones included."""

@@ -81,8 +81,8 @@ class LoggerConfig:
     when the logger is made; the message names the option, the expected value and the value passed.
 
     :param log_dir: the directory for all files of the run, with `~` for the home; created if missing. A URL raises
-        ValueError. A directory that cannot be made or
-        written raises OSError; a path that is not valid UTF-8 raises ValueError.
+        ValueError. A directory that cannot be made or written raises OSError; a path that is not valid UTF-8 raises
+        ValueError.
     :param experiment_name: the run's name, and the first part of each file's: 1-100 letters, digits, `.`, `_`, `-`, the
         first a letter or digit, and not a device name of Windows. A second start with the same name is a new attempt of
         the same run and writes into no file of earlier attempts; if another live process logs the rank, it raises

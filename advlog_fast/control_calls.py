@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 class ControlCalls(ABC):
     """Each call writes at once, in the calling thread: about 20 µs of file I/O, so make these calls per epoch, not per
-    batch. Any thread may make them. A disk fault never raises. A wrong argument raises at once, and the message names
-    the argument, the expected value and the value passed."""
+    batch. Any thread may make them. A disk fault never raises. What is wrong at every call raises at once: a missing
+    argument, no mapping where one is expected, an unknown severity or status. A value that cannot be taken as it came
+    is left out or named by its type, counted, and said once: see the option `on_misuse`."""
 
     config: LoggerConfig
     """The options, checked."""
@@ -206,7 +207,7 @@ class ControlCalls(ABC):
         :param operation: the operation that failed; pass the same name to :meth:`log_recovery`.
         :param context: values that help to find the cause, by name; values whose keys look like secrets are masked.
         :param severity: DEBUG, INFO, WARNING, ERROR or CRITICAL.
-        :raises TypeError: `context` is no mapping.
+        :raises TypeError: `context` is no mapping, or `severity` no string.
         :raises ValueError: the severity is unknown.
 
         >>> entry = log.log_error(ValueError("bad batch"), "forward", {"batch": 12})
@@ -283,6 +284,8 @@ class ControlCalls(ABC):
 
         :param timeout_s: how long to wait for the other ranks, in seconds.
         :param group: a torch.distributed process group, gloo or nccl; None is the default group.
+        :raises TypeError: `timeout_s` is no number.
+        :raises ValueError: it is out of range.
         :raises RuntimeError: torch.distributed is not initialised, and there is more than one rank.
         :raises TimeoutError: not every rank made the call in time. An nccl group is then unusable.
 

@@ -1,4 +1,4 @@
-"""The errors that advlog_fast raises. Misuse raises; a disk fault never does."""
+"""The errors that advlog_fast raises, and how a misuse is worded. Wrong code raises; a value or a disk never."""
 
 from __future__ import annotations
 

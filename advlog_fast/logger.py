@@ -141,7 +141,8 @@ class AdvancedLogger(Producer, ControlCalls):
         ends with the `close()` of its last handle, at the exit, or when an `AdvancedLogger` supersedes it.
 
         :param options: as of :class:`AdvancedLogger`.
-        :raises ValueError: an option that is given differs from the open logger's.
+        :raises ValueError: an option that is given differs from the open logger's; otherwise as
+            :class:`AdvancedLogger`.
 
         >>> one, two = (AdvancedLogger.shared("logs", "shared", console="off") for _ in range(2))
         >>> one.log_metrics({"loss": 0.5}, step=1)

@@ -26,7 +26,6 @@
 
 /* Slots taken from one child in one pass, so that none waits for another long. */
 #define TURN_SLOTS 512
-#define MAX_RECORD_SLOTS UINT8_MAX
 #define NO_ID UINT16_MAX
 #define FIRST_IDS 1024
 
@@ -58,7 +57,7 @@ static void child_free(drain_child *w) {
 typedef struct {
     unsigned slots; /* in the child's ring */
     unsigned kind;
-    advlog_slot slot[MAX_RECORD_SLOTS]; /* as it is to be in the drain's, in slot[0].part slots */
+    advlog_slot slot[ADVLOG_MAX_RECORD_SLOTS]; /* as it is to be in the drain's, in slot[0].part slots */
 } record_copy;
 
 static void copy_slot(advlog_slot *to, const advlog_slot *from) {
@@ -141,8 +140,6 @@ static unsigned translate(advlog_ring *ring, drain_child *w, record_copy *r, nam
     return count - kept;
 }
 
-static unsigned slots_there(const record_copy *r) { return kind_has_values(r->kind) ? r->slot[0].part : r->slots; }
-
 /* Whether values were left out, and they were all that the record had. */
 static bool is_empty(const record_copy *r, unsigned left_out) {
     const uint32_t core = (1u << ADVLOG_CORE_METRICS) - 1;
@@ -152,7 +149,7 @@ static bool is_empty(const record_copy *r, unsigned left_out) {
 
 /* Step 3. */
 static void publish_copy(advlog_ring *ring, uint64_t to, const drain_child *w, const record_copy *r) {
-    for (unsigned part = slots_there(r); part-- > 0;) {
+    for (unsigned part = r->slot[0].part; part-- > 0;) {
         advlog_slot *s = ring_slot(ring, to + part);
         copy_slot(s, &r->slot[part]);
         s->deferred = 0; /* a child defers no value; what a stray store made must name no entry here */
@@ -168,7 +165,7 @@ static void set_taken(drain_child *w, uint64_t position) {
     store_release(&w->ring->header->read_pos, position); /* set_taken:a */
 }
 
-/* True: the record is dealt with, here or for good. */
+/* True: nothing more is to be done with the record. False: the ring has no room now. */
 static bool take_record(advlog_ring *ring, drain_child *w, record_copy *r) {
     advlog_handoff *taking = &w->ring->header->handoff;
     if (r->kind == ADVLOG_KIND_LOST) return true;
@@ -177,13 +174,13 @@ static bool take_record(advlog_ring *ring, drain_child *w, record_copy *r) {
         add_relaxed(&ring->left_out, left_out); /* relaxed: a count */
         return true;
     }
-    if (slots_there(r) > ring_record_limit(ring)) {
+    if (r->slot[0].part > ring_record_limit(ring)) {
         advlog_ring_count_drop(ring, ADVLOG_DROP_FULL);
         w->info.dropped++;
         return true;
     }
     uint64_t to;
-    if (ring_try_reserve(ring, slots_there(r), &to) != ADVLOG_OK) return false;
+    if (ring_try_reserve(ring, r->slot[0].part, &to) != ADVLOG_OK) return false;
     add_relaxed(&ring->left_out, left_out); /* relaxed: a count */
     FAILPOINT("handoff_reserved");
     /* In this order: a SIGKILL must not find `until` without its position. No thread acquires them. */
@@ -283,7 +280,7 @@ int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child) {
     unsigned taken = next_record(&w, &r) ? r.slots : 0;
     /* No name is added: what had no room before would now make the record longer than the positions that it has. */
     if (taken) translate(ring, &w, &r, name_find);
-    unsigned slots = taken ? slots_there(&r) : 0;
+    unsigned slots = taken ? r.slot[0].part : 0;
     uint64_t first = advlog_ring_read_pos(ring), reserved = advlog_ring_write_pos(ring) - first;
     bool fits = taken != 0 && until - from == taken && reserved <= ring->count && to - first < reserved &&
                 reserved - (to - first) >= slots;

@@ -26,7 +26,7 @@ static unsigned utf8_character(const uint8_t *p, const uint8_t *end) {
     if (bytes == 0 || (size_t)(end - p) < bytes) return 0;
     for (unsigned i = 1; i < bytes; i++)
         if (p[i] >> 6 != 2) return 0;
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)) return 0; /* too long a form; a surrogate */
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)) return 0; /* overlong; a surrogate */
     if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) return 0; /* overlong; beyond U+10FFFF */
     return bytes;
 }

@@ -11,6 +11,6 @@ static inline uint32_t names_count(const advlog_ring *ring) {
     return (uint32_t)(count < most ? count : most);
 }
 
-/* The id of a name; -1: it has none. */
+/* The id of a name; -1: it has none, or memory is short. */
 int name_find(advlog_ring *ring, const char *utf8, uint64_t bytes);
 void names_free(advlog_ring *ring);

@@ -109,8 +109,8 @@ static inline decimal shortest(uint64_t c, int q, bool power_of_two) {
 
 /* The decimal of so many digits that is nearest to the double c * 2^q, of two the one that ends in an even digit. Of a
  * subnormal double that has no more digits than that which mean something: 0. */
-static inline decimal nearest(uint64_t c, int q, bool power_of_two, unsigned digits) {
-    int k = floor_log10_pow2(q, power_of_two);
+static inline decimal nearest(uint64_t c, int q, unsigned digits) {
+    int k = floor_log10_pow2(q, false);
     /* Four times the value in units of 10^k. It is odd where it is not exact, and so never the middle between two. */
     uint64_t value = round_to_odd(POWERS_OF_TEN[-k - POWERS_FIRST], 4 * c << shift_of(q, k));
     unsigned count = DIGITS;
@@ -249,7 +249,7 @@ size_t advlog_number_text(char *out, double value, unsigned digits) {
     char *p = out;
     *p = '-';
     p += bits >> 63;
-    decimal d = nearest(c_of(bits), q_of(bits), is_power_of_two(bits), digits);
+    decimal d = nearest(c_of(bits), q_of(bits), digits);
     if (ADVLOG_UNLIKELY(d.significand == 0)) return advlog_number_double(out, value);
     text17 text = digits <= 8 ? text_of_eight((uint32_t)(d.significand * TENS[8 - digits]))
                               : text_of(d.significand * TENS[DIGITS - digits]);

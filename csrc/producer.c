@@ -71,7 +71,7 @@ static inline bool exact_integer(PyObject *o, unsigned target, int64_t *value) {
     return true;
 }
 
-/* The value, if it is a deferred one; -1 for a core metric, else the number of the extra. */
+/* Stages a deferred value. core: the number of a core metric; -1: it is extra number `extra`. False: it is no deferred value. */
 static ADVLOG_COLD bool stage_deferred(staging *s, int core, unsigned extra, PyObject *o, double *value) {
     if (Py_TYPE(o) != deferred_type) return false;
     deferred_value *item = (deferred_value *)o;
@@ -198,7 +198,8 @@ static int push(producer *self, staging *s, int64_t time_ns) {
     atomic_u64 *accepted = &ring->header->accepted_call[kind_stream(r->kind)];
     store_relaxed(accepted, load_relaxed(accepted) + 1);
     self->skipped += s->skipped;
-    if (ADVLOG_UNLIKELY((position & (SAMPLE_SLOTS - 1)) < slots && r->kind == ADVLOG_KIND_BATCH)) self->due = true;
+    if (ADVLOG_UNLIKELY(((position + SAMPLE_SLOTS / 2) & (SAMPLE_SLOTS - 1)) < slots && r->kind == ADVLOG_KIND_BATCH))
+        self->due = true;
     return ADVLOG_OK;
 }
 
@@ -237,8 +238,8 @@ static int try_performance(producer *self, PyObject *const *args, Py_ssize_t nar
     return push(self, &s, time_ns);
 }
 
-/* The same with scalars among the arguments exchanged, into x; ADVLOG_SLOW where there are none, or too many arguments,
- * -1 with an error set that is no Exception. Whatever their code does, let go of the GIL among it, comes before anything
+/* As try_batch, with scalars among the arguments exchanged, into x; ADVLOG_SLOW where there are none, or too many arguments,
+ * -1 with an error set that is no Exception. Whatever their code does, letting go of the GIL included, comes before anything
  * of the call is staged. */
 static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, exchange *x, PyObject *const *args, Py_ssize_t nargs,
                                           PyObject *names) {
@@ -283,7 +284,7 @@ static PyObject *call_slowly(producer *self, const char *method, PyObject *const
     return result;
 }
 
-/* A call that came to `status`. False with an error set. */
+/* Completes a call whose first try came to `status`: with its scalars exchanged, else in Python. False with an error set. */
 static ADVLOG_COLD bool log_batch_otherwise(producer *self, int64_t time_ns, int status, PyObject *const *args, Py_ssize_t nargs,
                                             PyObject *names) {
     exchange x = {.count = 0};

@@ -19,8 +19,8 @@ enum {
     TARGET_NAME = TARGET_CORE + ADVLOG_CORE_METRICS
 };
 
-/* A target takes more than 16 bits: beside the ids of names there are the places of a record. */
-/* log_batch_progress(epoch, batch, total_batches, loss, ..., data_time, step) by position. */
+/* log_batch_progress(epoch, batch, total_batches, loss, ..., data_time, step) by position. int32: a target can be the id
+ * of any name, with the places of a record before it. */
 static const int32_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_TOTAL,    TARGET_CORE,     TARGET_CORE + 1,
                                       TARGET_CORE + 2, TARGET_CORE + 3, TARGET_CORE + 4, TARGET_CORE + 5, TARGET_STEP};
 
@@ -31,11 +31,12 @@ static const int32_t BATCH_ORDER[] = {TARGET_EPOCH,    TARGET_BATCH,    TARGET_T
 
 typedef struct {
     PyObject *names; /* strong */
-    uint16_t recent; /* used since plan_learn last passed by */
+    uint16_t recent; /* used since args_learn_plan last passed by */
     int32_t target[PLAN_NAMES];
 } call_plan;
 
-/* One call in so many slots of the ring is timed, and the latest times are kept. */
+/* One call in so many slots of the ring is timed, and the latest times are kept. Not the first of a run, which learns its
+ * names: it stands for no other. */
 #define SAMPLE_SLOTS 1024
 #define SAMPLES 256
 #define SCALAR_TYPES 8
@@ -107,8 +108,8 @@ typedef struct {
 } exchange;
 
 bool args_prepare(void); /* once, when the module is made; false with an error set */
-/* The target of a name: TARGET_UNKNOWN where it has none yet, TARGET_SKIPPED where it can get none. A subclass of str (numpy.str_ is one) is looked up as the plain string
- * it holds: its own code never runs here. */
+/* The target of a name: TARGET_UNKNOWN where it has none yet, TARGET_SKIPPED where it can get none. A subclass of str
+ * (numpy.str_ is one) is looked up as the plain string it holds: its own code never runs here. */
 int args_target(producer *self, PyObject *name);
 /* The same for a mapping's key; TARGET_UNKNOWN where it is no exact str. */
 int args_key_target(producer *self, PyObject *key);

@@ -87,8 +87,8 @@ void args_exchange_end(exchange *x) {
     while (x->count > 0) Py_DECREF(x->item[--x->count]);
 }
 
-/* Clears an Exception, since the slow path will raise it anew. False for anything else, such as a KeyboardInterrupt. */
-static bool left_to_the_slow(void) {
+/* Clears an Exception: the slow path will meet it again. False for anything else, such as a KeyboardInterrupt. */
+static bool cleared_for_slow_path(void) {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
     PyErr_Clear();
     return true;
@@ -109,7 +109,7 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
         bool deferrable = false;
         if (kind && kind->may_lie_on_device) {
             PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
-            if (!is_cuda && !left_to_the_slow()) return false;
+            if (!is_cuda && !cleared_for_slow_path()) return false;
             deferrable = is_cuda == Py_True;
             Py_XDECREF(is_cuda);
         }
@@ -118,7 +118,7 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
             if (!is_integer(self, x->count, nargs, names)) x->deferrable[x->deferrable_count++] = (uint8_t)x->count;
         } else if (kind) {
             item = PyObject_CallMethodNoArgs(o, item_name);
-            if (!item && !left_to_the_slow()) return false;
+            if (!item && !cleared_for_slow_path()) return false;
             x->changed |= item != NULL;
         }
         x->item[x->count] = item ? item : Py_NewRef(o);
@@ -135,7 +135,7 @@ bool args_exchange_deferrable(producer *self, exchange *x) {
     if (tensors) values = PyObject_CallOneArg(defer, tensors);
     Py_DECREF(defer);
     Py_XDECREF(tensors);
-    if (!values) return left_to_the_slow();
+    if (!values) return cleared_for_slow_path();
     if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->deferrable_count) {
         for (Py_ssize_t i = 0; i < x->deferrable_count; i++)
             Py_SETREF(x->item[x->deferrable[i]], Py_NewRef(PyList_GET_ITEM(values, i)));

@@ -46,7 +46,7 @@ class Bar(Protocol):
 
 class Control(Protocol):
     """The interface of a control plane: the run's own, a child process's, or a disabled logger's. It takes checked
-    events; only a wrong argument raises."""
+    events; only what is wrong at every call raises."""
 
     @property
     def status(self) -> str: ...

@@ -18,7 +18,7 @@ from .error_text import category_of, message_of, raise_site, traceback_text, typ
 from .events import Event
 from .main_log import RunLogger, extra_text, message_of_record
 from .masking import masked
-from .text import clipped, escape, fields_text
+from .text import clipped, escape
 
 _MAX_BYTES = 4000
 _MAX_MESSAGE = 1000
@@ -62,20 +62,18 @@ class ChildControl:
         severity: str = "ERROR",
         intake: Intake | None = None,
     ) -> ErrorLog:
-        """Writes an error as a line of the parent's training log; on standard error where no line can carry it."""
+        """Writes an error as a line of the parent's training log; a warning or an error that no line can carry stands
+        on standard error."""
         error, operation, context, severity = checks.report(intake or Intake(), error, operation, context, severity)
-        masked_context = masked(context)
         fields = {
+            **masked(context),
             "category": category_of(error),
             "operation": operation,
             "type": type_of(error),
             "message": clipped(message_of(error), _MAX_MESSAGE),
             "where": _place(error),
-            **masked_context,
         }
-        written = self._write(Event("error", fields, fields, int(getattr(logging, severity))))
-        if not written and self._leave_out is None:
-            tell(f"error {fields_text(fields)}")
+        self._write(Event("error", fields, fields, int(getattr(logging, severity))))
         return ErrorLog(
             error_type=type_of(error),
             error_message=message_of(error),
@@ -110,14 +108,14 @@ class ChildControl:
         return self._put(event.level, clipped(event.line(), _MAX_BYTES))
 
     def _put(self, level: int, line: str) -> bool:
-        """Returns whether the line reaches the training log. Where there is none it counts as dropped, and a warning or
-        an error stands on standard error."""
-        if self._leave_out is None:
-            return self._line(level, line)
-        self._leave_out()
-        if level >= logging.WARNING:
+        """Returns whether the line reaches the training log. Where it cannot, it counts as dropped, and a warning or an
+        error stands on standard error."""
+        written = self._leave_out is None and self._line(level, line)
+        if self._leave_out is not None:
+            self._leave_out()
+        if not written and level >= logging.WARNING:
             tell(line)
-        return False
+        return written
 
 
 def _place(error: BaseException | str) -> str | None:

@@ -27,7 +27,7 @@ FRAME_S = 0.1
 """The shortest time between two drawings of the bar."""
 
 _MAX_LINE_BYTES = 4000
-# A pipe takes this much in one piece or not at all, once it says that it has room (PIPE_BUF is 4096).
+"""Below PIPE_BUF (4096): a pipe that says it has room takes so much in one piece."""
 _WRITE_WAIT_S = 1.0
 _LOCK_WAIT_S = 0.5
 _CLOSE_WAIT_S = 1.0
@@ -258,7 +258,7 @@ def _has_room(stream: TextIO, wait_s: float) -> bool:
         descriptor = stream.fileno()
     except Exception:  # noqa: BLE001 - a stream of the user's may raise anything
         return True
-    if descriptor >= 1024:
+    if descriptor >= 1024:  # select() takes no higher one (FD_SETSIZE)
         return True
     return bool(select.select([], [descriptor], [], wait_s)[1])
 

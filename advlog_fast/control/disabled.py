@@ -11,6 +11,7 @@ from ..checks import Intake
 from ..records import ErrorLog
 from .base import empty_summary
 from .console import Console
+from .error_text import message_of, type_of
 from .events import Event
 from .main_log import RunLogger
 from .position import Position
@@ -68,9 +69,9 @@ class DisabledControl:
         severity: str = "ERROR",
         intake: Intake | None = None,  # noqa: ARG002
     ) -> ErrorLog:
-        kind = type(error).__name__ if isinstance(error, BaseException) else "str"
         now = datetime.now(timezone.utc)
-        return ErrorLog(kind, str(error), operation, now, "", dict(context or {}), severity)
+        values = dict(context) if type(context) is dict else {}
+        return ErrorLog(type_of(error), message_of(error), operation, now, "", values, severity)
 
     def summary(self) -> dict[str, Any]:
         return empty_summary(self.status)

@@ -12,7 +12,7 @@ from typing import Any
 
 from .line_file import LineFile
 from .masking import masked
-from .text import clipped, escape, fields_text, time_text, value_text
+from .text import clipped, escape, fields_text, time_text, value_text, with_nulls
 
 _ESCAPED = "advlog_escaped"
 _OF_EVERY_RECORD = {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName", _ESCAPED}
@@ -153,7 +153,7 @@ class _LineHandler(logging.Handler):
             if record.exc_info and record.exc_info[1] is not None:
                 self._on_error(record.exc_info[1], record.levelno, record.funcName or "", text)
             elif record.levelno >= logging.WARNING and not hasattr(record, _ESCAPED):
-                self._show(f"{record.levelname.lower()}: {text}", record.levelno)
+                self._show(f"{record.levelname.lower()}: {escape(text)}{extra_text(record)}", record.levelno)
         except Exception as error:  # noqa: BLE001
             self._file.write(f"{time_text(time.time_ns())} ERROR unreadable log record: {type(error).__name__}\n")
 
@@ -172,7 +172,7 @@ class _LineHandler(logging.Handler):
 def extra_text(record: logging.LogRecord) -> str:
     """The entry's `extra` as ` name=value`, escaped and its secrets masked; nothing where it has none."""
     extra = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
-    return f" {fields_text(masked(extra))}" if extra else ""
+    return f" {fields_text(with_nulls(masked(extra)))}" if extra else ""
 
 
 def message_of_record(record: logging.LogRecord) -> str:

@@ -17,7 +17,7 @@ from .event_log import EventLog
 from .events import Event
 from .line_file import LineFile
 from .main_log import MainLog
-from .text import clipped, escape, fields_text
+from .text import clipped, fields_text
 
 _CONSOLE_DIGITS = 4
 
@@ -89,7 +89,7 @@ class EventOutputs:
 
     def _show(self, text: str, level: int) -> None:
         if not self._silent:
-            self.console.say(escape(text), level)
+            self.console.say(text, level)
 
     def lost(self) -> dict[str, int]:
         """Entries that could not be written, by file name."""

@@ -254,7 +254,7 @@ class ControlPlane:
         # Without waiting: all is counted, or the drain hangs and has cost the caller enough.
         cost = overhead(self._link.totals(0.0), self._link.health(), duration_s)
         if cost["timed"]:
-            self.outputs.note(logging.INFO, f"overhead {fields_text(cost)}")
+            self.outputs.note(logging.INFO, f"overhead {fields_text(cost, self._config.text_digits)}")
         self.outputs.write(end)
         if self._was_running:
             self.outputs.announce(f"{self._run.name}: {status} after {duration_s:.1f} s", last=True)

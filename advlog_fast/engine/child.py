@@ -138,7 +138,7 @@ class ChildSession:
         self._was_open = forked or self._session_lives()
         """Whether the parent's session was open when this began."""
         self._hindered: tuple[str, str] | None = None
-        """Kind and text of a warning, while there is an obstacle that may pass."""
+        """Kind and text of a warning: of the latest obstacle that may pass; said while there is no ring."""
         self._bound: weakref.WeakValueDictionary[int, Producer] = weakref.WeakValueDictionary()
         """The loggers that push into the ring, by their ids: a subclass may compare as it likes."""
 
@@ -160,7 +160,7 @@ class ChildSession:
             return self._refused
         if lib.advlog_ring_closed(ring.handle):
             self.entry.count_drop("closed")
-            return "closed", _ENDED
+            return "closed", self.after_close()
         if self._bound.get(id(producer)) is not producer:
             producer._bind(ring.address, ring)
             for name in self.parts.parent.config.metrics:
@@ -169,7 +169,8 @@ class ChildSession:
         return None
 
     def _opened(self) -> Ring | None:
-        """Returns the ring, and makes it for the first record; None if it cannot be made: `_refused` says why."""
+        """Returns the ring, and makes it for the first record; None if it cannot be made: `_refused` or
+        `_hindered` says why."""
         if self.entry.ring is None and self._refused is None:
             folder = self.parts.parent.folder
             if folder is None:
@@ -230,7 +231,7 @@ class ChildSession:
     seal = flush
 
     def _lost(self) -> int:
-        """Returns the records of this process that nobody will write."""
+        """Returns how many records of this process nobody will write."""
         ring = self.entry.ring
         return self.entry.dropped + (sum(ring.dropped().values()) if ring is not None else 0)
 

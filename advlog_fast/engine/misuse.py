@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ _OUTCOMES = {"rounded": "its nearest float64 is logged", **_OF_NAMES}
 
 
 class MisuseLog:
-    """Any thread, and signal handlers and destructors too.
+    """Any thread may call it, a signal handler and a destructor too.
 
     :param raises: whether a misuse raises, once the rest of its record is kept.
     :param say: writes a line to the main log.
@@ -50,7 +51,7 @@ class MisuseLog:
     def counts(self, skipped: int = 0) -> Mapping[str, MisuseCount]:
         """Returns the misuses so far, by name.
 
-        :param skipped: values that were left out below, for want of room for their names.
+        :param skipped: values that C left out for want of room for their names.
         """
         with self._lock:
             counts = dict(self._counts)
@@ -84,12 +85,9 @@ class MisuseLog:
         self._say(text)
         if self.raises or sys.is_finalizing():
             return
-        try:
+        # A filter may make it an exception, or a hook of the user's fail: the main log has its text.
+        with contextlib.suppress(Exception):
             warn_user(text)
-        except Warning:  # a filter made it an exception: the main log has its text
-            pass
-        except Exception:  # noqa: BLE001, S110 - a hook of the user's that shows warnings
-            pass
 
     def _others_are_said(self) -> bool:
         return (OTHERS, "") in self._said

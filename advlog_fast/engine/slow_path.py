@@ -1,7 +1,7 @@
 """The slow path of a record into the ring: converts values that C does not take as they are, then makes the same C call
 again, so that a record has one way into the ring.
 
-Read with csrc/producer.c, whose `_log_batch_slowly` this is.
+csrc/producer.c comes here through `_log_batch_slowly` and its neighbours in logger.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _YEARS = range(1678, 2262)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 _TURNS = 4
-"""Of a record at the ring: as it is; with its names known; without those for which there is no room."""
+"""Pushes of one record at most: as it is; with its new names learned; without those that found no room; and one more,
+should the logger be bound to another ring meanwhile."""
 
 
 class Parts(Protocol):
@@ -108,8 +109,8 @@ def _row_of(metrics: object, intake: Intake) -> tuple[Mapping[str, Any], int]:
 
 
 def log_batch(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Pushes one batch with the arguments of `log_batch_progress`; returns an `advlog_status`, ADVLOG_SLOW if the
-    logger was closed meanwhile."""
+    """Pushes one batch with the arguments of `log_batch_progress`; returns the last `advlog_status`, ADVLOG_OFF or
+    ADVLOG_CLOSED if the logger was closed meanwhile."""
     values = _batch_arguments(args, kwargs)
     row = _Row(producer, session)
     # The required ones stand first, so that a record is the same however its call was written.
@@ -219,8 +220,7 @@ class _Row:
 
     def push(self, kind: int, time_ns: int) -> int:
         """Pushes the record into the ring, or counts it as dropped. A record with more metrics than one can have
-        becomes several, with the same integers. Returns the last `advlog_status`: ADVLOG_SLOW if its names could not be
-        learned because the logger was closed meanwhile.
+        becomes several, with the same integers. Returns the last `advlog_status`, never ADVLOG_SLOW.
 
         :param time_ns: the time of the record; 0 for now.
         """
@@ -268,7 +268,7 @@ class _Row:
     def _learn_names(self, record: Record, *, last: bool) -> None:
         """Gives ids to the record's new names, and leaves out the values for whose names there is no room.
 
-        :param last: also where there may be room, or no ring, if the push is tried once more.
+        :param last: leaves out the names without room for now, too; else they are tried once more.
         """
         learned = {name: self._producer._learn(name) for name in _metrics_beside_the_core(record)}
         full = [name for name, known in learned.items() if known is False]

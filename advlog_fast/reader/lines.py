@@ -32,13 +32,12 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
     [0.5]
     """
     path = local_path("path", path)
-    found = list(_lines(path, rotated))
-    return [_row(line, file, number) for file, number, line in found]
+    return [_row(line, file, number) for file, number, line in _lines(path, rotated)]
 
 
 def sound_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a file and of its rotated ones as :func:`read_jsonl` does, without lines that are none or that
-    name no attempt and rank.
+    """Yields the rows of a file and of its rotated ones as :func:`read_jsonl` does, without the lines that are no row
+    or that name no attempt and rank.
 
     :raises FileNotFoundError: as there.
     """

@@ -134,31 +134,29 @@ class Closing:
         began = time.monotonic()
         drain, sealer, control = self._accounting.drain, parts.sealer, parts.control
         assert drain is not None
-        with contextlib.suppress(Exception):
-            unwatch_exceptions(self._on_exception)
-            parts.sampler.stop(min(max(deadline - began, 0.0), _SAMPLER_S))
-            end()
+        _succeeds(partial(unwatch_exceptions, self._on_exception))
+        _succeeds(partial(parts.sampler.stop, min(max(deadline - began, 0.0), _SAMPLER_S)))
+        _succeeds(end)
         failpoint("close_begun")
         done = _succeeds(lambda: drain.finish(deadline, partial(self._last_words, control)))
         self._background.run_pending()  # where the drain hung: what it found last
-        with contextlib.suppress(Exception):
-            parts.deferral.close(written=done)
+        _succeeds(partial(parts.deferral.close, written=done))
         failpoint("close_drained")
         if sealer is not None:
             done &= _succeeds(lambda: sealer.seal_all(deadline))
             sealer.stop(max(deadline - time.monotonic(), 0.0))
-            done &= all(_succeeds(sink.trim) for sink in drain.files.sinks if isinstance(sink, RotatedSink))
+            for sink in drain.files.sinks:
+                done &= not isinstance(sink, RotatedSink) or _succeeds(sink.trim)
         if not done:
             took_s = time.monotonic() - began
             control.logger.warning("closed with records pending after %.3g s", took_s)
         failpoint("close_sealed")
         written = _succeeds(control.close)
         failpoint("close_summarized")
-        with contextlib.suppress(Exception):
-            parts.console.close()
+        _succeeds(parts.console.close)
         for producer in self._producers():
             producer._unbind()
-        accounted = done and _succeeds(lambda: self._write_ledger(drain, parts))
+        accounted = done and _succeeds(partial(self._write_ledger, drain, parts))
         failpoint("close_accounted")
         lost = drain.files.have_lost()
         self._accounting.freeze(drain, parts)
@@ -176,15 +174,14 @@ class Closing:
             control.say_end()
         self._entry.last_words_of = None
 
-    def _write_ledger(self, drain: Drain, parts: Parts) -> bool:
+    def _write_ledger(self, drain: Drain, parts: Parts) -> None:
         """:raises OSError: it cannot be written."""
         ledger = Ledger.of_health(self._accounting.health(parts))
         ledger = dataclasses.replace(ledger, lost_in_flight=drain.children.lost_in_flight)
         write_ledger(self._paths, parts.run.attempt, ledger)
-        return True
 
 
-def _succeeds(step: Callable[[], bool | None]) -> bool:
+def _succeeds(step: Callable[[], object]) -> bool:
     """Returns whether the step neither raises nor returns False."""
     try:
         return step() is not False

@@ -24,26 +24,26 @@ from .shared import handle_on, made
 
 
 def in_another_process(
-    kind: Any, config: LoggerConfig, parent: ParentHandle | None, refused: tuple[str, str] | None = None
+    logger_class: Any, config: LoggerConfig, parent: ParentHandle | None, refused: tuple[str, str] | None = None
 ) -> Any:
     """Returns the logger of the session if this process has it open, a further handle if it has handles only; else a
     handle whose first record opens a child ring.
 
-    :param kind: the logger's class.
+    :param logger_class: of the logger to return.
     :param parent: None where the logger was off.
     :param refused: kind and text of a warning, where it was closed.
     """
     if parent is None or is_disabled():
-        return made(kind, config, None)
+        return made(logger_class, config, None)
     here = registry.living(parent) if parent.is_here() and refused is None else None
     if here is not None:
-        if here.sharing.alone:
-            handle: Producer | None = handle_on(here, kind)
+        if here.sharing.handles_only:
+            handle: Producer | None = handle_on(here, logger_class)
         else:
             handle = here.user
         if handle is not None:
             return handle
-    return made(kind, parent.config, ChildSession(parent, refused))
+    return made(logger_class, parent.config, ChildSession(parent, refused))
 
 
 def pickled(log: Any, added: dict[str, Any]) -> tuple[Any, ...]:
@@ -61,8 +61,9 @@ def pickled(log: Any, added: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def become_worker(log: Any, paths: RunPaths) -> bool:
-    """Makes the logger one of the process that spawned this one, if that is who logs the run; returns whether it is.
-    Then this process imports a script again that makes its logger at the top."""
+    """Makes the logger a handle on the session of the process that spawned this one, if that logs the run; returns
+    whether it did. A spawned process that imports a script again needs it, where the script makes its logger at the
+    top."""
     parent = _parent_of_this_process(paths, log.config)
     if parent is None:
         return False

@@ -10,7 +10,7 @@ from functools import partial
 
 from .._hooks import at_exit, importing
 from .._native import Producer
-from ..config import LoggerConfig
+from ..config import LoggerConfig, status_of
 from ..engine.child import ParentHandle
 from ..recovery import has_left
 from ..store.paths import RunPaths
@@ -116,10 +116,7 @@ def _occupy_standard_streams() -> None:
 
 def _exit_status() -> str | None:
     """Returns how the interpreter ends, as far as it can be told: the last uncaught exception."""
-    last = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if last is None:
-        return None
-    return "interrupted" if isinstance(last, KeyboardInterrupt) else "failed"
+    return status_of(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
 
 
 def _close_all() -> None:

@@ -40,6 +40,8 @@ from .closing import Closing
 from .parts import Parts, Wiring, naming_log_dir, open_parts
 from .upkeep import Upkeep
 
+REACHES_NOTHING = "what it is given after close() reaches no file, and its records are counted"
+
 _SHIELDED_S = 10.0
 _NOTE_S = 5.0
 """How long a signal that is only noted waits for the flush."""
@@ -181,8 +183,7 @@ class Session:
         """Returns what a logger says of a call after the end."""
         by = self.superseded_by
         why = "" if by is None else f", superseded by attempt {by} of a newer logger of the run"
-        reach = "what it is given after close() reaches no file, and its records are counted"
-        return f"this logger was closed{why}: {reach}"
+        return f"this logger was closed{why}: {REACHES_NOTHING}"
 
     def in_child(self) -> ChildSession:
         """Returns what stands for the session in a process that this one has forked."""
@@ -251,7 +252,8 @@ class Session:
                 return True
             if how == "note":
                 session.flush(min(session.config.close_timeout_s, _NOTE_S))
-                session.parts.control.emit(events.signal_received(signal.Signals(number).name))
+            session.parts.control.emit(events.signal_received(signal.Signals(number).name))
+            if how == "note":
                 return True
             session.close(session.config.close_timeout_s, "interrupted")
             return session._closing.may_die(number)
@@ -287,7 +289,7 @@ class Sharing:
 
     handles: set[object] = dataclasses.field(default_factory=set)
     """Those that are not closed."""
-    alone: bool = False
+    handles_only: bool = False
     """No logger but handles refers to the session: it ends with the last of them."""
     is_over: bool = False
     """The last of them has been closed."""

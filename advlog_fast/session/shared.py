@@ -14,10 +14,10 @@ from ..exceptions import expected
 from ..store.paths import RunPaths
 from ..store.ranks import rank_identity
 from . import registry
-from .session import Session
+from .session import REACHES_NOTHING, Session
 
 _OPENING_S = 60.0
-_HANDLE_CLOSED = "this handle was closed: what it is given after close() reaches no file, and its records are counted"
+_HANDLE_CLOSED = f"this handle was closed: {REACHES_NOTHING}"
 
 
 class SharedSession:
@@ -28,7 +28,7 @@ class SharedSession:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._owner = session.user if session.sharing.alone else None
+        self._owner = session.user if session.sharing.handles_only else None
         """Keeps the logger that the session belongs to, if nobody else does."""
         self._handle: weakref.ref[Producer] | None = None
         self._child: ChildSession | None = None
@@ -102,7 +102,7 @@ class SharedSession:
         session = self._session
         with _joining:
             session.sharing.handles.discard(self)
-            session.sharing.is_over = session.sharing.alone and not session.sharing.handles
+            session.sharing.is_over = session.sharing.handles_only and not session.sharing.handles
             return session.sharing.is_over
 
 
@@ -121,12 +121,12 @@ def _free_in_child() -> None:
 os.register_at_fork(after_in_child=_free_in_child)
 
 
-def shared(kind: Any, log_dir: Any, experiment_name: str, options: dict[str, Any]) -> Any:
+def shared(logger_class: Any, log_dir: Any, experiment_name: str, options: dict[str, Any]) -> Any:
     """Returns a handle on the session that this process has open for the run, or on a new one; in a child of the
     process that has it open, the logger of a worker."""
     config = LoggerConfig(log_dir=log_dir, experiment_name=experiment_name, **options)
     if not config.enabled or is_disabled():
-        return kind(log_dir, experiment_name, **options)
+        return logger_class(log_dir, experiment_name, **options)
     rank = rank_identity(config.rank, config.world_size).rank
     paths = RunPaths(config.log_dir, config.experiment_name, rank)
     while True:
@@ -135,23 +135,23 @@ def shared(kind: Any, log_dir: Any, experiment_name: str, options: dict[str, Any
             if session is None:
                 inherited = registry.inherited_session(paths)
                 if inherited is not None:
-                    return made(kind, inherited.config, inherited.in_child())
-                owner = kind(log_dir, experiment_name, **options)
+                    return made(logger_class, inherited.config, inherited.in_child())
+                owner = logger_class(log_dir, experiment_name, **options)
                 session = owner._engine
                 if not isinstance(session, Session):
                     return owner  # a worker of the process that spawned this one
-                session.sharing.alone = True
+                session.sharing.handles_only = True
             else:
                 _check_options(session.config, config, options)
-            handle = handle_on(session, kind)
+            handle = handle_on(session, logger_class)
         if handle is not None:
             return handle
         session.close(session.config.close_timeout_s)  # it is about to end: this waits for that
 
 
-def made(kind: Any, config: LoggerConfig, engine: Any) -> Any:
+def made(logger_class: Any, config: LoggerConfig, engine: Any) -> Any:
     """Returns a logger of that class with that session, whose constructor did not run."""
-    log = kind.__new__(kind)
+    log = logger_class.__new__(logger_class)
     log.config, log.enabled, log._engine = config, engine is not None, engine
     log._warned, log._around = set(), 0
     log._load(config.experiment_name)
@@ -160,13 +160,13 @@ def made(kind: Any, config: LoggerConfig, engine: Any) -> Any:
     return log
 
 
-def handle_on(session: Session, kind: Any) -> Any:
+def handle_on(session: Session, logger_class: Any) -> Any:
     """Returns a new handle on an open session; None if it is about to end.
 
-    :param kind: the logger's class.
+    :param logger_class: of the logger to return.
     """
     view = SharedSession(session)
-    handle = made(kind, session.config, view)
+    handle = made(logger_class, session.config, view)
     return handle if view.join(handle) else None
 
 

@@ -108,7 +108,8 @@ def safe_name(text: str) -> str:
     """Return a text as a name that an experiment may have: what no file should be called becomes `_`.
 
     Use it where the name comes from elsewhere, such as a project's title or a sweep's overrides. An allowed name stays
-    as it is. Two texts can give one name, and are then attempts of one run.
+    as it is. Texts that differ in signs only (`lr=1`, `lr 1`) give one name, and are then attempts of one run; where
+    letters have to go, a hash of the text tells the names apart.
 
     :raises TypeError: it is no string.
 
@@ -120,6 +121,10 @@ def safe_name(text: str) -> str:
     if _is_safe(text):
         return text
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-") or "experiment"
+    if any(character.isalnum() and not character.isascii() for character in text):
+        import hashlib
+
+        name = f"{name[:91]}-{hashlib.blake2s(text.encode(errors='surrogatepass'), digest_size=4).hexdigest()}"
     return ("run_" + name if _is_device(name) else name)[:100].rstrip(".")
 
 

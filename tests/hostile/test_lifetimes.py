@@ -351,6 +351,31 @@ def test_an_exception_that_cannot_be_read_is_recorded(tmp_path: Path):
     assert log.get_training_summary()["total_errors"] == 3
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_logger_that_is_off_reads_nothing_of_an_error(tmp_path: Path, closed: bool):
+    log = AdvancedLogger(tmp_path, "run", console="off", parquet=False, enabled=closed)
+    log.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for error in (Unreadable("x"), ValueError("y"), "a text"):
+            entry = log.log_error(error, "op", Failing("iter"))
+            assert entry.operation == "op"
+    assert entry.error_type == "Message"
+
+
+def test_a_child_s_own_fields_are_not_the_context_s(tmp_path: Path):
+    code = """
+    log = AdvancedLogger(LOG_DIR, "run", console="off", parquet=False)
+    if os.fork() == 0:
+        log.log_error(ValueError("of the batch"), "op", {"message": "mine", "type": "T", "path": "p"})
+        os._exit(0 if log.flush() else 1)
+    assert os.wait()[1] == 0
+    """
+    succeeds(code, tmp_path)
+    (line,) = (line for line in (tmp_path / "run_training.log").read_text().splitlines() if " ERROR error" in line)
+    assert 'message="of the batch" type=ValueError path=p category=other operation=op' in line
+
+
 class Dictless:
     @property
     def __dict__(self):

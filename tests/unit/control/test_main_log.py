@@ -232,6 +232,13 @@ def test_what_a_call_gives_as_extra_is_kept(tmp_path: Path):
     ]
 
 
+def test_an_extra_stands_on_the_console_too_and_none_is_a_value(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with AdvancedLogger(tmp_path, "run", console="plain", parquet=False) as log:
+        log.logger.warning("two\nlines", extra={"path": "C:\\new", "found": None})
+    assert texts(tmp_path / "run_main.log") == ['WARNING two\\nlines path="C:\\\\new" found=null']
+    assert '[advlog] warning: two\\nlines path="C:\\\\new" found=null\n' in capfd.readouterr().err
+
+
 def test_what_cannot_be_read_in_an_extra_costs_only_itself(tmp_path: Path):
     class Unreadable:
         def __getattribute__(self, name):

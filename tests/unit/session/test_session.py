@@ -345,6 +345,15 @@ def test_the_drains_cpu_time_is_its_threads_own_after_the_end_too(tmp_path: Path
     assert log.health().drain_cpu_s < busy_s
 
 
+def test_the_first_call_of_a_run_stands_for_no_other(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+        log.log_batch_progress(1, 1, 600, 0.5, new=1.0)
+        assert log.health().call.timed == 0
+        for batch in range(2, 600):
+            log.log_batch_progress(1, batch, 600, 0.5, new=1.0)
+        assert log.health().call.timed == 1
+
+
 def test_the_cost_of_calls_is_sampled(tmp_path: Path):
     with AdvancedLogger(tmp_path, "life", console="off") as log:
         assert log.health().call.timed == 0

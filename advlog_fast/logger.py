@@ -370,9 +370,11 @@ class AdvancedLogger(Producer, ControlCalls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         status = status_of(error)
-        if isinstance(error, Exception) and status is not None:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            if isinstance(error, Exception) and status is not None:
                 self._control.log_leaving(error, "training")
+            elif isinstance(error, SystemExit) and status is not None:
+                self._control.logger.error("sys.exit(%r) left the run", error.code)
         if self._session is not None:
             self._session.close(self.config.close_timeout_s, status)
 

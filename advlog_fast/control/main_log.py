@@ -143,6 +143,9 @@ class _LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._detached:
+            # It may stand at a library's logger still: what reaches no other handler is for Python's last resort.
+            if record.levelno >= logging.WARNING and logging.lastResort is not None and _has_no_other(record.name):
+                logging.lastResort.handle(record)
             return
         try:
             text = message_of_record(record)
@@ -167,6 +170,16 @@ class _LineHandler(logging.Handler):
         when = time_text(int(record.created * 1_000_000) * 1000)
         shown = text if hasattr(record, _ESCAPED) else escape(text) + extra_text(record)
         return f"{when} {escape(record.levelname)} {shown}\n"
+
+
+def _has_no_other(name: str) -> bool:
+    """Returns whether a logger passes what it is given to handlers of this module alone."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        if not all(isinstance(handler, _LineHandler) for handler in logger.handlers):
+            return False
+        logger = logger.parent if logger.propagate else None
+    return True
 
 
 def extra_text(record: logging.LogRecord) -> str:

@@ -262,14 +262,18 @@ def test_the_handler_writes_what_a_librarys_logger_is_given(tmp_path: Path, capf
             raise ValueError("of the library")
         except ValueError:
             library.exception("failed")
+    library.info("later, and of no weight")
+    shown = capfd.readouterr().err
+    assert "slow disk" not in shown
+    assert "later" not in shown
     library.warning("later")
+    assert capfd.readouterr().err == "later\n", "what reaches no other handler"
     library.removeHandler(log.handler)
     assert texts(tmp_path / "run_main.log") == [
         "WARNING advlog_test.library: slow disk seconds=3",
         "ERROR advlog_test.library: failed",
     ]
     assert "of the library" in (tmp_path / "run_errors.log").read_text()
-    assert "slow disk" not in capfd.readouterr().err
 
 
 def test_a_disabled_logger_has_a_handler_too(tmp_path: Path):

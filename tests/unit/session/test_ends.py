@@ -246,6 +246,15 @@ def test_a_log_folder_out_of_reach_ends_no_training_and_the_end_says_so(tmp_path
     assert done.stdout.startswith("the training goes on " + ("" if what == "is gone" else "False\n")), done.stderr
 
 
+def test_an_exit_with_a_code_that_leaves_the_with_block_is_said(tmp_path: Path):
+    code = 'with AdvancedLogger(LOG_DIR, "run", console="plain", parquet=False) as log:\n    sys.exit("no data")'
+    done = run(code, tmp_path)
+    assert done.returncode == 1
+    assert "[advlog] error: sys.exit('no data') left the run\n" in done.stderr
+    assert "ERROR sys.exit('no data') left the run" in (tmp_path / "run_main.log").read_text()
+    check_end(tmp_path, "failed")
+
+
 def last_line(folder: Path) -> str:
     return (folder / "run_training.log").read_text().splitlines()[-1]
 

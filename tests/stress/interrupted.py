@@ -41,6 +41,9 @@ class Interrupt:
         self.thread = threading.get_ident()
 
     def start(self) -> None:
+        # A trace function that raises in a destructor which the collector runs as a frame begins crashes CPython 3.11,
+        # in programs without this package too. No signal comes there.
+        gc.disable()
         # From 3.12 on, frames that are traced do not tell of each bytecode of those that they call.
         if sys.version_info >= (3, 12):
             monitoring = sys.monitoring
@@ -52,6 +55,7 @@ class Interrupt:
             sys.settrace(self._call)
 
     def stop(self) -> None:
+        gc.enable()
         if sys.version_info >= (3, 12):
             sys.monitoring.set_events(_TOOL, 0)
             sys.monitoring.free_tool_id(_TOOL)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from .exceptions import expected
-from .records import ALL_DIGITS, CORE_METRICS, MAX_COLUMNS, SEVERITIES, name_fault
+from .records import ALL_DIGITS, CORE_METRICS, MAX_COLUMNS, SEVERITIES, mode_of, name_fault
 from .store.paths import checked_name, local_path
 
 ConsoleMode = Literal["auto", "plain", "off"]
@@ -99,6 +99,10 @@ class LoggerConfig:
         it here.
     :param group: what the run belongs to, such as a sweep; it stands in the summary and in `list_runs`.
     :param tags: words to find the run by, in the same places.
+    :param best_metric: the metric of `log_validation` that decides which validation is the best. None leaves it to the
+        names: an accuracy before a loss, that of a validation before one of the training.
+    :param best_mode: "max" if more of it is better, "min" if less is; None where its name says so, as that of an
+        accuracy or a loss does.
     :param text: write `NAME_training.log`. Off saves about a third of the drain's CPU.
     :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves another third, but then no plain tool
         can read records as data before the first Parquet part.
@@ -175,6 +179,8 @@ class LoggerConfig:
     metrics: tuple[str, ...] = ()
     group: str | None = None
     tags: tuple[str, ...] = ()
+    best_metric: str | None = None
+    best_mode: Literal["max", "min"] | None = None
     text: bool = True
     jsonl: bool = True
     parquet: bool = True
@@ -245,6 +251,7 @@ class LoggerConfig:
         if self.group is not None:
             _texts("group", [self.group])
         set_(self, "tags", _texts("tags", self.tags))
+        _best(self.best_metric, self.best_mode)
         if self.handle_signals != "note" and not isinstance(self.handle_signals, bool):
             raise TypeError(expected("handle_signals", "True, False or 'note'", self.handle_signals))
         for name in ("text", "jsonl", "parquet", "capture_logging", "enabled"):
@@ -298,6 +305,17 @@ def _level(level: object) -> int:
     if not 0 <= level <= 100:
         raise ValueError(expected("log_level", "a level of the logging module, 0-100", level))
     return level
+
+
+def _best(metric: object, mode: object) -> None:
+    if metric is not None and not isinstance(metric, str):
+        raise TypeError(expected("best_metric", "a string", metric))
+    if mode is not None and mode not in ("max", "min"):
+        raise ValueError(expected("best_mode", "'max' or 'min'", mode))
+    if mode is not None and metric is None:
+        raise ValueError(expected("best_metric", f"the metric whose {mode} is the best", metric))
+    if metric is not None and mode is None and mode_of(metric) is None:
+        raise ValueError(expected("best_mode", f"'max' or 'min' for {metric!r}, whose name does not say it", mode))
 
 
 def _texts(name: str, texts: object) -> tuple[str, ...]:

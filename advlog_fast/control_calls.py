@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._hooks import importing, with_room
-from .checks import Intake, Misuse
+from .checks import Intake, Misuse, is_mapping
 from .config import LoggerConfig, check_seconds
 from .records import ErrorLog
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .control.base import Control
     from .control.contexts import TrainingContext
     from .control.events import Event
+
+
+_GIVEN_FIRST: Any = ...
+"""In place of the metrics of a validation that has no epoch."""
 
 
 class ControlCalls(ABC):
@@ -152,20 +156,36 @@ class ControlCalls(ABC):
         """
         self._emit(lambda events: events.epoch_end(epoch, metrics))
 
-    def log_validation(self, epoch: int, metrics: Mapping[str, Any], is_best: bool = False) -> None:
-        """Log a validation; the summary keeps the best one.
+    def log_validation(
+        self,
+        epoch: int | Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = _GIVEN_FIRST,
+        is_best: bool | None = None,
+        *,
+        step: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Log a validation; the summary keeps the best one, and `run.validation` has each.
 
-        :param epoch: the epoch that was validated.
+        :param epoch: the epoch that was validated; None, or the metrics in its place, where the training has no epochs.
         :param metrics: names to numbers; nested mappings are flattened with `/`.
-        :param is_best: True if it is the best so far. If you never pass True, the best validation is the one with the
-            highest accuracy or, without an accuracy, the lowest loss.
-        :raises TypeError: `metrics` is no mapping.
+        :param is_best: True if it is the best so far. If you never pass True, the options `best_metric` and `best_mode`
+            decide, and without them an accuracy before a loss, that of a validation before one of the training.
+        :param step: the step after which it was validated; None is the step of the last record, for which the call
+            waits up to 0.2 s.
+        :param name: of what was validated, such as one of several data sets.
+        :raises TypeError: `metrics` is no mapping, or missing.
 
+        >>> log.log_validation({"accuracy": 0.9}, step=100, name="test")
         >>> log.log_validation(1, {"accuracy": 0.91, "loss": 0.27})
         >>> log.get_training_summary()["best"]["value"]
         0.91
         """
-        self._emit(lambda events: events.validation(epoch, metrics, is_best))
+        if metrics is _GIVEN_FIRST:
+            if not is_mapping(epoch):
+                raise TypeError("metrics: expected log_validation(epoch, metrics, ...), but 'metrics' is missing")
+            epoch, metrics = None, epoch
+        self._emit(lambda events: events.validation(epoch, metrics, is_best, step, name))
 
     def log_hyperparameters(self, hyperparameters: object) -> None:
         """Log hyperparameters, of any types, to the main log and the summary; a later call adds to earlier ones.

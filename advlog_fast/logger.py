@@ -76,6 +76,8 @@ class AdvancedLogger(Producer, ControlCalls):
         metrics: Sequence[str] = LoggerConfig.metrics,
         group: str | None = LoggerConfig.group,
         tags: Sequence[str] = LoggerConfig.tags,
+        best_metric: str | None = LoggerConfig.best_metric,
+        best_mode: str | None = LoggerConfig.best_mode,
         text: bool = LoggerConfig.text,
         jsonl: bool = LoggerConfig.jsonl,
         parquet: bool = LoggerConfig.parquet,

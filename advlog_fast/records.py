@@ -99,3 +99,32 @@ class ErrorLog:
     traceback: str
     context: dict[str, Any]
     severity: str = "ERROR"
+
+
+_MODES = {"accuracy": "max", "acc": "max", "loss": "min"}
+_OF_VALIDATION = frozenset(("val", "valid", "validation", "eval", "evaluation", "test", "dev"))
+_OF_TRAINING = frozenset(("train", "training"))
+
+
+def mode_of(name: str) -> str | None:
+    """Returns whether more of a metric is better, "max", or less, "min"; None where its name does not say."""
+    return _MODES.get(_words(name)[1])
+
+
+def weight_of(name: str) -> tuple[int, int] | None:
+    """How much a metric's name says of a validation: larger is more, first by what the metric is of, then by what it
+    is; None where the name says neither accuracy nor loss."""
+    of, quantity = _words(name)
+    if quantity not in _MODES:
+        return None
+    return (2 if of & _OF_VALIDATION else 0 if of & _OF_TRAINING else 1, int(_MODES[quantity] == "max"))
+
+
+def _words(name: str) -> tuple[set[str], str]:
+    """What a name says the metric is of, and what it is: `val/top/accuracy` and `val_accuracy` are accuracies of a
+    validation."""
+    *folders, last = name.lower().split("/")
+    words = last.split("_")
+    while len(words) > 1 and words[0] in _OF_VALIDATION | _OF_TRAINING:
+        folders.append(words.pop(0))
+    return set(folders), "_".join(words)

@@ -12,16 +12,20 @@ from typing import Any
 
 from ..exceptions import RunNotFoundError
 from ..reader import read_run
+from ..reader.story import settings_of
+from ..store.paths import check_run, local_path, run_names
 from .table import aligned, duration, say, shown
 
 HELP = "show a run over all of its ranks: their progress, step times and stragglers"
 
 _RANKS_SHOWN = 16
+_MOST_SHOWN = 400
+"""Characters of a message, or of a list of settings or values."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs")
-    parser.add_argument("name", metavar="NAME", help="the run's name")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the run's name; the only run in DIR needs none")
     parser.add_argument("--json", action="store_true", help="everything, as a JSON object")
     parser.add_argument(
         "--attempts",
@@ -38,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Return 0: run shown; 2: no such run."""
     try:
-        overview = read_run(args.log_dir, args.name, attempts=args.attempts).overview(args.ratio)
+        name = args.name or _only_run(args.log_dir)
+        overview = read_run(args.log_dir, name, attempts=args.attempts).overview(args.ratio)
     except RunNotFoundError as error:
         say(f"advlog show: {error}", sys.stderr)
         return 2
@@ -48,6 +53,18 @@ def run(args: argparse.Namespace) -> int:
         for line in _lines(overview, chain=args.attempts == "chain"):
             say(line)
     return 0
+
+
+def _only_run(log_dir: str) -> str:
+    """:raises RunNotFoundError: there is none, or more than one; the message lists them."""
+    directory = local_path("log_dir", log_dir)
+    check_run(directory, None)
+    names = run_names(directory)
+    if len(names) > 1:
+        raise RunNotFoundError(
+            f"NAME: expected one of the runs in {log_dir!r}, got none; its runs are {', '.join(names)}"
+        )
+    return names[0]
 
 
 def _plain(value: Any) -> Any:
@@ -73,9 +90,11 @@ def _lines(overview: dict[str, Any], *, chain: bool) -> Iterator[str]:
     yield from aligned((*columns[:4], "started (UTC)", "last record", *columns[6:], "resumed from"), rows)
     yield ""
     yield from _steps(overview)
+    yield from _validations(overview)
     if chain:
         yield from _left_out(overview)
     yield from _trouble(overview)
+    yield from _configuration(overview)
     newest = f"attempt {overview['attempts'][-1]['attempt']}" if overview["attempts"] else "no attempt"
     if overview["ranks"]:
         yield ""
@@ -90,7 +109,7 @@ def _lines(overview: dict[str, Any], *, chain: bool) -> Iterator[str]:
     if overview["metrics"]:
         yield ""
         yield f"{newest}, its metrics over all ranks:"
-        names = ("count", "mean", "std", "min", "max", "nan")
+        names = ("last", "count", "mean", "std", "min", "max", "nan")
         rows = [[name, *(statistics[key] for key in names)] for name, statistics in overview["metrics"].items()]
         yield from aligned(("metric", *names), rows)
 
@@ -106,6 +125,39 @@ def _steps(overview: dict[str, Any]) -> Iterator[str]:
         yield f"{times['metric']} over {times['steps']} steps, min / mean / max: {numbers}{skew}"
     if overview["records"] and not any(row["last_step"] is not None for row in overview["ranks"]):
         yield "no record has a step: pass total_batches= or step="
+
+
+def _validations(overview: dict[str, Any]) -> Iterator[str]:
+    best, last = overview["best"], overview["validation"]
+    if best is not None:
+        by = f"{best['metric']} {shown(best['value'])}" if best["metric"] is not None else "as the program said"
+        yield f"best validation: {by}{_place(best)}: {_values(best['metrics'])}"
+    if last is not None:
+        of = f" of {last['name']}" if last["name"] else ""
+        yield f"last validation{of}{_place(last)}: {_values(last['metrics'])}"
+
+
+def _place(validation: dict[str, Any]) -> str:
+    found = [f"{name} {validation[name]}" for name in ("epoch", "step") if validation.get(name) is not None]
+    return f" at {', '.join(found)}" if found else ""
+
+
+def _values(metrics: dict[str, Any]) -> str:
+    return _clipped(" ".join(f"{name}={shown(value)}" for name, value in metrics.items()))
+
+
+def _configuration(overview: dict[str, Any]) -> Iterator[str]:
+    if overview["config"]:
+        yield f"configuration: {_values(settings_of(overview['config']))}"
+    if overview["config_changes"]:
+        changes = ", ".join(
+            f"{name} {shown(was)} -> {shown(now)}" for name, (was, now) in overview["config_changes"].items()
+        )
+        yield f"changed since the attempt before: {_clipped(changes)}"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
 def _left_out(overview: dict[str, Any]) -> Iterator[str]:
@@ -146,6 +198,9 @@ def _trouble(overview: dict[str, Any]) -> Iterator[str]:
         yield f"values that never came from a GPU: {counts}"
     if overview["errors"]:
         yield f"errors: {overview['errors']}"
+    for error in overview["last_errors"]:
+        where = f"attempt {error['attempt']}, rank {error['rank']}, in {shown(error['operation'])}"
+        yield f"  {shown(error['type'])}: {_clipped(shown(error['message']))} ({where})"
 
 
 def _ranks(row: dict[str, Any]) -> str:

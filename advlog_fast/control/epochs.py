@@ -6,15 +6,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..records import mode_of, weight_of
 from ..snapshots import EpochTotals
 
 KEPT_EPOCHS = 1000
 """Epochs whose numbers stay in the summary, the latest ones."""
-
-HIGHER_IS_BETTER = ("accuracy", "acc", "val_accuracy", "val_acc", "validation_accuracy")
-LOWER_IS_BETTER = ("loss", "val_loss", "validation_loss")
 
 
 class Epochs:
@@ -78,53 +76,75 @@ def rates(batches: float, samples: float, tokens: float, seconds: float) -> dict
 class Best:
     """The best validation so far.
 
-    The best is the latest validation that the user marked as best. If there is none, accuracy (higher is better)
-    decides, or loss (lower is better) if no validation had an accuracy; a value that is not finite is never the best.
+    The best is the latest validation that the user marked as best. If there is none, the metric that the user named
+    decides; else the one that says most of a validation: one that is named as a validation's before one that is named
+    as the training's, an accuracy before a loss. One that says more and comes later takes over. A value that is not
+    finite is never the best.
+
+    :param metric: the metric that decides; None leaves the choice to the names.
+    :param mode: "max" or "min", for that metric.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metric: str | None = None, mode: str | None = None) -> None:
         self.validations = 0
+        self._told = None if metric is None else Headline(metric, mode or mode_of(metric) or "min", (0, 0))
         self._best: dict[str, Any] | None = None
+        self._weight = (-1, -1)
         self._by_user = False
 
-    def offer(self, epoch: int, metrics: Mapping[str, float], is_best: bool) -> bool:
+    def offer(self, epoch: int | None, metrics: Mapping[str, float], is_best: bool, step: int | None = None) -> bool:
         """Takes a validation; returns whether it is the best so far."""
         self.validations += 1
-        name, mode = headline(metrics)
-        value = metrics[name] if name is not None else math.nan
-        if not is_best and (self._by_user or not self._beats(name, value)):
+        found = self._told if self._told is not None else headline(metrics)
+        value = math.nan if found is None else metrics.get(found.metric, math.nan)
+        if not is_best and (self._by_user or found is None or not self._beats(found, value)):
             return False
         self._by_user = self._by_user or is_best
+        # Where the user says what is best, only the user can say by what.
+        named = found if found is not None and math.isfinite(value) and (found is self._told or not is_best) else None
+        self._weight = (-1, -1) if named is None else named.weight
         self._best = {
-            "metric": name,
-            "value": value,
+            "metric": None if named is None else named.metric,
+            "value": None if named is None else value,
             "epoch": epoch,
-            "mode": mode,
+            "step": step,
+            "mode": None if named is None else named.mode,
             "metrics": dict(metrics),
             "is_best": self._by_user,
         }
         return True
 
-    def _beats(self, name: str | None, value: float) -> bool:
-        if name is None or not math.isfinite(value):
+    def _beats(self, found: Headline, value: float) -> bool:
+        if not math.isfinite(value):
             return False
-        if self._best is None:
+        if self._best is None or found.weight > self._weight:
             return True
-        if self._best["metric"] != name:
+        if self._best["metric"] != found.metric:
             return False
         best = self._best["value"]
-        return bool(value > best if self._best["mode"] == "max" else value < best)
+        return bool(value > best if found.mode == "max" else value < best)
 
     def summary(self) -> dict[str, Any] | None:
-        """`metric`, `value`, `epoch`, `mode` ("max" or "min"), all `metrics` of that validation, and
-        `is_best`: whether the user called it so."""
+        """`metric`, `value`, `epoch`, `step`, `mode` ("max" or "min"), all `metrics` of that validation, and `is_best`:
+        whether the user called it so; then the metric is None, unless the user named one."""
         return None if self._best is None else {**self._best, "metrics": dict(self._best["metrics"])}
 
 
-def headline(metrics: Mapping[str, float]) -> tuple[str | None, str | None]:
-    """Returns the metric that decides about a validation, and "max" or "min"; None if it has neither metric."""
-    for mode, known in (("max", HIGHER_IS_BETTER), ("min", LOWER_IS_BETTER)):
-        for name in metrics:
-            if name.rsplit("/", 1)[-1].lower() in known:
-                return name, mode
-    return None, None
+class Headline(NamedTuple):
+    """The metric that decides about a validation."""
+
+    metric: str
+    mode: str
+    """"max" or "min"."""
+    weight: tuple[int, int]
+    """How much its name says of a validation: larger is more."""
+
+
+def headline(metrics: Mapping[str, float]) -> Headline | None:
+    """Returns the metric that decides about a validation; None if no name says that it could."""
+    found = [(weight, name) for name in metrics if (weight := weight_of(name)) is not None]
+    if not found:
+        return None
+    most = max(weight for weight, _ in found)
+    name = next(name for weight, name in found if weight == most)
+    return Headline(name, mode_of(name) or "min", most)

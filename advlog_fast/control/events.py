@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import checks
-from ..checks import Intake, Misuse
+from ..checks import INT64_MAX, Intake, Misuse
 from ..snapshots import NonFinite
 from .fields import settings
 from .masking import masked
@@ -99,14 +99,22 @@ def epoch_end(epoch: object, metrics: Mapping[str, Any] | None = None) -> Event:
     return Event("epoch_end", fields, shown, console_fields=values, misuses=intake.misuses)
 
 
-def validation(epoch: object, metrics: Mapping[str, Any] | None, is_best: object = False) -> Event:
+def validation(
+    epoch: object,
+    metrics: Mapping[str, Any] | None,
+    is_best: object = None,
+    step: object = None,
+    name: object = None,
+) -> Event:
     """:raises TypeError: the metrics are no mapping."""
     intake = Intake()
     number = intake.integer("epoch", epoch)
     values = intake.metrics("metrics", metrics)
-    best = intake.flag("is_best", is_best)
-    fields = {"epoch": number, "metrics": values, "is_best": best}
-    shown = {"epoch": number, **values, **({"best": True} if best else {})}
+    best = is_best is not None and intake.flag("is_best", is_best)
+    at = intake.integer("step", step, -INT64_MAX - 1, INT64_MAX)
+    of = None if name is None else intake.text("name", name)
+    fields = {"epoch": number, "step": at, "name": of, "metrics": values, "is_best": best}
+    shown = {"name": of, "epoch": number, "step": at, **values, **({"best": True} if best else {})}
     return Event("validation", fields, shown, console="validation", misuses=intake.misuses)
 
 

@@ -35,6 +35,8 @@ from .training import Training
 
 _SUMMARY_INTERVAL_S = 5.0
 # For what must not wait: the summary between epochs may lag by what the drain has not counted yet.
+_PLACE_S = 0.2
+"""How long a validation waits for the step of the last record."""
 _SOON_S = 0.1
 
 
@@ -71,7 +73,7 @@ class ControlPlane:
             lambda event, in_main_log: self.outputs.write(event, in_main_log=in_main_log),
         )
         self._contexts = ContextStats()
-        self._training = Training(run.name, run.attempt)
+        self._training = Training(run.name, run.attempt, (config.best_metric, config.best_mode))
         identity, options = dataclasses.asdict(run), masked(dataclasses.asdict(config))
         start = Event(
             "attempt_start",
@@ -103,6 +105,7 @@ class ControlPlane:
             "training_end": self._end_training,
             "epoch_end": self._end_epoch,
             "resumed": self._resume,
+            "validation": lambda validation: self._write(_placed(validation, self._link)),
             "recovery": lambda recovery: self._write(self._errors.recovered(recovery)),
         }.get(event.kind, self._write)
         emit(event)
@@ -261,6 +264,14 @@ class ControlPlane:
         written = self.write_summary(0.0, sync=True)
         self.outputs.close()
         return written and not any(self.outputs.lost().values())
+
+
+def _placed(validation: Event, link: RingLink) -> Event:
+    """The validation, at the step of the last record if it says none."""
+    fields = validation.fields
+    if fields["step"] is not None:
+        return validation
+    return dataclasses.replace(validation, fields={**fields, "step": link.totals(_PLACE_S).last_step})
 
 
 def _leaving(error: BaseException | None) -> str:

@@ -45,14 +45,15 @@ class Training:
     epoch, whether a validation is the best so far.
 
     :param name: of the run.
+    :param best: the metric that decides which validation is the best, and its mode; see :class:`Best`.
     """
 
-    def __init__(self, name: str, attempt: int) -> None:
+    def __init__(self, name: str, attempt: int, best: tuple[str | None, str | None] = (None, None)) -> None:
         self._name = name
         self._attempt = attempt
         self._lock = Guard()
         self._epochs = Epochs()
-        self._best = Best()
+        self._best = Best(*best)
         self._status = "running"
         self._started_ns = time.time_ns()
         self._started_s = time.monotonic()
@@ -190,7 +191,7 @@ class Training:
 
     def _validate(self, event: Event) -> Event:
         fields = event.fields
-        best = self._best.offer(fields["epoch"], fields["metrics"], fields["is_best"])
+        best = self._best.offer(fields["epoch"], fields["metrics"], fields["is_best"], fields["step"])
         return dataclasses.replace(event, fields={**fields, "best_so_far": best})
 
     def _note_hyperparameters(self, event: Event) -> Event:

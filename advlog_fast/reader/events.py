@@ -57,12 +57,12 @@ def error_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def validation_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
-    """A row a validation: `epoch`, `is_best`, `best_so_far`, and each metric, float64; one that is named like a column
-    of these under `metrics/` and its name."""
+    """A row a validation: `epoch`, `step`, `name`, `is_best`, `best_so_far`, and each metric, float64; one that has the
+    name of one of these columns stands under `metrics/` and its name."""
     import pyarrow as pa
 
     flags = [("is_best", pa.bool_()), ("best_so_far", pa.bool_())]
-    schema = _schema([("epoch", pa.int64()), *flags])
+    schema = _schema([("epoch", pa.int64()), ("step", pa.int64()), ("name", pa.string()), *flags])
     own = schema.names
     rows = []
     for line in lines:

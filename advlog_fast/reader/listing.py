@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
     """List the runs in a directory, one row for each, the latest first; of ended runs it reads no records.
 
-    The columns: `name`, its `group` and `tags`, `run_id`, `status` (of the newest attempt, over all ranks), the number
-    of `attempts`, and of the newest attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics
-    records of all ranks), `errors`, `loss` (the mean of the ranks' last losses) and `loss_min` (the lowest of all). The
-    last three come from the ranks' summaries, which a live rank replaces every 10 s; they are null if there is no
-    summary yet.
+    The columns: `name`, its `group` and `tags`, `run_id`, `status` (of the newest attempt, over all ranks;
+    `unreadable` where its files are damaged: `advlog show` says how), the number of `attempts`, and of the newest
+    attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics records of all ranks), `errors`,
+    `loss` (the mean of the ranks' last losses) and `loss_min` (the lowest of all). The last three come from the ranks'
+    summaries, which a live rank replaces every 10 s; they are null if there is no summary yet.
 
     :raises RunNotFoundError: there is no such directory, or no run in it.
 
@@ -35,7 +35,7 @@ def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
 
     directory = local_path("log_dir", log_dir)
     check_run(directory, None)
-    rows = [_row(RunPaths(directory, name)) for name in run_names(directory)]
+    rows = [_row_or_name(RunPaths(directory, name)) for name in run_names(directory)]
     schema = pa.schema(
         [
             ("name", pa.string()),
@@ -55,6 +55,13 @@ def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
         ]
     )
     return pa.Table.from_pylist(rows, schema).sort_by([("started", "descending"), ("name", "ascending")])
+
+
+def _row_or_name(paths: RunPaths) -> dict[str, Any]:
+    try:
+        return _row(paths)
+    except Exception:  # noqa: BLE001 - one run whose files are damaged must not hide the others
+        return {"name": paths.name, "status": "unreadable", "attempts": 0, "ranks": 0}
 
 
 def _row(paths: RunPaths) -> dict[str, Any]:
@@ -78,7 +85,8 @@ def _row(paths: RunPaths) -> dict[str, Any]:
     elif summaries:
         row["duration_s"] = max(summary.get("duration_s") or 0.0 for summary in summaries)
         row["records"] = sum(summary.get("total_metrics") or 0 for summary in summaries)
-    if any(summary.get("total_metrics") for summary in summaries):
+    # The first summary of a process that was killed knows nothing yet.
+    if any(summary.get("total_metrics") for summary in summaries) or all(process.accounted for process in now):
         row |= {
             "errors": sum(summary.get("total_errors") or 0 for summary in summaries),
             "loss": _mean_of_last(summaries),
@@ -109,7 +117,8 @@ def _mean_of_last(summaries: list[dict[str, Any]]) -> float | None:
     lasts = [summary["last"].get("loss") for summary in summaries if "loss" in (summary.get("last") or {})]
     if not lasts:
         return None
-    return math.nan if None in lasts else math.fsum(lasts) / len(lasts)
+    # Each divided first: the sum of two that have diverged may be no float.
+    return math.nan if None in lasts else math.fsum(last / len(lasts) for last in lasts)
 
 
 def _of_loss(summaries: list[dict[str, Any]], name: str) -> list[float]:

@@ -20,6 +20,7 @@ from .overview import overview, step_windows, times_of, walk
 from .processes import process_table, read_processes
 from .select import chosen_batches
 from .steps import STEP_INTERVAL, step_schema, step_table
+from .story import story
 from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
@@ -100,11 +101,11 @@ class Run:
 
     @cached_property
     def validation(self) -> pa.Table:
-        """One row for each validation, in order of time: `epoch` (int64), `is_best`, `best_so_far`, and each metric,
-        float64.
+        """One row for each validation, in order of time: `epoch` and `step` (int64), `name`, `is_best`, `best_so_far`,
+        and each metric, float64.
 
         >>> run.validation.column_names
-        ['timestamp', 'attempt', 'rank', 'seq', 'epoch', 'is_best', 'best_so_far']
+        ['timestamp', 'attempt', 'rank', 'seq', 'epoch', 'step', 'name', 'is_best', 'best_so_far']
         """
         lines = [line for line in self._event_lines if self._lineage.has_event(line)]
         return validation_table(lines)
@@ -289,7 +290,9 @@ class Run:
         `errors`. Of the newest attempt: its `ranks` with their progress, and those that are `missing`, `stopped_early`
         or `silent`. Of the shown attempts: the `loss` over the steps, as mean of the ranks, `step_times` and
         `stragglers`. From the summaries of the newest attempt's ranks, which a live rank replaces every 10 s: the
-        merged `metrics`, the `unresolved` values by reason, and rank 0's `best` validation.
+        merged `metrics` (`last` is the mean of the ranks' last values), the `unresolved` values by reason, and rank 0's
+        `best` validation. From the events: the `last_errors`, the last `validation`, the `config`, and the
+        `config_changes` since the attempt before.
 
         :param ratio: as in :meth:`stragglers`.
         :raises ValueError: `ratio` is not above 1.
@@ -301,7 +304,8 @@ class Run:
         _check_ratio(ratio)
         errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
         by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
-        return overview(self._paths, self._reader("metrics"), self._lineage, self.processes, by_attempt, ratio)
+        found = overview(self._paths, self._reader("metrics"), self._lineage, self.processes, by_attempt, ratio)
+        return {**found, **story(self._event_lines)}
 
     # -- what these are made of ----------------------------------------------------------------------------------
 

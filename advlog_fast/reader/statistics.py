@@ -59,8 +59,9 @@ def statistics_of(values: Any) -> dict[str, Any]:
 
 
 def of_ranks(summaries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The metrics of all ranks together, by name, from the `metrics` of each rank's summary: as :func:`merged`, and
-    `first_nonfinite` of the rank that had it first."""
+    """The metrics of all ranks together, by name, from the `metrics` of each rank's summary: as :func:`merged`, `last`,
+    the mean of the last values, and `first_nonfinite` of the rank that had it first."""
+    summaries = list(summaries)
     by_name: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {}
     for summary in summaries:
         for name, told in (summary.get("metrics") or {}).items():
@@ -69,8 +70,16 @@ def of_ranks(summaries: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]
     for name, told in by_name.items():
         firsts = [{**part["first_nonfinite"], "rank": rank} for rank, part in told if part.get("first_nonfinite")]
         first = min(firsts, key=lambda at: str(at["timestamp"]), default=None)
-        found[name] = {**merged(part for _, part in told), "first_nonfinite": first}
+        found[name] = {**merged(part for _, part in told), "last": _last(name, summaries), "first_nonfinite": first}
     return found
+
+
+def _last(name: str, summaries: Iterable[Mapping[str, Any]]) -> float | None:
+    """The mean of the ranks' last values; None where none is known, NaN where one is not finite."""
+    lasts = [summary["last"][name] for summary in summaries if name in (summary.get("last") or {})]
+    if not lasts:
+        return None
+    return math.nan if None in lasts else math.fsum(last / len(lasts) for last in lasts)
 
 
 def _number(value: Any) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 
 import pytest
 from run_files import strict_json
 
-from advlog_fast import AdvancedLogger
+from advlog_fast import AdvancedLogger, list_runs
 from advlog_fast.cli import main
 
 SLOW = 2
@@ -203,3 +204,62 @@ def test_a_damaged_summary_hides_nothing_else(tmp_path, capsys, damage):
     assert "loss, mean over the ranks: first 1 at step 1, last 0.1 at step 10, lowest 0.1 at step 10" in out
     status, out, _ = printed(capsys, "ls", tmp_path)
     assert (status, out.splitlines()[1].split()[:2]) == (0, ["run", "completed"])
+
+
+def test_show_says_why_a_run_failed_what_was_best_and_what_was_changed(tmp_path, capsys):
+    for attempt in (1, 2):
+        with contextlib.suppress(ValueError), AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+            log.start_training({"lr": 0.1 / attempt, "model": {"depth": 3}})
+            for step in range(1, 41):
+                log.log_metrics({"loss": 1 / step, "f1": step / 40}, step=step)
+                if step % 20 == 0:
+                    log.log_validation({"val/loss": 1 / step, "train/loss": 0.0}, step=step, name="dev")
+            if attempt == 2:
+                log.log_error("not this one", "other")
+                raise ValueError("diverged\nat batch 40")
+    status, out, _ = printed(capsys, "show", tmp_path)
+    assert status == 0
+    lines = out.splitlines()
+    for line in (
+        "best validation: val/loss 0.025 at step 40: val/loss=0.025 train/loss=0",
+        "last validation of dev at step 40: val/loss=0.025 train/loss=0",
+        "errors: 2",
+        "  ValueError: diverged\\nat batch 40 (attempt 2, rank 0, in training)",
+        "configuration: lr=0.05 model.depth=3",
+        "changed since the attempt before: lr 0.1 -> 0.05",
+    ):
+        assert line in lines, out
+    (f1,) = (line for line in lines if line.startswith("f1 "))
+    assert f1.split()[1] == "1", "the last value"
+    _, out, _ = printed(capsys, "show", tmp_path, "--json")
+    found = strict_json(out)
+    assert [error["type"] for error in found["last_errors"]] == ["Message", "ValueError"]
+    assert found["config_changes"] == {"lr": [0.1, 0.05]}
+
+
+def test_show_of_a_folder_of_several_runs_asks_which(tmp_path, capsys):
+    for name in ("a", "b"):
+        AdvancedLogger(tmp_path, name, console="off", parquet=False).close()
+    status, out, err = printed(capsys, "show", tmp_path)
+    assert (status, out) == (2, "")
+    assert "NAME: expected one of the runs in" in err
+    assert "its runs are a, b" in err
+
+
+def test_ls_tells_the_errors_of_a_run_without_records_and_one_broken_run_hides_no_other(tmp_path, capsys):
+    with contextlib.suppress(ValueError), AdvancedLogger(tmp_path, "failed", console="off", parquet=False):
+        raise ValueError
+    with AdvancedLogger(tmp_path, "broken", console="off", parquet=False) as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+    for file in (tmp_path / ".advlog" / "broken").rglob("*.json"):
+        file.write_text("{")
+    (tmp_path / "broken_summary.json").write_text("[]")
+    with_large = [AdvancedLogger(tmp_path, "large", console="off", rank=rank, world_size=2) for rank in range(2)]
+    for log in with_large:
+        log.log_batch_progress(1, 1, 1, 1e308)
+        log.close()
+    rows = {row["name"]: row for row in list_runs(tmp_path).to_pylist()}
+    assert (rows["failed"]["errors"], rows["failed"]["records"]) == (1, 0)
+    assert rows["large"]["loss"] == 1e308
+    assert set(rows) == {"failed", "broken", "large"}
+    assert printed(capsys, "ls", tmp_path)[0] == 0

@@ -84,8 +84,9 @@ class TestBest:
         assert told == [True, True, False, True]
         assert best == {
             "metric": None,
-            "value": pytest.approx(math.nan, nan_ok=True),
+            "value": None,
             "epoch": 4,
+            "step": None,
             "mode": None,
             "metrics": {"f1": 0.4},
             "is_best": True,
@@ -100,3 +101,52 @@ class TestBest:
         told, best = self.offered(({"accuracy": 0.1}, False), ({"loss": 99.0}, False))
         assert told == [True, False]
         assert best["metric"] == "accuracy"
+
+    def test_what_says_more_of_a_validation_takes_over_when_it_comes(self):
+        told, best = self.offered(
+            ({"loss": 2.0}, False), ({"loss": 1.0, "acc": 0.5}, False), ({"loss": 0.1, "acc": 0.9}, False)
+        )
+        assert told == [True, True, True]
+        assert (best["metric"], best["value"], best["epoch"]) == ("acc", 0.9, 3)
+
+    @pytest.mark.parametrize(
+        ("names", "metric"),
+        [
+            (("train/loss", "val/loss"), "val/loss"),
+            (("train_loss", "eval_loss"), "eval_loss"),
+            (("accuracy", "val/loss"), "val/loss"),
+            (("train/accuracy", "loss"), "loss"),
+            (("val/top/acc", "val/loss"), "val/top/acc"),
+            (("train/accuracy", "train/loss"), "train/accuracy"),
+            (("perplexity", "f1"), None),
+            (("aux_loss", "lr"), None),
+        ],
+    )
+    def test_the_names_say_which_metric_decides(self, names, metric):
+        _, best = self.offered((dict.fromkeys(names, 0.5), False))
+        assert (None if best is None else best["metric"]) == metric
+
+    def test_the_lowest_validation_loss_decides_and_not_the_trainings(self):
+        losses = ((3.0, 3.1), (2.0, 2.5), (1.0, 2.9), (0.5, 4.0))
+        told, best = self.offered(*(({"train/loss": t, "val/loss": v}, False) for t, v in losses))
+        assert told == [True, True, False, False]
+        assert (best["metric"], best["value"], best["epoch"], best["mode"]) == ("val/loss", 2.5, 2, "min")
+
+    def test_where_the_user_calls_it_best_no_metric_is_named_that_was_not_told(self):
+        best = Best()
+        assert best.offer(1, {"eval/top1": 80.0, "train/loss": 2.26}, True)
+        assert (best.summary()["metric"], best.summary()["value"], best.summary()["mode"]) == (None, None, None)
+        best = Best("eval/top1", "max")
+        assert best.offer(1, {"eval/top1": 80.0, "train/loss": 2.26}, True)
+        assert (best.summary()["metric"], best.summary()["value"], best.summary()["mode"]) == ("eval/top1", 80.0, "max")
+
+    def test_the_metric_that_was_told_decides_alone(self):
+        best = Best("wer", "min")
+        assert [best.offer(None, {"wer": wer, "accuracy": 1.0}, False, step) for step, wer in enumerate((9, 7, 8))] == [
+            True,
+            True,
+            False,
+        ]
+        assert not best.offer(None, {"accuracy": 2.0}, False, 3)
+        assert (best.summary()["value"], best.summary()["step"]) == (7, 1)
+        assert Best("val_acc").offer(1, {"val_acc": 0.5}, False)

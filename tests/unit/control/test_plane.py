@@ -225,7 +225,13 @@ class TestEpochs:
         ]
         assert [row["best_so_far"] for row in run.events("validation")] == [True, False]
         summary = plane.summary()
-        assert (summary["best"]["epoch"], summary["best"]["value"], summary["validations"]) == (1, 0.9123, 2)
+        best = summary["best"]
+        assert (best["epoch"], best["metric"], best["metrics"], summary["validations"]) == (
+            1,
+            None,
+            {"accuracy": 0.9123},
+            2,
+        )
 
     def test_the_console_shows_four_significant_digits_and_the_text_logs_six(self, run, plane):
         loss = 1.2067729234695435
@@ -529,7 +535,7 @@ class TestMisuse:
             (
                 events.validation(1, {"a": 1}, "yes"),
                 "is_best: expected True or False, got str 'yes'",
-                {"epoch": 1, "metrics": {"a": 1.0}, "is_best": False},
+                {"epoch": 1, "step": None, "name": None, "metrics": {"a": 1.0}, "is_best": False},
             ),
             (
                 events.recovery(1, "a", "yes"),

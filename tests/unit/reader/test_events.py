@@ -106,3 +106,44 @@ def test_a_file_of_the_users_under_one_of_our_names_ends_no_command(tmp_path: Pa
         where = [str(tmp_path), *(["a"] if command == "show" else [])]
         done = subprocess.run([sys.executable, "-m", "advlog_fast", command, *where], capture_output=True, text=True)
         assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_validations_stand_on_the_axis_of_steps(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+        for step in range(1, 31):
+            log.log_metrics({"loss": 1 / step}, step=step)
+            if step % 10 == 0:
+                log.log_validation({"loss": 1 / step}, name="test" if step == 30 else None)
+        log.log_validation(2, {"loss": 0.5}, step=7)
+    table = read_run(tmp_path, "run").validation
+    assert table.column_names[4:] == ["epoch", "step", "name", "is_best", "best_so_far", "loss"]
+    assert table["step"].to_pylist() == [10, 20, 30, 7]
+    assert table["epoch"].to_pylist() == [None, None, None, 2]
+    assert table["name"].to_pylist() == [None, None, "test", None]
+    assert table["best_so_far"].to_pylist() == [True, True, True, False]
+    assert read_run(tmp_path, "run").summary["best"]["step"] == 30
+    assert "validation name=test loss=0.0333333" in (tmp_path / "run_training.log").read_text()
+    assert "validation epoch=2 step=7 loss=0.5" in (tmp_path / "run_training.log").read_text()
+
+
+def test_a_validation_without_metrics_is_wrong_at_every_call(tmp_path: Path):
+    with AdvancedLogger(tmp_path, "run", console="off", parquet=False) as log:
+        for call in (log.log_validation, lambda: log.log_validation(1), lambda: log.log_validation(1, 5)):
+            with pytest.raises(TypeError, match="metrics: expected "):
+                call()
+        log.log_validation(1, None)
+    assert read_run(tmp_path, "run").validation.num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"best_metric": 3}, TypeError, "best_metric: expected a string, got int 3"),
+        ({"best_metric": "wer"}, ValueError, "best_mode: expected 'max' or 'min' for 'wer'"),
+        ({"best_mode": "max"}, ValueError, "best_metric: expected the metric whose max is the best"),
+        ({"best_metric": "wer", "best_mode": "low"}, ValueError, "best_mode: expected 'max' or 'min', got str 'low'"),
+    ],
+)
+def test_options_of_the_best_that_say_nothing_are_refused(tmp_path: Path, options, error, message):
+    with pytest.raises(error, match=message):
+        AdvancedLogger(tmp_path, "run", **options)

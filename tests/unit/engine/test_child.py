@@ -123,10 +123,13 @@ def test_forks_while_four_threads_log(tmp_path: Path, forks: int):
         assert log.flush()
         folder = log.health().ring_path + ".workers"
         deadline = time.monotonic() + 120
-        while (os.listdir(folder) or len(held()[0]) != len(before[0])) and time.monotonic() < deadline:
+        # One look counts: between two the drain may switch a file, which makes up for one that is left.
+        now = held()
+        while os.listdir(folder) or len(now[0]) != len(before[0]) or any(folder in name for name in now[0]):
+            assert time.monotonic() < deadline, (os.listdir(folder), before, now)
             time.sleep(0.01)
-        assert os.listdir(folder) == [], "a child's ring outlived it"
-        assert [len(held()[0]), held()[1]] == [len(before[0]), before[1]], (before, held())
+            now = held()
+        assert now[1] == before[1], (before, now)
         log.close()
         assert not os.path.exists(folder)
         health = log.health()

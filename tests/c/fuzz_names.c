@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         default: {
             size_t bytes = take_bytes(&in, take_byte(&in), &name);
             int id = advlog_name_intern(t.ring, (const char *)name, bytes);
-            CHECK(id >= -1 && id < (int)names_count(t.ring));
+            CHECK(id >= ADVLOG_NAME_NO_ROOM && id < (int)names_count(t.ring));
             char copy[ADVLOG_MAX_NAME_BYTES];
             int found = id < 0 ? -1 : advlog_name_get(t.ring, (uint32_t)id, copy);
             if (found >= 0) CHECK(found == (int)bytes && memcmp(copy, name, bytes) == 0);

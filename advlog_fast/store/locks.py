@@ -93,6 +93,8 @@ class FileLock:
         for _ in range(_FORK_TRIES):
             moment = lib.advlog_fork_moment()
             self._fd = os.open(path, flags, 0o600)
+            status = os.fstat(self._fd)
+            self._key = status.st_dev, status.st_ino  # before any close, which asks whether it is still the lock's
             self._closes_on_fork = lib.advlog_close_on_fork(self._fd) == 0
             if not self._closes_on_fork or (moment and moment == lib.advlog_fork_moment()):
                 break
@@ -101,8 +103,6 @@ class FileLock:
             time.sleep(_FORK_PAUSE_S)
         else:
             raise LockedError("a process that forks all the time")
-        status = os.fstat(self._fd)
-        self._key = status.st_dev, status.st_ino
         if status.st_nlink:
             check_own(status, path)
         try:

@@ -16,6 +16,7 @@ import pytest
 from hostile_runs import PRELUDE, batches, run_script, start
 
 from advlog_fast import RunBusyError
+from advlog_fast._native import lib
 from advlog_fast.recovery import recover
 from advlog_fast.store.locks import FileLock
 from advlog_fast.store.paths import RunPaths
@@ -181,3 +182,32 @@ def test_a_version_with_posix_locks_and_this_one_exclude_each_other(tmp_path: Pa
         with pytest.raises(RunBusyError, match="another live process: pid 1 on an earlier version"):
             start(tmp_path)
     start(tmp_path).close()
+
+
+def test_a_lock_that_is_taken_while_others_fork_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    moments = iter([1, 2, 3, 4, 5, 5])  # of which each pair is a look before and one after
+
+    class Forking:
+        def __getattr__(self, name: str) -> object:
+            return getattr(lib, name)
+
+        def advlog_fork_moment(self) -> int:
+            return next(moments)
+
+    path = tmp_path / "a.lock"
+    monkeypatch.setattr("advlog_fast.store.locks.lib", Forking())
+    lock = FileLock(path)
+    assert next(moments, None) is None, "taken at the third try"
+    assert opened(path) == 1
+    lock.release()
+    assert opened(path) == 0
+
+
+def opened(path: Path) -> int:
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{fd}") == str(path)
+        except FileNotFoundError:  # another thread's, closed since
+            continue
+    return count

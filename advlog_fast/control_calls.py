@@ -322,12 +322,14 @@ class ControlCalls(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return this attempt's position, to save in a checkpoint beside the model's state.
 
-        It contains the run's id, the attempt, the last record's `step`, `epoch` and `batch` (None before there is one),
-        and the time: strings and integers. It is empty if the logger is disabled. The last record is the one of the
-        last call that returned; the call waits at most 1 s for the drain to count it.
+        It contains the run's id, the attempt and the rank; `seq`, the number of the last record; the latest `step`,
+        `epoch`, `batch` and `total_batches` of this process's records (None before there is one), and the greatest
+        step, `max_step`; and the time: strings and integers. It is empty if the logger is disabled. The last record is
+        the one of the last call that returned; the call waits at most 1 s for the drain to count it.
 
-        >>> sorted(log.state_dict())
-        ['attempt', 'batch', 'epoch', 'run_id', 'step', 'timestamp']
+        >>> state = log.state_dict()
+        >>> state["attempt"], state["seq"], state["step"]
+        (1, 1, 1)
         """
         return self._control.state()
 
@@ -335,7 +337,10 @@ class ControlCalls(ABC):
         """Mark this attempt as resumed from the point where another attempt called `state_dict()`.
 
         Its steps continue from that point: readers leave out what the other attempt logged later (:func:`read_run`).
-        Call it after a restart, with the state from the checkpoint; all ranks may use the state of one rank.
+        Call it after a restart, before the first record, with the state from the checkpoint. Each rank may load its own
+        state, and is then cut at its own last record, or all of them that of one rank: the others are then cut at that
+        state's step. Called again before the first record, the last state counts; after it, the first one. A state of
+        another run resumes nothing: this run is shown alone. What cannot be taken as it is, the main log says.
 
         :param state_dict: what `state_dict()` returned; None, as from a checkpoint without one, and an empty one are
             ignored.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,72 @@ class MetricStats:
 
 @dataclass(frozen=True)
 class EpochTotals:
-    """The counts of the epoch of the latest batch record."""
+    """The counts of one epoch, by its batch records. An epoch number that comes again goes on counting."""
 
     epoch: int
     batches: int
+    """By their numbers, where only every n-th batch is logged."""
     first_ns: int
     """When its first record was logged: nanoseconds since 1970, UTC."""
     last_ns: int
     """The time of its latest record."""
     samples: float
-    """The sum of the finite values of the metric `samples`."""
+    """The sum of the finite values of the metric `samples`, each as often as its record stands for batches."""
     tokens: float
-    """The sum of the metric `tokens`."""
+    """The same sum of the metric `tokens`."""
     loss: MetricStats
     accuracy: MetricStats
+    first_batches: int = 1
+    """The batches that the first record stands for."""
+    left: int = 0
+    """Batches between the latest record and the end of the epoch, where they are fewer than lie between two records."""
+
+    @property
+    def started(self) -> EpochTotals:
+        """What began with the first record: the batches after it, whose time is known."""
+        return self.times((self.batches - self.first_batches) / self.batches) if self.batches else self
+
+    @property
+    def ended(self) -> EpochTotals:
+        """With the batches that are left, which a whole epoch has had."""
+        return self.times(1 + self.left / self.batches) if self.batches else self
+
+    def times(self, factor: float) -> EpochTotals:
+        """With so many times the batches, samples and tokens."""
+        batches = round(self.batches * factor)
+        return replace(self, batches=batches, samples=self.samples * factor, tokens=self.tokens * factor)
+
+    def since(self, before: EpochTotals | None) -> EpochTotals:
+        """What came after another snapshot of the same epoch."""
+        if before is None or before.first_ns != self.first_ns:
+            return self
+        return replace(
+            self,
+            batches=self.batches - before.batches,
+            samples=self.samples - before.samples,
+            tokens=self.tokens - before.tokens,
+            first_ns=before.last_ns,
+            loss=_mean_since(self.loss, before.loss),
+            accuracy=_mean_since(self.accuracy, before.accuracy),
+            first_batches=0,
+        )
+
+
+def _mean_since(now: MetricStats, before: MetricStats) -> MetricStats:
+    """The count and the mean of the values after another snapshot; of the rest nothing is known."""
+    count = now.count - before.count
+    if not count:
+        return MetricStats()
+    if not before.count:
+        return now
+    return MetricStats(count=count, mean=now.mean + (now.mean - before.mean) * (before.count / count))
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Percentiles of a duration, in seconds, within 1 %; NaN where there was no value."""
+    """Percentiles of a duration, in seconds: the least value that at least that share of all do not exceed (nearest
+    rank, numpy's `inverted_cdf`), within 1 % and never outside the minimum and the maximum. NaN where there was no
+    value, and where it is negative or outside 1e-9 to 6e8 s."""
 
     p50: float = math.nan
     p90: float = math.nan
@@ -80,6 +127,8 @@ class Totals:
     last_batch: int | None = None
     last_total_batches: int | None = None
     last_step: int | None = None
+    max_step: int | None = None
+    """The greatest one."""
     last_time_ns: int = 0
     unresolved: Mapping[str, int] = field(default_factory=dict)
     """Values that never arrived from an accelerator, by reason."""
@@ -92,6 +141,9 @@ class Totals:
     step_interval: MetricStats = field(default_factory=MetricStats)
     """Seconds between batch records that came without a batch_time."""
     epoch: EpochTotals | None = None
+    """The one of the latest batch record."""
+    epochs: Mapping[int, EpochTotals] = field(default_factory=dict)
+    """By number, the latest four."""
     quantiles: Mapping[str, Quantiles] = field(default_factory=dict)
     """Of `batch_time`, `data_time`, `step_interval`, `performance/batch_time`, `performance/data_time`."""
 

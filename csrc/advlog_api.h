@@ -1,6 +1,6 @@
-/* The C API but for spools, which spool_api.h has. Both files are cdef'd by cffi and
- * #included by C, so they hold declarations and integer constants only, and no include
- * guard: their one includer is compiler.h. */
+/* The C API but for statistics and spools, which stats_api.h and spool_api.h have. All of these files are cdef'd by cffi and
+ * #included by C, so they hold declarations and integer constants only, and no include guard: their one includer is
+ * compiler.h. */
 
 #define ADVLOG_ABI_VERSION 1
 #define ADVLOG_RING_VERSION 2  /* of the layout; rings of version 1 can be attached too */
@@ -14,7 +14,6 @@
 #define ADVLOG_MAX_SINKS 8
 #define ADVLOG_SLAB_ENTRIES 4096
 #define ADVLOG_STREAMS 3
-#define ADVLOG_SKETCHES 5
 
 /* What a slot has room for: slot.h draws it. */
 #define ADVLOG_SLOT_BYTES 128
@@ -186,79 +185,6 @@ enum advlog_drain_reason {
     ADVLOG_DRAIN_FAULT = 16,  /* a sink began or ceased to fail, or was set aside */
     ADVLOG_DRAIN_FINDING = 32 /* advlog_drain_next_finding has one */
 };
-
-enum advlog_nonfinite { ADVLOG_NAN = 1, ADVLOG_POSINF = 2, ADVLOG_NEGINF = 3 };
-
-/* Running statistics of one metric: moments over the finite values only. */
-typedef struct {
-    uint64_t count; /* finite values */
-    double mean;
-    double m2; /* sum of squared deviations from the mean */
-    double min;
-    double max;
-    double last; /* the last value, finite or not */
-    uint64_t nan;
-    uint64_t posinf;
-    uint64_t neginf;
-    /* of the first value that was not finite: */
-    int64_t bad_seq; /* -1 while there was none */
-    int64_t bad_step;
-    int64_t bad_time_ns;
-    int32_t bad_epoch;
-    int32_t bad_batch;
-    uint32_t bad_present; /* ADVLOG_HAS_* bits that say which of these are known */
-    int32_t bad_class;    /* enum advlog_nonfinite; 0 while there was none */
-} advlog_stat;
-
-/* A quantile sketch: buckets whose bounds grow by a constant factor, so that a
- * quantile is within 1 % of a true one (DDSketch, Masson et al., VLDB 2019).
- * For values from 1e-9 up to 5e8; outside, the nearest bucket. */
-#define ADVLOG_SKETCH_BUCKETS 2048
-typedef struct {
-    uint64_t count;
-    uint64_t zero; /* values at or below zero */
-    uint64_t bucket[ADVLOG_SKETCH_BUCKETS];
-} advlog_sketch;
-
-enum advlog_sketch_of {
-    ADVLOG_SKETCH_BATCH_TIME = 0,      /* of metric records */
-    ADVLOG_SKETCH_DATA_TIME = 1,
-    ADVLOG_SKETCH_STEP_INTERVAL = 2,   /* between batch records without batch_time */
-    ADVLOG_SKETCH_SYSTEM_BATCH_TIME = 3, /* of performance records */
-    ADVLOG_SKETCH_SYSTEM_DATA_TIME = 4
-};
-
-/* The epoch that the latest batch record belongs to. */
-typedef struct {
-    int32_t epoch;
-    int32_t seen; /* 0 until the first batch record */
-    uint64_t batches;
-    int64_t first_ns;
-    int64_t last_ns;
-    double samples; /* sum of the finite values of `samples` in its batch records */
-    double tokens;
-    advlog_stat loss;
-    advlog_stat accuracy;
-} advlog_epoch;
-
-/* Everything the drain has counted, as of one moment. */
-typedef struct {
-    uint64_t position; /* every record below it is counted here */
-    uint64_t records[ADVLOG_STREAMS];
-    uint64_t unresolved[ADVLOG_UNRESOLVED_REASONS]; /* values, by enum advlog_unresolved */
-    int64_t last_ns;
-    int64_t last_step;
-    int32_t last_epoch;
-    int32_t last_batch;
-    int32_t last_total;
-    uint32_t last_present; /* ADVLOG_HAS_* of the last batch or metrics record */
-    uint32_t names;        /* metric ids below this have entries */
-    advlog_stat core[ADVLOG_CORE_METRICS];
-    advlog_stat system_core[ADVLOG_CORE_METRICS]; /* of performance records */
-    advlog_stat step_interval;
-    advlog_epoch epoch;
-    advlog_sketch sketch[ADVLOG_SKETCHES]; /* by enum advlog_sketch_of */
-} advlog_totals;
 
 /* ---- numbers (number.c). Each returns the bytes written; no NUL. What follows
  * them is overwritten: both need room for ADVLOG_NUMBER_BYTES. ---- */
@@ -434,21 +360,6 @@ void advlog_drain_stop(advlog_drain *drain);
 int advlog_drain_wait(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
 /* Waits for the statistics alone. */
 int advlog_drain_wait_totals(advlog_drain *drain, uint64_t position, int64_t timeout_ns);
-/* What the drain saw in the records and somebody may want to act on. */
-enum advlog_finding_kind { ADVLOG_FINDING_NONFINITE = 1 /* a metric's first value that is not finite */ };
-typedef struct {
-    int32_t kind;     /* enum advlog_finding_kind */
-    int32_t stream;   /* enum advlog_stream */
-    int32_t metric;   /* a name's id; core metric i is -1 - i */
-    advlog_stat stat; /* of the metric, as of now */
-} advlog_finding;
-/* The next finding, each once; false where there is none. For the thread that runs the drain. */
-bool advlog_drain_next_finding(advlog_drain *drain, advlog_finding *out);
-/* Copies the values that never came, by reason: out has ADVLOG_UNRESOLVED_REASONS. Any thread. */
-void advlog_drain_unresolved(advlog_drain *drain, uint64_t *out);
-/* Copies of the statistics. Any thread. */
-void advlog_drain_totals(advlog_drain *drain, advlog_totals *out);
-void advlog_drain_name_stats(advlog_drain *drain, int stream, uint32_t first, uint32_t count, advlog_stat *out);
 
 /* ---- the rings of child processes (child_ring.c) ----
  * A child that logs has a small ring of its own. The drain of its parent's ring copies
@@ -472,19 +383,6 @@ void advlog_drain_child(const advlog_drain *drain, const advlog_ring *child, adv
  * that the next one begins with the record after. Before advlog_ring_repair of that
  * parent's ring. 0, or ADVLOG_RING_BAD_LAYOUT for a child that is damaged. */
 int advlog_child_ring_settle(advlog_ring *ring, advlog_ring *child);
-
-/* ---- statistics (stats.c) ---- */
-
-void advlog_stat_init(advlog_stat *stat);
-/* Welford's update (Knuth, TAOCP 2, 4.2.2) of a finite value; others are counted. */
-void advlog_stat_add(advlog_stat *stat, double value);
-/* Chan, Golub and LeVeque's pairwise merge: into += other. The earlier first
- * bad value, by time, is kept; `last` becomes other's unless other is empty. */
-void advlog_stat_merge(advlog_stat *into, const advlog_stat *other);
-void advlog_sketch_add(advlog_sketch *sketch, double value);
-void advlog_sketch_merge(advlog_sketch *into, const advlog_sketch *other);
-/* The q-quantile, 0 <= q <= 1; NaN for an empty sketch. */
-double advlog_sketch_quantile(const advlog_sketch *sketch, double q);
 
 /* ---- formatting, for tests and recovery (format_text.c, format_jsonl.c) ---- */
 

@@ -1,4 +1,4 @@
-"""Feeds the C API to cffi: advlog_api.h and spool_api.h are the one declaration of it, for C and for Python."""
+"""Feeds the C API to cffi: advlog_api.h, stats_api.h and spool_api.h declare it, once, for C and for Python."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ SOURCES = (
     "sink_kinds.c",
     "slab.c",
     "stats.c",
+    "epochs.c",
     "totals.c",
 )
 PRODUCER_SOURCES = (
@@ -65,7 +66,7 @@ if _switch("ADVLOG_COVERAGE"):
     LINK_ARGS += ["--coverage"]
 
 ffi = FFI()
-for api in ("advlog_api.h", "spool_api.h"):
+for api in ("advlog_api.h", "stats_api.h", "spool_api.h"):
     ffi.cdef((HERE / api).read_text())
 ffi.set_source(
     "advlog_fast._core",

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "advlog_api.h"
+#include "stats_api.h"
 #include "spool_api.h"
 
 #define ADVLOG_LIKELY(x) __builtin_expect(!!(x), 1)
@@ -36,6 +37,15 @@ static inline uint64_t load_once64(const uint64_t *p) { return *(const volatile 
 
 /* Nanoseconds since 1970-01-01 UTC: the time that records carry. */
 static inline int64_t advlog_wall_ns(void) { return advlog_clock_ns(CLOCK_REALTIME); }
+
+/* Nanoseconds by a clock that nobody sets, and that goes on while the machine sleeps, where there is one. */
+static inline int64_t advlog_boot_ns(void) {
+#ifdef CLOCK_BOOTTIME
+    return advlog_clock_ns(CLOCK_BOOTTIME);
+#else
+    return advlog_clock_ns(CLOCK_MONOTONIC);
+#endif
+}
 
 /* Nanoseconds since some fixed moment: the time that deadlines are counted in. */
 static inline int64_t advlog_monotonic_ns(void) { return advlog_clock_ns(CLOCK_MONOTONIC); }

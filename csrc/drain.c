@@ -136,6 +136,15 @@ static ADVLOG_COLD bool settle(advlog_drain *d, uint64_t position) {
     return slab_settle(d->ring, position, ADVLOG_UNRESOLVED_TIMEOUT, &d->given_up, &since_ns);
 }
 
+/* In a pass without records: looks whether the wall clock has jumped. False: there were none. */
+static bool note_jump(advlog_drain *d) {
+    drain_lock(d);
+    totals_look_at_clock(&d->totals);
+    if (totals_end_pass(&d->totals)) d->reasons |= ADVLOG_DRAIN_FINDING;
+    drain_unlock(d);
+    return false;
+}
+
 /* Counts the records published since the last pass. True if there were any. */
 static bool count_new(advlog_drain *d) {
     advlog_ring *ring = d->ring;
@@ -151,16 +160,18 @@ static bool count_new(advlog_drain *d) {
         }
         end += h->part;
     }
-    if (end == start) return false;
+    if (end == start) return note_jump(d);
     /* After the marks, so every id used is counted. Labels that memory was short for are tried again. */
     if (names_count(ring) != d->labels->count) labels_update(d->labels, ring);
     drain_lock(d);
+    totals_look_at_clock(&d->totals);
     totals_names(&d->totals, ring);
     for (uint64_t p = start; p != end;) {
         advlog_view view = {ring->slots, ring->mask, p};
         if (totals_add(&d->totals, &view)) d->reasons |= ADVLOG_DRAIN_FINDING;
         p += view_slot(&view, 0)->part;
     }
+    if (totals_end_pass(&d->totals)) d->reasons |= ADVLOG_DRAIN_FINDING;
     d->totals.sum.position = end;
     drain_unlock(d);
     d->frontier = end;

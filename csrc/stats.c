@@ -80,35 +80,36 @@ void advlog_sketch_add(advlog_sketch *sketch, double value) {
     if (ADVLOG_UNLIKELY(!isfinite(value))) return;
     sketch->count++;
     if (value <= 0) {
-        sketch->zero++;
+        if (value < 0) sketch->below++;
+        else sketch->zero++;
         return;
     }
     /* A finite positive double has |log| < 746, so the index is a small int. */
     int index = (int)ceil(log(value) * (1 / SKETCH_LOG_GAMMA)) - SKETCH_FIRST;
-    if (index < 0) index = 0;
-    if (index >= ADVLOG_SKETCH_BUCKETS) index = ADVLOG_SKETCH_BUCKETS - 1;
-    sketch->bucket[index]++;
+    if (index < 0) sketch->tiny++;
+    else if (index >= ADVLOG_SKETCH_BUCKETS) sketch->above++;
+    else sketch->bucket[index]++;
 }
 
 void advlog_sketch_merge(advlog_sketch *into, const advlog_sketch *other) {
     into->count += other->count;
+    into->below += other->below;
     into->zero += other->zero;
+    into->tiny += other->tiny;
+    into->above += other->above;
     for (int i = 0; i < ADVLOG_SKETCH_BUCKETS; i++) into->bucket[i] += other->bucket[i];
 }
 
 double advlog_sketch_quantile(const advlog_sketch *sketch, double q) {
     if (sketch->count == 0 || isnan(q)) return NAN;
     q = q < 0 ? 0 : q > 1 ? 1 : q;
-    /* The value of rank floor(q * (count - 1)), counted from 0. */
-    uint64_t rank = (uint64_t)(q * (double)(sketch->count - 1));
-    uint64_t below = sketch->zero;
-    if (rank < below) return 0;
-    int last = 0;
-    for (int i = 0; i < ADVLOG_SKETCH_BUCKETS; i++) {
-        if (sketch->bucket[i] == 0) continue;
-        last = i;
-        below += sketch->bucket[i];
-        if (rank < below) break;
-    }
-    return 2 * exp((SKETCH_FIRST + last) * SKETCH_LOG_GAMMA) / (SKETCH_GAMMA + 1);
+    double nearest = ceil(q * (double)sketch->count);
+    uint64_t rank = nearest > 1 ? (uint64_t)nearest : 1; /* counted from 1 */
+    uint64_t up_to = sketch->below;
+    if (rank <= up_to) return NAN;
+    if (rank <= (up_to += sketch->zero)) return 0;
+    if (rank <= (up_to += sketch->tiny)) return NAN;
+    for (int i = 0; i < ADVLOG_SKETCH_BUCKETS; i++)
+        if (rank <= (up_to += sketch->bucket[i])) return 2 * exp((SKETCH_FIRST + i) * SKETCH_LOG_GAMMA) / (SKETCH_GAMMA + 1);
+    return NAN;
 }

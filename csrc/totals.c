@@ -2,12 +2,6 @@
 
 #include <stdlib.h>
 
-static void epoch_begin(advlog_epoch *epoch, int32_t number, int64_t time_ns) {
-    *epoch = (advlog_epoch){.epoch = number, .seen = 1, .first_ns = time_ns, .last_ns = time_ns};
-    advlog_stat_init(&epoch->loss);
-    advlog_stat_init(&epoch->accuracy);
-}
-
 bool totals_init(running_totals *t, uint64_t position) {
     memset(t, 0, sizeof *t);
     t->sum.position = position;
@@ -16,8 +10,7 @@ bool totals_init(running_totals *t, uint64_t position) {
         advlog_stat_init(&t->sum.system_core[i]);
     }
     advlog_stat_init(&t->sum.step_interval);
-    epoch_begin(&t->sum.epoch, 0, 0);
-    t->sum.epoch.seen = 0;
+    t->epochs.of = t->sum.epoch;
     t->samples_id = t->tokens_id = -1;
     for (int stream = 0; stream < 2; stream++) {
         t->named[stream] = malloc(ADVLOG_MAX_NAMES * sizeof(advlog_stat));
@@ -31,8 +24,10 @@ void totals_free(running_totals *t) {
     free(t->named[1]);
 }
 
-static void sum_finite(double *sum, double value) {
-    if (__builtin_isfinite(value)) *sum += value;
+static void add_amount(const running_totals *t, double *of_batches, double *logged, double value) {
+    if (!__builtin_isfinite(value)) return;
+    *of_batches += value * (double)t->epochs.weight;
+    *logged += value;
 }
 
 static bool is_name(advlog_ring *ring, uint32_t id, const char *wanted) {
@@ -71,30 +66,36 @@ static bool add_core(advlog_stat *stats, advlog_sketch *times, const advlog_slot
     return first;
 }
 
-static void add_batch(running_totals *t, const advlog_slot *h) {
+static advlog_epoch *add_batch(running_totals *t, const advlog_slot *h) {
     advlog_totals *sum = &t->sum;
-    advlog_epoch *epoch = &sum->epoch;
     bool has_epoch = h->present & ADVLOG_HAS_EPOCH;
-    if (has_epoch && (!epoch->seen || epoch->epoch != h->epoch)) epoch_begin(epoch, h->epoch, h->time_ns);
-    epoch->batches++;
-    epoch->last_ns = h->time_ns;
+    advlog_epoch *epoch = epochs_add(&t->epochs, h);
 
     /* A child's records come at other times than its parent's; between two epochs lies a validation. */
     int of = h->worker != 0;
-    bool follows = t->previous_ns[of] != 0 && (!has_epoch || t->previous_epoch == h->epoch);
+    bool follows =
+        t->previous_ns[of] != 0 && (!has_epoch || t->previous_epoch == h->epoch) && !t->jumps_now && !t->spans_jump[of];
     if (!(h->present & (1u << ADVLOG_BATCH_TIME)) && follows && h->time_ns >= t->previous_ns[of]) {
         /* Unsigned: between two times that a damaged ring holds, int64 may not reach. */
         double interval = (double)((uint64_t)h->time_ns - (uint64_t)t->previous_ns[of]) * 1e-9;
         advlog_stat_add(&sum->step_interval, interval);
         advlog_sketch_add(&sum->sketch[ADVLOG_SKETCH_STEP_INTERVAL], interval);
     }
+    t->spans_jump[of] = false;
     t->previous_ns[of] = h->time_ns;
     if (has_epoch) t->previous_epoch = h->epoch;
+    return epoch;
 }
 
 /* Where the training stands, as the latest record says it. */
-static void add_place(advlog_totals *sum, const advlog_slot *h) {
+static void add_place(running_totals *t, const advlog_slot *h) {
+    advlog_totals *sum = &t->sum;
     sum->last_ns = h->time_ns;
+    /* A child may log under numbers of its own: they count where the process itself says nothing. */
+    if (h->worker != 0 && t->has_own_place) return;
+    t->has_own_place = h->worker == 0;
+    if (h->present & ADVLOG_HAS_STEP && (!(sum->last_present & ADVLOG_HAS_STEP) || h->step > sum->max_step))
+        sum->max_step = h->step;
     sum->last_present |= h->present & (ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL | ADVLOG_HAS_STEP);
     if (h->present & ADVLOG_HAS_EPOCH) sum->last_epoch = h->epoch;
     if (h->present & ADVLOG_HAS_BATCH) sum->last_batch = h->batch;
@@ -107,11 +108,11 @@ static bool add_metrics_record(running_totals *t, const advlog_slot *h, const st
     uint32_t given = h->present & ~(uint32_t)h->deferred;
     bool first = add_core(sum->core, &sum->sketch[ADVLOG_SKETCH_BATCH_TIME], h, where);
     if (h->kind == ADVLOG_KIND_BATCH) {
-        add_batch(t, h);
-        if (given & (1u << ADVLOG_LOSS)) stat_add_at(&sum->epoch.loss, h->core[ADVLOG_LOSS], where);
-        if (given & (1u << ADVLOG_ACCURACY)) stat_add_at(&sum->epoch.accuracy, h->core[ADVLOG_ACCURACY], where);
+        advlog_epoch *epoch = add_batch(t, h);
+        if (given & (1u << ADVLOG_LOSS)) stat_add_at(&epoch->loss, h->core[ADVLOG_LOSS], where);
+        if (given & (1u << ADVLOG_ACCURACY)) stat_add_at(&epoch->accuracy, h->core[ADVLOG_ACCURACY], where);
     }
-    add_place(sum, h);
+    add_place(t, h);
     return first;
 }
 
@@ -120,6 +121,7 @@ static bool add_named(running_totals *t, const advlog_view *view, int stream, co
     const advlog_slot *h = view_slot(view, 0);
     advlog_totals *sum = &t->sum;
     advlog_stat *named = t->named[stream];
+    advlog_epoch *epoch = &sum->epoch[0]; /* that of this record, if it is a batch */
     bool first = false;
     for (unsigned part = 0; part < h->part; part++) {
         record_extras extras = record_extras_of(view, part);
@@ -127,8 +129,8 @@ static bool add_named(running_totals *t, const advlog_view *view, int stream, co
             if (extras.id[i] >= sum->names || extras.deferred >> i & 1) continue;
             first |= add(&named[extras.id[i]], extras.value[i], where);
             if (h->kind != ADVLOG_KIND_BATCH) continue;
-            if (extras.id[i] == t->samples_id) sum_finite(&sum->epoch.samples, extras.value[i]);
-            if (extras.id[i] == t->tokens_id) sum_finite(&sum->epoch.tokens, extras.value[i]);
+            if (extras.id[i] == t->samples_id) add_amount(t, &epoch->samples, &epoch->logged_samples, extras.value[i]);
+            if (extras.id[i] == t->tokens_id) add_amount(t, &epoch->tokens, &epoch->logged_tokens, extras.value[i]);
         }
     }
     return first;
@@ -163,9 +165,38 @@ bool totals_add(running_totals *t, const advlog_view *view) {
     return (h->count && add_named(t, view, stream, &where)) || first;
 }
 
+#define JUMP_NS 500000000
+
+void totals_look_at_clock(running_totals *t) {
+    int64_t now = advlog_wall_ns() - advlog_boot_ns();
+    int64_t moved = now - t->clock_ns;
+    t->jumps_now = t->clock_ns != 0 && (moved > JUMP_NS || moved < -JUMP_NS);
+    t->clock_ns = now;
+    if (!t->jumps_now) return;
+    epochs_move(&t->epochs, moved);
+    /* Not yet reported, a former one is of the same records or of those just before. */
+    int64_t before = t->jump.kind ? t->jump.moved_ns : 0;
+    int64_t first = t->jump.kind ? t->jump.first_seq : (int64_t)t->sum.records[ADVLOG_STREAM_METRICS] + 1;
+    t->jump = (advlog_finding){.kind = ADVLOG_FINDING_CLOCK, .moved_ns = before + moved, .first_seq = first};
+}
+
+bool totals_end_pass(running_totals *t) {
+    if (!t->jumps_now) return false;
+    /* It may also lie behind the last of them. */
+    t->jumps_now = false;
+    t->spans_jump[0] = t->spans_jump[1] = true;
+    t->jump.last_seq = (int64_t)t->sum.records[ADVLOG_STREAM_METRICS] + 1;
+    return true;
+}
+
 static bool is_new_finding(const advlog_stat *stat, bool reported) { return stat->bad_class != 0 && !reported; }
 
 bool totals_next_finding(running_totals *t, advlog_finding *out) {
+    if (t->jump.kind) {
+        *out = t->jump;
+        t->jump.kind = 0;
+        return true;
+    }
     *out = (advlog_finding){.kind = ADVLOG_FINDING_NONFINITE, .stream = ADVLOG_STREAM_METRICS};
     for (int i = 0; i < ADVLOG_CORE_METRICS; i++) {
         if (!is_new_finding(&t->sum.core[i], t->core_reported[i])) continue;

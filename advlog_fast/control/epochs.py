@@ -16,7 +16,8 @@ KEPT_EPOCHS = 1000
 
 
 class Epochs:
-    """Times epochs by the monotonic clock."""
+    """Times epochs by the monotonic clock. An epoch number may come again, as in the folds of a cross-validation or
+    after a rollback: each pass has the batches since it began."""
 
     def __init__(self) -> None:
         self.finished: deque[dict[str, Any]] = deque(maxlen=KEPT_EPOCHS)
@@ -29,33 +30,46 @@ class Epochs:
         self.current: int | None = None
         self.total: int | None = None
         self._started_s: float | None = None
+        self._before: dict[int, EpochTotals | None] = {}
+        """What an epoch had counted when its latest pass began or ended; None where it began before any record."""
 
-    def start(self, epoch: int, total: int | None) -> None:
-        """Begins an epoch; one that was not ended is forgotten."""
+    def has_seen(self, epoch: int) -> bool:
+        """Returns whether an epoch of that number began or ended before."""
+        return epoch in self._before
+
+    def start(self, epoch: int, total: int | None, counted: EpochTotals | None = None) -> None:
+        """Begins an epoch; one that was not ended is forgotten.
+
+        :param counted: what was counted of an epoch of that number before.
+        """
         self.current = epoch
         self.total = total if total is not None else self.total
         self._started_s = time.monotonic()
+        self._note(epoch, counted)
 
-    def end(self, epoch: int, metrics: Mapping[str, float], totals: EpochTotals | None) -> dict[str, Any]:
+    def end(self, epoch: int, metrics: Mapping[str, float], counted: EpochTotals | None) -> dict[str, Any]:
         """Ends an epoch and returns its numbers; a missing one, such as the duration of an epoch never started, is
         None."""
+        entry: dict[str, Any] = {"epoch": epoch, "duration_s": None, "batches": None}
+        mine = None if counted is None or counted.epoch != epoch else counted.since(self._before.get(epoch))
+        whole = timed = mine if mine is None or not mine.batches else mine.ended
         duration_s = None
         if self._started_s is not None and self.current == epoch:
             duration_s = time.monotonic() - self._started_s
-        elif totals is not None and totals.epoch == epoch and totals.last_ns > totals.first_ns:
-            duration_s = (totals.last_ns - totals.first_ns) / 1e9
-        entry: dict[str, Any] = {"epoch": epoch, "duration_s": None, "batches": None}
+        elif mine is not None and mine.last_ns > mine.first_ns:
+            duration_s = (mine.last_ns - mine.first_ns) / 1e9
+            timed = mine.started
         if duration_s is not None:
             entry["duration_s"] = round(duration_s, 6)
-        if totals is not None and totals.epoch == epoch:
-            entry["batches"] = totals.batches
+        if whole is not None and timed is not None:
+            entry["batches"] = whole.batches
             if duration_s:
-                entry.update(rates(totals.batches, totals.samples, totals.tokens, duration_s))
-                self.batches += totals.batches
-                self.samples += totals.samples
-                self.tokens += totals.tokens
+                entry.update(rates(timed.batches, timed.samples, timed.tokens, duration_s))
+                self.batches += timed.batches
+                self.samples += timed.samples
+                self.tokens += timed.tokens
                 self.seconds += duration_s
-            for name, stats in (("loss", totals.loss), ("accuracy", totals.accuracy)):
+            for name, stats in (("loss", whole.loss), ("accuracy", whole.accuracy)):
                 if stats.count:
                     entry[f"mean_{name}"] = stats.mean
         entry["metrics"] = dict(metrics)
@@ -63,7 +77,28 @@ class Epochs:
         self.count += 1
         self.current = None
         self._started_s = None
+        self._note(epoch, counted)
         return entry
+
+    def rates(self, latest: EpochTotals | None) -> dict[str, float]:
+        """The rates over all epochs, the running one included. Between its first and its last record lie all of its
+        batches but those of the first."""
+        batches, samples, tokens, seconds = float(self.batches), self.samples, self.tokens, self.seconds
+        if latest is not None:
+            mine = latest.since(self._before.get(latest.epoch))
+            if mine.batches and mine.last_ns > mine.first_ns:
+                timed = mine.started
+                batches += timed.batches
+                samples += timed.samples
+                tokens += timed.tokens
+                seconds += (mine.last_ns - mine.first_ns) / 1e9
+        return rates(batches, samples, tokens, seconds) if seconds > 0 else {}
+
+    def _note(self, epoch: int, counted: EpochTotals | None) -> None:
+        self._before.pop(epoch, None)
+        self._before[epoch] = counted
+        if len(self._before) > KEPT_EPOCHS:
+            del self._before[next(iter(self._before))]
 
 
 def rates(batches: float, samples: float, tokens: float, seconds: float) -> dict[str, float]:

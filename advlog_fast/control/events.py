@@ -160,7 +160,7 @@ def resumed(state: object) -> Event | None:
     :raises ValueError: it is none that a logger gave.
     """
     origin = checked_state(state)
-    return None if origin is None else Event("resumed", {"resumed_from": origin}, with_nulls(origin))
+    return None if origin is None else Event("resumed", {"resumed_from": origin, "kept": True}, with_nulls(origin))
 
 
 def milestone(passed: Progress) -> Event:
@@ -178,6 +178,18 @@ def nonfinite(metric: str, value: NonFinite) -> Event:
         where,
         logging.WARNING,
         console="first value that is not finite:",
+    )
+
+
+def clock_jump(moved_s: float, seqs: tuple[int, int]) -> Event:
+    """The wall clock has been set, forward or back; it lies before one of these records."""
+    shown = {"moved_s": round(moved_s, 3)}
+    return Event(
+        "clock_jump",
+        {**shown, "first_seq": seqs[0], "last_seq": seqs[1]},
+        shown,
+        logging.WARNING,
+        console="the wall clock has jumped:",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..checks import Intake
 from ..config import LoggerConfig
 from ..records import ErrorLog
-from ..snapshots import Totals
+from ..snapshots import EpochTotals, Totals
 from ..store.paths import RunPaths
 from ..store.ranks import RunIdentity
 from . import events
@@ -28,7 +28,7 @@ from .masking import masked
 from .outputs import EventOutputs
 from .provenance import gather
 from .readable import readable
-from .resumption import keep_origin, state_of
+from .resumption import Resumption
 from .summaries import build_summary, overhead, write_summary
 from .text import clipped, fields_text
 from .training import Training
@@ -73,6 +73,7 @@ class ControlPlane:
             lambda event, in_main_log: self.outputs.write(event, in_main_log=in_main_log),
         )
         self._contexts = ContextStats()
+        self._resumption = Resumption(paths, run, link.totals, link.seq)
         self._training = Training(run.name, run.attempt, (config.best_metric, config.best_mode))
         identity, options = dataclasses.asdict(run), masked(dataclasses.asdict(config))
         start = Event(
@@ -103,6 +104,9 @@ class ControlPlane:
         emit: Callable[[Event], None] = {
             "training_start": self._start_training,
             "training_end": self._end_training,
+            "epoch_start": lambda start: self.outputs.write(
+                self._training.start_epoch(start, partial(_counted, self._link, start))
+            ),
             "epoch_end": self._end_epoch,
             "resumed": self._resume,
             "validation": lambda validation: self._write(_placed(validation, self._link)),
@@ -130,15 +134,16 @@ class ControlPlane:
         self._link.shielded(end)
 
     def _end_epoch(self, event: Event) -> None:
-        self.outputs.write(self._training.end_epoch(event, self._link.totals().epoch))
+        self.outputs.write(self._training.end_epoch(event, _counted(self._link, event)))
         if time.monotonic() - self._summary_written_s >= _SUMMARY_INTERVAL_S:
             self.write_summary(_SOON_S)
 
     def _resume(self, event: Event) -> None:
         def resume() -> None:
-            self._write(event)
-            if trouble := keep_origin(self._paths, self._run, dict(event.fields["resumed_from"])):
-                self.outputs.note(logging.WARNING, trouble)
+            kept, remarks = self._resumption.resume(dict(event.fields["resumed_from"]))
+            self._write(dataclasses.replace(event, fields={**event.fields, "kept": kept}))
+            for level, text in remarks:
+                self.outputs.note(level, text)
             self.write_summary(_SOON_S)
 
         self._link.shielded(resume)
@@ -194,7 +199,7 @@ class ControlPlane:
 
     def state(self) -> dict[str, Any]:
         """Returns where the attempt stands, for a checkpoint."""
-        return state_of(self._run, self._link.totals())
+        return self._resumption.state()
 
     def summary(self, timeout_s: float = 1.0) -> dict[str, Any]:
         """Returns the current summary, which covers every call that returned before, or says how many are `pending`."""
@@ -264,6 +269,11 @@ class ControlPlane:
         written = self.write_summary(0.0, sync=True)
         self.outputs.close()
         return written and not any(self.outputs.lost().values())
+
+
+def _counted(link: RingLink, event: Event) -> EpochTotals | None:
+    """What has been counted of the epoch of an event."""
+    return link.totals().epochs.get(event.fields["epoch"])
 
 
 def _placed(validation: Event, link: RingLink) -> Event:

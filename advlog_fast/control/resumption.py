@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..exceptions import expected
 from ..snapshots import Totals
-from ..store.attempts import claim_origin
+from ..store.attempts import known_attempts, read_origins, write_origin
 from ..store.paths import RunPaths
 from ..store.ranks import RunIdentity
 from .text import time_text
 
+_NUMBER = (int, type(None))
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "run_id": str,
     "attempt": int,
-    "step": (int, type(None)),
-    "epoch": (int, type(None)),
-    "batch": (int, type(None)),
+    "step": _NUMBER,
+    "epoch": _NUMBER,
+    "batch": _NUMBER,
     "timestamp": str,
 }
-
-
-def state_of(run: RunIdentity, totals: Totals) -> dict[str, Any]:
-    """Returns where the attempt stands: nothing but numbers and strings, for any kind of checkpoint."""
-    return {
-        "run_id": run.run_id,
-        "attempt": run.attempt,
-        "step": totals.last_step,
-        "epoch": totals.last_epoch,
-        "batch": totals.last_batch,
-        "timestamp": time_text(time.time_ns()),
-    }
+_LATER_KINDS = dict.fromkeys(("rank", "seq", "max_step", "total_batches"), _NUMBER)
+"""States of earlier versions lack these."""
 
 
 def checked_state(state: object) -> dict[str, Any] | None:
-    """Returns what `state_of` gave; None for None, and for the empty state of a logger that was
-    off.
+    """Returns what `Resumption.state` gave; None for None, and for the empty state of a logger that was off. What an
+    earlier version did not note is None.
 
     :raises TypeError: it is no mapping.
     :raises ValueError: it is none that a logger gave.
@@ -48,19 +40,89 @@ def checked_state(state: object) -> dict[str, Any] | None:
         raise TypeError(expected("state_dict", "what state_dict() gave", state))
     if not state:
         return None
-    for name, kind in _KINDS.items():
-        if name not in state or not isinstance(state[name], kind):
-            raise ValueError(expected(f"state_dict[{name!r}]", "what state_dict() gave", state.get(name)))
-    return {name: state[name] for name in _KINDS}
+    known = {**dict.fromkeys(_LATER_KINDS), **state}
+    for name, kind in {**_KINDS, **_LATER_KINDS}.items():
+        if name not in known or not isinstance(known[name], kind):
+            raise ValueError(expected(f"state_dict[{name!r}]", "what state_dict() gave", known.get(name)))
+    return {name: known[name] for name in (*_KINDS, *_LATER_KINDS)}
 
 
-def keep_origin(paths: RunPaths, run: RunIdentity, origin: dict[str, Any]) -> str:
-    """Notes for readers where the attempt resumes from; returns the obstacle, empty if there was none."""
-    if (origin["run_id"], origin["attempt"]) == (run.run_id, run.attempt):
-        return ""  # back within the attempt: its rows are one series
-    try:
-        if claim_origin(paths, run.attempt, origin):
-            return ""
-    except OSError as error:
-        return f"readers will not know what the attempt was resumed from: {error.filename}: {error.strerror}"
-    return "another rank was resumed from another state first: readers take that one"
+class Resumption:
+    """Where one rank's attempt stands, and which state it was resumed from.
+
+    :param totals: returns the counts, which cover every call that returned before.
+    :param seq: returns the seq of the last record accepted.
+    """
+
+    def __init__(self, paths: RunPaths, run: RunIdentity, totals: Callable[[], Totals], seq: Callable[[], int]) -> None:
+        self._paths = paths
+        self._run = run
+        self._totals = totals
+        self._seq = seq
+        self._origin: dict[str, Any] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Returns where the attempt stands: nothing but numbers and strings, for any kind of checkpoint."""
+        totals = self._totals()
+        return {
+            "run_id": self._run.run_id,
+            "attempt": self._run.attempt,
+            "rank": self._run.rank,
+            "seq": self._seq(),
+            "step": totals.last_step,
+            "max_step": totals.max_step,
+            "epoch": totals.last_epoch,
+            "batch": totals.last_batch,
+            "total_batches": totals.last_total_batches,
+            "timestamp": time_text(time.time_ns()),
+        }
+
+    def resume(self, origin: dict[str, Any]) -> tuple[bool, list[tuple[int, str]]]:
+        """Notes for readers where the attempt resumes from. Never raises for a fault of the disk.
+
+        The last state before the attempt's first record counts: a program may load one checkpoint for its weights, and
+        then another to go on from.
+
+        :returns: whether readers take this state, and what there is to say of it: levels and texts.
+        """
+        run, run_id, attempt = self._run, origin["run_id"], origin["attempt"]
+        if (run_id, attempt) == (run.run_id, run.attempt):
+            return False, []  # back within the attempt: its rows are one series
+        if self._origin is not None and self._seq():
+            return False, [(logging.WARNING, "resumed again after its first record: readers keep the first state")]
+        try:
+            write_origin(self._paths, run.attempt, origin)
+        except OSError as error:
+            trouble = f"readers will not know what the attempt was resumed from: {error.filename}: {error.strerror}"
+            return False, [(logging.WARNING, trouble)]
+        self._origin = origin
+        try:
+            return True, self._remarks(origin)
+        except OSError:
+            return True, []
+
+    def _remarks(self, origin: dict[str, Any]) -> list[tuple[int, str]]:
+        run, run_id, attempt = self._run, origin["run_id"], origin["attempt"]
+        said = []
+        if run_id != run.run_id:
+            said.append((logging.INFO, f"resumed from another run, {run_id}: readers show this run alone"))
+        elif attempt not in known_attempts(self._paths):
+            said.append((logging.WARNING, f"resumed from attempt {attempt}, of which nothing is in this folder"))
+        if run_id == run.run_id and None in (origin["rank"], origin["seq"]):
+            text = "the state of an earlier version names no record: readers cut the attempt before by step and time"
+            said.append((logging.INFO, text))
+        for rank, other in read_origins(self._paths).get(run.attempt, {}).items():
+            if _place(other) != _place(origin):
+                text = f"rank {rank} was resumed from another state, {_told(other)}; this rank from {_told(origin)}"
+                said.append((logging.WARNING, text))
+                break
+        return said
+
+
+def _place(origin: Mapping[str, Any]) -> tuple[Any, ...]:
+    # Ranks that each save their own state do so at one step, but some milliseconds apart.
+    return tuple(origin.get(name) for name in ("run_id", "attempt", "step"))
+
+
+def _told(origin: Mapping[str, Any]) -> str:
+    return f"attempt {origin.get('attempt')}, step {origin.get('step')} of run {origin.get('run_id')}"

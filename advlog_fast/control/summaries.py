@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..snapshots import EpochTotals, Health, MetricStats, NonFinite, Quantiles, Totals
+from ..snapshots import Health, MetricStats, NonFinite, Quantiles, Totals
 from ..store.files import check_folder, check_own, write_whole
 from ..store.ranks import RunIdentity
-from .epochs import Epochs, rates
+from .epochs import Epochs
 from .readable import strict_json
 from .text import time_text
 from .training import TrainingState
@@ -145,7 +145,7 @@ def performance(totals: Totals, epochs: Epochs) -> dict[str, Any]:
                 f"Training waits for data {share:.0%} of the time, {data.mean:.4g} s a batch on average: "
                 "more loader workers, prefetching or faster storage would help."
             )
-    result.update(_rates(totals.epoch, epochs))
+    result.update(epochs.rates(totals.epoch))
     return result
 
 
@@ -157,20 +157,6 @@ def _times(name: str, totals: Totals) -> tuple[MetricStats, Quantiles | None]:
     if measured.count > batches.count:
         return measured, totals.quantiles.get(f"performance/{name}")
     return batches, totals.quantiles.get(name)
-
-
-def _rates(current: EpochTotals | None, epochs: Epochs) -> dict[str, float]:
-    batches, samples, tokens, seconds = float(epochs.batches), epochs.samples, epochs.tokens, epochs.seconds
-    finished = epochs.finished[-1]["epoch"] if epochs.finished else None
-    is_counted = seconds > 0 and current is not None and current.epoch == finished
-    if current is not None and current.last_ns > current.first_ns and not is_counted:
-        # Between its first and its last record lie all of its batches but one.
-        intervals = current.batches - 1
-        batches += intervals
-        samples += current.samples * intervals / current.batches
-        tokens += current.tokens * intervals / current.batches
-        seconds += (current.last_ns - current.first_ns) / 1e9
-    return rates(batches, samples, tokens, seconds) if seconds > 0 else {}
 
 
 def _four(stats: MetricStats | None) -> dict[str, float]:

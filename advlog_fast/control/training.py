@@ -68,7 +68,6 @@ class Training:
         self._updates: dict[str, Callable[[Event], Event]] = {
             "training_start": self._start,
             "training_end": self._finish,
-            "epoch_start": self._start_epoch,
             "validation": self._validate,
             "hyperparameters": self._note_hyperparameters,
             "model_info": self._note_model,
@@ -99,6 +98,17 @@ class Training:
             return event
         with self._lock:
             return update(event)
+
+    def start_epoch(self, event: Event, counted: Callable[[], EpochTotals | None]) -> Event:
+        """Takes in the start of an epoch.
+
+        :param counted: returns what was counted of one of that number; not asked where there was none.
+        """
+        epoch = event.fields["epoch"]
+        before = counted() if self._epochs.has_seen(epoch) else None
+        with self._lock:
+            self._epochs.start(epoch, event.fields["total_epochs"], before)
+        return event
 
     def end_epoch(self, event: Event, totals: EpochTotals | None) -> Event:
         """Takes in the end of an epoch.
@@ -185,10 +195,6 @@ class Training:
             console_last=True,
         )
 
-    def _start_epoch(self, event: Event) -> Event:
-        self._epochs.start(event.fields["epoch"], event.fields["total_epochs"])
-        return event
-
     def _validate(self, event: Event) -> Event:
         fields = event.fields
         best = self._best.offer(fields["epoch"], fields["metrics"], fields["is_best"], fields["step"])
@@ -218,7 +224,8 @@ class Training:
         return event
 
     def _resume(self, event: Event) -> Event:
-        self._resumed_from = event.fields["resumed_from"]
+        if event.fields["kept"]:
+            self._resumed_from = event.fields["resumed_from"]
         return event
 
     def _end(self, status: str) -> tuple[str, float]:

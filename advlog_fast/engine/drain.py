@@ -17,7 +17,7 @@ from ..records import UNRESOLVED
 from ..sinks.base import Sink
 from ..snapshots import Totals
 from .child_rings import ChildRings
-from .findings import NONFINITE, Finding
+from .findings import CLOCK, NONFINITE, Finding
 from .ring import Ring
 from .sink_files import SinkFiles
 from .totals import metric_of, nonfinite_of, read_totals
@@ -274,8 +274,12 @@ def _nonfinite(c: Any, ring: Ring) -> Finding:
     return Finding(NONFINITE, metric=metric_of(c.metric, ring), value=nonfinite_of(c.stat))
 
 
+def _clock(c: Any, _ring: Ring) -> Finding:
+    return Finding(CLOCK, moved_s=c.moved_ns / _NANOSECONDS, seqs=(c.first_seq, c.last_seq))
+
+
 # By kind, what a finding of C is in Python.
-_FINDINGS = {lib.ADVLOG_FINDING_NONFINITE: _nonfinite}
+_FINDINGS = {lib.ADVLOG_FINDING_NONFINITE: _nonfinite, lib.ADVLOG_FINDING_CLOCK: _clock}
 
 _started: weakref.WeakSet[Drain] = weakref.WeakSet()
 

@@ -13,6 +13,9 @@ FAULT = "fault"
 NONFINITE = "nonfinite"
 """The first value of a metric that is NaN or infinite: `metric` and `value`."""
 
+CLOCK = "clock"
+"""The wall clock has jumped: `moved_s` and `seqs`."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -22,6 +25,9 @@ class Finding:
     message: str = ""
     metric: str = ""
     value: NonFinite | None = None
+    moved_s: float = 0.0
+    seqs: tuple[int, int] = (0, 0)
+    """The first and the last record that the jump may lie before."""
 
 
 def fault(message: str) -> Finding:

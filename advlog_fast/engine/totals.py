@@ -28,6 +28,10 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
     lib.advlog_drain_totals(drain, c)
     names = ring.names(min(c.names, LISTED_NAMES))
     present = c.last_present
+    epochs = [_epoch(epoch) for epoch in c.epoch if epoch.seen]
+    metrics = _by_name(drain, lib.ADVLOG_STREAM_METRICS, c.core, names)
+    system = _by_name(drain, lib.ADVLOG_STREAM_SYSTEM, c.system_core, names)
+    step_interval = _stats(c.step_interval)
     return Totals(
         pending=max(sum(map(ring.accepted, range(lib.ADVLOG_STREAMS))) - sum(c.records), 0),
         metric_records=c.records[lib.ADVLOG_STREAM_METRICS],
@@ -37,14 +41,19 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
         last_batch=c.last_batch if present & lib.ADVLOG_HAS_BATCH else None,
         last_total_batches=c.last_total if present & lib.ADVLOG_HAS_TOTAL else None,
         last_step=c.last_step if present & lib.ADVLOG_HAS_STEP else None,
+        max_step=c.max_step if present & lib.ADVLOG_HAS_STEP else None,
         last_time_ns=c.last_ns,
         unresolved={reason: int(c.unresolved[at]) for at, reason in enumerate(UNRESOLVED) if at},
-        metrics=_by_name(drain, lib.ADVLOG_STREAM_METRICS, c.core, names),
-        system=_by_name(drain, lib.ADVLOG_STREAM_SYSTEM, c.system_core, names),
+        metrics=metrics,
+        system=system,
         names=c.names,
-        step_interval=_stats(c.step_interval),
-        epoch=_epoch(c.epoch) if c.epoch.seen else None,
-        quantiles={name: _quantiles(c.sketch[i]) for i, name in enumerate(SKETCHES)},
+        step_interval=step_interval,
+        epoch=epochs[0] if epochs else None,
+        epochs={epoch.epoch: epoch for epoch in epochs},
+        quantiles={
+            name: _quantiles(c.sketch[i], of)
+            for i, (name, of) in enumerate(zip(SKETCHES, _timed(metrics, system, step_interval), strict=True))
+        },
     )
 
 
@@ -98,18 +107,31 @@ def nonfinite_of(stat: Any) -> NonFinite:
 
 
 def _epoch(epoch: Any) -> EpochTotals:
+    counts = epoch.batches if epoch.moved else epoch.records
     return EpochTotals(
         epoch=epoch.epoch,
-        batches=epoch.batches,
+        batches=counts,
         first_ns=epoch.first_ns,
         last_ns=epoch.last_ns,
-        samples=epoch.samples,
-        tokens=epoch.tokens,
+        samples=epoch.samples if epoch.moved else epoch.logged_samples,
+        tokens=epoch.tokens if epoch.moved else epoch.logged_tokens,
         loss=_stats(epoch.loss),
         accuracy=_stats(epoch.accuracy),
+        first_batches=min(epoch.first_batches if epoch.moved else 1, counts),
+        left=epoch.left,
     )
 
 
-def _quantiles(sketch: Any) -> Quantiles:
-    p50, p90, p99 = (lib.advlog_sketch_quantile(ffi.addressof(sketch), q) for q in (0.5, 0.9, 0.99))
-    return Quantiles(p50, p90, p99)
+def _timed(
+    metrics: dict[str, MetricStats], system: dict[str, MetricStats], step_interval: MetricStats
+) -> tuple[MetricStats, ...]:
+    """The statistics of the times that have quantiles, in the order of SKETCHES."""
+    nothing = MetricStats()
+    of_batches = [metrics.get(name, nothing) for name in ("batch_time", "data_time")]
+    return *of_batches, step_interval, *(system.get(name, nothing) for name in ("batch_time", "data_time"))
+
+
+def _quantiles(sketch: Any, of: MetricStats) -> Quantiles:
+    # The middle of a bucket may lie outside of what it holds.
+    found = (lib.advlog_sketch_quantile(ffi.addressof(sketch), q) for q in (0.5, 0.9, 0.99))
+    return Quantiles(*(q if math.isnan(q) or math.isnan(of.min) else min(max(q, of.min), of.max) for q in found))

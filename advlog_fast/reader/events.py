@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +75,18 @@ def validation_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
     return _table(rows, schema)
 
 
-def _is_users(line: dict[str, Any]) -> bool:
+def validated(table: pa.Table) -> list[str]:
+    """The metrics of a table of validations."""
+    import pyarrow as pa
+
+    return [field.name for field in table.schema if field.type == pa.float64()]
+
+
+def _is_users(line: Mapping[str, Any]) -> bool:
     return line.get("user_event") is True
 
 
-def is_own(line: dict[str, Any], event: str) -> bool:
+def is_own(line: Mapping[str, Any], event: str) -> bool:
     """Whether it is that event of the logger's, and none of the user's with the same name."""
     return line.get("event") == event and not _is_users(line)
 

@@ -3,11 +3,13 @@ point."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from ..store.attempts import Origins, is_origin, origin_of
+from .events import is_own
 from .lines import moment
 
 Attempts = Literal["chain", "latest", "all"]
@@ -15,34 +17,68 @@ Attempts = Literal["chain", "latest", "all"]
 
 @dataclass(frozen=True)
 class Cut:
-    """The point where a later attempt resumed: everything that this attempt logged after it is superseded."""
+    """The point where a later attempt resumed: everything that this attempt logged after it is superseded.
+
+    A state says how far its own rank had come. The records of the other ranks stay up to the step of its last record,
+    and without a step up to its time. An evaluation may have a lower step than the batches before it. So records beyond
+    that step stay too, up to its greatest one, but for those logged after its time whose step a later attempt logged
+    again; or up to its time, where an earlier version noted no greatest step, but for those logged again.
+    """
 
     step: int | None
     time: datetime
-    """Decides for records and events without a step."""
+    max_step: int | None = None
+    seqs: Mapping[int, int] = field(default_factory=dict)
+    """The last record that stays, of the ranks whose own states were loaded."""
+    times: Mapping[int, datetime] = field(default_factory=dict)
+    """When those states were taken."""
+
+    def time_of(self, rank: int) -> datetime:
+        """When this rank's series ends."""
+        return self.times.get(rank, self.time)
 
 
-def chosen(
-    attempts: Attempts, there: list[int], origins: Mapping[int, Mapping[str, Any]], run_id: str | None
-) -> Lineage:
-    """The attempts to show of those that there are."""
+def chosen(attempts: Attempts, there: list[int], begun: set[int], origins: Origins, run_id: str | None) -> Lineage:
+    """The attempts to show of those that there are.
+
+    :param begun: those with records. A start that died before it logged or was resumed hides no other.
+    """
     if attempts == "all":
         return Lineage(dict.fromkeys(there))
     if not there:
         return Lineage({})
-    attempt = max(there)
+    attempt = max((attempt for attempt in there if attempt in begun or attempt in origins), default=max(there))
     cuts: dict[int, Cut | None] = {attempt: None}
-    while attempts == "chain" and (origin := origins.get(attempt)):
-        before, step = origin["attempt"], origin["step"]
+    while attempts == "chain" and (origin := origin_of(origins, attempt)):
+        before = origin["attempt"]
         if origin["run_id"] != run_id or before >= attempt:
             break  # goes on from another run, whose rows lie elsewhere
-        later = cuts[attempt]
-        if later is not None and later.step is not None and (step is None or later.step < step):
-            step = later.step
-        time = moment(origin["timestamp"])
-        cuts[before] = Cut(step, time)
+        if before in there:
+            cuts[before] = _cut(origin, origins[attempt].items())
         attempt = before
     return Lineage(cuts)
+
+
+def _cut(origin: Mapping[str, Any], loaded: Iterable[tuple[int, Mapping[str, Any]]]) -> Cut:
+    seqs: dict[int, int] = {}
+    times: dict[int, datetime] = {}
+    for by, state in loaded:
+        of, seq = state.get("rank"), state.get("seq")
+        same = (state["run_id"], state["attempt"]) == (origin["run_id"], origin["attempt"])
+        # A rank's own word counts before that of another that loaded the same rank's state.
+        if same and of is not None and seq is not None and (of not in seqs or of == by):
+            seqs[of], times[of] = seq, moment(state["timestamp"])
+    return Cut(origin["step"], moment(origin["timestamp"]), origin.get("max_step"), seqs, times)
+
+
+def told_origins(lines: Iterable[Mapping[str, Any]]) -> Origins:
+    """The states as the events tell them, for a copy of a run without its private folder."""
+    found: Origins = {}
+    for line in lines:
+        origin = line.get("resumed_from")
+        if is_own(line, "resumed") and is_origin(origin) and line.get("kept", True):
+            found.setdefault(line["attempt"], {})[line["rank"]] = origin
+    return found
 
 
 @dataclass(frozen=True)
@@ -61,4 +97,4 @@ class Lineage:
     def has_event(self, line: Mapping[str, Any]) -> bool:
         """Returns whether an event belongs to the series."""
         cut = self.cuts.get(line["attempt"])
-        return line["attempt"] in self and (cut is None or line["timestamp"] <= cut.time)
+        return line["attempt"] in self and (cut is None or line["timestamp"] <= cut.time_of(line["rank"]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..store.files import open_file
 from ..store.paths import local_path
@@ -48,12 +48,50 @@ def sound_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def rows_of_attempts(path: Path, others: set[int]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of all attempts but some, as :func:`read_jsonl` does. A file whose first and last lines show that
+    it holds none of them is not read.
+
+    :raises FileNotFoundError: as there.
+    """
+    for file, number, line in _lines(path, rotated=True, holds=lambda lines: _may_hold(lines, others)):
+        row = _row(line, file, number)
+        # A file of that name may be somebody else's.
+        if names_its_rank(row) and row["attempt"] not in others:
+            yield row
+
+
+_PEEK_BYTES = 1 << 16
+
+
+def _may_hold(lines: BinaryIO, others: set[int]) -> bool:
+    """Returns whether a file, whose lines come in the order of the attempts, may hold one beside the others."""
+    size = os.fstat(lines.fileno()).st_size
+    if size <= 2 * _PEEK_BYTES:
+        return True
+    head = lines.read(_PEEK_BYTES)
+    lines.seek(size - _PEEK_BYTES)
+    tail = lines.read(_PEEK_BYTES)
+    lines.seek(0)
+    try:
+        ends = [json.loads(head[: head.index(b"\n")])["attempt"], json.loads(tail.splitlines()[-2])["attempt"]]
+        return any(attempt not in others for attempt in range(ends[0], ends[1] + 1))
+    except (IndexError, KeyError, TypeError, ValueError):
+        return True
+
+
 def names_its_rank(row: Mapping[str, Any]) -> bool:
     """Returns whether a row says of which attempt and rank it is."""
     return all(type(row.get(name)) is int for name in ("attempt", "rank"))
 
 
-def _lines(path: Path, rotated: bool) -> Iterator[tuple[Path, int, bytes]]:
+def _lines(
+    path: Path, rotated: bool, holds: Callable[[BinaryIO], bool] = lambda _: True
+) -> Iterator[tuple[Path, int, bytes]]:
+    """Yields each line with its file and number.
+
+    :param holds: asked of each file, at its begin, whether it is read.
+    """
     # The newest first: a file that is rotated meanwhile is met again, under the next number, and known by
     # its inode. All are read before the first is parsed, which takes long enough for a rotation.
     read: dict[tuple[int, int], tuple[Path, bytes]] = {}
@@ -61,7 +99,7 @@ def _lines(path: Path, rotated: bool) -> Iterator[tuple[Path, int, bytes]]:
         with contextlib.suppress(FileNotFoundError), open_file(file, follow=True) as lines:
             found = os.fstat(lines.fileno())
             if (found.st_dev, found.st_ino) not in read:
-                read[found.st_dev, found.st_ino] = (file, lines.read())
+                read[found.st_dev, found.st_ino] = (file, lines.read() if holds(lines) else b"")
     if not read:
         raise FileNotFoundError(f"path: expected a JSON-lines file, got {str(path)!r}, which does not exist")
     for file, data in reversed(read.values()):

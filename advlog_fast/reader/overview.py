@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from ..parquet.part_reader import BATCH_ROWS
 from ..store.attempts import read_run_id
 from ..store.paths import RunPaths
+from .events import is_own
 from .lineage import Lineage
 from .processes import rank_summaries, together
 from .select import rank_batches
 from .statistics import of_ranks
 from .steps import (
+    INTERVAL_COLUMN,
     STEP_INTERVAL,
     Course,
     RankSteps,
@@ -42,55 +44,66 @@ SILENT_AFTER_S = 30.0
 """A running rank is silent if it has logged nothing for that many of its steps and that many seconds."""
 
 
-def step_windows(
-    reader: StreamReader, lineage: Lineage, columns: list[str]
-) -> Iterator[tuple[int, dict[int, pa.Table]]]:
-    """Yields the records of all ranks, one window of steps of one attempt at a time, with the attempt's number. Only
-    records with a step, and only from the rank itself, not from its child processes.
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """The records of a run that are shown."""
 
-    :param columns: metrics; `step_interval` is made of the timestamps.
-    """
-    for attempt in sorted(lineage.cuts):
-        ranks = reader.ranks(attempt)
-        rows = min(rows_a_rank(len(ranks)), BATCH_ROWS)
-        steps = {rank: RankSteps(_steps_of(reader, lineage, (attempt, rank), columns, rows)) for rank in ranks}
-        for window in windows(steps):
-            yield attempt, window
+    reader: StreamReader
+    lineage: Lineage
+    jumps: Mapping[RankKey, Sequence[tuple[int, int]]]
+    """Where the wall clock was set, by attempt and rank: before one of the records from the one to the other."""
+
+    def windows(self, columns: list[str]) -> Iterator[tuple[int, dict[int, pa.Table]]]:
+        """Yields the records of all ranks, one window of steps of one attempt at a time, with the attempt's number.
+        Only records with a step, and only from the rank itself, not from its child processes.
+
+        :param columns: metrics; `INTERVAL_COLUMN` is made of the timestamps.
+        """
+        for attempt in sorted(self.lineage.cuts):
+            ranks = self.reader.ranks(attempt)
+            rows = min(rows_a_rank(len(ranks)), BATCH_ROWS)
+            steps = {rank: RankSteps(self._steps_of((attempt, rank), columns, rows)) for rank in ranks}
+            for window in windows(steps):
+                yield attempt, window
+
+    def _steps_of(self, rank_key: RankKey, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        import pyarrow.compute as pc
+
+        timed = INTERVAL_COLUMN in columns
+        given = [name for name in columns if name != INTERVAL_COLUMN]
+        wanted = self.reader.fields(["step", "worker", *(["timestamp", "seq"] if timed else []), *given])
+        before = None
+        for batch in rank_batches(self.reader, self.lineage, rank_key, wanted, rows):
+            own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
+            mine = batch if pc.all(own).as_py() else batch.filter(own)
+            if not mine.num_rows:
+                continue
+            if timed:
+                mine, before = with_intervals(mine, before, self.jumps.get(rank_key, ()))
+            yield mine.select(["step", *columns])
+
+    def times(self) -> list[str]:
+        """Returns the times that the newest attempt with records has logged, of any rank; none if it logged none."""
+        for attempt in sorted(self.lineage.cuts, reverse=True):
+            keys = [key for key in self.reader.keys if key[0] == attempt]
+            if keys:
+                return [name for name in TIMES if any(self.reader.has_value(key, name) for key in keys)]
+        return []
+
+    def ranks_with(self, attempt: int, metric: str) -> set[int]:
+        """Returns the ranks that log a metric in an attempt."""
+        keys = (key for key in self.reader.keys if key[0] == attempt)
+        return {key[1] for key in keys if self.reader.has_value(key, metric)}
 
 
-def _steps_of(
-    reader: StreamReader, lineage: Lineage, rank_key: RankKey, columns: list[str], rows: int
-) -> Iterator[pa.RecordBatch]:
-    import pyarrow.compute as pc
-
-    given = [name for name in columns if name != STEP_INTERVAL]
-    wanted = reader.fields(["step", "worker", *(["timestamp"] if STEP_INTERVAL in columns else []), *given])
-    before = None
-    for batch in rank_batches(reader, lineage, rank_key, wanted, rows):
-        own = pc.and_(pc.is_valid(batch.column("step")), pc.equal(batch.column("worker"), 0))
-        mine = batch if pc.all(own).as_py() else batch.filter(own)
-        if not mine.num_rows:
-            continue
-        if STEP_INTERVAL in columns:
-            last = mine.column("timestamp")[-1]
-            mine, before = with_intervals(mine, before), last
-        yield mine.select(["step", *columns])
-
-
-def times_of(reader: StreamReader, lineage: Lineage) -> list[str]:
-    """Returns the times that the first rank of the newest attempt with records has logged; the interval between records
-    if it logged none."""
-    first = None
-    for key in sorted(reader.keys, key=lambda key: (-key[0], *key[1:])):
-        if key[0] not in lineage or first not in (None, key[:2]):
-            continue
-        # Its first records may have been no batches: a validation, or what was measured before the first step.
-        for batch in reader.batches(key, reader.fields(TIMES)):
-            first = key[:2]
-            given = [name for name in TIMES if batch.column(name).null_count < batch.num_rows]
-            if given:
-                return given
-    return [STEP_INTERVAL]
+def clock_jumps(lines: Iterable[Mapping[str, Any]]) -> dict[RankKey, list[tuple[int, int]]]:
+    """Returns where the wall clock was set, from the events of a run."""
+    found: dict[RankKey, list[tuple[int, int]]] = {}
+    for line in lines:
+        first, last = line.get("first_seq"), line.get("last_seq")
+        if is_own(line, "clock_jump") and type(first) is int and type(last) is int:
+            found.setdefault((line["attempt"], line["rank"]), []).append((first, last))
+    return found
 
 
 @dataclasses.dataclass
@@ -110,19 +123,25 @@ class Walk:
         return find_stragglers(self.times, ratio, self.step_s)
 
 
-def walk(reader: StreamReader, lineage: Lineage, times: list[str], courses: tuple[str, ...] = ()) -> Walk:
+def walk(shown: Shown, courses: tuple[str, ...] = ()) -> Walk:
     """One pass over the steps of all ranks."""
-    found = Walk([StepTimes(name) for name in times], [Course(name) for name in courses])
-    for _, window in step_windows(reader, lineage, [*times, *courses]):
+    names = shown.times()
+    times = [StepTimes(name) for name in names] or [StepTimes(STEP_INTERVAL, INTERVAL_COLUMN)]
+    found = Walk(times, [Course(name) for name in courses])
+    of: dict[tuple[int, str], set[int]] = {}
+    for attempt, window in shown.windows([*(each.column or each.metric for each in times), *courses]):
         for each in found.times:
             each.add(window)
         for course in found.courses:
-            course.add(window)
+            key = attempt, course.metric
+            if key not in of:
+                of[key] = shown.ranks_with(*key)
+            course.add(window, of[key])
     return found
 
 
 def overview(
-    paths: RunPaths, reader: StreamReader, lineage: Lineage, processes: pa.Table, errors: dict[int, int], ratio: float
+    paths: RunPaths, shown: Shown, processes: pa.Table, errors: dict[int, int], ratio: float
 ) -> dict[str, Any]:
     """See :meth:`Run.overview`.
 
@@ -131,7 +150,7 @@ def overview(
     rows = processes.to_pylist()
     newest = max((row["attempt"] for row in rows), default=0)
     now = [row for row in rows if row["attempt"] == newest]
-    found = walk(reader, lineage, times_of(reader, lineage), ("loss",))
+    found = walk(shown, ("loss",))
     summaries = rank_summaries(paths, newest, [row["rank"] for row in now])
     return {
         "name": paths.name,
@@ -141,7 +160,7 @@ def overview(
         "attempts": [
             _attempt(attempt, list(mine), errors) for attempt, mine in groupby(rows, key=lambda row: row["attempt"])
         ],
-        "shown_attempts": sorted(lineage.cuts),
+        "shown_attempts": sorted(shown.lineage.cuts),
         "ranks": [{name: value for name, value in row.items() if name != "run_id"} for row in now],
         "missing": _missing(now),
         "stopped_early": _stopped_early(now),

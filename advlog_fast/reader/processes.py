@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import END_STATUSES
 from ..parquet.columns import STREAMS
-from ..store.attempts import read_claim, read_origins
+from ..store.attempts import Origins, origin_of, read_claim
 from ..store.files import read_file
 from ..store.ledger import read_ledger
 from ..store.paths import RunPaths
 from ..store.processes import machine_id, process_start
+from .events import is_own
 from .statistics import of_ranks
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 SILENT_AFTER_S = 60.0
 """A rank of another machine whose summary is older is silent: a live one replaces it every 10 s."""
 
-_MOST_TELLING_FIRST = ("running", "lost", "killed", "silent", "failed", "interrupted")
+_MOST_TELLING_FIRST = ("running", "lost", "killed", "silent", "failed", "interrupted", "unknown")
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,50 @@ class Process:
     """Nanoseconds since 1970, UTC. This and the four before it are None where its claim was removed or damaged."""
     status: str
     """`running`, `completed`, `failed`, `interrupted`, `killed` (recovered or not), `lost`; `silent`: on another
-    machine, not ended, and its summary is older than a minute; `unknown`: only its records are left."""
+    machine, not ended, and its summary is older than a minute; `unknown`: neither its claim nor its end is left."""
     accounted: bool
     """Whether it has ended and the files are complete, its summary included."""
 
 
-def read_processes(paths: RunPaths, *, newest_only: bool = False) -> list[Process]:
+Told = Mapping[tuple[int, int], Mapping[str, Any]]
+"""What the events of a run tell of each process: its claim, and the `status` at its end."""
+
+
+def told_processes(lines: Iterable[Mapping[str, Any]]) -> Told:
+    """Returns what the events tell, for a copy of a run without its private folder."""
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for line in lines:
+        told = found.setdefault((line["attempt"], line["rank"]), {})
+        if is_own(line, "attempt_start"):
+            told |= {name: line.get(name) for name in ("host", "pid", "local_rank", "world_size")}
+            told["claimed_ns"] = int(line["timestamp"].timestamp() * 1e6) * 1000
+        elif is_own(line, "attempt_end"):
+            told["status"] = line.get("status")
+    return found
+
+
+def told_run_id(lines: Iterable[Mapping[str, Any]]) -> str | None:
+    """Returns the run's id as the events tell it."""
+    ids = (line.get("run_id") for line in lines if is_own(line, "attempt_start"))
+    return next((run_id for run_id in ids if isinstance(run_id, str)), None)
+
+
+def read_processes(paths: RunPaths, told: Told | None = None, *, newest_only: bool = False) -> list[Process]:
     """Returns every process that claimed a rank in the run, or left records in its datasets, by attempt and rank.
 
+    :param told: what the events tell of processes without a claim.
     :param newest_only: those of the newest attempt alone.
     :raises OSError: a file could not be read.
     """
+    told = told or {}
     files, ledgers = paths.claims_of_all_ranks(), paths.ledgers_of_all_ranks()
-    # If only the datasets were copied, they are the only source.
+    # If only the datasets were copied, they and the events are the only source.
     datasets = {key[:2] for stream in STREAMS for key in paths.parts_of_all_ranks(stream)}
-    keys = sorted({*ledgers, *files, *datasets})
+    keys = sorted({*ledgers, *files, *datasets, *told})
     newest = {rank: attempt for attempt, rank in keys}
     if newest_only:
         keys = [key for key in keys if key[0] == keys[-1][0]]
-    claims = {key: read_claim(files[key]) for key in keys if key in files}
+    claims = {key: read_claim(files[key]) if key in files else dict(told.get(key, {})) for key in keys}
     here = machine_id()
     return [
         Process(
@@ -93,8 +120,8 @@ def _status(
     if ledger is not None:
         with contextlib.suppress(ValueError, FileNotFoundError):
             return read_ledger(ledger).status
-    if not claim:
-        return "unknown"
+    if "machine" not in claim:
+        return _told_status(paths, attempt, claim)
     start = claim.get("process_start")
     # The rank's summary is that of its newest attempt.
     if claim.get("machine") == here and start:  # else it cannot be told here
@@ -105,6 +132,16 @@ def _status(
         if is_newest and time.time() - paths.summary.stat().st_mtime < SILENT_AFTER_S:
             return _training_status(paths, attempt)
     return "silent"
+
+
+def _told_status(paths: RunPaths, attempt: int, claim: Mapping[str, Any]) -> str:
+    """Returns how a process without a claim ended, as its last event or its summary says."""
+    status = claim.get("status")
+    if status is None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            summary = json.loads(read_file(paths.summary))
+            status = summary["status"] if summary["attempt"] == attempt else None
+    return status if status in END_STATUSES or status == "killed" else "unknown"
 
 
 def _training_status(paths: RunPaths, attempt: int) -> str:
@@ -147,11 +184,10 @@ def _is_ours(summary: dict[str, Any]) -> bool:
     return isinstance(summary.get("duration_s"), (int, float, type(None)))
 
 
-def process_table(paths: RunPaths, run_id: str | None, processes: list[Process], reader: StreamReader) -> pa.Table:
+def process_table(run_id: str | None, processes: list[Process], reader: StreamReader, origins: Origins) -> pa.Table:
     """A row a process; see :attr:`Run.processes`."""
     import pyarrow as pa
 
-    origins = read_origins(paths)
     schema = pa.schema(
         [
             ("run_id", pa.string()),
@@ -174,7 +210,8 @@ def process_table(paths: RunPaths, run_id: str | None, processes: list[Process],
     rows = []
     for process in processes:
         extent = reader.extent(process.attempt, process.rank)
-        origin = origins.get(process.attempt, {})
+        of_attempt = origins.get(process.attempt, {})
+        origin = of_attempt.get(process.rank) or origin_of(origins, process.attempt)
         started_ns = process.started_ns
         rows.append(
             {

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
-from ..store.attempts import read_origins, read_run_id
+from ..store.attempts import Origins, read_origins, read_run_id
 from ..store.paths import RunPaths, check_run, local_path
-from .events import error_table, event_lines, event_table, validation_table
-from .lineage import Attempts, Lineage, chosen
+from .events import error_table, event_lines, event_table, validated, validation_table
+from .lineage import Attempts, Lineage, chosen, told_origins
 from .lines import json_object
-from .overview import overview, step_windows, times_of, walk
-from .processes import process_table, read_processes
+from .merged_steps import KEYS, LEFT_OUT, ROW_KEYS, MergedSteps
+from .ordering import ordered
+from .overview import Shown, clock_jumps, overview, walk
+from .processes import process_table, read_processes, told_processes, told_run_id
 from .select import chosen_batches
-from .steps import STEP_INTERVAL, step_schema, step_table
+from .series import REDUCTIONS, series_table, validation_series
+from .steps import INTERVAL_COLUMN, STEP_INTERVAL, step_schema, step_table
 from .story import story
 from .stream_reader import StreamReader
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-_REDUCTIONS = {"mean": "mean", "min": "min", "max": "max", "sum": "sum", "std": "stddev"}
-
 
 def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attempts: Attempts = "chain") -> Run:
     """Open the run `name` in `log_dir` for reading: its metrics, samples, events and summary.
@@ -37,8 +37,8 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attem
     It only looks for the run; each table is read when you first ask for it. The run may be live.
 
     :param attempts: which attempts' metrics and validations to show. "chain": the newest attempt and, if it was resumed
-        (`load_state_dict`), the attempts before it, each up to the point where the next one resumed; if two logged the
-        same step, the later attempt's record. "latest": the newest attempt. "all": every attempt.
+        (`load_state_dict`), the attempts before it, each up to the record at which the state was taken.
+        "latest": the newest attempt. "all": every attempt.
     :raises RunNotFoundError: there is no such directory, or no such run in it; the message lists the runs in it.
     :raises ValueError: no run can have that name, or `attempts` is none of these.
 
@@ -141,7 +141,8 @@ class Run:
         >>> run.processes.select(["rank", "status", "records", "last_step"]).to_pylist()
         [{'rank': 0, 'status': 'completed', 'records': 1, 'last_step': 1}]
         """
-        return process_table(self._paths, self.run_id, read_processes(self._paths), self._reader("metrics"))
+        found = read_processes(self._paths, told_processes(self._event_lines))
+        return process_table(self.run_id, found, self._reader("metrics"), self._origins)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -160,12 +161,13 @@ class Run:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id: 32 hexadecimal digits, the same for every attempt and rank; None if its file is lost.
+        """The run's id: 32 hexadecimal digits, the same for every attempt and rank; None if neither its file nor its
+        events are there.
 
         >>> len(run.run_id)
         32
         """
-        return read_run_id(self._paths)
+        return read_run_id(self._paths) or told_run_id(self._event_lines)
 
     @cached_property
     def attempts(self) -> list[int]:
@@ -200,61 +202,90 @@ class Run:
     def series(self, metric: str, reduce: str | None = "mean") -> pa.Table:
         """Reduce a metric over the ranks to a curve over the steps, in order of the steps.
 
-        The columns are `step`, the reduced value under the metric's name (float64), and `count`, the number of values.
-        Rows without a step are left out; if a value is NaN, so is the result. With `attempts="all"` each attempt has a
-        series of its own, and the column `attempt` names it. Only these columns are read.
+        The columns are `step`, the reduced value under the metric's name (float64; `metrics/` and the name, where that
+        is the name of another column), `count` (the values), `ranks` (that have one at this step), and `of` (the ranks
+        that log the metric in the attempt at all). Several records of a rank at a step are averaged first, so that each
+        rank counts once. Rows without a step are left out; where no row of the metric has one, `seq` stands in for
+        `step`. If a value is NaN, so is the result. A metric that only validations have has the series of these. With
+        `attempts="all"` each attempt has a series of its own, and the column `attempt` names it. It reads these columns
+        alone, and takes about 40 bytes of memory a row.
 
-        :param reduce: "mean", "min", "max", "sum", "std"; None for one row for each step and rank: `step`, `rank`, the
-            metric.
+        :param reduce: "mean", "min", "max", "sum", "std" (of the population), each of the ranks' values; None for one
+            row for each step and rank: `step`, `rank`, the metric.
         :raises ValueError: there is no such reduction or metric.
 
         >>> run.series("loss").to_pylist()
-        [{'step': 1, 'loss': 0.5, 'count': 1}]
+        [{'step': 1, 'loss': 0.5, 'count': 1, 'ranks': 1, 'of': 1}]
+        """
+        if reduce is not None and reduce not in REDUCTIONS:
+            raise ValueError(expected("reduce", " or ".join([*map(repr, REDUCTIONS), "None"]), reduce))
+        by_attempt = self._shown == "all"
+        if metric in validated(self.validation) and not self._reader("metrics").has_values(metric):
+            return validation_series(self.validation, metric, reduce, by_attempt=by_attempt)
+        self._check_metric(metric)
+        of = cache(lambda attempt: len(self._steps.ranks_with(attempt, metric)))
+        shown = lambda schema: self._shown_batches("metrics", schema)  # noqa: E731
+        return series_table(shown, self._reader("metrics").fields, metric, reduce, of, by_attempt=by_attempt)
+
+    def by_step(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Merge the records of a step into one row: what several calls logged at it, such as the losses of two models,
+        or an evaluation beside the training.
+
+        The columns are `attempt`, `rank`, `worker`, `pass`, `step`, the number of `records`, and each metric: its last
+        value at the step that is not null. A process whose steps go back begins a new `pass`, from 1. Rows without a
+        step are left out; the schema's metadata count them as `rows_without_step`. It takes the memory of the rows that
+        it returns.
+
+        :param columns: which metrics and integer columns; None for all metrics, `epoch` and `batch`.
+        :raises ValueError: there is no such column.
+
+        >>> run.by_step(["loss"]).to_pylist()
+        [{'attempt': 1, 'rank': 0, 'worker': 0, 'pass': 1, 'step': 1, 'records': 1, 'loss': 0.5}]
         """
         import pyarrow as pa
-        import pyarrow.compute as pc
 
-        if reduce is not None and reduce not in _REDUCTIONS:
-            raise ValueError(expected("reduce", " or ".join([*map(repr, _REDUCTIONS), "None"]), reduce))
-        keys = ["attempt", "step"] if self._shown == "all" else ["step"]
-        self._check_metric(metric)
-        schema = self._reader("metrics").fields([*keys, "rank", metric])
-        table = pa.Table.from_batches(self._shown_batches("metrics", schema), schema)
-        table = table.filter(pc.and_(pc.is_valid(table["step"]), pc.is_valid(table[metric])))
-        if reduce is None:
-            return table.sort_by([(name, "ascending") for name in (*keys, "rank")])
-        values, how = table[metric], _REDUCTIONS[reduce]
-        # Arrow's min and max pass over a NaN.
-        table = table.select(keys).append_column("value", values).append_column("nan", pc.is_nan(values))
-        reduced = table.group_by(keys).aggregate([("value", how), ("value", "count"), ("nan", "any")])
-        shown = pc.if_else(reduced["nan_any"], math.nan, reduced[f"value_{how}"])
-        reduced = reduced.select(keys).append_column(metric, shown).append_column("count", reduced["value_count"])
-        return reduced.sort_by([(name, "ascending") for name in keys])
+        reader = self._reader("metrics")
+        if columns is None:
+            metrics = [field.name for field in reader.schema if is_metric(field)]
+            columns = ["epoch", "batch", *metrics]
+        self._check_columns(columns, "metrics")
+        merging = MergedSteps(reader.fields([name for name in columns if name not in ROW_KEYS]))
+        read = reader.fields([*ROW_KEYS, *merging.columns.names])
+        rows = list(merging.merged(self._shown_batches("metrics", read)))
+        table = pa.concat_tables(rows) if rows else merging.schema.empty_table()
+        table = table.sort_by([(name, "ascending") for name in KEYS])
+        return table.replace_schema_metadata({LEFT_OUT: str(merging.without_step)})
 
     def step_times(self, metric: str | None = None) -> pa.Table:
-        """Compare the ranks' times step by step, with one row for each step that all ranks of an `attempt` have.
+        """Compare the ranks' times step by step, with one row for each step that all ranks of an `attempt` have; from
+        where one ends, for each that all others have.
 
         The columns: `min`, `mean` and `max` of the step's time over the ranks, in seconds; `skew` (`max` over `mean`,
-        1.0 if the ranks are even); the `slowest` rank; the number of `ranks`.
+        1.0 if the ranks are even); the `slowest` rank; the number of `ranks`; and `of`, the ranks that log the time in
+        the attempt. Several records of a rank at a step count together: their times are added, other metrics averaged.
 
-        :param metric: the time to compare; None for `batch_time` or, if that was not logged, the interval from one
-            record of a rank to its next (`step_interval`). Ranks that wait for each other in every step have the same
-            interval: to tell them apart, log a time without that wait.
+        :param metric: the time to compare; None for `batch_time` or, if no rank logged that, the interval from one
+            record of a rank to its next (`step_interval`, unless the run has a metric of that name), but for those in
+            which the wall clock was set. Ranks that wait for each other in every step have the same interval: to tell
+            them apart, log a time without that wait.
         :raises ValueError: there is no such metric.
 
         >>> run.step_times().column_names
-        ['attempt', 'step', 'min', 'mean', 'max', 'skew', 'slowest', 'ranks']
+        ['attempt', 'step', 'min', 'mean', 'max', 'skew', 'slowest', 'ranks', 'of']
         """
         import pyarrow as pa
 
-        if metric is not None and metric != STEP_INTERVAL:
+        shown = self._steps
+        if metric is None:
+            metric = "batch_time" if "batch_time" in shown.times() else INTERVAL_COLUMN
+        elif metric == STEP_INTERVAL and not self._reader("metrics").has(metric):
+            metric = INTERVAL_COLUMN
+        else:
             self._check_metric(metric)
         found = [step_schema().insert(0, pa.field("attempt", pa.int32())).empty_table()]
-        reader = self._reader("metrics")
-        if metric is None:
-            metric = "batch_time" if "batch_time" in times_of(reader, self._lineage) else STEP_INTERVAL
-        for attempt, window in step_windows(reader, self._lineage, [metric]):
-            per_step = step_table(window, metric)
+        of = cache(lambda attempt: shown.ranks_with(attempt, metric))
+        for attempt, window in shown.windows([metric]):
+            per_step = step_table(window, metric, len(of(attempt)) or len(self._reader("metrics").ranks(attempt)))
             if per_step is not None:
                 column = pa.repeat(pa.scalar(attempt, pa.int32()), per_step[0].num_rows)
                 found.append(per_step[0].add_column(0, "attempt", column))
@@ -277,8 +308,7 @@ class Run:
         import pyarrow as pa
 
         _check_ratio(ratio)
-        reader = self._reader("metrics")
-        found = walk(reader, self._lineage, times_of(reader, self._lineage)).stragglers(ratio)
+        found = walk(self._steps).stragglers(ratio)
         names = [("rank", pa.int32()), ("metric", pa.string())]
         names += [(name, pa.float64()) for name in ("ratio", "excess_s", "slowest_share")]
         return pa.Table.from_pylist([dataclasses.asdict(each) for each in found], pa.schema(names))
@@ -304,7 +334,7 @@ class Run:
         _check_ratio(ratio)
         errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
         by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
-        found = overview(self._paths, self._reader("metrics"), self._lineage, self.processes, by_attempt, ratio)
+        found = overview(self._paths, self._steps, self.processes, by_attempt, ratio)
         return {**found, **story(self._event_lines)}
 
     # -- what these are made of ----------------------------------------------------------------------------------
@@ -315,7 +345,17 @@ class Run:
 
     @cached_property
     def _lineage(self) -> Lineage:
-        return chosen(self._shown, self.attempts, read_origins(self._paths), self.run_id)
+        begun = self._reader("metrics").attempts
+        return chosen(self._shown, self.attempts, begun, self._origins, self.run_id)
+
+    @cached_property
+    def _origins(self) -> Origins:
+        # The events tell them too, in a copy without the private folder.
+        return {**told_origins(self._event_lines), **read_origins(self._paths)}
+
+    @cached_property
+    def _steps(self) -> Shown:
+        return Shown(self._reader("metrics"), self._lineage, clock_jumps(self._event_lines))
 
     def _reader(self, stream: str) -> StreamReader:
         if stream not in self._streams:
@@ -329,7 +369,7 @@ class Run:
         import pyarrow as pa
 
         schema = self._reader(stream).schema
-        return _ordered(pa.Table.from_batches(self._shown_batches(stream, schema), schema))
+        return ordered(pa.Table.from_batches(self._shown_batches(stream, schema), schema))
 
     def _check_columns(self, columns: Sequence[str], stream: str) -> None:
         """:raises ValueError: one is nowhere in the stream, which has others."""
@@ -350,29 +390,3 @@ class Run:
 def _check_ratio(ratio: float) -> None:
     if not ratio > 1:
         raise ValueError(expected("ratio", "a number above 1", ratio))
-
-
-def _ordered(table: pa.Table) -> pa.Table:
-    """Returns the table ordered by (attempt, rank, seq), without duplicates. Files come in that order, so it rarely
-    sorts."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if table.num_rows < 2 or pc.all(_steps(table, pc.greater)).as_py():
-        return table
-    table = table.sort_by([("attempt", "ascending"), ("rank", "ascending"), ("seq", "ascending")])
-    return table.filter(pa.concat_arrays([pa.array([True]), _steps(table, pc.not_equal)]))
-
-
-def _steps(table: pa.Table, seq_test: Any) -> pa.Array:
-    """Returns, for each row but the first, whether it comes after the one before: by attempt, rank, then `seq_test`."""
-    import pyarrow.compute as pc
-
-    ends = []
-    for name in ("attempt", "rank", "seq"):
-        column = table.column(name).combine_chunks()
-        ends.append((column.slice(1), column.slice(0, len(column) - 1)))
-    (attempt, attempt0), (rank, rank0), (seq, seq0) = ends
-    same_rank = pc.and_(pc.equal(rank, rank0), seq_test(seq, seq0))
-    same_attempt = pc.and_(pc.equal(attempt, attempt0), pc.or_(pc.greater(rank, rank0), same_rank))
-    return pc.or_(pc.greater(attempt, attempt0), same_attempt)

@@ -28,33 +28,60 @@ def rank_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The records of a rank of an attempt, without those that a later attempt has superseded."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     cut = lineage.cuts[rank_key[0]]
     if cut is None:
         for key in reader.keys_of[rank_key]:
             yield from reader.batches(key, schema, rows)
         return
-    superseded = []
-    if cut.step is not None:
-        superseded = [reader.steps_up_to(later, rank_key[1], cut.step) for later in lineage.later(rank_key[0])]
-    more = [name for name in ("step", "timestamp") if name not in schema.names]
+    seq = cut.seqs.get(rank_key[1])
+    more = [name for name in ("seq", "step", "timestamp") if name not in schema.names]
     wanted = pa.schema([*schema, *reader.fields(more)])
+    again = _Again(reader, lineage.later(rank_key[0]), rank_key[1], cut)
     for key in reader.keys_of[rank_key]:
         for batch in reader.batches(key, wanted, rows):
-            yield batch.filter(_is_kept(batch, cut, superseded)).select(schema.names)
+            kept = _is_kept(batch, cut, again) if seq is None else pc.less_equal(batch.column("seq"), seq)
+            yield batch.filter(kept).select(schema.names)
 
 
-def _is_kept(batch: pa.RecordBatch, cut: Cut, superseded: list[pa.Array]) -> pa.Array:
-    """Returns, for each record, whether it came before the cut and its step was not logged again."""
+class _Again:
+    """Finds the steps that later attempts of a rank logged again. It reads nothing until it is asked: usually, they go
+    on after the step of the state."""
+
+    def __init__(self, reader: StreamReader, later: list[int], rank: int, cut: Cut) -> None:
+        self._reader, self._later, self._rank, self._cut = reader, later, rank, cut
+        self._steps: pa.Array | None = None
+
+    def has(self, steps: pa.Array) -> pa.Array:
+        """Returns, for each step, whether it is one."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self._steps is None:
+            cut = self._cut
+            found = [self._reader.steps_between(at, self._rank, cut.step, cut.max_step) for at in self._later]
+            self._steps = pa.concat_arrays([pa.array([], pa.int64()), *found])
+        return pc.is_in(steps, value_set=self._steps, skip_nulls=True)
+
+
+def _is_kept(batch: pa.RecordBatch, cut: Cut, again: _Again) -> pa.Array:
+    """Returns, for each record of a rank whose own state was not loaded, whether it stays; see :class:`Cut`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     step = batch.column("step")
     in_time = pc.less_equal(batch.column("timestamp"), pa.scalar(cut.time, pa.timestamp("us", "UTC")))
-    if cut.step is None:
-        return in_time
-    kept = pc.if_else(pc.is_valid(step), pc.less_equal(step, cut.step), in_time)
-    for steps in superseded:
-        if len(steps):
-            kept = pc.and_(kept, pc.invert(pc.is_in(step, value_set=steps)))
-    return kept
+    no_step = pc.is_null(step)
+    before = pc.fill_null(pc.less_equal(step, cut.step), False) if cut.step is not None else pc.and_(no_step, in_time)
+    beyond = pc.and_(pc.invert(no_step), pc.invert(before))
+    if cut.max_step is None:
+        beyond = pc.and_(beyond, in_time)
+    else:
+        beyond = pc.and_(beyond, pc.less_equal(pc.fill_null(step, 0), cut.max_step))
+    if pc.any(beyond).as_py():
+        is_again = again.has(step)
+        if cut.max_step is not None:
+            is_again = pc.and_(is_again, pc.invert(in_time))
+        beyond = pc.and_(beyond, pc.invert(is_again))
+    return pc.or_(pc.or_(before, beyond), pc.and_(no_step, in_time))

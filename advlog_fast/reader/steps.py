@@ -7,15 +7,22 @@ file is open, with one decoded page a column.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STEP_INTERVAL = "step_interval"
 """Seconds from one record of a rank to its next: the time of a step if none was logged."""
+
+INTERVAL_COLUMN = "step interval\0"
+"""The column with it: no metric can have that name."""
+
+SMALL = 2.0**-60
+"""The mean of values that have diverged is a float, although their sum may be none: they are summed so many times
+smaller, which as a power of two rounds nothing."""
 
 _WINDOW_ROWS = 1 << 22
 """The rows in a window, of all ranks together."""
@@ -69,16 +76,24 @@ class RankSteps:
 def _row_a_step(table: pa.Table) -> pa.Table:
     """Merges records of the same step, such as the batches of an accumulated gradient: the sum of the times, the mean
     of everything else."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     steps = table["step"].combine_chunks()
     if pc.all(pc.greater(steps.slice(1), steps.slice(0, max(len(steps) - 1, 0)))).as_py() is not False:
         return table
     columns = [name for name in table.column_names if name != "step"]
-    how = ["sum" if name == STEP_INTERVAL or name.endswith("_time") else "mean" for name in columns]
+    how = ["sum" if name == INTERVAL_COLUMN or name.endswith("_time") else "mean" for name in columns]
+    scales = [SMALL if each == "mean" else 1.0 for each in how]
+    for name, scale in zip(columns, scales, strict=True):
+        scaled = pc.multiply(table[name], scale)
+        table = table.set_column(table.schema.get_field_index(name), name, scaled)
     grouped = table.group_by("step").aggregate(list(zip(columns, how, strict=True))).sort_by("step")
-    named = [f"{name}_{each}" for name, each in zip(columns, how, strict=True)]
-    return grouped.select(["step", *named]).rename_columns(["step", *columns])
+    reduced = [
+        pc.multiply(grouped[f"{name}_{each}"], 1 / scale)
+        for name, each, scale in zip(columns, how, scales, strict=True)
+    ]
+    return pa.table([grouped["step"], *reduced], names=["step", *columns])
 
 
 def rows_a_rank(ranks: int) -> int:
@@ -87,7 +102,8 @@ def rows_a_rank(ranks: int) -> int:
 
 
 def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
-    """The records of all ranks, a window of steps at a time: by rank, where it has any in the window."""
+    """The records of all ranks, a window of steps at a time: by rank, where it has any in the window. From where one
+    ends, the others go on without it."""
     rows = rows_a_rank(len(ranks))
     while True:
         for steps in ranks.values():
@@ -108,7 +124,7 @@ def windows(ranks: Mapping[int, RankSteps]) -> Iterator[dict[int, pa.Table]]:
 def aligned(
     window: Mapping[int, pa.Table], column: str, *, finite: bool = True
 ) -> tuple[pa.Array, dict[int, pa.Array]]:
-    """Returns the steps at which every rank that has the column in this window has a value, and these values.
+    """Returns the steps at which every rank that has the column in this window has a value, and these values, by rank.
 
     :param finite: whether NaN and the infinities count as missing.
     """
@@ -135,16 +151,20 @@ def aligned(
 
 @dataclass
 class RankTime:
-    """How long a rank took, beside the others, over the steps that all of them have. In seconds."""
+    """How long a rank took, and how long the others took at the steps that it has together with them. In seconds."""
 
     rank: int
     steps: int = 0
     own_s: float = 0.0
-    """Its own time over all steps together."""
+    """Its own time over all of its steps together."""
+    compared: int = 0
+    """The steps that it has together with others."""
+    compared_s: float = 0.0
+    """Its own time over these steps together."""
     others_s: float = 0.0
-    """The mean time of the others, over all steps together."""
+    """The mean time of the others, over these steps together."""
     slowest: int = 0
-    """At how many steps no rank took longer."""
+    """At how many of them no rank took longer."""
 
     @property
     def mean_s(self) -> float:
@@ -153,11 +173,16 @@ class RankTime:
     @property
     def ratio(self) -> float:
         """Its time over that of the others, in the mean; NaN where there are no others."""
-        return self.own_s / self.others_s if self.others_s > 0 else math.nan
+        return self.compared_s / self.others_s if self.others_s > 0 else math.nan
+
+    @property
+    def excess_s(self) -> float:
+        """What it takes longer than the others, in the mean."""
+        return (self.compared_s - self.others_s) / self.compared if self.compared else math.nan
 
     @property
     def slowest_share(self) -> float:
-        return self.slowest / self.steps if self.steps else math.nan
+        return self.slowest / self.compared if self.compared else 0.0
 
 
 @dataclass
@@ -165,6 +190,8 @@ class StepTimes:
     """The time of a step over the ranks, over all steps that were seen. In seconds."""
 
     metric: str
+    column: str = ""
+    """The column that has it, if it is another."""
     steps: int = 0
     min_s: float = math.inf
     max_s: float = 0.0
@@ -186,7 +213,7 @@ class StepTimes:
         """Counts a window."""
         import pyarrow.compute as pc
 
-        per_step = step_table(window, self.metric)
+        per_step = step_table(window, self.column or self.metric)
         if per_step is None:
             return
         table, values = per_step
@@ -202,8 +229,11 @@ class StepTimes:
             own_s = pc.sum(own).as_py()
             told.steps += len(own)
             told.own_s += own_s
-            told.others_s += (all_s - own_s) / others if others else 0.0
-            told.slowest += pc.sum(pc.equal(own, table["max"].combine_chunks())).as_py() if others else 0
+            if others:
+                told.compared += len(own)
+                told.compared_s += own_s
+                told.others_s += (all_s - own_s) / others
+                told.slowest += pc.sum(pc.equal(own, table["max"].combine_chunks())).as_py()
 
 
 def step_schema() -> pa.Schema:
@@ -211,12 +241,15 @@ def step_schema() -> pa.Schema:
     import pyarrow as pa
 
     times = [(name, pa.float64()) for name in ("min", "mean", "max", "skew")]
-    return pa.schema([("step", pa.int64()), *times, ("slowest", pa.int32()), ("ranks", pa.int32())])
+    return pa.schema([("step", pa.int64()), *times, *((name, pa.int32()) for name in ("slowest", "ranks", "of"))])
 
 
-def step_table(window: Mapping[int, pa.Table], metric: str) -> tuple[pa.Table, dict[int, pa.Array]] | None:
-    """A row a step: `step`, `min`, `mean` and `max` over the ranks, `skew` (`max` over `mean`), the `slowest` rank and
-    the number of `ranks`; and each rank's own values. None where the window has none."""
+def step_table(
+    window: Mapping[int, pa.Table], metric: str, of: int | None = None
+) -> tuple[pa.Table, dict[int, pa.Array]] | None:
+    """A row a step: `step`, `min`, `mean` and `max` over the ranks, `skew` (`max` over `mean`), the `slowest` rank, the
+    number of `ranks`, and how many log the metric in the attempt (`of`); and each rank's own values. None where the
+    window has none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -231,7 +264,8 @@ def step_table(window: Mapping[int, pa.Table], metric: str) -> tuple[pa.Table, d
         slowest = pc.if_else(pc.equal(column, greatest), pa.scalar(rank, pa.int32()), slowest)
     skew = pc.if_else(pc.greater(mean, 0.0), pc.divide(greatest, mean), 1.0)
     count = pa.repeat(pa.scalar(len(columns), pa.int32()), len(steps))
-    made = [steps, pc.min_element_wise(*columns), mean, greatest, skew, slowest, count]
+    all_of = count if of is None else pa.repeat(pa.scalar(of, pa.int32()), len(steps))
+    made = [steps, pc.min_element_wise(*columns), mean, greatest, skew, slowest, count, all_of]
     return pa.Table.from_arrays(made, schema=step_schema()), values
 
 
@@ -239,10 +273,10 @@ def _mean(columns: list[pa.Array]) -> pa.Array:
     """The mean over the ranks, step by step."""
     import pyarrow.compute as pc
 
-    total = columns[0]
+    total = pc.multiply(columns[0], SMALL)
     for column in columns[1:]:
-        total = pc.add(total, column)
-    return pc.divide(total, float(len(columns)))
+        total = pc.add(total, pc.multiply(column, SMALL))
+    return pc.multiply(pc.divide(total, float(len(columns))), 1 / SMALL)
 
 
 @dataclass(frozen=True)
@@ -257,27 +291,28 @@ class Straggler:
     excess_s: float
     """The extra time, in seconds a step."""
     slowest_share: float
-    """The share of the steps at which it was the slowest."""
+    """The share of the steps that it had together with others at which it was the slowest."""
 
 
 def find_stragglers(times: Iterable[StepTimes], ratio: float, step_s: float) -> list[Straggler]:
     """Returns the ranks whose mean time is at least `ratio` times that of the others, that are the slowest at a share
     of the steps of at least 1.5 / ranks (at most 0.5), and that lose at least a twentieth of a step by it. Less is
     noise, or costs nothing."""
-    found = []
+    found: list[Straggler] = []
     for each in times:
         least_share = min(0.5, 1.5 / max(len(each.ranks), 1))
-        for told in each.ranks.values():
-            excess_s = told.mean_s - told.others_s / told.steps
-            if told.ratio >= ratio and told.slowest_share >= least_share and excess_s >= step_s / 20:
-                found.append(Straggler(told.rank, each.metric, told.ratio, excess_s, told.slowest_share))
+        found += [
+            Straggler(told.rank, each.metric, told.ratio, told.excess_s, told.slowest_share)
+            for told in each.ranks.values()
+            if told.ratio >= ratio and told.slowest_share >= least_share and told.excess_s >= step_s / 20
+        ]
     return sorted(found, key=lambda straggler: -straggler.excess_s)
 
 
 @dataclass
 class Course:
-    """A metric's mean over the ranks along the steps: its first, last and lowest value. If one rank has NaN, so has the
-    mean."""
+    """A metric's mean over the ranks along the steps: its first, last and lowest value, of the steps at which every
+    rank that logs it in the attempt has a value. If one rank has NaN, so has the mean."""
 
     metric: str
     first: tuple[int, float] | None = None
@@ -285,12 +320,17 @@ class Course:
     last: tuple[int, float] | None = None
     lowest: tuple[int, float] | None = None
 
-    def add(self, window: Mapping[int, pa.Table]) -> None:
-        """Counts a window."""
+    def add(self, window: Mapping[int, pa.Table], of: Collection[int]) -> None:
+        """Counts a window.
+
+        :param of: the ranks that log the metric in the attempt.
+        """
         import pyarrow.compute as pc
 
-        steps, values = aligned(window, self.metric, finite=False)
-        if not len(steps):
+        if not of or not set(window).issuperset(of):
+            return
+        steps, values = aligned({rank: window[rank] for rank in of}, self.metric, finite=False)
+        if not len(steps) or len(values) < len(of):
             return
         means = _mean(list(values.values()))
         self.first = self.first or (steps[0].as_py(), means[0].as_py())
@@ -300,19 +340,42 @@ class Course:
             self.lowest = (steps[pc.index(means, lowest).as_py()].as_py(), lowest)
 
 
-def with_intervals(batch: pa.RecordBatch, before: Any) -> pa.RecordBatch:
-    """The batch with `step_interval` in place of its `timestamp`.
+@dataclass(frozen=True)
+class Moment:
+    """When a record was logged."""
 
-    :param before: the timestamp of the record before the first, an Arrow scalar; None for none.
+    micros: int
+    """Since 1970."""
+    seq: int
+
+
+def with_intervals(
+    batch: pa.RecordBatch, before: Moment | None, jumps: Sequence[tuple[int, int]] = ()
+) -> tuple[pa.RecordBatch, Moment]:
+    """The batch with the intervals between its records in place of its `timestamp` and `seq`, and the moment of its
+    last one. An interval is null where the wall clock was set meanwhile, or goes back.
+
+    :param batch: not empty.
+    :param before: the moment of the record before the first; None for none.
+    :param jumps: the first and the last record before which a jump of the clock may lie.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    times = batch.column("timestamp").cast(pa.int64())
-    first = pa.array([None if before is None else before.value], pa.int64())
-    earlier = pa.concat_arrays([first, times.slice(0, len(times) - 1)])
-    seconds = pc.divide(pc.subtract(times, earlier).cast(pa.float64()), 1e6)
+    times, seqs = batch.column("timestamp").cast(pa.int64()), batch.column("seq")
+
+    def one_earlier(values: pa.Array, first: int | None) -> pa.Array:
+        return pa.concat_arrays([pa.array([first], pa.int64()), values.slice(0, len(values) - 1)])
+
+    earlier = one_earlier(times, None if before is None else before.micros)
+    # Unsafe: times of different centuries are further apart than float64 has whole microseconds.
+    seconds = pc.divide(pc.subtract(times, earlier).cast(pa.float64(), safe=False), 1e6)
+    kept = pc.greater_equal(seconds, 0.0)
+    for first, last in jumps:
+        previous = one_earlier(seqs, None if before is None else before.seq)
+        kept = pc.and_(kept, pc.invert(pc.and_(pc.less(previous, last), pc.greater_equal(seqs, first))))
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    del columns["timestamp"]
-    columns[STEP_INTERVAL] = seconds
-    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    del columns["timestamp"], columns["seq"]
+    columns[INTERVAL_COLUMN] = pc.if_else(kept, seconds, None)
+    moment = Moment(times[-1].as_py(), seqs[-1].as_py())
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), moment

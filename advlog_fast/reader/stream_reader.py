@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..parquet.columns import columns_schema, core_columns, scan_spool, spool_batches
 from ..parquet.part_reader import BATCH_ROWS, flattened, flattened_batches, opened_part, part_metrics
-from ..records import RESERVED_NAMES
+from ..records import CORE_METRICS, RESERVED_NAMES
 from ..store.files import open_file
 from ..store.paths import PartKey, RunPaths
-from .lines import names_its_rank, read_jsonl
+from .lines import rows_of_attempts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +53,9 @@ class _Source(Protocol):
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
         """The records, in the columns of `schema`, of which `attempt` is none, so many at a time at most."""
 
+    def has_value(self, metric: str) -> bool:
+        """Whether a record here has a value of the metric."""
+
     def first_step(self) -> int | None:
         """The least step here; None where there is none."""
 
@@ -76,17 +79,22 @@ class StreamReader:
                 self._sources[key] = _Spool(path, _Part(stream, part))
         for key, path in paths.parts_of_all_ranks(stream).items():
             self._sources[key] = _Part(stream, path)
-        if not self._sources:  # Parquet was turned off
-            lines = [row for file in paths.lines_of_all_ranks(stream) for row in read_jsonl(file)]
-            # A file of that name may be somebody else's.
-            lines = [row for row in lines if names_its_rank(row)]
-            self._sources.update(_line_sources(stream, lines))
+        self._add_lines(paths)
         self.keys = sorted(self._sources)
         """Attempt, rank and part of each source, in the order of the records."""
         self.keys_of: dict[RankKey, list[PartKey]] = {}
         """The keys of each rank of each attempt, in that order too."""
         for key in self.keys:
             self.keys_of.setdefault(key[:2], []).append(key)
+
+    def _add_lines(self, paths: RunPaths) -> None:
+        """The JSON lines stand in for a rank of an attempt that has no Parquet."""
+        there = {key[:2] for key in self._sources}
+        rows: list[dict[str, Any]] = []
+        for file in paths.lines_of_all_ranks(self._stream):
+            read = {attempt for attempt, rank in there if rank == paths.rank_of(file)}
+            rows += rows_of_attempts(file, read)
+        self._sources.update(_line_sources(self._stream, rows))
 
     @property
     def attempts(self) -> set[int]:
@@ -136,9 +144,16 @@ class StreamReader:
                 columns.insert(at, pa.repeat(pa.scalar(key[0], pa.int32()), batch.num_rows))
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def steps_up_to(self, attempt: int, rank: int, step: int) -> pa.Array:
-        """Returns the steps up to `step` that a rank logged in an attempt: usually none if the attempt was resumed
-        there."""
+    def has_values(self, metric: str) -> bool:
+        """Returns whether any record has a value of the metric."""
+        return any(source.has_value(metric) for source in self._sources.values())
+
+    def has_value(self, key: PartKey, metric: str) -> bool:
+        """Returns whether a record of a source has a value of the metric."""
+        return self._sources[key].has_value(metric)
+
+    def steps_between(self, attempt: int, rank: int, above: int | None, most: int | None) -> pa.Array:
+        """Returns the steps that a rank logged in an attempt above the one and up to the other; None is no bound."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -146,10 +161,15 @@ class StreamReader:
         schema = self.fields(["step"])
         for key in self.keys_of.get((attempt, rank), ()):
             first = self._sources[key].first_step()
-            if first is not None and first <= step:
-                for batch in self.batches(key, schema):
-                    steps = batch.column("step")
-                    found.append(steps.filter(pc.less_equal(steps, step)))
+            if first is None or (most is not None and first > most):
+                continue
+            for batch in self.batches(key, schema):
+                steps = batch.column("step")
+                if above is not None:
+                    steps = steps.filter(pc.greater(steps, above))
+                if most is not None:
+                    steps = steps.filter(pc.less_equal(steps, most))
+                found.append(steps)
         return pa.chunked_array(found, pa.int64()).combine_chunks()
 
     def extent(self, attempt: int, rank: int) -> Extent:
@@ -163,6 +183,8 @@ class _Part:
     def __init__(self, stream: str, path: Path) -> None:
         self._stream = stream
         self._path = path
+        self._found: dict[str, bool] = {}
+        """Whether there is a value, of the metrics that were asked for: a column may be all null."""
 
     @cached_property
     def _footer(self) -> Any:
@@ -191,6 +213,17 @@ class _Part:
     def _metrics(self) -> tuple[str, ...]:
         return part_metrics(self._path)
 
+    def has_value(self, metric: str) -> bool:
+        import pyarrow as pa
+
+        if metric not in CORE_METRICS and metric not in self._metrics:
+            return False
+        if metric not in self._found:
+            schema = pa.schema([(metric, pa.float64())])
+            batches = (batch.column(0) for batch in flattened_batches(self._path, schema))
+            self._found[metric] = any(column.null_count < len(column) for column in batches)
+        return self._found[metric]
+
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
         return flattened_batches(self._path, schema, rows)
 
@@ -208,10 +241,15 @@ class _OfTables(ABC):
     @abstractmethod
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]: ...
 
+    def has_value(self, metric: str) -> bool:
+        column = self._column(metric)
+        return bool(column.null_count < len(column))
+
     def _column(self, name: str) -> pa.ChunkedArray:
         import pyarrow as pa
 
-        type_ = pa.int64() if name == "step" else pa.timestamp("us", "UTC")
+        kinds = {"step": pa.int64(), "timestamp": pa.timestamp("us", "UTC")}
+        type_ = kinds.get(name, pa.float64())
         schema = pa.schema([(name, type_)])
         return pa.chunked_array([batch.column(0) for batch in self.batches(schema, BATCH_ROWS)], type_)
 

@@ -14,7 +14,7 @@ from ..control.text import escape
 from ..engine.background import Background
 from ..engine.drain import Drain
 from ..engine.entry import Entry
-from ..engine.findings import FAULT, NONFINITE, Finding, fault
+from ..engine.findings import CLOCK, FAULT, NONFINITE, Finding, fault
 from ..engine.ring import slots_for
 from ..sampling.memory_sampler import MemorySample
 from ..store.attempts import restore_claims
@@ -59,6 +59,7 @@ class Upkeep:
         assert parts is not None
         self._background.subscribe(FAULT, self._tell_fault)
         self._background.subscribe(NONFINITE, self._tell_nonfinite)
+        self._background.subscribe(CLOCK, self._tell_jump)
         duties: dict[Callable[[], object], float] = {parts.control.write_summary: SUMMARY_INTERVAL_S}
         if fsync == "interval":
             duties[self._sync] = SYNC_INTERVAL_S
@@ -135,6 +136,11 @@ class Upkeep:
         parts = self._parts()
         if parts is not None and finding.value is not None:
             parts.control.emit(events.nonfinite(finding.metric, finding.value))
+
+    def _tell_jump(self, finding: Finding) -> None:
+        parts = self._parts()
+        if parts is not None:
+            parts.control.emit(events.clock_jump(finding.moved_s, finding.seqs))
 
     def _tell_leak(self, name: str) -> None:
         parts = self._parts()

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .._failpoints import failpoint
 from ..exceptions import RunBusyError
@@ -27,6 +27,7 @@ from .files import (
     make_folder,
     read_file,
     scratch_file,
+    write_whole,
 )
 from .ledger import LOST, read_ledger
 from .locks import COMPACTING, DEAD_OWNER_S, RECOVERING, FileLock, LockedError, has_ended
@@ -45,7 +46,7 @@ _TAKEN = "expected a file that this package wrote or nothing, got another file: 
 _SUMMARY = b'{\n  "total_metrics"'
 _RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
 _ATTEMPT = re.compile(r"(?:attempt=)?([0-9]{1,9})(?:\.json)?\Z")
-_ORIGIN = re.compile(r"([0-9]{1,9})-origin\.json\Z")
+_ORIGIN = re.compile(r"([0-9]{1,9})-(?:rank([0-9]{5,})-)?origin\.json\Z")
 
 
 def check_free(paths: RunPaths) -> None:
@@ -121,7 +122,7 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
         # A new id would silently turn the folder into another run's.
         remedy = f'write {{"run_id": "..."}} there, with the id in {paths.summary.name}, or remove it for a new id'
         raise OSError(errno.EINVAL, f"expected the run's id, got a damaged file; {remedy}", str(file))
-    attempt = max(_attempts(paths), default=0)
+    attempt = max(known_attempts(paths), default=0)
     if attempt == 0 or not _joins(paths, attempt, ranks):
         attempt += 1
         while not _claims_attempt(paths, attempt, ranks):
@@ -178,24 +179,50 @@ def read_claim(file: Path) -> dict[str, Any]:
         return {}
 
 
-def claim_origin(paths: RunPaths, attempt: int, origin: dict[str, Any]) -> bool:
-    """Records the state that the attempt resumes from. Returns False if another of its ranks recorded a different one.
+def write_origin(paths: RunPaths, attempt: int, origin: dict[str, Any]) -> None:
+    """Notes the state that this rank's attempt resumes from, in place of one noted before.
 
-    :raises OSError: the record cannot be written.
+    :raises OSError: it cannot be written.
     """
-    noted = _claim(paths, paths.attempts / f"{attempt}-origin.json", origin)
-    # Ranks that each save their own state do so at one step, but some milliseconds apart.
-    return noted is not None and {**noted, "timestamp": None} == {**origin, "timestamp": None}
+    data = json.dumps(origin).encode()
+    write_whole(paths.origin(attempt), data, folder=paths.temporary, sync=True)
 
 
-def read_origins(paths: RunPaths) -> dict[int, dict[str, Any]]:
-    """Returns the state that each resumed attempt of the run was resumed from, by attempt."""
-    matches = {path: _ORIGIN.match(path.name) for path in paths.attempts.glob("*-origin.json")}
-    origins = {int(match[1]): _read(path) for path, match in matches.items() if match}
-    return {attempt: origin for attempt, origin in origins.items() if origin}
+Origins = dict[int, dict[int, dict[str, Any]]]
+"""The state that each resumed attempt was resumed from: by attempt, and by the rank that loaded it."""
 
 
-def _attempts(paths: RunPaths) -> list[int]:
+def read_origins(paths: RunPaths) -> Origins:
+    """Returns the states that the attempts of the run were resumed from.
+
+    Earlier versions noted one for all ranks: it stands as rank 0's.
+    """
+    found: Origins = {}
+    for path in sorted(paths.attempts.glob("*-origin.json")):
+        match = _ORIGIN.match(path.name)
+        origin = _read(path) if match else None
+        if match and is_origin(origin):
+            found.setdefault(int(match[1]), {})[int(match[2] or 0)] = origin
+    return found
+
+
+def origin_of(origins: Origins, attempt: int) -> dict[str, Any]:
+    """Returns the state that an attempt was resumed from: that of its first rank; empty if it was not."""
+    by_rank = origins.get(attempt)
+    return by_rank[min(by_rank)] if by_rank else {}
+
+
+def is_origin(origin: Any) -> TypeGuard[dict[str, Any]]:
+    """Returns whether it is a state as a logger gives it: anybody may have written the file."""
+    if not isinstance(origin, dict):
+        return False
+    if type(origin.get("run_id")) is not str or type(origin.get("attempt")) is not int:
+        return False
+    numbers = (origin.get(name) for name in ("step", "rank", "seq", "max_step"))
+    return type(origin.get("timestamp")) is str and all(number is None or type(number) is int for number in numbers)
+
+
+def known_attempts(paths: RunPaths) -> list[int]:
     """Returns the attempts that have claims or parts: a user may have removed the claims, or copied only the parts."""
     names = [entry.name for entry in paths.attempts.iterdir()]
     names += [entry.name for stream in ("metrics", "system") for entry in paths.dataset(stream).glob("attempt=*")]

@@ -178,6 +178,12 @@ class RunPaths:
         others = sorted(self.log_dir.glob(first.stem + _OTHER_RANKS + first.suffix))
         return [path for path in (first, *others) if path.exists()]
 
+    @staticmethod
+    def rank_of(file: Path) -> int:
+        """Returns the rank whose file of JSON lines it is."""
+        match = re.search(r"\.rank(\d{5,})\.jsonl\Z", file.name)
+        return int(match[1]) if match else 0
+
     @property
     def summary(self) -> Path:
         return self._file("summary", ".json")
@@ -214,6 +220,10 @@ class RunPaths:
     def claim(self, attempt: int) -> Path:
         """Returns the file in which this rank's process of an attempt describes itself."""
         return self.attempts / f"{attempt}-rank{self.rank:05d}.claim"
+
+    def origin(self, attempt: int) -> Path:
+        """Returns the file that says which state this rank's attempt was resumed from."""
+        return self.attempts / f"{attempt}-rank{self.rank:05d}-origin.json"
 
     def claims_of_all_ranks(self) -> dict[tuple[int, int], Path]:
         """Returns the existing claims, by attempt and rank."""

@@ -10,12 +10,17 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static int nearest(double q, int count) {
+    int rank = (int)ceil(q * count);
+    return rank > 1 ? rank - 1 : 0;
+}
+
 static void check_quantiles(double *values, int count, const advlog_sketch *sketch) {
     qsort(values, (size_t)count, sizeof *values, compare);
     CHECK_INT(count, sketch->count);
     for (int percent = 0; percent <= 100; percent++) {
         double q = percent / 100.0;
-        CHECK_NEAR(values[(int)(q * (count - 1))], advlog_sketch_quantile(sketch, q), ONE_PERCENT);
+        CHECK_NEAR(values[nearest(q, count)], advlog_sketch_quantile(sketch, q), ONE_PERCENT);
     }
 }
 
@@ -48,11 +53,15 @@ static void whole_range(void) {
     CHECK_INT(1, ends.bucket[0]);
     CHECK_INT(0, ends.bucket[ADVLOG_SKETCH_BUCKETS - 1]);
     CHECK_NEAR(5e8, advlog_sketch_quantile(&ends, 1), ONE_PERCENT);
-    /* Outside: the nearest bucket. */
+    /* Outside nothing is known of a value but on which side it lies. */
     advlog_sketch_add(&ends, 5e-324);
     advlog_sketch_add(&ends, 1.7e308);
-    CHECK_INT(2, ends.bucket[0]);
-    CHECK_INT(1, ends.bucket[ADVLOG_SKETCH_BUCKETS - 1]);
+    CHECK_INT(1, ends.tiny);
+    CHECK_INT(1, ends.above);
+    CHECK(isnan(advlog_sketch_quantile(&ends, 0.25)));
+    CHECK_NEAR(1e-9, advlog_sketch_quantile(&ends, 0.5), ONE_PERCENT);
+    CHECK_NEAR(5e8, advlog_sketch_quantile(&ends, 0.75), ONE_PERCENT);
+    CHECK(isnan(advlog_sketch_quantile(&ends, 1)));
 }
 
 static void values_without_a_logarithm(void) {
@@ -66,15 +75,28 @@ static void values_without_a_logarithm(void) {
     advlog_sketch_add(&sketch, -3.0);
     advlog_sketch_add(&sketch, 2.0);
     CHECK_INT(3, sketch.count);
-    CHECK_INT(2, sketch.zero);
+    CHECK_INT(1, sketch.below);
+    CHECK_INT(1, sketch.zero);
+    CHECK(isnan(advlog_sketch_quantile(&sketch, -1)));
     CHECK_DOUBLE(0, advlog_sketch_quantile(&sketch, 0.5));
     CHECK_NEAR(2, advlog_sketch_quantile(&sketch, 1), ONE_PERCENT);
-    CHECK_DOUBLE(0, advlog_sketch_quantile(&sketch, -1));
+}
+
+/* Of few values the high quantiles are the greatest one. */
+static void nearest_rank(void) {
+    static advlog_sketch sketch;
+    advlog_sketch_add(&sketch, 1);
+    advlog_sketch_add(&sketch, 10);
+    advlog_sketch_add(&sketch, 100);
+    CHECK_NEAR(10, advlog_sketch_quantile(&sketch, 0.5), ONE_PERCENT);
+    CHECK_NEAR(100, advlog_sketch_quantile(&sketch, 0.9), ONE_PERCENT);
+    CHECK_NEAR(100, advlog_sketch_quantile(&sketch, 0.99), ONE_PERCENT);
 }
 
 int main(void) {
     random_values();
     whole_range();
     values_without_a_logarithm();
+    nearest_rank();
     return 0;
 }

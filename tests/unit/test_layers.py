@@ -100,6 +100,7 @@ def includes_of(path):
         ("stdatomic.h", "atomics.h"),
         ("Python.h", "guard.h producer.h"),
         ("advlog_api.h", "compiler.h"),
+        ("stats_api.h", "compiler.h"),
         ("spool_api.h", "compiler.h"),
     ],
 )

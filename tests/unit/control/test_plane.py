@@ -203,7 +203,8 @@ class TestEpochs:
     def test_an_epoch_is_lines_events_and_a_row_of_the_summary(self, run, plane):
         plane.emit(events.epoch_start(np.int64(3), 10))
         empty = MetricStats()
-        run.link.counted = Totals(epoch=EpochTotals(3, 45, 0, 10**9, 1440.0, 0.0, empty, empty))
+        epoch = EpochTotals(3, 45, 0, 10**9, 1440.0, 0.0, empty, empty)
+        run.link.counted = Totals(epoch=epoch, epochs={3: epoch})
         time.sleep(0.01)
         plane.emit(events.epoch_end(3, {"accuracy": np.float32(0.5), "nested": {"f1": 0.25}}))
         assert run.texts()[0] == "epoch_start epoch=3 total_epochs=10"

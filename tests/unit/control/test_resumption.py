@@ -35,7 +35,8 @@ def test_the_state_covers_every_call_before_and_is_plain_json(tmp_path, state):
     run_id = json.loads((tmp_path / "run_summary.json").read_text())["run_id"]
     timestamp = state.pop("timestamp")
     assert timestamp >= read_jsonl(tmp_path / "run_metrics.jsonl")[-1]["timestamp"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    assert state == {"run_id": run_id, "attempt": 1, "step": 7, "epoch": 1, "batch": 7}
+    place = {"step": 7, "max_step": 7, "epoch": 1, "batch": 7, "total_batches": 100}
+    assert state == {"run_id": run_id, "attempt": 1, "rank": 0, "seq": 7, **place}
 
 
 def test_the_state_can_be_asked_for_after_the_end(tmp_path):
@@ -60,7 +61,8 @@ def test_an_attempt_that_goes_on_says_from_where(tmp_path, state):
     assert json.loads((tmp_path / "run_summary.json").read_text())["resumed_from"] == state
     events = [event for event in read_jsonl(tmp_path / "run_events.jsonl") if event["event"] == "resumed"]
     assert [event["resumed_from"] for event in events] == [state]
-    resumed = f"resumed run_id={state['run_id']} attempt=1 step=7 epoch=1 batch=7 timestamp={state['timestamp']}"
+    place = f"step=7 epoch=1 batch=7 timestamp={state['timestamp']} rank=0 seq=7 max_step=7 total_batches=100"
+    resumed = f"resumed run_id={state['run_id']} attempt=1 {place}"
     assert f"INFO {resumed}\n" in (tmp_path / "run_main.log").read_text()
     assert f"INFO {resumed}\n" in (tmp_path / "run_training.log").read_text()
     assert [row["step"] for row in read_jsonl(tmp_path / "run_metrics.jsonl")] == list(range(1, 10))
@@ -73,19 +75,14 @@ def test_going_back_within_an_attempt_is_an_event_and_no_more(tmp_path):
     assert not list((tmp_path / ".advlog" / "run" / "attempts").glob("*origin*"))
 
 
-def test_a_second_rank_resumed_from_elsewhere_is_said(tmp_path, state):
-    other = {**state, "step": 3}
-    with AdvancedLogger(tmp_path, "run", console="off", rank=0, world_size=2) as log:
-        log.load_state_dict(state)
-        log.load_state_dict(other)
-    assert "readers take that one" in (tmp_path / "run_main.log").read_text()
-
-
-def test_ranks_that_each_keep_a_state_of_one_step_are_resumed_from_one_place(tmp_path, state):
-    with AdvancedLogger(tmp_path, "run", console="off", rank=0, world_size=2) as log:
-        log.load_state_dict(state)
-        log.load_state_dict({**state, "timestamp": STATE["timestamp"]})
-    assert "readers take that one" not in (tmp_path / "run_main.log").read_text()
+@pytest.mark.parametrize(("other", "said"), [({"step": 3}, True), ({"timestamp": STATE["timestamp"], "seq": 9}, False)])
+def test_a_second_rank_resumed_from_elsewhere_is_said(tmp_path, state, other, said):
+    # Ranks that each keep a state of one step are resumed from one place.
+    first, second = (AdvancedLogger(tmp_path, "run", console="off", rank=rank, world_size=2) for rank in (0, 1))
+    first.load_state_dict(state)
+    second.load_state_dict({**state, "rank": 1, **other})
+    assert (first.attempt, first.close(), second.close()) == (second.attempt, True, True)
+    assert ("rank 0 was resumed from another state" in (tmp_path / "run_main.rank00001.log").read_text()) == said
 
 
 def test_a_logger_that_is_off_has_no_state_and_its_state_is_nothing_to_go_on_from(tmp_path):

@@ -174,14 +174,13 @@ class TestPerformance:
 
     def test_rates_are_over_the_epochs_the_running_one_included(self):
         epochs = Epochs()
-        epochs.finished.append({"epoch": 1})
-        epochs.batches, epochs.samples, epochs.seconds = 100, 3200.0, 10.0
+        finished = EpochTotals(1, 101, 0, 10 * 10**9, 3232.0, 0.0, MetricStats(), MetricStats())
+        epochs.end(1, {}, finished)
         running = EpochTotals(2, 11, 0, 10**9, 352.0, 0.0, MetricStats(), MetricStats())
         found = self.found(epochs, epoch=running)
         assert found["batches_per_s"] == pytest.approx(110 / 11)
         assert found["samples_per_s"] == pytest.approx(3520 / 11)
         assert math.isnan(found["tokens_per_s"])
-        finished = dataclasses.replace(running, epoch=1)
         assert self.found(epochs, epoch=finished)["batches_per_s"] == pytest.approx(10)
 
     def test_without_any_time_there_is_no_rate(self):

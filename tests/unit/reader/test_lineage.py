@@ -23,6 +23,10 @@ def origin(attempt, step, second=0, run_id=RUN_ID):
     }
 
 
+def of_rank_0(origins):
+    return {attempt: {0: state} for attempt, state in origins.items()}
+
+
 def steps_of(cuts):
     return {attempt: None if cut is None else cut.step for attempt, cut in cuts.items()}
 
@@ -34,9 +38,9 @@ def steps_of(cuts):
         ({4: origin(3, 50)}, {4: None, 3: 50}),
         ({4: origin(1, 50)}, {4: None, 1: 50}),
         ({4: origin(3, 50), 3: origin(2, 30), 2: origin(1, 10)}, {4: None, 3: 50, 2: 30, 1: 10}),
-        ({4: origin(3, 20), 3: origin(2, 30)}, {4: None, 3: 20, 2: 20}),
+        ({4: origin(3, 20), 3: origin(2, 30)}, {4: None, 3: 20, 2: 30}),
         ({4: origin(3, None)}, {4: None, 3: None}),
-        ({4: origin(3, 20), 3: origin(2, None)}, {4: None, 3: 20, 2: 20}),
+        ({4: origin(3, 20), 3: origin(2, None)}, {4: None, 3: 20, 2: None}),
         ({4: origin(4, 50)}, {4: None}),
         ({4: origin(7, 50)}, {4: None}),
         ({4: origin(3, 50, run_id="1" * 32)}, {4: None}),
@@ -44,20 +48,20 @@ def steps_of(cuts):
     ],
 )
 def test_the_chain_follows_the_newest_attempt_back(origins, shown):
-    assert steps_of(chosen("chain", [1, 2, 3, 4], origins, RUN_ID).cuts) == shown
+    assert steps_of(chosen("chain", [1, 2, 3, 4], {1, 2, 3, 4}, of_rank_0(origins), RUN_ID).cuts) == shown
 
 
 def test_what_was_logged_after_the_point_is_cut_by_time_where_it_has_no_step():
-    cut = chosen("chain", [1, 2], {2: origin(1, 5, second=7)}, RUN_ID).cuts[1]
+    cut = chosen("chain", [1, 2], {1, 2}, of_rank_0({2: origin(1, 5, second=7)}), RUN_ID).cuts[1]
     assert isinstance(cut, Cut)
     assert (cut.time.second, cut.time.utcoffset().total_seconds()) == (7, 0)
 
 
 def test_the_latest_alone_and_all_of_them_can_be_asked_for():
-    origins = {2: origin(1, 5)}
-    assert steps_of(chosen("latest", [1, 2], origins, RUN_ID).cuts) == {2: None}
-    assert steps_of(chosen("all", [1, 2], origins, RUN_ID).cuts) == {1: None, 2: None}
-    assert chosen("chain", [], {}, None).cuts == {}
+    origins = of_rank_0({2: origin(1, 5)})
+    assert steps_of(chosen("latest", [1, 2], {1, 2}, origins, RUN_ID).cuts) == {2: None}
+    assert steps_of(chosen("all", [1, 2], {1, 2}, origins, RUN_ID).cuts) == {1: None, 2: None}
+    assert chosen("chain", [], set(), {}, None).cuts == {}
 
 
 class Training:
@@ -128,14 +132,22 @@ def test_of_all_attempts_each_has_a_series_of_its_own(tmp_path):
     assert every.series("mine", reduce=None).num_rows == 10
 
 
-def test_of_a_step_that_both_attempts_logged_the_later_one_s_is_shown(tmp_path):
+def test_what_lies_before_the_state_stays_although_its_step_comes_again(tmp_path):
     training = Training(tmp_path)
     state = training.attempt(1, 10, keep_at=8)
     training.attempt(5, 6, state=state)  # from an older checkpoint of the model than of the log
     run = read_run(tmp_path, "run")
-    expected = {(1, step) for step in (1, 2, 3, 4, 7, 8)} | {(2, 5), (2, 6)}
+    expected = {(1, step) for step in range(1, 9)} | {(2, 5), (2, 6)}
     assert sorted(rows(run, "attempt", "step")) == sorted([*expected] * 2)
-    assert sum(batch.num_rows for batch in run.scan(["mine"])) == 16
+    assert sum(batch.num_rows for batch in run.scan(["mine"])) == 20
+
+
+def test_a_start_that_died_before_its_first_record_hides_nothing(tmp_path):
+    training = Training(tmp_path)
+    training.attempt(1, 4)
+    AdvancedLogger(tmp_path, "run", rank=0, world_size=2, console="off", memory_interval_s=0).close()
+    run = read_run(tmp_path, "run")
+    assert (run.attempts, set(rows(run, "attempt"))) == ([1, 2], {(1,)})
 
 
 def test_without_steps_the_time_of_the_checkpoint_decides(tmp_path):

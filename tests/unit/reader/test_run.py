@@ -210,7 +210,8 @@ class TestReadRun:
                 spool.add({"loss": loss}, step=step)
             put(RunPaths(paths.log_dir, "exp", rank), spool, 1, sealed=True)
         found = read_run(paths.log_dir, "exp").series("loss", reduce)
-        assert found.column_names == ["step", "loss", "count"]
+        assert found.column_names == ["step", "loss", "count", "ranks", "of"]
+        assert (found["ranks"].to_pylist(), found["of"].to_pylist()) == ([2, 2, 1], [2, 2, 2])
         assert (found["step"].to_pylist(), found["count"].to_pylist()) == ([1, 2, 3], [2, 2, 1])
         assert list(map(bits, found["loss"].to_pylist())) == list(map(bits, values))
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 import advlog_fast.reader.steps as module
 from advlog_fast.reader.steps import (
+    INTERVAL_COLUMN,
     Course,
+    Moment,
     RankSteps,
     RankTime,
     StepTimes,
@@ -40,7 +42,7 @@ def walked(ranks, monkeypatch, window_rows=4):
     times, course, table = StepTimes("t"), Course("t"), []
     for window in windows({rank: source(rows) for rank, rows in ranks.items()}):
         times.add(window)
-        course.add(window)
+        course.add(window, ranks)
         found = step_table(window, "t")
         if found is not None:
             table += found[0].to_pylist()
@@ -72,13 +74,17 @@ def test_over_the_steps_that_all_have_the_numbers_are_those_of_plain_python(rank
     everywhere = set.intersection(*map(set, ranks.values()))
     assert everywhere <= {row["step"] for row in table if row["ranks"] == len(ranks)}
     assert times.steps == len(table)
+    whole = [row for row in table if row["ranks"] == len(ranks)]
+    if whole:
+        assert (course.first, course.last) == tuple((row["step"], row["mean"]) for row in (whole[0], whole[-1]))
+        assert course.lowest[1] == min(row["mean"] for row in whole)
+    else:
+        assert course.first is course.last is course.lowest is None
     if table:
         assert times.min_s == min(row["min"] for row in table)
         assert times.max_s == max(row["max"] for row in table)
         assert times.mean_s == pytest.approx(statistics.fmean(row["mean"] for row in table))
         assert times.skew == pytest.approx(statistics.fmean(row["skew"] for row in table))
-        assert (course.first, course.last) == tuple((row["step"], row["mean"]) for row in (table[0], table[-1]))
-        assert course.lowest[1] == min(row["mean"] for row in table)
 
 
 @pytest.mark.parametrize("window_rows", [1, 5, 1000])
@@ -96,10 +102,14 @@ def test_what_is_told_does_not_depend_on_the_window(window_rows, monkeypatch):
 
 def test_a_rank_that_stopped_early_is_missed_from_there_on_only(monkeypatch):
     ranks = {0: [(step, 1.0) for step in range(1, 101)], 1: [(step, 3.0) for step in range(1, 41)]}
-    table, times, _ = walked(ranks, monkeypatch)
+    table, times, course = walked(ranks, monkeypatch)
     assert [row["step"] for row in table] == list(range(1, 101))
     assert [row["ranks"] for row in table] == [2] * 40 + [1] * 60
     assert (times.ranks[0].steps, times.ranks[1].steps) == (100, 40)
+    # The steps without others compare with nothing.
+    assert (times.ranks[0].ratio, times.ranks[1].ratio) == (pytest.approx(1 / 3), pytest.approx(3.0))
+    assert (times.ranks[0].slowest_share, times.ranks[1].slowest_share) == (0.0, 1.0)
+    assert course.last == (40, 2.0)
 
 
 def test_a_value_that_is_missing_or_no_number_leaves_its_step_out(monkeypatch):
@@ -127,19 +137,43 @@ def test_a_step_whose_records_lie_in_several_batches_is_one(window_rows, monkeyp
     assert times.steps == 4
 
 
+def intervals(micros, before=None, jumps=()):
+    schema = pa.schema([("step", pa.int64()), ("timestamp", pa.timestamp("us", "UTC")), ("seq", pa.int64())])
+    rows = [(at, moment, 10 + at) for at, moment in enumerate(micros, start=1)]
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)],
+        schema=schema,
+    )
+    found, moment = with_intervals(batch, before, jumps)
+    assert found.schema.names == ["step", INTERVAL_COLUMN]
+    return found[INTERVAL_COLUMN].to_pylist(), moment
+
+
 def test_intervals_are_the_seconds_since_the_record_before():
-    times = pa.array([1_000_000, 1_500_000, 1_500_001], pa.timestamp("us", "UTC"))
-    batch = pa.RecordBatch.from_arrays([pa.array([1, 2, 3], pa.int64()), times], ["step", "timestamp"])
-    assert with_intervals(batch, None).to_pydict() == {"step": [1, 2, 3], "step_interval": [None, 0.5, 1e-6]}
-    before = pa.scalar(750_000, pa.timestamp("us", "UTC"))
-    assert with_intervals(batch, before).to_pydict()["step_interval"] == [0.25, 0.5, 1e-6]
+    times = [1_000_000, 1_500_000, 1_500_001]
+    assert intervals(times) == ([None, 0.5, 1e-6], Moment(1_500_001, 13))
+    assert intervals(times, Moment(750_000, 10))[0] == [0.25, 0.5, 1e-6]
+
+
+def test_no_interval_spans_a_clock_that_was_set():
+    assert intervals([5_000_000, 1_000_000, 1_200_000])[0] == [None, None, 0.2]
+    times = [1_000_000, 1_100_000, 9_100_000, 9_200_000]
+    # The jump lies before record 12, 13 or 14, of 11 to 14.
+    assert intervals(times, Moment(900_000, 10), [(12, 14)])[0] == [0.1, None, None, None]
+    assert intervals(times, Moment(900_000, 10), [(13, 13)])[0] == [0.1, 0.1, None, 0.1]
+    # Others came in between, which have no step: from 10 to 11.
+    assert intervals(times, Moment(900_000, 4), [(6, 7)])[0] == [None, 0.1, 8.0, 0.1]
+
+
+def test_times_of_different_centuries_are_far_apart_and_no_error():
+    assert intervals([-9_000_000_000_000_001, 9_000_000_000_000_000])[0] == [None, 1.8e10]
 
 
 def times_with(metric, **ranks):
     times = StepTimes(metric, steps=100, mean_sum_s=100.0)
     for name, (own_s, others_s, slowest) in ranks.items():
         rank = int(name[1:])
-        times.ranks[rank] = RankTime(rank, 100, own_s, others_s, slowest)
+        times.ranks[rank] = RankTime(rank, 100, own_s, 100, own_s, others_s, slowest)
     return times
 
 

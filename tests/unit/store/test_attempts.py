@@ -12,7 +12,7 @@ import time
 import pytest
 
 from advlog_fast import AdvancedLogger
-from advlog_fast.store.attempts import claim_attempt, claim_origin, read_claim, read_origins
+from advlog_fast.store.attempts import claim_attempt, read_claim, read_origins, write_origin
 from advlog_fast.store.ledger import Ledger, write_ledger
 from advlog_fast.store.paths import RunPaths
 from advlog_fast.store.processes import machine_id, process_start, started_s
@@ -145,12 +145,28 @@ def test_claims_say_which_process_each_rank_of_each_attempt_is(paths):
     }
 
 
-def test_the_first_rank_that_is_resumed_says_from_where_for_its_attempt(paths):
+ORIGIN = {"run_id": "0" * 32, "attempt": 7, "step": 3, "timestamp": "2026-11-22T19:31:04.123456Z"}
+
+
+def test_each_rank_says_from_where_it_is_resumed_and_the_last_word_counts(paths):
     claim_attempt(paths, rank())
-    assert claim_origin(paths, 1, {"attempt": 7, "step": 3})
-    assert claim_origin(of(paths, 1), 1, {"attempt": 7, "step": 3})
-    assert not claim_origin(of(paths, 2), 1, {"attempt": 6, "step": 3})
-    assert read_origins(paths) == {1: {"attempt": 7, "step": 3}}
+    write_origin(paths, 1, {**ORIGIN, "step": 2})
+    write_origin(paths, 1, ORIGIN)
+    write_origin(of(paths, 1), 1, {**ORIGIN, "attempt": 6})
+    assert read_origins(paths) == {1: {0: ORIGIN, 1: {**ORIGIN, "attempt": 6}}}
+
+
+def test_the_word_of_an_earlier_version_is_that_of_the_first_rank(paths):
+    claim_attempt(paths, rank())
+    (paths.attempts / "3-origin.json").write_text(json.dumps(ORIGIN))
+    assert read_origins(paths) == {3: {0: ORIGIN}}
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, b'{"attempt": "7"}', b'{"run_id": "x", "attempt": 7, "timestamp": 3}'])
+def test_a_damaged_word_is_none(paths, content):
+    claim_attempt(paths, rank())
+    paths.origin(1).write_bytes(content)
+    assert read_origins(paths) == {}
 
 
 @pytest.mark.parametrize("content", DAMAGED)

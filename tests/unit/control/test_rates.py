@@ -25,13 +25,11 @@ def ends(log, tmp_path):
 def test_where_every_tenth_batch_is_logged_all_of_them_count(log, tmp_path, first, told):
     if told:
         log.start_epoch(1)
-    started = time.monotonic()
     for batch in range(first, 100 + first):
         time.sleep(0.002)
         if batch % 10 == 0:
             log.log_batch_progress(1, batch, 100, 0.5, samples=64, tokens=1000)
     log.end_epoch(1)
-    took = time.monotonic() - started
     (end,) = ends(log, tmp_path)
     assert end["batches"] == 100
     assert end["samples_per_s"] == pytest.approx(64 * end["batches_per_s"], rel=0.02)
@@ -39,7 +37,6 @@ def test_where_every_tenth_batch_is_logged_all_of_them_count(log, tmp_path, firs
     # The duration is the epoch's own: whichever it is, the rate belongs to it.
     counted = 100 if told else 90
     assert end["batches_per_s"] == pytest.approx(counted / end["duration_s"], rel=1e-2)
-    assert end["duration_s"] <= took
 
 
 def test_an_epoch_that_ends_early_has_the_batches_that_it_had(log, tmp_path):

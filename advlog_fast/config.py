@@ -103,6 +103,8 @@ class LoggerConfig:
         names: an accuracy before a loss, that of a validation before one of the training.
     :param best_mode: "max" if more of it is better, "min" if less is; None where its name says so, as that of an
         accuracy or a loss does.
+    :param first_epoch: the number of the first epoch, 0 or 1, from which steps are derived where a record has none.
+        None infers it, once a run, from the first record that needs it: 0 if that is of epoch 0, else 1.
     :param text: write `NAME_training.log`. Off saves about a third of the drain's CPU.
     :param jsonl: write `NAME_metrics.jsonl` and `NAME_system.jsonl`. Off saves another third, but then no plain tool
         can read records as data before the first Parquet part.
@@ -181,6 +183,7 @@ class LoggerConfig:
     tags: tuple[str, ...] = ()
     best_metric: str | None = None
     best_mode: Literal["max", "min"] | None = None
+    first_epoch: Literal[0, 1] | None = None
     text: bool = True
     jsonl: bool = True
     parquet: bool = True
@@ -252,6 +255,8 @@ class LoggerConfig:
             _texts("group", [self.group])
         set_(self, "tags", _texts("tags", self.tags))
         _best(self.best_metric, self.best_mode)
+        if self.first_epoch is not None:
+            _integer("first_epoch", self.first_epoch, 0, 1)
         if self.handle_signals != "note" and not isinstance(self.handle_signals, bool):
             raise TypeError(expected("handle_signals", "True, False or 'note'", self.handle_signals))
         for name in ("text", "jsonl", "parquet", "capture_logging", "enabled"):

@@ -47,8 +47,7 @@ class AdvancedLogger(Producer, ControlCalls):
 
     :param log_dir: the directory for all files of the run; created if missing.
     :param experiment_name: the run's name. A second start with the same name is a new attempt of the same run.
-    :param log_level: the lowest level that reaches the text logs and the console; metrics, events and errors are
-        never filtered.
+    :param log_level: the lowest level of the text logs and the console; metrics, events and errors are never filtered.
     :param max_log_files: files kept of each rotated series.
     :param max_log_size: bytes of each file before it rotates.
 
@@ -78,6 +77,7 @@ class AdvancedLogger(Producer, ControlCalls):
         tags: Sequence[str] = LoggerConfig.tags,
         best_metric: str | None = LoggerConfig.best_metric,
         best_mode: str | None = LoggerConfig.best_mode,
+        first_epoch: int | None = LoggerConfig.first_epoch,
         text: bool = LoggerConfig.text,
         jsonl: bool = LoggerConfig.jsonl,
         parquet: bool = LoggerConfig.parquet,

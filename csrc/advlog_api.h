@@ -67,7 +67,8 @@ enum advlog_status {
     ADVLOG_TIMEOUT = 4,
     ADVLOG_SLOW = 5,     /* an argument needs conversion, or a name is new */
     ADVLOG_FORKED = 6,   /* this process is a child of the ring's owner */
-    ADVLOG_OFF = 7       /* the producer is not bound to a ring */
+    ADVLOG_OFF = 7,      /* the producer is not bound to a ring */
+    ADVLOG_STEPS = 8     /* how its step follows from its epoch must be settled first */
 };
 
 /* Why a ring's memory cannot be used. */

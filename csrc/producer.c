@@ -206,13 +206,46 @@ static int push(producer *self, staging *s, int64_t time_ns) {
 /* What data loaders say where they do not know. */
 #define UNKNOWN_TOTAL (-1)
 
-/* The step that epoch, batch and total_batches name; never a count of calls. */
-static void derive_step(staging *s) {
+/* Whether the step of such a record may be derived as that of the one before. */
+static bool is_settled(const producer *self, int64_t epoch, int64_t total) {
+    if (ADVLOG_UNLIKELY(epoch < self->least_epoch)) return false;
+    return ADVLOG_LIKELY(total == self->total_batches) || !self->watches_total || epoch == self->first_epoch;
+}
+
+/* The step that epoch, batch and total_batches name; never a count of calls. False: Python has to settle first how. */
+static bool derive_step(producer *self, staging *s) {
     if (ADVLOG_UNLIKELY(s->integer[TARGET_TOTAL] == UNKNOWN_TOTAL)) s->record.present &= ~(uint32_t)ADVLOG_HAS_TOTAL;
     const uint32_t known = ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL;
-    if ((s->record.present & (known | ADVLOG_HAS_STEP)) != known) return;
-    s->integer[TARGET_STEP] = (s->integer[TARGET_EPOCH] - 1) * s->integer[TARGET_TOTAL] + s->integer[TARGET_BATCH];
+    if ((s->record.present & (known | ADVLOG_HAS_STEP)) != known) return true;
+    int64_t epoch = s->integer[TARGET_EPOCH], total = s->integer[TARGET_TOTAL];
+    if (ADVLOG_UNLIKELY(!is_settled(self, epoch, total))) return false;
+    self->derived = s->integer[TARGET_STEP] = (epoch - self->first_epoch) * total + s->integer[TARGET_BATCH];
     s->record.present |= ADVLOG_HAS_STEP;
+    return true;
+}
+
+PyObject *producer_steps(PyObject *op, PyObject *Py_UNUSED(none)) {
+    producer *self = (producer *)op;
+    PyObject *total = self->total_batches < 0 ? Py_NewRef(Py_None) : PyLong_FromLong(self->total_batches);
+    PyObject *derived = self->derived == INT64_MIN ? Py_NewRef(Py_None) : PyLong_FromLongLong(self->derived);
+    return total && derived ? Py_BuildValue("NN", total, derived) : NULL;
+}
+
+PyObject *producer_settle_steps(PyObject *op, PyObject *args) {
+    producer *self = (producer *)op;
+    PyObject *first, *total, *derived;
+    int watches_epoch, watches_total;
+    if (!PyArg_ParseTuple(args, "OOOpp:_settle_steps", &first, &total, &derived, &watches_epoch, &watches_total)) return NULL;
+    long first_epoch = first == Py_None ? 0 : PyLong_AsLong(first);
+    long long of = total == Py_None ? NO_TOTAL : PyLong_AsLongLong(total);
+    long long step = derived == Py_None ? INT64_MIN : PyLong_AsLongLong(derived);
+    if (PyErr_Occurred()) return NULL;
+    self->first_epoch = (int32_t)first_epoch;
+    self->least_epoch = first == Py_None ? INT32_MAX : watches_epoch ? self->first_epoch : INT32_MIN;
+    self->total_batches = of >= 0 && of <= INT32_MAX ? (int32_t)of : NO_TOTAL;
+    self->watches_total = watches_total;
+    self->derived = step;
+    Py_RETURN_NONE;
 }
 
 #define REQUIRED_BATCH ((1u << TARGET_EPOCH) | (1u << TARGET_BATCH) | (1u << TARGET_TOTAL) | (1u << TARGET_CORE))
@@ -222,7 +255,7 @@ static int try_batch(producer *self, int64_t time_ns, PyObject *const *args, Py_
     staging_begin(&s, ADVLOG_KIND_BATCH);
     if (!stage_call(self, &s, BATCH_ORDER, Py_ARRAY_LENGTH(BATCH_ORDER), args, nargs, names)) return ADVLOG_SLOW;
     if ((s.given & REQUIRED_BATCH) != REQUIRED_BATCH) return ADVLOG_SLOW;
-    derive_step(&s);
+    if (ADVLOG_UNLIKELY(!derive_step(self, &s))) return ADVLOG_SLOW;
     return push(self, &s, time_ns);
 }
 
@@ -268,7 +301,7 @@ static int try_metrics(producer *self, PyObject *metrics, PyObject *step) {
     if (!PyDict_CheckExact(metrics) || !stage_mapping(self, &s, metrics)) return ADVLOG_SLOW;
     if (step != Py_None && !stage(&s, TARGET_STEP, step)) return ADVLOG_SLOW;
     if (!has_value(&s)) return ADVLOG_SLOW;
-    derive_step(&s);
+    if (ADVLOG_UNLIKELY(!derive_step(self, &s))) return ADVLOG_SLOW;
     return push(self, &s, time_ns);
 }
 
@@ -347,6 +380,6 @@ PyObject *producer_try_record(PyObject *op, PyObject *args) {
         self->skipped += s.skipped;
         return PyLong_FromLong(ADVLOG_OK);
     }
-    derive_step(&s);
+    if (!derive_step(self, &s)) return PyLong_FromLong(ADVLOG_STEPS);
     return PyLong_FromLong(push(self, &s, time_ns ? time_ns : advlog_wall_ns()));
 }

@@ -78,12 +78,20 @@ typedef struct {
     scalar_kind scalar[SCALAR_TYPES];
     unsigned next_scalar;
     known_key key[KEYS]; /* by their addresses */
+    /* How a step follows from epoch, batch and total_batches, and what makes a call come to Python first: */
+    int32_t first_epoch;   /* the number of the first epoch; least_epoch says whether it is known */
+    int32_t least_epoch;   /* an epoch below it */
+    int32_t total_batches; /* or, beyond the first epoch, another total than that of the step derived before */
+    bool watches_total;    /* if it is still of interest */
+    int64_t derived;       /* the last step derived; INT64_MIN before there is one */
     bool skips_new; /* names: there is no room for more */
     uint64_t skipped; /* values under such names */
     bool due; /* the call that is at its end is one to be timed */
     uint64_t sampled;
     uint32_t sample_ns[SAMPLES]; /* sample n at n % SAMPLES */
 } producer;
+
+#define NO_TOTAL (-1) /* of a producer: none yet */
 
 /* ---- producer.c ---- */
 
@@ -92,6 +100,12 @@ PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py_ssize_
 PyObject *log_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
 /* _try_record(kind, time_ns, mapping): time_ns 0 is now; names must be known, values exact. An advlog_status. */
 PyObject *producer_try_record(PyObject *op, PyObject *args);
+
+/* _steps(): the total of the last step derived beyond the first epoch, and that step; each None where there was none. */
+PyObject *producer_steps(PyObject *op, PyObject *none);
+/* _settle_steps(first_epoch, total_batches, derived, watches_epoch, watches_total): first_epoch None is not known yet;
+ * total_batches and derived as of _steps. */
+PyObject *producer_settle_steps(PyObject *op, PyObject *args);
 
 /* ---- producer_args.c ---- */
 

@@ -22,7 +22,8 @@ PyDoc_STRVAR(log_batch_progress_doc,
 ":param gradient_norm: float64.\n"
 ":param batch_time: seconds, float64. Without it, the summary uses the time between calls.\n"
 ":param data_time: seconds of batch_time spent waiting for data, float64.\n"
-":param step: optimizer step, an int64. If omitted, (epoch - 1) * total_batches + batch; without total_batches, null.\n"
+":param step: optimizer step, an int64. If omitted, (epoch - first_epoch) * total_batches + batch, where the run's first\n"
+"    record of an epoch 0 or 1 says which is the first, or the option `first_epoch`; without total_batches, null.\n"
 ":param metrics: any other scalars, float64 (`samples` and `tokens` become rates in the summary); mappings of\n"
 "    scalars are flattened with `/`. The call converts numpy scalars and one-element torch tensors. It does not\n"
 "    wait for a tensor on a CUDA or ROCm GPU: the tensor's stream copies the value later.\n"
@@ -117,6 +118,8 @@ static PyMethodDef producer_methods[] = {
      log_performance_metrics_doc},
     {"log_metrics", (PyCFunction)(void (*)(void))log_metrics, METH_FASTCALL | METH_KEYWORDS, log_metrics_doc},
     {"_try_record", producer_try_record, METH_VARARGS, NULL},
+    {"_steps", producer_steps, METH_NOARGS, NULL},
+    {"_settle_steps", producer_settle_steps, METH_VARARGS, NULL},
     {"_bind", producer_bind, METH_VARARGS, NULL},
     {"_unbind", producer_unbind, METH_NOARGS, NULL},
     {"_learn", args_learn, METH_O, NULL},
@@ -141,6 +144,10 @@ static PyObject *producer_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyO
     producer *self = (producer *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->silent = 1;
+    self->first_epoch = 1;
+    self->least_epoch = INT32_MIN;
+    self->total_batches = NO_TOTAL;
+    self->derived = INT64_MIN;
     self->targets = args_fixed_targets();
     if (!self->targets) {
         Py_DECREF(self);

@@ -27,6 +27,12 @@ class RingLink(Protocol):
     def seq(self) -> int:
         """The seq of the last metrics record accepted; 0 while there is none."""
 
+    def first_epoch(self) -> int | None:
+        """The number of the first epoch, from which steps are derived; None while it is not known."""
+
+    def go_on(self, state: Mapping[str, Any], *, same_run: bool) -> None:
+        """Derives steps as a state says, from which the attempt resumes."""
+
     def totals(self, timeout_s: float = 1.0) -> Totals:
         """Returns the counts, which cover every call that returned before; waits for them at most that long."""
 

@@ -181,6 +181,18 @@ def nonfinite(metric: str, value: NonFinite) -> Event:
     )
 
 
+def steps_contradicted(first_epoch: int, what: str) -> Event:
+    """Something speaks for another first epoch than the one that the steps are derived with."""
+    fields = {"first_epoch": first_epoch, "but": what}
+    return Event("steps_contradicted", fields, fields, logging.WARNING, console="steps are counted from another epoch:")
+
+
+def steps_collide(epoch: int, total_batches: int, step: int, last_step: int) -> Event:
+    """With another `total_batches` the derived steps begin below those that there are."""
+    fields = {"epoch": epoch, "total_batches": total_batches, "step": step, "last_step": last_step}
+    return Event("steps_collide", fields, fields, logging.WARNING, console="steps collide, pass step=:")
+
+
 def clock_jump(moved_s: float, seqs: tuple[int, int]) -> Event:
     """The wall clock has been set, forward or back; it lies before one of these records."""
     shown = {"moved_s": round(moved_s, 3)}

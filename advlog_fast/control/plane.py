@@ -73,7 +73,7 @@ class ControlPlane:
             lambda event, in_main_log: self.outputs.write(event, in_main_log=in_main_log),
         )
         self._contexts = ContextStats()
-        self._resumption = Resumption(paths, run, link.totals, link.seq)
+        self._resumption = Resumption(paths, run, link.totals, link.seq, link.first_epoch)
         self._training = Training(run.name, run.attempt, (config.best_metric, config.best_mode))
         identity, options = dataclasses.asdict(run), masked(dataclasses.asdict(config))
         start = Event(
@@ -140,10 +140,13 @@ class ControlPlane:
 
     def _resume(self, event: Event) -> None:
         def resume() -> None:
-            kept, remarks = self._resumption.resume(dict(event.fields["resumed_from"]))
+            origin = dict(event.fields["resumed_from"])
+            kept, remarks = self._resumption.resume(origin)
             self._write(dataclasses.replace(event, fields={**event.fields, "kept": kept}))
             for level, text in remarks:
                 self.outputs.note(level, text)
+            if kept:
+                self._link.go_on(origin, same_run=origin["run_id"] == self._run.run_id)
             self.write_summary(_SOON_S)
 
         self._link.shielded(resume)

@@ -23,7 +23,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "batch": _NUMBER,
     "timestamp": str,
 }
-_LATER_KINDS = dict.fromkeys(("rank", "seq", "max_step", "total_batches"), _NUMBER)
+_LATER_KINDS = dict.fromkeys(("rank", "seq", "max_step", "total_batches", "first_epoch"), _NUMBER)
 """States of earlier versions lack these."""
 
 
@@ -52,13 +52,22 @@ class Resumption:
 
     :param totals: returns the counts, which cover every call that returned before.
     :param seq: returns the seq of the last record accepted.
+    :param first_epoch: returns the number of the first epoch.
     """
 
-    def __init__(self, paths: RunPaths, run: RunIdentity, totals: Callable[[], Totals], seq: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        paths: RunPaths,
+        run: RunIdentity,
+        totals: Callable[[], Totals],
+        seq: Callable[[], int],
+        first_epoch: Callable[[], int | None],
+    ) -> None:
         self._paths = paths
         self._run = run
         self._totals = totals
         self._seq = seq
+        self._first_epoch = first_epoch
         self._origin: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
@@ -74,6 +83,7 @@ class Resumption:
             "epoch": totals.last_epoch,
             "batch": totals.last_batch,
             "total_batches": totals.last_total_batches,
+            "first_epoch": self._first_epoch(),
             "timestamp": time_text(time.time_ns()),
         }
 

@@ -22,6 +22,7 @@ from ..control.text import clipped, escape
 from ..exceptions import AdvlogError
 from ..sampling.memory_sampler import MemorySampler
 from ..snapshots import Health
+from ..store.attempts import claim_first_epoch
 from ..store.files import open_new
 from ..store.locks import FileLock, LockedError
 from ..store.paths import RunPaths
@@ -33,6 +34,7 @@ from .overflow import Overflow
 from .ring import DROPS, Ring, formatted, identity_of
 from .ring_file import RingFile, map_ring
 from .ring_folders import check_private_folder
+from .steps import StepBase
 
 CHILD_SLOTS = 1024
 _POLL_S = 0.002
@@ -133,7 +135,8 @@ class ChildSession:
         self.parts = ChildParts(run, parent, control, MemorySampler(0.0, lambda _sample: None))
         overflow = Overflow(config.overflow, config.overflow_timeout_s)
         misuse = MisuseLog(config.raises_on_misuse, lambda text: self.line(logging.WARNING, clipped(escape(text))))
-        self.entry = Entry(overflow, misuse, is_drained=parent.parent_lives, after_drop=self._after_drop)
+        steps = StepBase(config.first_epoch, self._claim_first_epoch, control.emit)
+        self.entry = Entry(overflow, misuse, steps, is_drained=parent.parent_lives, after_drop=self._after_drop)
         self._refused = refused
         self._was_open = forked or self._session_lives()
         """Whether the parent's session was open when this began."""
@@ -141,6 +144,12 @@ class ChildSession:
         """Kind and text of a warning: of the latest obstacle that may pass; said while there is no ring."""
         self._bound: weakref.WeakValueDictionary[int, Producer] = weakref.WeakValueDictionary()
         """The loggers that push into the ring, by their ids: a subclass may compare as it likes."""
+
+    def _claim_first_epoch(self, first: int) -> int | None:
+        try:
+            return claim_first_epoch(self.paths, first)
+        except OSError:
+            return None
 
     def in_child(self) -> ChildSession:
         """Returns the session of a process that this one forked."""
@@ -163,6 +172,7 @@ class ChildSession:
             return "closed", self.after_close()
         if self._bound.get(id(producer)) is not producer:
             producer._bind(ring.address, ring)
+            self.entry.steps.begin(producer)
             for name in self.parts.parent.config.metrics:
                 producer._learn(name)
             self._bound[id(producer)] = producer

@@ -12,6 +12,7 @@ from .misuse import MisuseLog
 from .overflow import Overflow
 from .ring import Ring, line_bytes, most_metrics, slots_for_text
 from .ring_file import MIN_SLOTS
+from .steps import StepBase
 
 DRAIN_THREADS = ("advlog-drain", "advlog-sealer")
 """Threads that make room in the ring, or that such a thread waits for. None of them may wait for room."""
@@ -25,6 +26,7 @@ class Entry:
     :param help_drain: drains in the calling thread if the drain has no thread; returns False if it has one.
     :param is_drained: asked now and then while a call waits; False ends the wait.
     :ivar misuse: takes what calls were given that they could not take.
+    :ivar steps: settles how steps are derived.
     :ivar ring: None before there is one, and after its end.
     """
 
@@ -32,6 +34,7 @@ class Entry:
         self,
         overflow: Overflow,
         misuse: MisuseLog,
+        steps: StepBase,
         *,
         help_drain: Callable[[], bool] = lambda: False,
         is_drained: Callable[[], bool] | None = None,
@@ -40,6 +43,7 @@ class Entry:
         self.ring: Ring | None = None
         self.overflow = overflow
         self.misuse = misuse
+        self.steps = steps
         self.dropped = 0
         """Records dropped while there was no ring to count them in."""
         self.last_words_of: int | None = None

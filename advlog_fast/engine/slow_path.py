@@ -235,7 +235,7 @@ class _Row:
     def report(self) -> None:
         """Has the misuses counted, said, and raised if the user asked for that."""
         if self.intake.misuses:
-            self._entry.misuse.take(self.intake.misuses, step_of(self.record))
+            self._entry.misuse.take(self.intake.misuses, self._entry.steps.of(self.record))
 
     def _split(self) -> list[Record]:
         most, record = self._entry.most_metrics, self.record
@@ -253,13 +253,17 @@ class _Row:
         """Pushes a record; not one without a value, unless it is a batch."""
 
         def try_push() -> int:
-            return self._producer._try_record(kind, time_ns, record)
+            status = self._producer._try_record(kind, time_ns, record)
+            if status == lib.ADVLOG_STEPS:
+                self._entry.steps.settle(self._producer, record)
+                status = self._producer._try_record(kind, time_ns, record)
+            return status
 
         for turn in range(_TURNS):
             if kind != lib.ADVLOG_KIND_BATCH and record.keys() <= _INTEGERS:
                 return int(lib.ADVLOG_OK)
             status = self._entry.push(try_push, slots_for(len(record)))
-            if status != lib.ADVLOG_SLOW:
+            if status not in (lib.ADVLOG_SLOW, lib.ADVLOG_STEPS):
                 return status
             self._learn_names(record, last=turn > 0)
         self._entry.count_drop("full")
@@ -285,15 +289,6 @@ class _Row:
 
 def _metrics_beside_the_core(record: Iterable[str]) -> list[str]:
     return [name for name in record if name not in CORE_METRICS and name not in INTEGER_COLUMNS]
-
-
-def step_of(record: Mapping[str, Any]) -> int | None:
-    """The step of a record, as the ring derives it."""
-    if "step" in record:
-        return int(record["step"])
-    if not {"epoch", "batch", "total_batches"} <= record.keys():
-        return None
-    return int((record["epoch"] - 1) * record["total_batches"] + record["batch"])
 
 
 def _bound(call: str, order: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:

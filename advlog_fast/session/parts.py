@@ -27,13 +27,21 @@ from ..engine.drain import Drain
 from ..engine.findings import Finding, fault
 from ..engine.outputs import make_sinks
 from ..engine.ring import Ring
+from ..engine.steps import StepBase
 from ..exceptions import RunBusyError
 from ..parquet.sealer import PartSchedule, Sealer
 from ..recovery import mend_tails, recover_rank
 from ..sampling.memory_sampler import MemorySample, MemorySampler
 from ..sinks.rotation import join_left
 from ..sinks.spool import SpoolSink
-from ..store.attempts import check_free, claim_attempt, lock_rank, make_private
+from ..store.attempts import (
+    check_free,
+    claim_attempt,
+    claim_first_epoch,
+    lock_rank,
+    make_private,
+    read_first_epoch,
+)
 from ..store.locks import FileLock
 from ..store.paths import RunPaths
 from ..store.processes import process_start
@@ -71,6 +79,7 @@ class Wiring:
     on_sample: Callable[[MemorySample], None]
     on_exception: Callable[[BaseException, str], None]
     is_wanted: Callable[[], bool]
+    steps: StepBase
 
 
 def open_parts(
@@ -102,6 +111,9 @@ def open_parts(
         join_left(series, paths.temporary)
     failpoint("start_recovered")
     run = claim_attempt(paths, ranks)
+    first_epoch = (
+        read_first_epoch(paths) if config.first_epoch is None else claim_first_epoch(paths, config.first_epoch)
+    )
     options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     options["log_dir"] = str(paths.log_dir)  # absolute: a recovery tells a copy from the original by it
     ring = Ring(run, config.ring_bytes, config.ring_dir, paths, options=options)
@@ -137,9 +149,13 @@ def open_parts(
     sampler = MemorySampler(config.memory_interval_s, wiring.on_sample, wiring.link.seq)
     undo.callback(sampler.stop, _UNDO_S)
     deferral = Deferral(ring, wiring.own, report_fault)
+    contradiction = wiring.steps.note(first_epoch)
+    if contradiction is not None:
+        control.emit(contradiction)
     for producer in (wiring.own, wiring.user):
         undo.callback(producer._unbind)
         producer._bind(ring.address, ring, deferral.defer if producer is wiring.user else None)
+        wiring.steps.begin(producer)
         for name in config.metrics:
             producer._learn(name)
     drain.start()

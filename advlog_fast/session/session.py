@@ -16,7 +16,7 @@ import os
 import signal
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .._hooks import on_sigterm
 from .._native import Producer, lib
 from ..config import LoggerConfig
 from ..control import events
+from ..control.events import Event
 from ..control.text import escape
 from ..engine.background import Background
 from ..engine.child import ChildSession
@@ -31,8 +32,10 @@ from ..engine.drain import Drain
 from ..engine.entry import DRAIN_THREADS, Entry, on_thread
 from ..engine.misuse import MisuseLog
 from ..engine.overflow import Overflow
+from ..engine.steps import StepBase
 from ..sinks.spool import SpoolSink
 from ..snapshots import Health, Totals
+from ..store.attempts import claim_first_epoch
 from ..store.paths import RunPaths
 from ..store.ranks import rank_identity
 from .accounting import Accounting
@@ -43,6 +46,7 @@ from .upkeep import Upkeep
 REACHES_NOTHING = "what it is given after close() reaches no file, and its records are counted"
 
 _SHIELDED_S = 10.0
+_CLAIM_S = 1.0
 _NOTE_S = 5.0
 """How long a signal that is only noted waits for the flush."""
 
@@ -78,6 +82,7 @@ class Session:
                 config.raises_on_misuse,
                 lambda text: self.parts.control.outputs.note(logging.WARNING, escape(text)),
             ),
+            _step_base(self),
             help_drain=self._help_drain,
         )
         self.accounting = Accounting(self.entry, self.producers.users)
@@ -126,6 +131,7 @@ class Session:
             on_sample=self._upkeep.sampled,
             on_exception=self._uncaught,
             is_wanted=self.is_wanted,
+            steps=self.entry.steps,
         )
         with contextlib.ExitStack() as undo:
             with naming_log_dir(self.config.log_dir):
@@ -283,6 +289,21 @@ class Session:
         return self._closing.close(timeout_s, status, by_user=by_user)
 
 
+def _step_base(session: Session) -> StepBase:
+    """What settles how the session's steps are derived."""
+
+    def claim(first: int) -> int | None:
+        # Off the caller's thread, which waits for no disk that is stuck.
+        with contextlib.suppress(OSError):
+            return session._background.call(lambda: claim_first_epoch(session.paths, first), _CLAIM_S)
+        return None
+
+    def say(event: Event) -> None:
+        session.parts.control.emit(event)
+
+    return StepBase(session.config.first_epoch, claim, say)
+
+
 @dataclasses.dataclass
 class Sharing:
     """The handles on a session, which shared.py makes."""
@@ -320,6 +341,7 @@ class Producers:
         ring = session.entry.ring
         if ring is not None:
             handle._bind(ring.address, ring, session.parts.deferral.defer)
+            session.entry.steps.begin(handle)
             key = id(handle)
             self._handles[key] = weakref.ref(handle, lambda _: self._handles.pop(key, None))
 
@@ -359,6 +381,13 @@ class _Link:
 
     def seq(self) -> int:
         return self._session.accounting.seq()
+
+    def first_epoch(self) -> int | None:
+        return self._session.entry.steps.first_epoch
+
+    def go_on(self, state: Mapping[str, Any], *, same_run: bool) -> None:
+        session = self._session
+        session.entry.steps.go_on(state, session.producers.users(), same_run=same_run)
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
         return self._session.accounting.totals(timeout_s)

@@ -44,6 +44,8 @@ _HINT = (
 _CUT_SHORT = ("killed", LOST)
 _TAKEN = "expected a file that this package wrote or nothing, got another file: choose another experiment_name"
 _SUMMARY = b'{\n  "total_metrics"'
+_STEPS = {"first_epoch": None}
+"""Runs of earlier versions have no such key, and count steps from epoch 1."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
 _ATTEMPT = re.compile(r"(?:attempt=)?([0-9]{1,9})(?:\.json)?\Z")
 _ORIGIN = re.compile(r"([0-9]{1,9})-(?:rank([0-9]{5,})-)?origin\.json\Z")
@@ -117,7 +119,7 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
     for folder in (paths.attempts, paths.temporary):
         make_folder(folder)
     file = paths.private / "run.json"
-    run = _claim(paths, file, {"run_id": uuid.uuid4().hex, "created_ns": time.time_ns()})
+    run = _claim(paths, file, {"run_id": uuid.uuid4().hex, "created_ns": time.time_ns(), **_STEPS})
     if run is None or not _is_run_id(run.get("run_id")):
         # A new id would silently turn the folder into another run's.
         remedy = f'write {{"run_id": "..."}} there, with the id in {paths.summary.name}, or remove it for a new id'
@@ -147,10 +149,41 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
     make_private(paths)
     for folder in (paths.attempts, paths.temporary):
         make_folder(folder)
-    _claim(paths, paths.private / "run.json", {"run_id": run.run_id, "created_ns": time.time_ns()})
+    _claim(paths, paths.private / "run.json", {"run_id": run.run_id, "created_ns": time.time_ns(), **_STEPS})
     mine = _described(run)
     _claim(paths, paths.attempts / f"{run.attempt}.json", {"launch": None, **mine})
     _claim(paths, paths.claim(run.attempt), mine)
+
+
+def read_first_epoch(paths: RunPaths) -> int | None:
+    """Returns the number of the run's first epoch; None where no record has needed it yet. A run of an earlier version
+    has counted from 1.
+
+    :raises OSError: it cannot be read.
+    """
+    try:
+        claim = _read(paths.private / "first_epoch.json") or {}
+    except FileNotFoundError:
+        claim = {}
+    if claim.get("first_epoch") in (0, 1):
+        return int(claim["first_epoch"])
+    try:
+        run = _read(paths.private / "run.json") or {}
+    except FileNotFoundError:
+        return None
+    return None if "first_epoch" in run else 1
+
+
+def claim_first_epoch(paths: RunPaths, first: int) -> int | None:
+    """Notes the number of the run's first epoch unless it is noted, and returns the one that is.
+
+    :raises OSError: it cannot be noted.
+    """
+    known = read_first_epoch(paths)
+    if known is None:
+        _claim(paths, paths.private / "first_epoch.json", {"first_epoch": first})
+        known = read_first_epoch(paths)
+    return known
 
 
 def read_run_id(paths: RunPaths) -> str | None:

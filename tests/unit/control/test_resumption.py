@@ -35,7 +35,7 @@ def test_the_state_covers_every_call_before_and_is_plain_json(tmp_path, state):
     run_id = json.loads((tmp_path / "run_summary.json").read_text())["run_id"]
     timestamp = state.pop("timestamp")
     assert timestamp >= read_jsonl(tmp_path / "run_metrics.jsonl")[-1]["timestamp"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    place = {"step": 7, "max_step": 7, "epoch": 1, "batch": 7, "total_batches": 100}
+    place = {"step": 7, "max_step": 7, "epoch": 1, "batch": 7, "total_batches": 100, "first_epoch": 1}
     assert state == {"run_id": run_id, "attempt": 1, "rank": 0, "seq": 7, **place}
 
 
@@ -61,7 +61,9 @@ def test_an_attempt_that_goes_on_says_from_where(tmp_path, state):
     assert json.loads((tmp_path / "run_summary.json").read_text())["resumed_from"] == state
     events = [event for event in read_jsonl(tmp_path / "run_events.jsonl") if event["event"] == "resumed"]
     assert [event["resumed_from"] for event in events] == [state]
-    place = f"step=7 epoch=1 batch=7 timestamp={state['timestamp']} rank=0 seq=7 max_step=7 total_batches=100"
+    place = (
+        f"step=7 epoch=1 batch=7 timestamp={state['timestamp']} rank=0 seq=7 max_step=7 total_batches=100 first_epoch=1"
+    )
     resumed = f"resumed run_id={state['run_id']} attempt=1 {place}"
     assert f"INFO {resumed}\n" in (tmp_path / "run_main.log").read_text()
     assert f"INFO {resumed}\n" in (tmp_path / "run_training.log").read_text()

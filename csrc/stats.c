@@ -91,6 +91,10 @@ void advlog_sketch_add(advlog_sketch *sketch, double value) {
     else sketch->bucket[index]++;
 }
 
+void advlog_sketch_add_all(advlog_sketch *sketch, const double *values, uint64_t count) {
+    for (uint64_t i = 0; i < count; i++) advlog_sketch_add(sketch, values[i]);
+}
+
 void advlog_sketch_merge(advlog_sketch *into, const advlog_sketch *other) {
     into->count += other->count;
     into->below += other->below;

@@ -122,6 +122,7 @@ void advlog_stat_add(advlog_stat *stat, double value);
  * bad value, by time, is kept; `last` becomes other's unless other is empty. */
 void advlog_stat_merge(advlog_stat *into, const advlog_stat *other);
 void advlog_sketch_add(advlog_sketch *sketch, double value);
+void advlog_sketch_add_all(advlog_sketch *sketch, const double *values, uint64_t count);
 void advlog_sketch_merge(advlog_sketch *into, const advlog_sketch *other);
 /* The q-quantile, 0 <= q <= 1, by nearest rank: the least value that at least the share q of all do not exceed. NaN for an
  * empty sketch, and where that value lies outside the buckets. */

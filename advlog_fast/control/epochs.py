@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..records import mode_of, weight_of
 from ..snapshots import EpochTotals
+from .events import Event
 
 KEPT_EPOCHS = 1000
 """Epochs whose numbers stay in the summary, the latest ones."""
@@ -79,6 +80,20 @@ class Epochs:
         self._started_s = None
         self._note(epoch, counted)
         return entry
+
+    def take(self, event: Event) -> Event:
+        """Takes the end of an epoch as its event tells it: a recovery has no other word of it."""
+        entry = event.fields
+        self.finished.append(dict(entry))
+        self.count += 1
+        duration_s = entry.get("duration_s")
+        if duration_s and entry.get("batches_per_s"):
+            amounts = [(entry.get(f"{name}_per_s") or 0.0) * duration_s for name in ("batches", "samples", "tokens")]
+            self.batches += round(amounts[0])
+            self.samples += amounts[1]
+            self.tokens += amounts[2]
+            self.seconds += duration_s
+        return event
 
     def rates(self, latest: EpochTotals | None) -> dict[str, float]:
         """The rates over all epochs, the running one included. Between its first and its last record lie all of its

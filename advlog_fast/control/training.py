@@ -68,6 +68,7 @@ class Training:
         self._updates: dict[str, Callable[[Event], Event]] = {
             "training_start": self._start,
             "training_end": self._finish,
+            "epoch_end": self._epochs.take,
             "validation": self._validate,
             "hyperparameters": self._note_hyperparameters,
             "model_info": self._note_model,

@@ -51,7 +51,7 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
         epoch=epochs[0] if epochs else None,
         epochs={epoch.epoch: epoch for epoch in epochs},
         quantiles={
-            name: _quantiles(c.sketch[i], of)
+            name: quantiles_of(ffi.addressof(c.sketch[i]), of)
             for i, (name, of) in enumerate(zip(SKETCHES, _timed(metrics, system, step_interval), strict=True))
         },
     )
@@ -131,7 +131,7 @@ def _timed(
     return *of_batches, step_interval, *(system.get(name, nothing) for name in ("batch_time", "data_time"))
 
 
-def _quantiles(sketch: Any, of: MetricStats) -> Quantiles:
+def quantiles_of(sketch: Any, of: MetricStats) -> Quantiles:
     # The middle of a bucket may lie outside of what it holds.
-    found = (lib.advlog_sketch_quantile(ffi.addressof(sketch), q) for q in (0.5, 0.9, 0.99))
+    found = (lib.advlog_sketch_quantile(sketch, q) for q in (0.5, 0.9, 0.99))
     return Quantiles(*(q if math.isnan(q) or math.isnan(of.min) else min(max(q, of.min), of.max) for q in found))

@@ -68,7 +68,7 @@ def validation_table(lines: Iterable[dict[str, Any]]) -> pa.Table:
     for line in lines:
         told = line.get("metrics")
         if is_own(line, "validation") and isinstance(told, dict):
-            metrics = {f"metrics/{name}" if name in own else name: _number(value) for name, value in told.items()}
+            metrics = {f"metrics/{name}" if name in own else name: number_of(value) for name, value in told.items()}
             rows.append({**metrics, **{name: line.get(name) for name in own}})
     for name in dict.fromkeys(name for row in rows for name in row if name not in own):
         schema = schema.append(pa.field(name, pa.float64()))
@@ -128,7 +128,7 @@ def _schema(own: list[tuple[str, Any]]) -> pa.Schema:
     return pa.schema([*first, *own])
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """Returns the number; in events NaN and the infinities are strings. None for anything else."""
     try:
         return float(value)

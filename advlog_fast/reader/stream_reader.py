@@ -66,18 +66,24 @@ class StreamReader:
     """A stream as of the moment this is made.
 
     :param stream: "metrics" or "system".
+    :param only: an attempt and a rank; None for all.
     :raises OSError: a file cannot be read, or its checksums do not hold; so does every method.
     """
 
-    def __init__(self, paths: RunPaths, stream: str) -> None:
+    def __init__(self, paths: RunPaths, stream: str, only: RankKey | None = None) -> None:
         self._stream = stream
+        self._only = only
         self._sources: dict[PartKey, _Source] = {}
         # Spools first: one that is sealed meanwhile is then found twice, and not missed.
         for key, path in paths.spools_of_all_ranks(stream).items():
+            if only not in (None, key[:2]):
+                continue
             part = replace(paths, rank=key[1]).part(stream, key[0], key[2])
             with contextlib.suppress(FileNotFoundError):
                 self._sources[key] = _Spool(path, _Part(stream, part))
         for key, path in paths.parts_of_all_ranks(stream).items():
+            if only not in (None, key[:2]):
+                continue
             self._sources[key] = _Part(stream, path)
         self._add_lines(paths)
         self.keys = sorted(self._sources)
@@ -92,9 +98,12 @@ class StreamReader:
         there = {key[:2] for key in self._sources}
         rows: list[dict[str, Any]] = []
         for file in paths.lines_of_all_ranks(self._stream):
+            if self._only is not None and self._only[1] != paths.rank_of(file):
+                continue
             read = {attempt for attempt, rank in there if rank == paths.rank_of(file)}
             rows += rows_of_attempts(file, read)
-        self._sources.update(_line_sources(self._stream, rows))
+        mine = (row for row in rows if self._only in (None, (row["attempt"], row["rank"])))
+        self._sources.update(_line_sources(self._stream, list(mine)))
 
     @property
     def attempts(self) -> set[int]:

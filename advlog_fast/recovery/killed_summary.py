@@ -1,134 +1,219 @@
-"""Writes the summary of a killed attempt: its last summary, corrected from its files."""
+"""Writes the summary of a killed attempt: what its files and its events tell, in the form of a live one."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
-from ..control.summaries import duration_text, write_summary
-from ..control.text import time_text
-from ..parquet.columns import columns_schema
-from ..parquet.part_reader import flattened_batches, part_metrics
-from ..reader.events import is_own
-from ..reader.lines import json_object, moment
-from ..reader.statistics import merged, statistics_of
-from ..records import CORE_METRICS, INTEGER_COLUMNS, UNRESOLVED
-from ..store.files import read_file, read_lines
+from ..control.base import empty_summary
+from ..control.events import Event
+from ..control.summaries import build_summary, write_summary
+from ..control.training import Training, TrainingState
+from ..reader.events import is_own, number_of
+from ..reader.lines import sound_rows
+from ..reader.overview import clock_jumps
+from ..records import UNRESOLVED
+from ..snapshots import Health
+from ..store.files import read_file
 from ..store.ledger import Ledger
 from ..store.paths import RunPaths
-from ..store.rotated_files import rotated_files
+from ..store.ranks import RunIdentity
+from .counted import Counted, count
+
+_ENDED = ("completed", "failed", "interrupted")
+_OF_THE_LIVE_ONE = ("memory", "contexts", "misuse", "overhead", "provenance", "recoveries")
+"""Keys that neither the records nor the events tell: they stay as the last summary has them."""
 
 
-def write_killed_summary(paths: RunPaths, attempt: int, ledger: Ledger | None, detail: str = "") -> None:
+def ended_status(paths: RunPaths, attempt: int) -> str | None:
+    """Returns how the training ended, if it ended before its process was killed."""
+    summary = _last_summary(paths, attempt)
+    return summary["status"] if summary.get("status") in _ENDED else None
+
+
+def write_killed_summary(
+    paths: RunPaths, attempt: int, ledger: Ledger | None, detail: str = "", *, accepted: int = 0
+) -> None:
     """Replaces the rank's summary by one of status "killed", unless a later attempt has written its own.
 
     :param ledger: the recovery's counts; None if the ring was lost.
+    :param accepted: the records that the ring took, should no file hold them as data.
     """
-    summary = _last_summary(paths)
-    if summary.get("attempt", attempt) != attempt:
+    if _summary(paths).get("attempt", 0) > attempt:
         return
-    ended = summary.get("status") in ("completed", "failed", "interrupted")
-    status = summary["status"] if ended else "killed"
-    summary |= {"experiment": paths.name, "attempt": attempt, "rank": paths.rank, "status": status}
-    errors = summary.get("total_errors")
-    summary["total_errors"] = max(_errors(paths, attempt), errors if isinstance(errors, int) else 0)
+    before = _last_summary(paths, attempt)
+    lines = _lines(paths, attempt)
+    story = _Story(paths, attempt, lines)
+    jumps = clock_jumps(lines).get((attempt, paths.rank), [])
+    try:
+        counted = count(paths, attempt, story.epochs_until, jumps)
+    except OSError:
+        counted = Counted()
+    summary = _built(story, counted, before)
     if ledger is not None:
-        metrics = [sink.accepted for name, sink in ledger.sinks.items() if name.startswith("metrics_")]
-        summary["total_metrics"] = max(metrics, default=summary.get("total_metrics"))
-        summary["pending"] = 0
-        summary["accounting"] = ledger.as_dict()
+        records = [sink.accepted for name, sink in ledger.sinks.items() if name.startswith("metrics_")] or [accepted]
+        summary["total_metrics"] = max([*records, summary["total_metrics"]])
+        unresolved = {reason: counted.totals.unresolved.get(reason, 0) for reason in UNRESOLVED[1:]}
+        summary["accounting"] = {**ledger.as_dict(), "unresolved": unresolved}
     if detail:
         summary["recovery"] = detail
-    unresolved: Counter[str] = Counter()
-    summary |= _from_parts(paths, attempt, summary.get("metrics") or {}, unresolved)
-    if ledger is not None:
-        summary["accounting"]["unresolved"] = {reason: unresolved[reason] for reason in UNRESOLVED[1:]}
-    summary |= _duration(summary.get("started_at"), summary.get("ended_at"))
-    for name in ("loss_stats", "accuracy_stats"):
-        summary.setdefault(name, dict.fromkeys(("min", "max", "mean", "std")))
     write_summary(paths.summary, summary, paths.temporary)
 
 
-def _duration(started_at: Any, ended_at: Any) -> dict[str, Any]:
-    """Returns the time from the start to the last record; empty if either is not known."""
+def _built(story: _Story, counted: Counted, before: Mapping[str, Any]) -> dict[str, Any]:
+    errors = story.errors()
+    told = before.get("total_errors")
+    errors["total"] = max(errors["total"], told if isinstance(told, int) else 0)
+    build = lambda state: build_summary(  # noqa: E731
+        story.run,
+        story.ended(state, counted.latest_ns),
+        totals=counted.totals,
+        health=Health.nothing(story.status),
+        memory={},
+        errors=errors,
+        recoveries={},
+        contexts={},
+        group=story.options.get("group"),
+        tags=story.options.get("tags") or (),
+    )
+    summary = story.training.read(build)
+    summary |= {name: before[name] for name in _OF_THE_LIVE_ONE if name in before}
+    if not counted.totals.metric_records:  # no file has the records as data
+        kept = (*empty_summary(""), "metrics", "last", "performance", "metric_names")
+        summary |= {name: before[name] for name in kept if name in before and name not in ("total_errors", "status")}
+    return summary
+
+
+class _Story:
+    """What the events of an attempt tell.
+
+    :param lines: those of this attempt of this rank.
+    :ivar epochs_until: the seq of the last record of the epochs that have ended.
+    """
+
+    def __init__(self, paths: RunPaths, attempt: int, lines: list[dict[str, Any]]) -> None:
+        before = _last_summary(paths, attempt)
+        start = next((line for line in lines if is_own(line, "attempt_start")), {})
+        self.options = _mapping(start.get("options"))
+        self.run = RunIdentity(
+            run_id=start.get("run_id") or before.get("run_id") or "",
+            name=paths.name,
+            attempt=attempt,
+            rank=paths.rank,
+            world_size=start.get("world_size") or before.get("world_size") or 1,
+            host=start.get("host") or before.get("host") or "",
+            pid=start.get("pid") or before.get("pid") or 0,
+            local_rank=start.get("local_rank"),
+        )
+        self.training = Training(paths.name, attempt, (self.options.get("best_metric"), self.options.get("best_mode")))
+        self.epochs_until = 0
+        self._lines = lines
+        self._started: datetime | None = start.get("timestamp")
+        self._ended: datetime | None = None
+        for line in lines:
+            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # anybody may have written it
+                self._take(line)
+        self.status = ended_status(paths, attempt) or "killed"
+
+    def _take(self, line: dict[str, Any]) -> None:
+        kind = line["event"]
+        if line.get("user_event") is True:
+            return
+        fields = {**line, **_mapping(line.get("fields"))}
+        if isinstance(fields.get("metrics"), dict):
+            fields["metrics"] = {name: number_of(value) for name, value in fields["metrics"].items()}
+        if kind == "training_start":
+            self._started = line["timestamp"]
+        elif kind == "training_end":
+            self._ended = line["timestamp"]
+        elif kind == "epoch_end":
+            self.epochs_until = line.get("seq") or 0
+            own = ("timestamp", "attempt", "rank", "event", "level", "seq", "fields")
+            fields = {name: value for name, value in fields.items() if name not in own}
+        if kind == "resumed":
+            fields.setdefault("kept", True)
+        self.training.update(Event(kind, fields, {}))
+
+    def ended(self, state: TrainingState, latest_ns: int) -> TrainingState:
+        """The state as of the end of the attempt, which is that of its last record or event."""
+        events = [line["timestamp"] for line in self._lines]
+        ended_ns = _ns(self._ended) if self._ended is not None else max([latest_ns, *map(_ns, events[-1:])])
+        started_ns = _ns(self._started) if self._started is not None else ended_ns
+        ended_ns = max(ended_ns, started_ns)
+        duration_s = (ended_ns - started_ns) / 1e9
+        return dataclasses.replace(
+            state, status=self.status, started_ns=started_ns, ended_ns=ended_ns, duration_s=duration_s
+        )
+
+    def errors(self) -> dict[str, Any]:
+        """The counts of the errors as a live summary has them; of a storm as many as it was said to have."""
+        counts: dict[Any, tuple[int, dict[str, Any]]] = {}
+        for line in self._lines:
+            if is_own(line, "error"):
+                repeated = line.get("repeated")
+                known = counts.get(line.get("id"), (0, {}))[0]
+                number = repeated if isinstance(repeated, int) else known + 1
+                counts[line.get("id")] = (max(number, known), line)
+        by: dict[str, Counter[str]] = {"category": Counter(), "level": Counter()}
+        for number, line in counts.values():
+            for name, counter in by.items():
+                counter[str(line.get(name))] += number
+        total = sum(number for number, _ in counts.values())
+        latest = max((line for _, line in counts.values()), key=lambda line: line["timestamp"], default=None)
+        names = ("id", "category", "operation", "type", "message")
+        last = None
+        if latest is not None:
+            last = {"severity": latest.get("level"), **{name: latest.get(name) for name in names}}
+            last["timestamp"] = latest["timestamp"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return {
+            "total": total,
+            "by_category": dict(by["category"]),
+            "by_severity": dict(by["level"]),
+            "repeated": total - len(counts),
+            "last": last,
+        }
+
+
+def _lines(paths: RunPaths, attempt: int) -> list[dict[str, Any]]:
+    """The events of this attempt of this rank, in their order."""
     try:
-        seconds = (moment(ended_at) - moment(started_at)).total_seconds()
-    except (AttributeError, ValueError):
-        return {}
-    return {"duration_s": seconds, "training_duration": duration_text(int(seconds))}
+        rows: Iterable[dict[str, Any]] = list(sound_rows(paths.events_jsonl))
+    except OSError:
+        return []
+    return [
+        row
+        for row in rows
+        if (row["attempt"], row["rank"]) == (attempt, paths.rank)
+        and isinstance(row.get("event"), str)
+        and isinstance(row.get("timestamp"), datetime)
+    ]
 
 
-def _last_summary(paths: RunPaths) -> dict[str, Any]:
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _ns(moment: datetime) -> int:
+    return int(moment.timestamp() * 1e6) * 1000
+
+
+def _last_summary(paths: RunPaths, attempt: int) -> dict[str, Any]:
+    """Returns the last summary of this attempt; empty if there is none."""
+    summary = _summary(paths)
+    return summary if summary.get("attempt") == attempt else {}
+
+
+def _summary(paths: RunPaths) -> dict[str, Any]:
     """Returns the content of the summary; empty if it is missing or no JSON object."""
     try:
         summary = json.loads(read_file(paths.summary))
     except (OSError, ValueError, RecursionError):
         return {}
-    return summary if isinstance(summary, dict) else {}
-
-
-def _errors(paths: RunPaths, attempt: int) -> int:
-    """Counts the errors among the events of the attempt."""
-    count = 0
-    for file in (*rotated_files(paths.events_jsonl), paths.events_jsonl):
-        with contextlib.suppress(OSError):
-            for line in read_lines(file):
-                if b'"event":"error"' in line:  # few are parsed
-                    with contextlib.suppress(ValueError):
-                        event = json_object(line, "")
-                        count += is_own(event, "error") and (event["attempt"], event["rank"]) == (attempt, paths.rank)
-    return count
-
-
-def _from_parts(paths: RunPaths, attempt: int, before: dict[str, Any], unresolved: Counter[str]) -> dict[str, Any]:
-    """Returns the statistics of every metric and the last record, from the sealed parts; empty if there are none.
-
-    :param before: the metrics of the last summary: only they say where a metric first was not finite.
-    :param unresolved: receives the counts of unresolved values, by reason.
-    """
-    import pyarrow as pa
-
-    statistics: dict[str, list[dict[str, Any]]] = {}
-    last: dict[str, Any] = {}
-    try:
-        # One file at a time instead of a dataset, since other ranks' parts come and go.
-        for file in sorted(paths.part("metrics", attempt, 1).parent.glob(f"rank{paths.rank:05d}-*.parquet")):
-            metrics = part_metrics(file)
-            names = (*CORE_METRICS, *metrics)
-            wanted = ("timestamp", *INTEGER_COLUMNS, *names, "unresolved")
-            fields = [field for field in columns_schema("metrics", metrics) if field.name in wanted]
-            for batch in flattened_batches(file, pa.schema(fields)):
-                for name in names:
-                    statistics.setdefault(name, []).append(statistics_of(batch.column(name)))
-                last |= _last_values(batch)
-                if batch.column("unresolved").null_count < batch.num_rows:
-                    rows = batch.column("unresolved").drop_null().to_pylist()
-                    unresolved.update(reason for row in rows for _, reason in row)
-    except OSError:
+    if not isinstance(summary, dict) or type(summary.get("attempt", 0)) is not int:
         return {}
-    if not last:
-        return {}
-    totals = {name: {**(before.get(name) or {}), **merged(each)} for name, each in statistics.items() if name in last}
-    summary: dict[str, Any] = {
-        "ended_at": last["timestamp"],
-        "last": last,
-        "metrics": {name: {**each, "last": last[name]} for name, each in totals.items()},
-    }
-    for name in ("loss", "accuracy"):
-        summary[f"{name}_stats"] = {key: totals.get(name, {}).get(key) for key in ("min", "max", "mean", "std")}
     return summary
-
-
-def _last_values(batch: Any) -> dict[str, Any]:
-    """Returns the last value of each metric that has one, and the integers and the time of the last record."""
-    values: dict[str, Any] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name == "timestamp":
-            values[name] = time_text(column[-1].value * 1000)
-        elif name in INTEGER_COLUMNS:
-            values[name] = column[-1].as_py()
-        elif name != "unresolved" and len(valid := column.drop_null()):
-            values[name] = valid[-1].as_py()
-    return values

@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from .._failpoints import failpoint
+from .._native import lib
 from ..config import LoggerConfig
 from ..engine.drain import Drain
 from ..engine.findings import FAULT
@@ -22,7 +23,7 @@ from ..sinks.spool import SpoolSink
 from ..store.files import remove_own
 from ..store.ledger import Ledger, SinkLedger, write_ledger
 from ..store.paths import RunPaths
-from .killed_summary import write_killed_summary
+from .killed_summary import ended_status, write_killed_summary
 from .recovered import Recovered
 
 REPLAY_TIMEOUT_S = 600.0
@@ -93,11 +94,13 @@ def _write_results(drain: Drain, paths: RunPaths, report: Recovered) -> None:
     for index, sink in enumerate(drain.files.sinks):
         c = drain.files.cursor(index)
         sinks[sink.name] = SinkLedger(c.next_seq - 1, c.written, c.dropped, sink.expired, sink.vanished)
-    ledger = Ledger("killed", sinks, drain.ring.dropped(), report.lost_in_flight)
+    status = ended_status(paths, report.attempt) or "killed"
+    ledger = Ledger(status, sinks, drain.ring.dropped(), report.lost_in_flight)
     if not paths.ledger(report.attempt).exists():  # the process may have died just after it wrote its ledger
         write_ledger(paths, report.attempt, ledger)
     failpoint("recover_accounted")
-    write_killed_summary(paths, report.attempt, ledger)
+    accepted = drain.ring.accepted(lib.ADVLOG_STREAM_METRICS)
+    write_killed_summary(paths, report.attempt, ledger, accepted=accepted)
     failpoint("recover_summarized")
 
 

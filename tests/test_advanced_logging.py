@@ -366,7 +366,7 @@ class TestFilesAndRotation:
         logger.log_batch_progress(1, 1, 1, 0.5)
         logger.close()
         files = [path.relative_to(logs) for path in (logs / "run_metrics.parquet").rglob("*") if path.is_file()]
-        assert [str(path) for path in files] == ["run_metrics.parquet/attempt=1/rank00000-000001.parquet"]
+        assert [str(path) for path in files] == ["run_metrics.parquet/attempt-1/rank00000-000001.parquet"]
 
     def test_logging_after_close_warns_once_and_raises_nothing(self, logs, logger):
         logger.close()

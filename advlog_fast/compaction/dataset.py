@@ -10,27 +10,24 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._failpoints import failpoint
-from ..parquet.columns import columns_schema
 from ..parquet.part_reader import opened_part, part_metrics
-from ..parquet.parts import make_synced_folder, read_frozen_columns, replace_frozen_columns, sync_path
+from ..parquet.parts import Frozen, make_synced_folder, read_frozen, replace_frozen, schema_of, sync_path
 from ..records import MAX_COLUMNS
-from ..store.files import check_folder, free_name, remove_own
-from ..store.paths import PartKey, RunPaths, part_key
+from ..store.files import check_folder, free_name, remove_own, scratch_name
+from ..store.paths import PartKey, RunPaths, is_hive, names_attempt, part_key
 from .files import Part, grouped, write_merged
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ATTEMPT = re.compile(r"attempt=[0-9]+\Z")
 _AT_FDCWD = -100
 _SWAP = 2
 """RENAME_EXCHANGE on Linux, and RENAME_SWAP on macOS."""
@@ -104,8 +101,8 @@ class Dataset:
         """
         if self._folder.is_symlink():
             raise OSError(f"{self._folder}: expected a folder, which can be exchanged for another, got a symbolic link")
-        for folder in self._folder.glob("attempt=*"):
-            if _ATTEMPT.match(folder.name):
+        for folder in self._folder.glob("attempt*"):
+            if names_attempt(folder.name):
                 check_folder(folder)
         self._repair()
         parts = self._parts()
@@ -113,19 +110,21 @@ class Dataset:
             return None
         apart = self._apart(parts)
         files = list(grouped(parts, apart))
-        metrics = self._metrics(parts)
-        schema = columns_schema(self._stream, metrics)
+        # A rank that is apart may be sealing a part now, in the layout that it has read.
+        hive = bool(apart) and any(is_hive(part.path.parent.name) for part in parts)
+        frozen = Frozen(self._metrics(parts), hive)
+        schema = schema_of(self._stream, frozen)
         bytes_before = sum(part.path.stat().st_size for part in parts)
         changed = len(files) < len(parts) or not all(_has_columns(part.path, schema) for part in parts)
         if changed:
             try:
-                self._build(files, schema)
+                self._build(files, schema, hive=hive)
                 self._swap()
             except BaseException:
                 self._repair()
                 raise
         # After the exchange: most readers ignore columns of a part that earlier parts lack.
-        self._freeze(metrics)
+        self._freeze(frozen)
         late = self._repair()
         after = self._paths.parts_of_all_ranks(self._stream).values()
         return Compacted(
@@ -154,29 +153,29 @@ class Dataset:
     def _metrics(self, parts: list[Part]) -> tuple[str, ...]:
         """Returns the metrics that get a column, without the built-in ones: the frozen ones, then the others of the
         parts, up to the most columns that a run has."""
-        frozen = self._frozen()
+        frozen = self._frozen().columns
         names = dict.fromkeys(frozen)
         for part in parts:
             names.update(dict.fromkeys(part_metrics(part.path)))
         return tuple(islice(names, max(MAX_COLUMNS, len(frozen))))
 
-    def _frozen(self) -> tuple[str, ...]:
+    def _frozen(self) -> Frozen:
         try:
-            return read_frozen_columns(self._paths.schema(self._stream))
+            return read_frozen(self._paths.schema(self._stream))
         except OSError:  # missing or damaged: the parts have the names
-            return ()
+            return Frozen((), hive=True)
 
-    def _freeze(self, metrics: tuple[str, ...]) -> None:
-        if self._frozen() != metrics:
-            replace_frozen_columns(self._paths, self._stream, metrics)
+    def _freeze(self, frozen: Frozen) -> None:
+        if self._frozen() != frozen:
+            replace_frozen(self._paths, self._stream, frozen)
             failpoint("compact_frozen")
 
-    def _build(self, files: list[list[Part]], schema: pa.Schema) -> None:
+    def _build(self, files: list[list[Part]], schema: pa.Schema, *, hive: bool) -> None:
         make_synced_folder(self._new)
         shutil.copymode(self._folder, self._new)
         failpoint("compact_begun")
         for parts in files:
-            target = self._new / parts[0].path.relative_to(self._folder)
+            target = self._new / self._name(parts[0].key, hive=hive)
             make_synced_folder(target.parent)
             shutil.copymode(parts[0].path.parent, target.parent)
             write_merged(parts, target, schema)
@@ -184,6 +183,12 @@ class Dataset:
         for folder in self._new.iterdir():
             sync_path(folder)
         failpoint("compact_built")
+
+    def _name(self, key: PartKey, *, hive: bool) -> Path:
+        """The path of a part within its dataset."""
+        attempt, rank, number = key
+        paths = replace(self._paths, rank=rank)
+        return paths.part(self._stream, attempt, number, hive=hive).relative_to(self._folder)
 
     def _swap(self) -> None:
         if not _exchange(self._new, self._folder):
@@ -214,7 +219,7 @@ class Dataset:
     def _empty(self, folder: Path, held: set[PartKey]) -> int:
         moved = 0
         entries = sorted(folder.iterdir())
-        attempts = [each for each in entries if _ATTEMPT.match(each.name) and stat.S_ISDIR(each.lstat().st_mode)]
+        attempts = [each for each in entries if names_attempt(each.name) and stat.S_ISDIR(each.lstat().st_mode)]
         for attempt in attempts:
             moved += sum(self._move_or_remove(path, held) for path in sorted(attempt.iterdir()))
             failpoint("compact_emptied")
@@ -237,8 +242,30 @@ class Dataset:
                 failpoint("compact_removed")
                 return False
             held.update(mine)
+            self._add(Part.read(key, path))
+            return True
         self._move(path, self._folder / path.parent.name / path.name)
-        return key is not None
+        return False
+
+    def _add(self, part: Part) -> None:
+        """Moves a part into the dataset, whose layout may have changed since the part was written."""
+        there = self._paths.parts_of_all_ranks(self._stream)
+        hive = is_hive(part.path.parent.name)
+        others = [path for path in there.values() if is_hive(path.parent.name) != hive]
+        target = self._folder / self._name(part.key, hive=hive != bool(others))
+        if others:
+            with opened_part(others[0]) as file:
+                schema = file.schema_arrow.remove_metadata()
+            written = scratch_name(self._paths.temporary, part.path.name)
+            make_synced_folder(written.parent)
+            try:
+                write_merged([part], written, schema)
+                self._move(written, target)
+            finally:
+                written.unlink(missing_ok=True)
+            remove_own(part.path)
+        else:
+            self._move(part.path, target)
 
     @staticmethod
     def _move(path: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..parquet.columns import rows_of_a_group
+from ..parquet.columns import of_attempt, rows_of_a_group
 from ..parquet.part_reader import flattened_batches, opened_part
 from ..parquet.parts import METADATA, ROW_GROUP_ROWS, new_part, sync_path, writer_options
 from ..store.files import check_own
@@ -88,7 +88,12 @@ def write_merged(parts: list[Part], path: Path, schema: pa.Schema) -> None:
     read = _Rows()
     # Entries of `extra` take several times the memory of the columns that they become, so a batch is part of a group.
     batch_rows = max(1, group_rows // 8)
-    batches = (batch for part in parts for batch in read.watch(flattened_batches(part.path, schema, batch_rows)))
+    wanted = schema.remove(schema.get_field_index("attempt")) if "attempt" in schema.names else schema
+    batches = (
+        of_attempt(batch, part.key[0], schema)
+        for part in parts
+        for batch in read.watch(flattened_batches(part.path, wanted, batch_rows))
+    )
     with new_part(path) as sink, pq.ParquetWriter(sink, schema, **writer_options(schema)) as writer:
         for table in _regrouped(batches, group_rows):
             writer.write_table(table, row_group_size=group_rows)

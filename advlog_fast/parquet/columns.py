@@ -90,6 +90,25 @@ def columns_schema(stream: str, metrics: Iterable[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of a part, which says in each row of which attempt it is. Parts of earlier versions leave that to
+    their folders."""
+    import pyarrow as pa
+
+    at = schema.get_field_index("timestamp") + 1
+    return schema.insert(at, pa.field("attempt", pa.int32(), nullable=False))
+
+
+def of_attempt(batch: pa.RecordBatch, attempt: int, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows of a batch in the columns of a schema that has the attempt, or not."""
+    import pyarrow as pa
+
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if "attempt" in schema.names:
+        columns["attempt"] = _constant(attempt, batch.num_rows)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
 def scan_spool(file: io.FileIO) -> SpoolInfo:
     """Makes the first pass: returns what the spool holds and how far it is whole.
 

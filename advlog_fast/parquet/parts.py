@@ -27,8 +27,17 @@ from ..store.files import (
     scratch_file,
     scratch_name,
 )
-from ..store.paths import RunPaths
-from .columns import SpoolInfo, columns_schema, core_columns, is_metric, scan_spool, spool_batches
+from ..store.paths import RunPaths, is_hive
+from .columns import (
+    SpoolInfo,
+    columns_schema,
+    core_columns,
+    is_metric,
+    of_attempt,
+    plain_schema,
+    scan_spool,
+    spool_batches,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,17 +106,19 @@ def seal_spool(
         target = damaged_schema = None
         if info.records > 0:
             paths = replace(paths, rank=info.rank)
-            target = paths.part(info.stream, info.attempt, part)
-            if not _is_sealed(target, info, paths.quarantine):
+            either = paths.part_either_way(info.stream, info.attempt, part)
+            target = next((path for path in either if _is_sealed(path, info, paths.quarantine)), None)
+            if target is None:
                 first = declared if info.stream == "metrics" else ()
                 damaged_schema = _rename_damaged_schema(paths.schema(info.stream))
-                names = frozen_columns(paths, info.stream, (*first, *info.metric_names()))
+                frozen = freeze(paths, info.stream, (*first, *info.metric_names()))
+                target = paths.part(info.stream, info.attempt, part, hive=frozen.hive)
                 temporary = scratch_name(paths.temporary, f"{spool.stem}.parquet")
                 make_synced_folder(paths.temporary)
                 make_synced_folder(target.parent)
                 try:
                     failpoint("seal_begin")
-                    _write(file, info, names, temporary, row_group_rows)
+                    _write(file, info, frozen, temporary, row_group_rows)
                     failpoint("seal_synced")
                     temporary.rename(target)
                     failpoint("seal_renamed")
@@ -136,21 +147,33 @@ def seal_spool(
     )
 
 
-def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the run's metric columns: the frozen ones, else those of its parts, else `names`. Freezes the last two.
+@dataclass(frozen=True)
+class Frozen:
+    """What all parts of a dataset share."""
+
+    columns: tuple[str, ...]
+    """The metric columns, beside the built-in ones."""
+    hive: bool = False
+    """As of an earlier version: the folder `attempt=<n>` alone names the attempt. Plain readers read a column of it,
+    and of whatever folder above is named so, and raise where some parts have the column."""
+
+
+def freeze(paths: RunPaths, stream: str, names: Iterable[str]) -> Frozen:
+    """Returns what is frozen, else what the run's parts share, else `names` in the layout of today. Freezes the last
+    two.
 
     Ranks may call this at the same time: one of them wins, and all get the columns that it froze.
 
-    :raises OSError: the file cannot be read or made, or does not hold a JSON list of names.
+    :raises OSError: the file cannot be read or made, or does not hold a frozen schema.
     """
     path = paths.schema(stream)
     with contextlib.suppress(FileNotFoundError):
-        return read_frozen_columns(path)
+        return read_frozen(path)
     core = core_columns(stream)
-    columns = _columns_of_parts(paths, stream)
-    if columns is None:
-        columns = [name for name in dict.fromkeys(names) if name not in core][:MAX_COLUMNS]
-    with _columns_file(paths, stream, columns) as temporary:
+    frozen = _shared_by_parts(paths, stream)
+    if frozen is None:
+        frozen = Frozen(tuple([name for name in dict.fromkeys(names) if name not in core][:MAX_COLUMNS]))
+    with _frozen_file(paths, stream, frozen) as temporary:
         try:
             failpoint("schema_written")
             os.link(temporary, path, follow_symlinks=False)  # newer Pythons follow by default
@@ -164,53 +187,56 @@ def frozen_columns(paths: RunPaths, stream: str, names: Iterable[str]) -> tuple[
             if not path.exists():
                 temporary.rename(path)
     sync_path(path.parent)
-    return read_frozen_columns(path)
+    return read_frozen(path)
 
 
-def replace_frozen_columns(paths: RunPaths, stream: str, columns: Iterable[str]) -> None:
-    """Replaces the frozen metric columns: the run's parts have `columns` from the next one on.
+def replace_frozen(paths: RunPaths, stream: str, frozen: Frozen) -> None:
+    """Replaces what is frozen: the run's parts are so from the next one on.
 
     :raises OSError: the file cannot be made.
     """
     path = paths.schema(stream)
-    with _columns_file(paths, stream, columns) as temporary:
+    with _frozen_file(paths, stream, frozen) as temporary:
         failpoint("schema_remade")
         temporary.rename(path)
     sync_path(path.parent)
 
 
 @contextlib.contextmanager
-def _columns_file(paths: RunPaths, stream: str, columns: Iterable[str]) -> Iterator[Path]:
+def _frozen_file(paths: RunPaths, stream: str, frozen: Frozen) -> Iterator[Path]:
     """Context manager: writes and fsyncs a frozen schema to a scratch file."""
     make_synced_folder(paths.temporary)
-    text = json.dumps(list(columns), ensure_ascii=False) + "\n"
+    columns = list(frozen.columns)
+    text = json.dumps(columns if frozen.hive else {"columns": columns}, ensure_ascii=False) + "\n"
     with scratch_file(
         paths.temporary, f"{stream}_schema-rank{paths.rank:05d}.json", text.encode(), sync=True
     ) as temporary:
         yield temporary
 
 
-def read_frozen_columns(path: Path) -> tuple[str, ...]:
-    """Returns the names in a frozen schema.
+def read_frozen(path: Path) -> Frozen:
+    """Returns what a frozen schema says: an object with the names of its `columns`; of an earlier version a list of
+    them.
 
     :raises FileNotFoundError: nothing is frozen yet.
     :raises NotOursError: the path is a link or no regular file.
-    :raises OSError: the file cannot be read, or does not hold a JSON list of names.
+    :raises OSError: the file cannot be read, or does not hold a frozen schema.
     """
+    wanted = f"{path}: expected a JSON list of metric names"
     try:
         text = read_file(path)
     except NotOursError as error:
         if error.errno != errno.EFBIG:
             raise
-        size = path.lstat().st_size
-        raise _DamagedSchemaError(f"{path}: expected a JSON list of metric names, got a file of {size} bytes") from None
+        raise _DamagedSchemaError(f"{wanted}, got a file of {path.lstat().st_size} bytes") from None
     try:
-        names = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
-        names = None
+        content = None
+    names = content.get("columns") if isinstance(content, dict) else content
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _DamagedSchemaError(f"{path}: expected a JSON list of metric names, got {text[:80]!r}")
-    return tuple(names)
+        raise _DamagedSchemaError(f"{wanted}, got {text[:80]!r}")
+    return Frozen(tuple(names), hive=isinstance(content, list))
 
 
 class _DamagedSchemaError(OSError):
@@ -220,7 +246,7 @@ class _DamagedSchemaError(OSError):
 def _rename_damaged_schema(schema: Path) -> Path | None:
     """Renames a frozen schema to `*.damaged` if it is unreadable, and returns the new path."""
     try:
-        read_frozen_columns(schema)
+        read_frozen(schema)
     except FileNotFoundError:
         pass
     except _DamagedSchemaError:
@@ -230,8 +256,8 @@ def _rename_damaged_schema(schema: Path) -> Path | None:
     return None
 
 
-def _columns_of_parts(paths: RunPaths, stream: str) -> list[str] | None:
-    """Returns the metric columns of the run's first readable part; None if there is none."""
+def _shared_by_parts(paths: RunPaths, stream: str) -> Frozen | None:
+    """Returns what the run's first readable part says; None if there is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -239,7 +265,8 @@ def _columns_of_parts(paths: RunPaths, stream: str) -> list[str] | None:
     for _, part in sorted(paths.parts_of_all_ranks(stream).items()):
         with contextlib.suppress(OSError, pa.ArrowInvalid):
             check_regular(os.stat(part), part)
-            return [field.name for field in pq.read_schema(part) if is_metric(field) and field.name not in core]
+            metrics = [field.name for field in pq.read_schema(part) if is_metric(field) and field.name not in core]
+            return Frozen(tuple(metrics), is_hive(part.parent.name))
     return None
 
 
@@ -305,6 +332,12 @@ def _is_sealed(target: Path, info: SpoolInfo, quarantine: Path) -> bool:
     return True
 
 
+def schema_of(stream: str, frozen: Frozen) -> pa.Schema:
+    """Returns the schema of a part."""
+    schema = columns_schema(stream, frozen.columns)
+    return schema if frozen.hive else plain_schema(schema)
+
+
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Returns the options with which `pq.ParquetWriter` writes every part."""
     import pyarrow as pa
@@ -319,14 +352,14 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
                 encodings[field.name] = "BYTE_STREAM_SPLIT"
         elif not pa.types.is_map(field.type) and not pa.types.is_string(field.type):
             counted.append(field.name)
-            if field.name not in ("rank", "worker"):
+            if field.name not in ("attempt", "rank", "worker"):
                 encodings[field.name] = "DELTA_BINARY_PACKED"
     encodings["extra.key_value.value"] = "BYTE_STREAM_SPLIT"
     return {
         "compression": "zstd",
         "compression_level": _COMPRESSION_LEVEL,
         "column_encoding": encodings,
-        "use_dictionary": ["rank", "worker", *words, *(["kind"] if "kind" in schema.names else [])],
+        "use_dictionary": [*(name for name in ("attempt", "rank", "worker", "kind") if name in schema.names), *words],
         # Not for floats: readers disagree on the minimum and maximum beside a NaN.
         "write_statistics": counted,
         "write_page_checksum": True,
@@ -341,15 +374,15 @@ def new_part(path: Path) -> BinaryIO:
     return os.fdopen(open_new(path), "wb", buffering=1 << 20)
 
 
-def _write(file: Any, info: SpoolInfo, names: tuple[str, ...], path: Path, row_group_rows: int) -> None:
+def _write(file: Any, info: SpoolInfo, frozen: Frozen, path: Path, row_group_rows: int) -> None:
     """:raises OSError: the disk failed."""
     import pyarrow.parquet as pq
 
-    schema = columns_schema(info.stream, names).with_metadata(_identity(info))
+    schema = schema_of(info.stream, frozen).with_metadata(_identity(info))
     with new_part(path) as sink:
         writer = pq.ParquetWriter(sink, schema, **writer_options(schema))
-        for batch in spool_batches(file, info, names, row_group_rows):
-            writer.write_batch(batch, row_group_size=batch.num_rows)
+        for batch in spool_batches(file, info, frozen.columns, row_group_rows):
+            writer.write_batch(of_attempt(batch, info.attempt, schema), row_group_size=batch.num_rows)
             del batch  # the next batch reuses its memory
         writer.close()
     failpoint("seal_written")

@@ -96,5 +96,11 @@ class Lineage:
 
     def has_event(self, line: Mapping[str, Any]) -> bool:
         """Returns whether an event belongs to the series."""
-        cut = self.cuts.get(line["attempt"])
-        return line["attempt"] in self and (cut is None or line["timestamp"] <= cut.time_of(line["rank"]))
+        if line["attempt"] not in self:
+            return False
+        cut, rank, step = self.cuts[line["attempt"]], line["rank"], line.get("step")
+        if cut is None:
+            return True
+        if rank not in cut.seqs and type(step) is int and cut.step is not None:
+            return step <= max(cut.step, cut.step if cut.max_step is None else cut.max_step)
+        return bool(line["timestamp"] <= cut.time_of(rank))

@@ -78,9 +78,9 @@ class StreamReader:
         for key, path in paths.spools_of_all_ranks(stream).items():
             if only not in (None, key[:2]):
                 continue
-            part = replace(paths, rank=key[1]).part(stream, key[0], key[2])
+            parts = replace(paths, rank=key[1]).part_either_way(stream, key[0], key[2])
             with contextlib.suppress(FileNotFoundError):
-                self._sources[key] = _Spool(path, _Part(stream, part))
+                self._sources[key] = _Spool(path, stream, parts)
         for key, path in paths.parts_of_all_ranks(stream).items():
             if only not in (None, key[:2]):
                 continue
@@ -278,12 +278,12 @@ class _OfTables(ABC):
 class _Spool(_OfTables):
     """Records that are not sealed yet.
 
-    :param part: the part that may replace the spool at any time.
+    :param parts: the part that may replace the spool at any time, as one of these files.
     :raises FileNotFoundError: it is gone already.
     """
 
-    def __init__(self, path: Path, part: _Part) -> None:
-        self._path, self._part = path, part
+    def __init__(self, path: Path, stream: str, parts: tuple[Path, Path]) -> None:
+        self._path, self._stream, self._parts = path, stream, parts
         with open_file(path) as file:
             self._info = scan_spool(file)
 
@@ -298,7 +298,8 @@ class _Spool(_OfTables):
         try:
             file = open_file(self._path)
         except FileNotFoundError:
-            yield from self._part.batches(schema, rows)
+            part = next((path for path in self._parts if path.exists()), self._parts[0])
+            yield from _Part(self._stream, part).batches(schema, rows)
             return
         with file:
             for batch in spool_batches(file, self._info, self._info.metric_names(), rows):

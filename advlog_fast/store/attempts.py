@@ -47,7 +47,7 @@ _SUMMARY = b'{\n  "total_metrics"'
 _STEPS = {"first_epoch": None}
 """Runs of earlier versions have no such key, and count steps from epoch 1."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}\Z")
-_ATTEMPT = re.compile(r"(?:attempt=)?([0-9]{1,9})(?:\.json)?\Z")
+_ATTEMPT = re.compile(r"(?:attempt[=-])?([0-9]{1,9})(?:\.json)?\Z")
 _ORIGIN = re.compile(r"([0-9]{1,9})-(?:rank([0-9]{5,})-)?origin\.json\Z")
 
 
@@ -258,7 +258,7 @@ def is_origin(origin: Any) -> TypeGuard[dict[str, Any]]:
 def known_attempts(paths: RunPaths) -> list[int]:
     """Returns the attempts that have claims or parts: a user may have removed the claims, or copied only the parts."""
     names = [entry.name for entry in paths.attempts.iterdir()]
-    names += [entry.name for stream in ("metrics", "system") for entry in paths.dataset(stream).glob("attempt=*")]
+    names += [entry.name for stream in ("metrics", "system") for entry in paths.dataset(stream).glob("attempt*")]
     matches = map(_ATTEMPT.match, names)
     return [int(match[1]) for match in matches if match]
 

@@ -21,7 +21,7 @@ _RUN_FILE = (
     r"(?P<name>.+)_(?:(?:metrics|system|events)(?:\.rank\d{5})?\.jsonl|(?:metrics|system)\.parquet"
     r"|summary(?:\.rank\d{5})?\.json)\Z"
 )
-_ATTEMPT = r"attempt=(?P<attempt>[0-9]{1,9})\Z"
+_ATTEMPT = r"attempt(?P<sign>[=-])(?P<attempt>[0-9]{1,9})\Z"
 _PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
 _SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
 _CLAIM = r"(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5,})\.claim\Z"
@@ -200,9 +200,17 @@ class RunPaths:
     def system_parquet(self) -> Path:
         return self.dataset("system")
 
-    def part(self, stream: str, attempt: int, part: int) -> Path:
-        """Returns the path of part `part` (from 1) of this rank in the dataset of `stream`."""
-        return self.dataset(stream) / f"attempt={attempt}" / f"rank{self.rank:05d}-{part:06d}.parquet"
+    def part(self, stream: str, attempt: int, part: int, *, hive: bool = False) -> Path:
+        """Returns the path of part `part` (from 1) of this rank in the dataset of `stream`.
+
+        :param hive: in a dataset of an earlier version, whose folders alone name the attempt.
+        """
+        folder = f"attempt{'=' if hive else '-'}{attempt}"
+        return self.dataset(stream) / folder / f"rank{self.rank:05d}-{part:06d}.parquet"
+
+    def part_either_way(self, stream: str, attempt: int, part: int) -> tuple[Path, Path]:
+        """Returns both paths that the part may have."""
+        return self.part(stream, attempt, part), self.part(stream, attempt, part, hive=True)
 
     def parts_of_all_ranks(self, stream: str) -> dict[PartKey, Path]:
         """Returns the existing parts of the dataset of `stream`, for all ranks and attempts."""
@@ -318,6 +326,17 @@ def part_key(path: Path) -> PartKey | None:
     """Returns which part a file of a dataset is, by its name; None if it is not a part."""
     folder, part = re.match(_ATTEMPT, path.parent.name), re.match(_PART, path.name)
     return (int(folder["attempt"]), int(part["rank"]), int(part["part"])) if folder and part else None
+
+
+def names_attempt(folder: str) -> bool:
+    """Returns whether a folder of a dataset holds the parts of an attempt, by its name."""
+    return re.match(_ATTEMPT, folder) is not None
+
+
+def is_hive(folder: str) -> bool:
+    """Returns whether it is one of a dataset of an earlier version."""
+    match = re.match(_ATTEMPT, folder)
+    return match is not None and match["sign"] == "="
 
 
 def _by_attempt_and_rank(folder: Path) -> dict[tuple[int, int], Path]:

@@ -102,7 +102,7 @@ def test_a_log_folder_behind_a_link_holds_everything(tmp_path: Path):
     with AdvancedLogger(tmp_path / "logs", "run", console="off") as log:
         log.log_batch_progress(1, 1, 1, 0.5)
     assert log.close()
-    assert list((tmp_path / "disk/run_metrics.parquet/attempt=1").glob("*.parquet"))
+    assert list((tmp_path / "disk/run_metrics.parquet/attempt-1").glob("*.parquet"))
 
 
 def test_a_log_folder_of_another_users_that_all_may_write_holds_everything(tmp_path: Path):
@@ -126,7 +126,7 @@ def test_a_log_folder_of_another_users_that_all_may_write_holds_everything(tmp_p
         tmp_path,
     )
     assert done.stdout == "True\n", done.stderr
-    assert list((tmp_path / "run_metrics.parquet/attempt=1").glob("*.parquet"))
+    assert list((tmp_path / "run_metrics.parquet/attempt-1").glob("*.parquet"))
 
 
 @pytest.mark.parametrize("when", ["between", "killed", "running"])

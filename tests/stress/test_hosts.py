@@ -29,7 +29,7 @@ RECORDS = 500
 
 def hashes(log_dir: Path) -> dict[Path, bytes]:
     """What a recovery of another attempt may not touch: the second attempt's parts and claims."""
-    files = [*log_dir.glob("run_*.parquet/attempt=2/*"), *log_dir.glob(".advlog/run/accounts/attempt2-*")]
+    files = [*log_dir.glob("run_*.parquet/attempt-2/*"), *log_dir.glob(".advlog/run/accounts/attempt2-*")]
     return {path: path.read_bytes() for path in files}
 
 

@@ -150,7 +150,7 @@ def test_nothing_is_opened_through_a_link_and_nothing_removed_that_was_not_made(
             log_dir / name
             for name in ("checkpoint.pt", "run_errors.log.77", "run_main.log.77", "run_main.log.bak", "run_notes.txt")
         ),
-        *(log_dir / "run_metrics.parquet" / name for name in ("_metadata", "attempt=1/mine.parquet.bak")),
+        *(log_dir / "run_metrics.parquet" / name for name in ("_metadata", "attempt-1/mine.parquet.bak")),
         *(log_dir / ".advlog/run" / name for name in ("mine", "tmp/mine.tmp", "spool/mine", "rings/mine.bak")),
         rings / "mine.ring",
     ]

@@ -1,4 +1,5 @@
-"""Files that version 0.1.0 wrote, kept in tests/data: every later version reads, recovers, verifies and shows them."""
+"""Files of earlier versions, kept in tests/data: of 0.1.0, and of the last one with folders `attempt=<n>` (`hive`). Every
+later version reads, recovers, verifies and shows them, and goes on with them."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ from advlog_fast.cli import main
 DATA = Path(__file__).resolve().parents[1] / "data"
 
 
-@pytest.fixture
-def unpacked(tmp_path: Path):
+@pytest.fixture(params=[".", "hive"])
+def unpacked(tmp_path: Path, request):
     def unpack(name: str) -> Path:
-        with tarfile.open(DATA / f"{name}.tar.xz") as archive:
+        with tarfile.open(DATA / request.param / f"{name}.tar.xz") as archive:
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(tmp_path)  # noqa: S202 - an archive of this repository
         return tmp_path / "logs"
@@ -68,7 +69,8 @@ def test_a_run_of_two_ranks_is_read_to_the_bit(unpacked):
     assert run.summary["status"] == "completed"
     assert run.summary["total_metrics"] == 200
     assert [row["message"] for row in run.errors.to_pylist()] == ["one of ours"] * 4
-    assert run.validation.num_rows == 10  # those of attempt 1 up to the time of the checkpoint
+    # Of attempt 1 those up to the time of the checkpoint, or up to its step, where they have one.
+    assert run.validation.num_rows == (10 if run.validation["step"].null_count else 12)
     assert run.system.num_rows == 16
     assert run.step_times().num_rows > 0
 
@@ -131,3 +133,56 @@ def test_a_compacted_run_is_read_verified_and_compacted_again(unpacked, capsys):
     assert main(["compact", str(folder)]) == 0
     assert main(["verify", str(folder)]) == 0
     assert read_run(folder, "compacted").metrics.to_pylist() == rows
+
+
+def folders_of(folder: Path, name: str) -> set[str]:
+    return {part.parent.name for part in (folder / f"{name}_metrics.parquet").glob("*/*.parquet")}
+
+
+def test_an_old_run_keeps_its_layout_until_it_is_compacted(unpacked):
+    folder = unpacked("run")
+    assert folders_of(folder, "run") == {"attempt=1", "attempt=2"}
+    state = json.loads((folder / "state0.json").read_text())
+    for rank in (0, 1):
+        with AdvancedLogger(folder, "run", console="off", memory_interval_s=0, rank=rank, world_size=2) as log:
+            log.load_state_dict(state)
+            log.log_batch_progress(1, 150, 400, 0.25, late=1.0)
+            attempt = log.attempt
+    assert folders_of(folder, "run") == {f"attempt={each}" for each in range(1, attempt + 1)}
+    before = read_run(folder, "run", attempts="all").metrics
+    rows = readers_rows(folder / "run_metrics.parquet")
+    assert all(len(each) == 802 for each in rows.values())
+    assert main(["compact", str(folder)]) == 0
+    assert folders_of(folder, "run") == {f"attempt-{each}" for each in range(1, attempt + 1)}
+    after = read_run(folder, "run", attempts="all").metrics.select(before.column_names)
+    assert str(after.to_pylist()) == str(before.to_pylist())  # one is NaN
+    assert readers_rows(folder / "run_metrics.parquet") == rows
+    with AdvancedLogger(folder, "run", console="off", memory_interval_s=0) as log:
+        log.log_batch_progress(1, 151, 400, 0.25)
+    assert f"attempt-{attempt + 1}" in folders_of(folder, "run")
+    assert all(len(each) == 803 for each in readers_rows(folder / "run_metrics.parquet").values())
+    assert main(["verify", str(folder)]) == 0
+
+
+def readers_rows(dataset: Path) -> dict[str, list[tuple[int, int, int]]]:
+    """The rows as plain calls of other readers give them: (attempt, rank, seq)."""
+    duckdb, pandas, polars = (pytest.importorskip(name) for name in ("duckdb", "pandas", "polars"))
+    columns = ["attempt", "rank", "seq"]
+    query = f"SELECT attempt, rank, seq FROM read_parquet('{dataset}/*/*.parquet', hive_partitioning = true)"
+    found = {
+        "duckdb": duckdb.sql(query).fetchall(),
+        "pandas": pandas.read_parquet(dataset)[columns].astype("int64").itertuples(index=False, name=None),
+        "polars": polars.scan_parquet(dataset).select(columns).collect().rows(),
+    }
+    return {name: sorted(map(tuple, rows)) for name, rows in found.items()}
+
+
+def test_a_killed_run_of_the_old_layout_goes_on_in_it(unpacked):
+    folder = unpacked("killed")
+    renew(folder.parent)
+    with AdvancedLogger(folder, "killed", console="off", memory_interval_s=0) as log:
+        log.log_batch_progress(1, 701, 700, 0.5)
+    assert folders_of(folder, "killed") == {"attempt=1", "attempt=2"}
+    assert main(["compact", str(folder)]) == 0
+    assert folders_of(folder, "killed") == {"attempt-1", "attempt-2"}
+    assert sorted(steps_of(read_run(folder, "killed", attempts="all"))) == list(range(1, 702))

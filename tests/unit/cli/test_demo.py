@@ -52,4 +52,4 @@ def test_a_second_demo_is_a_second_attempt_and_shows_its_own_epochs(run_python, 
         assert ended.returncode == 0, ended.stderr
     assert re.findall(r"^ +(\d+) +45  ", ended.stdout, re.MULTILINE) == ["1"]
     attempts = {path.name for path in (tmp_path / "logs" / "digits_demo_metrics.parquet").iterdir()}
-    assert attempts == {"attempt=1", "attempt=2"}
+    assert attempts == {"attempt-1", "attempt-2"}

@@ -96,16 +96,16 @@ def test_order_and_values_stay_to_the_bit_and_every_metric_is_a_column(paths):
     bytes_before = sum(map(len, files_of(paths.metrics_parquet).values()))
     metrics, system = compact(paths.log_dir, "exp")
     assert names_in(paths) == [
-        *("attempt=1/rank00000-000001.parquet", "attempt=1/rank00003-000001.parquet"),
-        "attempt=2/rank00000-000001.parquet",
+        *("attempt-1/rank00000-000001.parquet", "attempt-1/rank00003-000001.parquet"),
+        "attempt-2/rank00000-000001.parquet",
     ]
     assert (contents(paths), contents(paths, "system")) == (before, samples)
     for file in files_of(paths.metrics_parquet):
         part = pq.ParquetFile(paths.metrics_parquet / file)
         assert part.schema_arrow.names[-5:] == [*WIDE, "extra", "unresolved"]
         assert part.read()["extra"].null_count == part.metadata.num_rows
-    assert json.loads(paths.schema("metrics").read_text()) == list(WIDE)
-    assert json.loads(paths.schema("system").read_text()) == ["rss", "gpu"]
+    assert json.loads(paths.schema("metrics").read_text()) == {"columns": list(WIDE)}
+    assert json.loads(paths.schema("system").read_text()) == {"columns": ["rss", "gpu"]}
     assert (metrics.stream, metrics.rows, metrics.files_before, metrics.files_after) == ("metrics", 58, 10, 3)
     assert (metrics.changed, metrics.complete, metrics.bytes_before) == (True, True, bytes_before)
     assert metrics.bytes_after == sum(map(len, files_of(paths.metrics_parquet).values()))
@@ -156,7 +156,7 @@ def test_a_compact_dataset_takes_the_parts_of_later_attempts(paths):
     metrics, system = compact(paths.log_dir)
     assert (metrics.files_before, metrics.files_after, system.changed) == (5, 4, False)
     assert contents(paths) == before
-    assert json.loads(paths.schema("metrics").read_text()) == [*WIDE, "fourth"]
+    assert json.loads(paths.schema("metrics").read_text()) == {"columns": [*WIDE, "fourth"]}
     held = pq.read_metadata(paths.part("metrics", 1, 1)).metadata[b"advlog.parts"]
     assert held == b"[1, 2, 3, 4]"
 
@@ -400,9 +400,9 @@ def test_parts_whose_ring_lies_elsewhere_are_flattened_one_by_one_and_known_agai
     assert main(["compact", str(paths.log_dir)]) == 1
     assert "attempts not recovered yet, and not merged: 1" in capsys.readouterr().out
     assert names_in(paths) == [
-        "attempt=1/rank00000-000001.parquet",
-        *(f"attempt=1/rank00003-00000{part}.parquet" for part in range(1, 5)),
-        "attempt=2/rank00000-000001.parquet",
+        "attempt-1/rank00000-000001.parquet",
+        *(f"attempt-1/rank00003-00000{part}.parquet" for part in range(1, 5)),
+        "attempt-2/rank00000-000001.parquet",
     ]
     assert contents(paths) == before
     # Its recovery finds the parts that stand: a spool that was sealed goes, and is not sealed twice.
@@ -460,10 +460,10 @@ def test_a_rank_whose_lock_is_not_held_is_not_merged(paths):
 def test_a_file_of_somebody_elses_stays(paths):
     seal_run(paths)
     (paths.metrics_parquet / ".directory").write_text("[Desktop]")
-    (paths.metrics_parquet / "attempt=1" / "_notes").write_text("mine")
+    (paths.metrics_parquet / "attempt-1" / "_notes").write_text("mine")
     compact(paths.log_dir)
     files = files_of(paths.metrics_parquet)
-    assert (files[".directory"], files["attempt=1/_notes"]) == (b"[Desktop]", b"mine")
+    assert (files[".directory"], files["attempt-1/_notes"]) == (b"[Desktop]", b"mine")
     assert len(files) == 5
 
 
@@ -493,7 +493,7 @@ def test_a_damaged_frozen_schema_is_made_again_from_the_parts(paths):
     seal_run(paths)
     paths.schema("metrics").write_text('["ear')
     compact(paths.log_dir)
-    assert json.loads(paths.schema("metrics").read_text()) == list(WIDE)
+    assert json.loads(paths.schema("metrics").read_text()) == {"columns": list(WIDE)}
 
 
 def test_no_more_columns_are_frozen_than_a_sealer_can_make(paths):
@@ -503,10 +503,10 @@ def test_no_more_columns_are_frozen_than_a_sealer_can_make(paths):
     before = contents(paths)
     (done,) = compact(paths.log_dir)
     assert contents(paths) == before
-    assert pq.read_schema(paths.part("metrics", 1, 1)).names[10:-2] == [*CORE[2:], *names[:MAX_COLUMNS]]
+    assert pq.read_schema(paths.part("metrics", 1, 1)).names[11:-2] == [*CORE[2:], *names[:MAX_COLUMNS]]
     (extra,) = pq.read_table(paths.part("metrics", 2, 1))["extra"].to_pylist()
     assert dict(extra) == dict.fromkeys(names[MAX_COLUMNS:], 2.0)
-    assert json.loads(paths.schema("metrics").read_text()) == names[:MAX_COLUMNS]
+    assert json.loads(paths.schema("metrics").read_text()) == {"columns": names[:MAX_COLUMNS]}
     seal(paths, Spool(attempt=3, first_seq=1).add({"m0001": 1.0}))
     assert not compact(paths.log_dir)[0].apart
     assert done.complete

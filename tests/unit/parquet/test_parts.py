@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from unit.spools import CORE, MEMORY, METRICS, PERFORMANCE, RUN_ID, Late, Spool
 
-from advlog_fast.parquet.parts import frozen_columns, seal_spool
+from advlog_fast.parquet import parts as module
+from advlog_fast.parquet.parts import seal_spool
 from advlog_fast.store.paths import RunPaths
 
 pa = pytest.importorskip("pyarrow")
@@ -76,6 +77,7 @@ def test_a_metrics_part_has_the_promised_columns_in_order(paths):
     assert part.path == paths.part("metrics", 1, 1)
     assert [(f.name, f.type, f.nullable) for f in schema] == [
         ("timestamp", pa.timestamp("us", "UTC"), False),
+        ("attempt", pa.int32(), False),
         ("rank", pa.int32(), False),
         ("worker", pa.int32(), False),
         ("seq", pa.int64(), False),
@@ -96,7 +98,7 @@ def test_a_system_part_has_kinds_and_no_epochs(paths):
     part = seal(paths, spool)
     assert part.path == paths.part("system", 1, 1)
     assert pq.read_schema(part.path).names == [
-        *("timestamp", "rank", "worker", "seq", "kind", "batch_time", "data_time", "cpu_memory_gb"),
+        *("timestamp", "attempt", "rank", "worker", "seq", "kind", "batch_time", "data_time", "cpu_memory_gb"),
         *("extra", "unresolved"),
     ]
     memory, performance = rows_of(part.path)
@@ -117,10 +119,10 @@ def test_every_field_of_a_record_arrives(paths):
     assert (part.attempt, part.rank, part.rows, part.first_seq, part.next_seq) == (3, 7, 2, 100, 102)
     full, empty = rows_of(part.path)
     assert full.pop("timestamp").isoformat() == "2023-11-14T22:13:20.123456+00:00"
-    own = {"rank": 7, "worker": 2, "seq": 100, "extra": None, "unresolved": None}
+    own = {"attempt": 3, "rank": 7, "worker": 2, "seq": 100, "extra": None, "unresolved": None}
     assert full == own | integers | metrics
     assert empty.pop("timestamp").isoformat() == "1969-12-31T23:59:59.999999+00:00"
-    assert {name for name, value in empty.items() if value is not None} == {"rank", "worker", "seq"}
+    assert {name for name, value in empty.items() if value is not None} == {"attempt", "rank", "worker", "seq"}
 
 
 def test_reused_buffers_do_not_reach_into_rows_already_written(paths):
@@ -240,7 +242,7 @@ def test_random_metrics_take_little_more_than_their_entropy(paths):
 
 def test_columns_freeze_at_the_first_part_and_later_metrics_go_to_extra(paths):
     two_parts(paths)
-    assert json.loads(paths.schema("metrics").read_text()) == ["early"]
+    assert json.loads(paths.schema("metrics").read_text()) == {"columns": ["early"]}
     first, second, other = (pq.ParquetFile(paths.part("metrics", *key)) for key in ((1, 1), (1, 2), (2, 1)))
     assert first.schema_arrow.names == second.schema_arrow.names == other.schema_arrow.names
     assert first.read().column("extra").null_count == len(ODD)
@@ -371,8 +373,8 @@ def test_the_dataset_folder_holds_parts_only(paths):
     two_parts(paths)
     files = sorted(str(p.relative_to(paths.metrics_parquet)) for p in paths.metrics_parquet.rglob("*"))
     assert files == [
-        "attempt=1", "attempt=1/rank00000-000001.parquet", "attempt=1/rank00000-000002.parquet",
-        "attempt=2", "attempt=2/rank00000-000001.parquet",
+        "attempt-1", "attempt-1/rank00000-000001.parquet", "attempt-1/rank00000-000002.parquet",
+        "attempt-2", "attempt-2/rank00000-000001.parquet",
     ]  # fmt: skip
     assert not list(paths.temporary.iterdir())
     assert not list(paths.spools.iterdir())
@@ -385,7 +387,7 @@ def test_all_ranks_that_freeze_at_once_get_the_same_columns(paths):
 
     def freeze(rank: int) -> None:
         start.wait()
-        got.append(frozen_columns(RunPaths(paths.log_dir, "exp", rank), "metrics", names[rank]))
+        got.append(module.freeze(RunPaths(paths.log_dir, "exp", rank), "metrics", names[rank]).columns)
 
     threads = [threading.Thread(target=freeze, args=(rank,)) for rank in range(8)]
     for thread in threads:
@@ -418,7 +420,7 @@ def test_a_damaged_frozen_schema_of_a_run_without_parts_is_made_again_of_the_dec
     paths.private.mkdir(parents=True)
     paths.schema("metrics").write_text("[")
     seal(paths, Spool().add({"loss": 1.0, "b": 2.0}), declared=("d",))
-    assert json.loads(paths.schema("metrics").read_text()) == ["d", "b"]
+    assert json.loads(paths.schema("metrics").read_text()) == {"columns": ["d", "b"]}
 
 
 def test_a_frozen_schema_that_cannot_be_read_raises_and_keeps_the_spool(paths):

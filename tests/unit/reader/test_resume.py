@@ -243,6 +243,20 @@ def test_a_validation_is_cut_where_records_are(tmp_path):
     assert curve == {"step": [2, 4, 6, 8], "accuracy": [0.2, 0.4, 0.6, 0.85]}
 
 
+def test_the_validations_of_ranks_that_loaded_another_s_state_are_cut_by_step(tmp_path):
+    logs = ranks_of(tmp_path, 2)
+    for step in range(1, 11):  # one rank runs ahead
+        logs[1].log_batch_progress(1, step, 100, 1.0)
+        logs[1].log_validation(metrics={"accuracy": step / 10})
+    for step in range(1, 7):
+        logs[0].log_batch_progress(1, step, 100, 1.0)
+    state = logs[0].state_dict()
+    for log in logs:
+        log.close()
+    train(ranks_of(tmp_path, 2, [state, state]), 7, 8)
+    assert read_run(tmp_path, "run").validation["step"].to_pylist() == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_copy_without_the_private_folder_shows_the_same_series(tmp_path):
     states = train(ranks_of(tmp_path / "logs", 2), 1, 10, keep_at=6)
     train(ranks_of(tmp_path / "logs", 2, states), 7, 9)

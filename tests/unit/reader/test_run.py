@@ -20,6 +20,7 @@ from advlog_fast.reader import read_run
 from advlog_fast.store.paths import RunPaths
 
 pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 ODD = (math.nan, math.inf, -math.inf, -0.0, 5e-324, 0.1)
 
@@ -295,8 +296,10 @@ class TestReadRun:
             spool.add({"loss": index / 7})
         put(paths, spool, 1, sealed=True)
         part = paths.part("metrics", 1, 1)
+        group = pq.read_metadata(part).row_group(0)
+        (loss,) = (column for at in range(group.num_columns) if (column := group.column(at)).path_in_schema == "loss")
         data = bytearray(part.read_bytes())
-        data[len(data) // 3] ^= 1
+        data[loss.data_page_offset + loss.total_compressed_size // 2] ^= 1
         part.write_bytes(data)
         with pytest.raises(OSError, match=r"rank00000-000001\.parquet: expected a whole Parquet part, got"):
             _ = read_run(paths.log_dir, "exp").metrics

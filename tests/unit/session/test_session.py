@@ -46,7 +46,7 @@ def test_a_second_attempt_begins_with_a_rotation_and_overwrites_nothing(tmp_path
         (3, 1, 0.375),
     ]
     parts = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*metrics.parquet/*/*.parquet"))
-    assert parts == [f"life_metrics.parquet/attempt={n}/rank00000-000001.parquet" for n in (1, 2, 3)]
+    assert parts == [f"life_metrics.parquet/attempt-{n}/rank00000-000001.parquet" for n in (1, 2, 3)]
     assert "batch=3/3" in (tmp_path / "life_training.log").read_text()
     assert "batch=1/3" in (tmp_path / "life_training.log.2").read_text()
 

@@ -43,7 +43,7 @@ def test_parts_and_spools_are_found_by_attempt_rank_and_number(tmp_path, stream)
         spools[attempt, rank, part] = touched(paths.spool(stream, attempt, part))
     own = RunPaths(tmp_path, "exp", 3)
     touched(own.dataset(stream) / "attempt=x" / "rank00000-000001.parquet")
-    touched(own.dataset(stream) / "attempt=1" / "copy-of-rank00000-000001.parquet")
+    touched(own.dataset(stream) / "attempt-1" / "copy-of-rank00000-000001.parquet")
     touched(own.spools / f"{stream}-attempt1-rank00000-000001.spool.damaged")
     other = "system" if stream == "metrics" else "metrics"
     assert own.parts_of_all_ranks(stream) == parts

@@ -75,9 +75,9 @@ def test_records_that_somebody_removed_are_missing(run: Path, capsys: pytest.Cap
     [
         ("metrics_jsonl", lambda run: files_of(run)[-1]),
         ("metrics_jsonl", lambda run: run / "run_metrics.jsonl"),
-        ("metrics_parquet", lambda run: run / "run_metrics.parquet/attempt=1/rank00000-000001.parquet"),
-        ("metrics_parquet", lambda run: run / "run_metrics.parquet/attempt=1/rank00000-000003.parquet"),
-        ("system_parquet", lambda run: run / "run_system.parquet/attempt=1/rank00000-000001.parquet"),
+        ("metrics_parquet", lambda run: run / "run_metrics.parquet/attempt-1/rank00000-000001.parquet"),
+        ("metrics_parquet", lambda run: run / "run_metrics.parquet/attempt-1/rank00000-000003.parquet"),
+        ("system_parquet", lambda run: run / "run_system.parquet/attempt-1/rank00000-000001.parquet"),
     ],
 )
 def test_a_whole_file_that_is_gone_is_missing(run: Path, where: str, remove: Callable[[Path], Path]):
@@ -92,7 +92,7 @@ def test_records_that_stand_twice_are_doubled(run: Path):
     with (run / "run_metrics.jsonl").open("ab") as file:
         file.write(b"".join(lines[:7]))
     assert told(verify(run)) == [("doubled", "metrics_jsonl", 7)]
-    first = run / "run_metrics.parquet/attempt=1/rank00000-000001.parquet"
+    first = run / "run_metrics.parquet/attempt-1/rank00000-000001.parquet"
     shutil.copy(first, first.with_name("rank00000-000009.parquet"))
     assert ("doubled", "metrics_parquet", 300) in told(verify(run))
 
@@ -111,10 +111,10 @@ def test_torn_and_unparsable_lines_are_said(run: Path):
 
 
 def test_a_part_that_cannot_be_read_is_said_and_its_records_are_missing(run: Path):
-    part = run / "run_metrics.parquet/attempt=1/rank00000-000002.parquet"
+    part = run / "run_metrics.parquet/attempt-1/rank00000-000002.parquet"
     part.write_bytes(part.read_bytes()[:-100])
     assert told(verify(run)) == [
-        ("unreadable", "attempt=1/rank00000-000002.parquet", 1),
+        ("unreadable", "attempt-1/rank00000-000002.parquet", 1),
         ("missing", "metrics_parquet", 300),
     ]
 
@@ -179,7 +179,7 @@ def test_a_live_run_is_pending_and_nothing_of_it_is_wrong(tmp_path: Path):
 
 def test_a_run_without_account_and_ring_is_said_and_its_sinks_are_compared(run: Path):
     RunPaths(run, "run").ledger(1).unlink()
-    (run / "run_metrics.parquet/attempt=1/rank00000-000004.parquet").unlink()
+    (run / "run_metrics.parquet/attempt-1/rank00000-000004.parquet").unlink()
     assert told(verify(run)) == [("unaccounted", "ring", 0), ("missing", "metrics_parquet", 100)]
 
 

@@ -1,18 +1,24 @@
-"""`advlog ls DIR`: list the runs of a directory, one in each line."""
+"""`advlog ls DIR...`: list the runs of directories and of those below them, one in each line."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from ..exceptions import RunNotFoundError
 from ..reader import list_runs
+from ..store.paths import check_run, folders_with_runs, local_path
 from .table import aligned, duration, say
 
-HELP = "list the runs in a directory"
+HELP = "list the runs in directories, and in those below them"
 
 _COLUMNS = {
     "name": "name",
+    "group": "group",
+    "tags": "tags",
     "status": "status",
     "attempts": "attempts",
     "ranks": "ranks",
@@ -21,24 +27,46 @@ _COLUMNS = {
     "duration": "duration",
     "records": "records",
     "errors": "errors",
-    "loss": "loss",
-    "loss_min": "lowest",
 }
+_IF_THERE = ("group", "tags")
+"""Shown only where a run has some."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs")
+    parser.add_argument("log_dirs", metavar="DIR", nargs="+", help="a directory of runs, or one above such directories")
+    parser.add_argument(
+        "--metric", metavar="NAME", default="loss", help="the metric to show the last and the lowest value of (loss)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Return 0: runs listed; 2: no run found."""
+    rows: list[dict[str, Any]] = []
+    values: list[str] = []
     try:
-        rows = list_runs(args.log_dir).to_pylist()
+        folders = [folder for log_dir in args.log_dirs for folder in _folders(log_dir)]
+        for folder in dict.fromkeys(folders):
+            table = list_runs(folder, metric=args.metric)
+            values = table.column_names[-2:]
+            rows += [{**row, "folder": str(folder)} for row in table.to_pylist()]
     except RunNotFoundError as error:
         say(f"advlog ls: {error}", sys.stderr)
         return 2
+    rows.sort(key=lambda row: row["started"].timestamp() if row["started"] else 0.0, reverse=True)
     for row in rows:
         row["duration"] = duration(row["duration_s"])
-    for line in aligned(list(_COLUMNS.values()), [[row[name] for name in _COLUMNS] for row in rows]):
+        row["name"] = os.path.join(row["folder"], row["name"]) if len(set(folders)) > 1 else row["name"]
+    names = [name for name in _COLUMNS if name not in _IF_THERE or any(row[name] for row in rows)]
+    heads = [*(_COLUMNS[name] for name in names), args.metric, "lowest"]
+    for line in aligned(heads, [[row[name] for name in (*names, *values)] for row in rows]):
         say(line)
     return 0
+
+
+def _folders(log_dir: str) -> list[Path]:
+    """:raises RunNotFoundError: neither it nor a folder below it has a run."""
+    directory = local_path("log_dir", log_dir)
+    found = folders_with_runs(directory)
+    if not found:
+        check_run(directory, None)
+    return found

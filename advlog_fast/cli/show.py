@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..exceptions import RunNotFoundError
-from ..reader import read_run
-from ..reader.story import settings_of
+from ..reader import list_runs, read_run
+from ..reader.story import changes, settings_of
 from ..store.paths import check_run, local_path, run_names
 from .table import aligned, duration, say, shown
 
@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         name = args.name or _only_run(args.log_dir)
         overview = read_run(args.log_dir, name, attempts=args.attempts).overview(args.ratio)
+        overview["run_before"] = None
+        if len(overview["attempts"]) == 1:
+            overview["run_before"] = _changes_since_run_before(args.log_dir, name, overview)
     except RunNotFoundError as error:
         say(f"advlog show: {error}", sys.stderr)
         return 2
@@ -65,6 +68,20 @@ def _only_run(log_dir: str) -> str:
             f"NAME: expected one of the runs in {log_dir!r}, got none; its runs are {', '.join(names)}"
         )
     return names[0]
+
+
+def _changes_since_run_before(log_dir: str, name: str, overview: dict[str, Any]) -> dict[str, Any] | None:
+    """The name of the run of this directory that started before, and the settings that have changed since."""
+    started = overview["attempts"][0]["started"]
+    rows = list_runs(log_dir).to_pylist()
+    others = [row for row in rows if row["name"] != name and row["started"] and started and row["started"] < started]
+    if not others or not overview["config"]:
+        return None
+    other = others[0]["name"]  # the latest first
+    config = read_run(log_dir, other).summary.get("config")
+    if not isinstance(config, dict) or not config:
+        return None
+    return {"name": other, "changes": changes(config, overview["config"])}
 
 
 def _plain(value: Any) -> Any:
@@ -89,6 +106,8 @@ def _lines(overview: dict[str, Any], *, chain: bool) -> Iterator[str]:
     rows = [[*(row[name] for name in columns), _origin(row, overview)] for row in overview["attempts"]]
     yield from aligned((*columns[:4], "started (UTC)", "last record", *columns[6:], "resumed from"), rows)
     yield ""
+    if not overview["private_folder"]:
+        yield "a copy without .advlog: what was lost, and how a process without an end ended, cannot be told"
     yield from _steps(overview)
     yield from _validations(overview)
     if chain:
@@ -119,6 +138,10 @@ def _steps(overview: dict[str, Any]) -> Iterator[str]:
         ends = {name: end for name, end in overview["loss"].items() if end is not None}
         losses = ", ".join(f"{name} {end['mean']:.4g} at step {end['step']}" for name, end in ends.items())
         yield f"loss, mean over the ranks: {losses}"
+    if overview["rates"]:
+        words = {"batches_per_s": "batches/s", "samples_per_s": "samples/s", "tokens_per_s": "tokens/s"}
+        rates = [f"{overview['rates'][name]:.4g} {word}" for name, word in words.items() if name in overview["rates"]]
+        yield ", ".join(rates) + (", of rank 0" if len(overview["ranks"]) > 1 else "")
     for times in overview["step_times"]:
         numbers = " / ".join(duration(times[name]) for name in ("min_s", "mean_s", "max_s"))
         skew = f", skew {times['skew']:.3f}" if len(times["ranks"]) > 1 else ""
@@ -150,10 +173,14 @@ def _configuration(overview: dict[str, Any]) -> Iterator[str]:
     if overview["config"]:
         yield f"configuration: {_values(settings_of(overview['config']))}"
     if overview["config_changes"]:
-        changes = ", ".join(
-            f"{name} {shown(was)} -> {shown(now)}" for name, (was, now) in overview["config_changes"].items()
-        )
-        yield f"changed since the attempt before: {_clipped(changes)}"
+        yield f"changed since the attempt before: {_clipped(_told(overview['config_changes']))}"
+    before = overview["run_before"]
+    if before is not None and before["changes"]:
+        yield f"changed since run {before['name']}: {_clipped(_told(before['changes']))}"
+
+
+def _told(changed: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} {shown(was)} -> {shown(now)}" for name, (was, now) in changed.items())
 
 
 def _clipped(text: str) -> str:

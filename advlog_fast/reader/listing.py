@@ -6,9 +6,12 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..store.attempts import read_run_id
+from ..store.attempts import read_claim, read_origins, read_run_id
 from ..store.paths import RunPaths, check_run, local_path, run_names
+from .events import event_lines, is_own
+from .lineage import chosen
 from .processes import Process, rank_summaries, read_processes, together
+from .select import rank_batches
 from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
@@ -17,15 +20,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
-    """List the runs in a directory, one row for each, the latest first; of ended runs it reads no records.
+def list_runs(log_dir: str | os.PathLike[str], *, metric: str = "loss") -> pa.Table:
+    """List the runs in a directory, one row for each, the latest first. Of ended runs it reads no records, but those of
+    the attempts that a resumed one went on from.
 
     The columns: `name`, its `group` and `tags`, `run_id`, `status` (of the newest attempt, over all ranks;
-    `unreadable` where its files are damaged: `advlog show` says how), the number of `attempts`, and of the newest
-    attempt: `ranks`, `hosts`, `started`, `duration_s` (so far), `records` (metrics records of all ranks), `errors`,
-    `loss` (the mean of the ranks' last losses) and `loss_min` (the lowest of all). The last three come from the ranks'
-    summaries, which a live rank replaces every 10 s; they are null if there is no summary yet.
+    `unreadable` where its files are damaged: `advlog show` says how), the number of `attempts`; of the newest attempt:
+    `ranks`, `hosts`, `started`, `errors`, `batches_per_s` (of rank 0); of it and the attempts that it resumed from, as
+    far as they are shown: `duration_s` (so far), `records` (metrics records of all ranks), `loss` (the mean of the
+    ranks' last losses) and `loss_min` (the lowest of all). What comes from the ranks' summaries, a live rank replaces
+    every 10 s.
 
+    :param metric: the metric in place of the loss; its columns have its name, and `_min` behind it, and `metrics/`
+        before it where a column is called so.
     :raises RunNotFoundError: there is no such directory, or no run in it.
 
     >>> list_runs("logs").select(["name", "attempts", "ranks"]).to_pylist()
@@ -35,70 +42,77 @@ def list_runs(log_dir: str | os.PathLike[str]) -> pa.Table:
 
     directory = local_path("log_dir", log_dir)
     check_run(directory, None)
-    rows = [_row_or_name(RunPaths(directory, name)) for name in run_names(directory)]
-    schema = pa.schema(
-        [
-            ("name", pa.string()),
-            ("group", pa.string()),
-            ("tags", pa.list_(pa.string())),
-            ("run_id", pa.string()),
-            ("status", pa.string()),
-            ("attempts", pa.int32()),
-            ("ranks", pa.int32()),
-            ("hosts", pa.list_(pa.string())),
-            ("started", pa.timestamp("us", "UTC")),
-            ("duration_s", pa.float64()),
-            ("records", pa.int64()),
-            ("errors", pa.int64()),
-            ("loss", pa.float64()),
-            ("loss_min", pa.float64()),
-        ]
-    )
+    fields = [
+        ("name", pa.string()),
+        ("group", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("run_id", pa.string()),
+        ("status", pa.string()),
+        ("attempts", pa.int32()),
+        ("ranks", pa.int32()),
+        ("hosts", pa.list_(pa.string())),
+        ("started", pa.timestamp("us", "UTC")),
+        ("duration_s", pa.float64()),
+        ("records", pa.int64()),
+        ("errors", pa.int64()),
+        ("batches_per_s", pa.float64()),
+    ]
+    own = {name for name, _ in fields}
+    last = f"metrics/{metric}" if metric in own or f"{metric}_min" in own else metric
+    schema = pa.schema([*fields, (last, pa.float64()), (f"{last}_min", pa.float64())])
+    rows = []
+    for name in run_names(directory):
+        row = _row_or_name(RunPaths(directory, name), metric)
+        rows.append({**row, last: row.get("last"), f"{last}_min": row.get("lowest")})
     return pa.Table.from_pylist(rows, schema).sort_by([("started", "descending"), ("name", "ascending")])
 
 
-def _row_or_name(paths: RunPaths) -> dict[str, Any]:
+def _row_or_name(paths: RunPaths, metric: str) -> dict[str, Any]:
     try:
-        return _row(paths)
+        return _row(paths, metric)
     except Exception:  # noqa: BLE001 - one run whose files are damaged must not hide the others
         return {"name": paths.name, "status": "unreadable", "attempts": 0, "ranks": 0}
 
 
-def _row(paths: RunPaths) -> dict[str, Any]:
+def _row(paths: RunPaths, metric: str) -> dict[str, Any]:
     now = read_processes(paths, newest_only=True)
     newest = now[0].attempt if now else 0
+    attempts = sorted({attempt for attempt, _ in paths.claims_of_all_ranks()} | ({newest} if now else set()))
     summaries = rank_summaries(paths, newest, [process.rank for process in now])
-    started_ns = [process.started_ns for process in now if process.started_ns is not None]
+    started_ns = min((process.started_ns for process in now if process.started_ns is not None), default=None)
+    first = summaries[0] if summaries else {}
     row: dict[str, Any] = {
         "name": paths.name,
-        "group": next((summary.get("group") for summary in summaries), None),
-        "tags": next((summary.get("tags") for summary in summaries), None) or [],
+        "group": first.get("group"),
+        "tags": first.get("tags") or [],
         "run_id": read_run_id(paths),
         "status": together([process.status for process in now]),
-        "attempts": len({attempt for attempt, _ in paths.claims_of_all_ranks()}),
+        "attempts": len(attempts),
         "ranks": len(now),
         "hosts": _hosts(now),
-        "started": min(started_ns) // 1000 if started_ns else None,
+        "started": None if started_ns is None else started_ns // 1000,
+        "batches_per_s": (first.get("performance") or {}).get("batches_per_s"),
     }
-    if not all(process.accounted for process in now):
-        row |= _so_far(paths, newest, row["status"], min(started_ns, default=None))
+    ended = all(process.accounted for process in now)
+    reader = None
+    if not ended:
+        reader = StreamReader(paths, "metrics")
+        row |= _progress(reader, newest, row["status"], started_ns)
     elif summaries:
         row["duration_s"] = max(summary.get("duration_s") or 0.0 for summary in summaries)
         row["records"] = sum(summary.get("total_metrics") or 0 for summary in summaries)
-    # The first summary of a process that was killed knows nothing yet.
-    if any(summary.get("total_metrics") for summary in summaries) or all(process.accounted for process in now):
-        row |= {
-            "errors": sum(summary.get("total_errors") or 0 for summary in summaries),
-            "loss": _mean_of_last(summaries),
-            "loss_min": min(_of_loss(summaries, "min"), default=None),
-        }
-    return row
+    if reader is None or any(summary.get("total_metrics") for summary in summaries):
+        row["errors"] = sum(summary.get("total_errors") or 0 for summary in summaries)
+        row["last"] = _mean_of_last(summaries, metric)
+        row["lowest"] = min(_of_metric(summaries, metric, "min"), default=None)
+    else:  # younger than its first summary with records
+        row |= _young(paths, reader, newest, metric)
+    return _with_lineage(row, paths, attempts, newest, metric)
 
 
-def _so_far(paths: RunPaths, attempt: int, status: str, started_ns: int | None) -> dict[str, Any]:
+def _progress(reader: StreamReader, attempt: int, status: str, started_ns: int | None) -> dict[str, Any]:
     """Returns the progress of an attempt with ranks that have not ended properly, from its files, since summaries
     lag."""
-    reader = StreamReader(paths, "metrics")
     extents = [reader.extent(attempt, rank) for rank in reader.ranks(attempt)]
     lasts = [extent.last_record.timestamp() for extent in extents if extent.last_record is not None]
     until_s = time.time() if status == "running" else max(lasts, default=None)
@@ -108,19 +122,78 @@ def _so_far(paths: RunPaths, attempt: int, status: str, started_ns: int | None) 
     return found
 
 
+def _young(paths: RunPaths, reader: StreamReader, attempt: int, metric: str) -> dict[str, Any]:
+    """The values of an attempt that no summary tells yet."""
+    lasts, lows = [], []
+    for rank in reader.ranks(attempt):
+        last, lowest = None, None
+        for key in reader.keys_of[attempt, rank]:
+            for batch in reader.batches(key, reader.fields([metric])):
+                last, lowest = _ends(batch.column(0), last, lowest)
+        if last is not None:
+            lasts.append(last)
+        if lowest is not None:
+            lows.append(lowest)
+    errors = sum(is_own(line, "error") and line["attempt"] == attempt for line in event_lines(paths))
+    return {"errors": errors, "last": _mean(lasts), "lowest": min(lows, default=None)}
+
+
+def _ends(column: Any, last: float | None, lowest: float | None) -> tuple[float | None, float | None]:
+    """The last value, and the lowest finite one, with those that came before."""
+    import pyarrow.compute as pc
+
+    values = column.drop_null()
+    if not len(values):
+        return last, lowest
+    found = pc.min(values.filter(pc.is_finite(values))).as_py()
+    return values[-1].as_py(), lowest if found is None else found if lowest is None else min(lowest, found)
+
+
+def _with_lineage(
+    row: dict[str, Any], paths: RunPaths, attempts: list[int], newest: int, metric: str
+) -> dict[str, Any]:
+    """Adds what the attempts before tell, as far as the newest goes on from them."""
+    lineage = chosen("chain", attempts, set(attempts), read_origins(paths), row["run_id"])
+    before = [attempt for attempt in lineage.cuts if attempt != newest]
+    if newest not in lineage or not before:
+        return row
+    reader = StreamReader(paths, "metrics")
+    records, lows, seconds = 0, [] if row.get("lowest") is None else [row["lowest"]], 0.0
+    claims = paths.claims_of_all_ranks()
+    for attempt in before:
+        cut, starts = lineage.cuts[attempt], []
+        for rank in reader.ranks(attempt):
+            lowest = None
+            for batch in rank_batches(reader, lineage, (attempt, rank), reader.fields([metric])):
+                records += batch.num_rows
+                _, lowest = _ends(batch.column(0), None, lowest)
+            lows += [] if lowest is None else [lowest]
+            if (attempt, rank) in claims:
+                starts.append(read_claim(claims[attempt, rank]).get("claimed_ns"))
+        told = [start for start in starts if isinstance(start, int)]
+        if told and cut is not None:
+            seconds += max(cut.time.timestamp() - min(told) / 1e9, 0.0)
+    row["records"] = (row.get("records") or 0) + records
+    row["duration_s"] = (row.get("duration_s") or 0.0) + seconds
+    row["lowest"] = min(lows, default=None)
+    return row
+
+
 def _hosts(processes: list[Process]) -> list[str]:
     return sorted({process.host for process in processes if process.host is not None})
 
 
-def _mean_of_last(summaries: list[dict[str, Any]]) -> float | None:
+def _mean_of_last(summaries: list[dict[str, Any]], metric: str) -> float | None:
     """NaN where a rank's last is not finite, which a summary has as null."""
-    lasts = [summary["last"].get("loss") for summary in summaries if "loss" in (summary.get("last") or {})]
-    if not lasts:
-        return None
+    lasts = [summary["last"].get(metric) for summary in summaries if metric in (summary.get("last") or {})]
+    return _mean([math.nan if last is None else last for last in lasts])
+
+
+def _mean(values: list[float]) -> float | None:
     # Each divided first: the sum of two that have diverged may be no float.
-    return math.nan if None in lasts else math.fsum(last / len(lasts) for last in lasts)
+    return math.fsum(value / len(values) for value in values) if values else None
 
 
-def _of_loss(summaries: list[dict[str, Any]], name: str) -> list[float]:
-    told = [(summary.get("metrics") or {}).get("loss", {}).get(name) for summary in summaries]
+def _of_metric(summaries: list[dict[str, Any]], metric: str, name: str) -> list[float]:
+    told = [(summary.get("metrics") or {}).get(metric, {}).get(name) for summary in summaries]
     return [value for value in told if value is not None]

@@ -154,6 +154,7 @@ def overview(
     summaries = rank_summaries(paths, newest, [row["rank"] for row in now])
     return {
         "name": paths.name,
+        "private_folder": paths.private.is_dir(),
         "run_id": read_run_id(paths),
         "status": together([row["status"] for row in now]),
         "records": sum(row["records"] for row in rows),
@@ -172,7 +173,15 @@ def overview(
         "unresolved": _unresolved(summaries),
         "metrics": of_ranks(summaries),
         "best": next((s.get("best") for s in summaries if s["rank"] == 0), None),
+        "rates": _rates(summaries),
     }
+
+
+def _rates(summaries: list[dict[str, Any]]) -> dict[str, float]:
+    """Batches, samples and tokens a second of rank 0, those that are known."""
+    told = next((summary.get("performance") or {} for summary in summaries if summary["rank"] == 0), {})
+    names = ("batches_per_s", "samples_per_s", "tokens_per_s")
+    return {name: told[name] for name in names if isinstance(told.get(name), (int, float))}
 
 
 def _unresolved(summaries: list[dict[str, Any]]) -> dict[str, int]:

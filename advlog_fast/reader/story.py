@@ -34,7 +34,7 @@ def story(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "last_errors": [error for error in errors if error["attempt"] == newest][-LAST_ERRORS:],
         "validation": validation,
         "config": dict(in_order[-1]) if in_order else {},
-        "config_changes": _changes(*in_order[-2:]) if len(in_order) > 1 else {},
+        "config_changes": changes(*in_order[-2:]) if len(in_order) > 1 else {},
     }
 
 
@@ -49,7 +49,8 @@ def settings_of(config: Mapping[str, Any], around: str = "") -> dict[str, Any]:
     return found
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings in which two configurations differ, by their paths: what it was and what it is."""
     was, is_ = settings_of(before), settings_of(now)
     names = dict.fromkeys([*was, *is_])
     return {name: (was.get(name), is_.get(name)) for name in names if was.get(name) != is_.get(name)}

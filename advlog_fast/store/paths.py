@@ -65,6 +65,16 @@ def run_names(log_dir: Path) -> list[str]:
     return sorted(filter(_SLUG.match, names))  # files of other programs may match with a name that no run can have
 
 
+def folders_with_runs(log_dir: Path) -> list[Path]:
+    """Returns the folder, if it has runs, and those below it that do; it looks into no hidden folder and no dataset."""
+    found = []
+    for place, folders, _ in os.walk(log_dir):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".parquet"))
+        if run_names(Path(place)):
+            found.append(Path(place))
+    return found
+
+
 def check_run(log_dir: Path, name: str | None) -> None:
     """Checks that the folder has a run of that name or, for None, any run.
 

@@ -1,5 +1,5 @@
-"""Files of earlier versions, kept in tests/data: of 0.1.0, and of the last one with folders `attempt=<n>` (`hive`). Every
-later version reads, recovers, verifies and shows them, and goes on with them."""
+"""Files of earlier versions, kept in tests/data: of 0.1.0, and of the last one with folders `attempt=<n>` (`hive`).
+Every later version reads, recovers, verifies and shows them, and goes on with them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ SIGNATURES = {
         "on_misuse='warn')"
     ),
     "TrainingProgressTracker": "(logger)",
-    "list_runs": "(log_dir)",
+    "list_runs": "(log_dir, *, metric='loss')",
     "read_jsonl": "(path, *, rotated=True)",
     "safe_name": "(text)",
     "read_run": "(log_dir, name='experiment', *, attempts='chain')",

@@ -1,0 +1,118 @@
+"""What is asked first of many runs, and of one: how far, how it ended, how good, what was changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from advlog_fast import AdvancedLogger, list_runs
+from advlog_fast.cli import main
+
+
+def opened(folder, name="run", **options):
+    return AdvancedLogger(folder, name, **{"console": "off", "memory_interval_s": 0, **options})
+
+
+def said(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    assert code == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def rows_of(text):
+    head, *lines = text.splitlines()
+    names = [name for name in head.split("  ") if name.strip()]
+    return [name.strip() for name in names], lines
+
+
+def test_a_metric_of_any_name_is_listed(tmp_path, capsys):
+    with opened(tmp_path, "gan") as log:
+        for step, value in enumerate((3.0, 1.0, 2.0)):
+            log.log_metrics({"generator/loss": value}, step=step)
+    text = said(capsys, "ls", tmp_path, "--metric", "generator/loss")
+    assert rows_of(text)[0][-2:] == ["generator/loss", "lowest"]
+    assert rows_of(text)[1][0].split()[-2:] == ["2", "1"]
+    (row,) = list_runs(tmp_path, metric="generator/loss").to_pylist()
+    assert (row["generator/loss"], row["generator/loss_min"]) == (2.0, 1.0)
+    (row,) = list_runs(tmp_path, metric="records").to_pylist()
+    assert (row["records"], row["metrics/records"], row["metrics/records_min"]) == (3, None, None)
+
+
+def test_a_live_run_is_told_from_its_first_record(tmp_path, capsys):
+    with opened(tmp_path) as log:
+        log.log_metrics({"loss": 2.0}, step=1)
+        log.log_metrics({"loss": 4.0}, step=2)
+        log.log_error(ValueError("no data"))
+        log.flush()
+        (row,) = list_runs(tmp_path).to_pylist()
+        assert (row["status"], row["records"], row["errors"]) == ("running", 2, 1)
+        assert (row["loss"], row["loss_min"]) == (4.0, 2.0)
+
+
+def test_runs_of_several_directories_and_of_those_below_are_listed(tmp_path, capsys):
+    for folder, name in (("a", "one"), ("b/learning_rate=0.1", "two"), ("b/learning_rate=0.2", "two")):
+        with opened(tmp_path / folder, name) as log:
+            log.log_metrics({"loss": 1.0}, step=1)
+    (tmp_path / "empty").mkdir()
+    text = said(capsys, "ls", tmp_path / "a", tmp_path / "b")
+    assert sorted(line.split()[0] for line in text.splitlines()[1:]) == [
+        str(tmp_path / "a" / "one"),
+        str(tmp_path / "b" / "learning_rate=0.1" / "two"),
+        str(tmp_path / "b" / "learning_rate=0.2" / "two"),
+    ]
+    assert said(capsys, "ls", tmp_path).splitlines()[1:] == text.splitlines()[1:]
+    assert said(capsys, "ls", tmp_path / "a").splitlines()[1].startswith("one ")
+    assert main(["ls", str(tmp_path / "empty")]) == 2
+
+
+def test_a_resumed_run_is_told_as_one(tmp_path):
+    log = opened(tmp_path)
+    for step in range(1, 101):
+        log.log_batch_progress(1, step, 1000, 0.25 if step == 50 else 5.0)
+        if step == 80:
+            state = log.state_dict()
+    log.close()
+    log = opened(tmp_path)
+    log.load_state_dict(state)
+    for step in range(81, 91):
+        log.log_batch_progress(1, step, 1000, 2.0)
+    log.close()
+    (row,) = list_runs(tmp_path).to_pylist()
+    assert (row["attempts"], row["records"], row["loss"], row["loss_min"]) == (2, 90, 2.0, 0.25)
+
+
+def test_groups_and_tags_are_listed_where_there_are_some(tmp_path, capsys):
+    opened(tmp_path, "plain").close()
+    assert "group" not in rows_of(said(capsys, "ls", tmp_path))[0]
+    opened(tmp_path, "swept", group="sweep", tags=("a", "b")).close()
+    head, lines = rows_of(said(capsys, "ls", tmp_path))
+    assert head[:4] == ["name", "group", "tags", "status"]
+    assert any(line.split()[:3] == ["swept", "sweep", "a,b"] for line in lines)
+
+
+def test_show_tells_the_rates_and_what_was_changed_since_the_run_before(tmp_path, capsys):
+    for name, rate in (("first", 0.1), ("second", 0.2)):
+        with opened(tmp_path, name) as log:
+            log.start_training({"optimizer": {"lr": rate}, "seed": 1})
+            log.start_epoch(1)
+            for batch in range(1, 11):
+                log.log_batch_progress(1, batch, 10, 1.0, samples=4)
+            log.end_epoch(1)
+    text = said(capsys, "show", tmp_path, "second")
+    assert "changed since run first: optimizer.lr 0.1 -> 0.2" in text
+    assert " batches/s, " in text
+    assert " samples/s" in text
+    assert "changed since" not in said(capsys, "show", tmp_path, "first")
+
+
+@pytest.mark.parametrize("command", ["ls", "show"])
+def test_a_run_without_a_private_folder_says_unknown(tmp_path, capsys, command):
+    log = opened(tmp_path)
+    log.log_metrics({"loss": 1.0}, step=1)
+    log.flush()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tmp_path.glob("run_*"):
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    log.close()
+    assert "unknown" in said(capsys, command, copy)

@@ -1,7 +1,7 @@
 """A high-throughput asynchronous logging engine for AI training.
 
-`AdvancedLogger` logs; `read_run` and `list_runs` read back; `LoggerConfig` has the options. The names below are the
-public ones. ARCHITECTURE.md shows the rooms of the package, from the ground up.
+`AdvancedLogger` logs; `read_run`, `follow` and `list_runs` read back; `LoggerConfig` has the options. The names below
+are the public ones. ARCHITECTURE.md shows the rooms of the package, from the ground up.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from .store.paths import safe_name
 
 if TYPE_CHECKING:
     from .progress import TrainingProgressTracker
-    from .reader import Run, list_runs, read_jsonl, read_run
+    from .reader import Followed, Run, follow, list_runs, read_jsonl, read_run
     from .snapshots import Health
 
 __all__ = [
     "AdvancedLogger",
     "AdvlogError",
     "ErrorLog",
+    "Followed",
     "Health",
     "LoggerConfig",
     "Run",
@@ -33,6 +34,7 @@ __all__ = [
     "TrainingMetrics",
     "TrainingProgressTracker",
     "__version__",
+    "follow",
     "list_runs",
     "read_jsonl",
     "read_run",
@@ -43,9 +45,11 @@ __version__ = "0.1.0"
 
 # What a training that only logs never uses is imported when it is asked for.
 _LATER = {
+    "Followed": ".reader",
     "Health": ".snapshots",
     "Run": ".reader",
     "TrainingProgressTracker": ".progress",
+    "follow": ".reader",
     "list_runs": ".reader",
     "read_jsonl": ".reader",
     "read_run": ".reader",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STREAMS = ("metrics", "system")
 """The streams that have spools, in the order of their numbers in the C API."""
 
-_SLOT_BYTES = int(lib.ADVLOG_SLOT_BYTES)
+SLOT_BYTES = int(lib.ADVLOG_SLOT_BYTES)
 _READ_BYTES = 1 << 20
 GROUP_BYTES = 64 << 20
 """The most memory for the columns of a batch: runs with many metrics get fewer rows a batch, not more memory."""
@@ -128,7 +128,7 @@ def scan_spool(file: io.FileIO) -> SpoolInfo:
         info = ffi.new("advlog_spool_info *")
         # Reading stops at the damage: a sparse file can be arbitrarily long.
         while not info.damaged and (got := _fill(file, memoryview(buffer))):
-            lib.advlog_scan_feed(scan, slots, got // _SLOT_BYTES)
+            lib.advlog_scan_feed(scan, slots, got // SLOT_BYTES)
             total += got
             lib.advlog_scan_info(scan, info)
         if info.damaged:
@@ -140,8 +140,8 @@ def scan_spool(file: io.FileIO) -> SpoolInfo:
             run_id=bytes(info.run_id).hex(),
             first_seq=info.first_seq,
             records=info.records,
-            names=tuple(_name(scan, metric_id) for metric_id in range(info.ids)),
-            whole_bytes=info.slots * _SLOT_BYTES,
+            names=tuple(name_of(scan, metric_id) for metric_id in range(info.ids)),
+            whole_bytes=info.slots * SLOT_BYTES,
             total_bytes=total,
             damaged=bool(info.damaged),
         )
@@ -159,7 +159,7 @@ def spool_batches(
     :raises OSError: the file cannot be read, or changed since the first pass.
     :raises MemoryError: the columns do not fit into memory.
     """
-    decoder = _Decoder(info, metrics, max_rows)
+    decoder = Decoder(info, metrics, max_rows)
     try:
         buffer = bytearray(_READ_BYTES)
         view = memoryview(buffer)
@@ -199,7 +199,7 @@ def _fill(file: io.FileIO, into: memoryview) -> int:
     return got
 
 
-def _name(scan: Any, metric_id: int) -> str | None:
+def name_of(scan: Any, metric_id: int) -> str | None:
     if not lib.advlog_scan_uses(scan, metric_id):
         return None
     text = ffi.new("char[]", lib.ADVLOG_MAX_NAME_BYTES)
@@ -215,7 +215,7 @@ def rows_of_a_group(metrics: int, entries: int = 0) -> int:
     return max(1, GROUP_BYTES // (160 + 8 * metrics + entries))
 
 
-class _Decoder:
+class Decoder:
     """Owns the C columns and makes Arrow arrays over them."""
 
     def __init__(self, info: SpoolInfo, metrics: tuple[str, ...], max_rows: int) -> None:
@@ -227,8 +227,8 @@ class _Decoder:
         self._names = _strings(names)
         # Metric id m has index m + 6, built-in metric i (in C: -1 - i) has index 5 - i.
         self._all_names = _strings([*reversed(CORE_METRICS), *names])
-        slots = info.whole_bytes // _SLOT_BYTES
-        entries = _SLOT_BYTES * -(-slots // max(info.records, 1))
+        slots = info.whole_bytes // SLOT_BYTES
+        entries = SLOT_BYTES * -(-slots // max(info.records, 1))
         capacity = max(1, min(max_rows, info.records, rows_of_a_group(len(metrics), entries)))
         column_of = [column.get(name, -1) for name in names]
         self._columns = lib.advlog_columns_new(
@@ -252,13 +252,13 @@ class _Decoder:
 
     def feed(self, slots: memoryview) -> int:
         """Decodes slots and returns the bytes consumed: all but the beginning of a last record, or fewer once full."""
-        used = lib.advlog_columns_feed(self._columns, ffi.from_buffer(slots), len(slots) // _SLOT_BYTES)
+        used = lib.advlog_columns_feed(self._columns, ffi.from_buffer(slots), len(slots) // SLOT_BYTES)
         self._refresh()
         if self._held.stop == lib.ADVLOG_COLUMNS_NO_MEMORY:
             raise MemoryError("no memory for the metrics of a record")
         if self._held.stop == lib.ADVLOG_COLUMNS_DAMAGED:
             raise OSError("a spool changed while it was read")
-        return int(used) * _SLOT_BYTES
+        return int(used) * SLOT_BYTES
 
     def reset(self) -> None:
         lib.advlog_columns_reset(self._columns)

@@ -1,11 +1,12 @@
 """Reads runs, finished or live: everything that was flushed, of every rank and attempt.
 
-Never writes a file, and never needs the process that logged. Doors: `read_run`, `list_runs`, `read_jsonl`. Read first:
-`run`, then `stream_reader`, which finds the files.
+Never writes a file, and never needs the process that logged. Doors: `read_run`, `follow`, `list_runs`, `read_jsonl`.
+Read first: `run`, then `stream_reader`, which finds the files.
 """
 
+from .following import Followed, follow
 from .lines import read_jsonl
 from .listing import list_runs
 from .run import Run, read_run
 
-__all__ = ["Run", "list_runs", "read_jsonl", "read_run"]
+__all__ = ["Followed", "Run", "follow", "list_runs", "read_jsonl", "read_run"]

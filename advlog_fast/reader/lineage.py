@@ -54,12 +54,17 @@ def chosen(attempts: Attempts, there: list[int], begun: set[int], origins: Origi
         if origin["run_id"] != run_id or before >= attempt:
             break  # goes on from another run, whose rows lie elsewhere
         if before in there:
-            cuts[before] = _cut(origin, origins[attempt].items())
+            cuts[before] = cut_of(origin, origins[attempt].items())
         attempt = before
     return Lineage(cuts)
 
 
-def _cut(origin: Mapping[str, Any], loaded: Iterable[tuple[int, Mapping[str, Any]]]) -> Cut:
+def cut_of(origin: Mapping[str, Any], loaded: Iterable[tuple[int, Mapping[str, Any]]]) -> Cut:
+    """The cut that an attempt makes in the one that it was resumed from.
+
+    :param origin: the state that decides for the ranks whose own states were not loaded.
+    :param loaded: the states that its ranks loaded.
+    """
     seqs: dict[int, int] = {}
     times: dict[int, datetime] = {}
     for by, state in loaded:

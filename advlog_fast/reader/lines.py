@@ -32,7 +32,7 @@ def read_jsonl(path: str | os.PathLike[str], *, rotated: bool = True) -> list[di
     [0.5]
     """
     path = local_path("path", path)
-    return [_row(line, file, number) for file, number, line in _lines(path, rotated)]
+    return [row_of(line, file, number) for file, number, line in _lines(path, rotated)]
 
 
 def sound_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -43,7 +43,7 @@ def sound_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     for file, number, line in _lines(path, rotated=True):
         with contextlib.suppress(ValueError):
-            row = _row(line, file, number)
+            row = row_of(line, file, number)
             if names_its_rank(row):
                 yield row
 
@@ -55,7 +55,7 @@ def rows_of_attempts(path: Path, others: set[int]) -> Iterator[dict[str, Any]]:
     :raises FileNotFoundError: as there.
     """
     for file, number, line in _lines(path, rotated=True, holds=lambda lines: _may_hold(lines, others)):
-        row = _row(line, file, number)
+        row = row_of(line, file, number)
         # A file of that name may be somebody else's.
         if names_its_rank(row) and row["attempt"] not in others:
             yield row
@@ -92,14 +92,18 @@ def _lines(
 
     :param holds: asked of each file, at its begin, whether it is read.
     """
-    # The newest first: a file that is rotated meanwhile is met again, under the next number, and known by
-    # its inode. All are read before the first is parsed, which takes long enough for a rotation.
+    # The newest first: a file that is rotated meanwhile is met again, under another number, and known by its inode. It
+    # may have grown, and the one before it may have come since: where it was met last, it is read again. All are read
+    # before the first is parsed, which takes long enough for a rotation.
     read: dict[tuple[int, int], tuple[Path, bytes]] = {}
     for file in latest_first(path) if rotated else (path,):
         with contextlib.suppress(FileNotFoundError), open_file(file, follow=True) as lines:
             found = os.fstat(lines.fileno())
-            if (found.st_dev, found.st_ino) not in read:
-                read[found.st_dev, found.st_ino] = (file, lines.read() if holds(lines) else b"")
+            identity = found.st_dev, found.st_ino
+            before = read.pop(identity, None)
+            if before is None or len(before[1]) < found.st_size:
+                before = file, lines.read() if holds(lines) else b""
+            read[identity] = before
     if not read:
         raise FileNotFoundError(f"path: expected a JSON-lines file, got {str(path)!r}, which does not exist")
     for file, data in reversed(read.values()):
@@ -139,7 +143,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text.removesuffix("Z") + "+00:00")  # Python 3.10 does not read the Z
 
 
-def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
+def row_of(line: bytes, file: Path, number: int) -> dict[str, Any]:
     where = f"{file}, line {number}"
     row = json_object(line, where)
     try:

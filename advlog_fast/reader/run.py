@@ -316,13 +316,13 @@ class Run:
     def overview(self, ratio: float = 1.1) -> dict[str, Any]:
         """Gather what `advlog show` shows, and the best validation, in one pass over the steps; times are in seconds.
 
-        Of the run: whether it has its `private_folder`, `status`, the number of `records`, `attempts`, the `shown_attempts` among them, and the number of
-        `errors`. Of the newest attempt: its `ranks` with their progress, and those that are `missing`, `stopped_early`
-        or `silent`. Of the shown attempts: the `loss` over the steps, as mean of the ranks, `step_times` and
-        `stragglers`. From the summaries of the newest attempt's ranks, which a live rank replaces every 10 s: the
-        merged `metrics` (`last` is the mean of the ranks' last values), the `unresolved` values by reason, and rank 0's
-        `best` validation and `rates`. From the events: the `last_errors`, the last `validation`, the `config`, and the
-        `config_changes` since the attempt before.
+        Of the run: whether its `private_folder` is there, `status`, the number of `records`, `attempts`, the
+        `shown_attempts` among them, and the number of `errors`. Of the newest attempt: its `ranks` with their progress,
+        and those that are `missing`, `stopped_early` or `silent`. Of the shown attempts: the `loss` over the steps, as
+        mean of the ranks, `step_times` and `stragglers`. From the summaries of the newest attempt's ranks, which a live
+        rank replaces every 10 s: the merged `metrics` (`last` is the mean of the ranks' last values), the `unresolved`
+        values by reason, and rank 0's `best` validation and `rates`. From the events: the `last_errors`, the last
+        `validation`, the `config`, and the `config_changes` since the attempt before.
 
         :param ratio: as in :meth:`stragglers`.
         :raises ValueError: `ratio` is not above 1.

@@ -324,16 +324,29 @@ class _Lines(_OfTables):
 
 
 def _line_sources(stream: str, rows: list[dict[str, Any]]) -> Iterator[tuple[PartKey, _Source]]:
-    import pyarrow as pa
-
-    fixed = columns_schema(stream, ())
-    known = {*fixed.names, *RESERVED_NAMES, *core_columns(stream)}
-    metrics = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in known]
-    by_key: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    metrics = _metrics_of_lines(stream, rows)
+    by_key: dict[RankKey, list[dict[str, Any]]] = {}
     for row in rows:
-        row.setdefault("worker", 0)
-        if "unresolved" in row:
-            row["unresolved"] = list(row["unresolved"].items())
         by_key.setdefault((row["attempt"], row["rank"]), []).append(row)
     for (attempt, rank), mine in by_key.items():
-        yield (attempt, rank, 1), _Lines(pa.Table.from_pylist(mine, columns_schema(stream, metrics)), metrics)
+        yield (attempt, rank, 1), _Lines(line_table(stream, mine, metrics), metrics)
+
+
+def line_table(stream: str, rows: list[dict[str, Any]], metrics: list[str] | None = None) -> pa.Table:
+    """The rows of JSON lines as a table.
+
+    :param metrics: the metrics that get a column; None for those of the rows.
+    """
+    import pyarrow as pa
+
+    for row in rows:
+        row.setdefault("worker", 0)
+        if isinstance(row.get("unresolved"), dict):
+            row["unresolved"] = list(row["unresolved"].items())
+    names = _metrics_of_lines(stream, rows) if metrics is None else metrics
+    return pa.Table.from_pylist(rows, columns_schema(stream, names))
+
+
+def _metrics_of_lines(stream: str, rows: list[dict[str, Any]]) -> list[str]:
+    known = {*columns_schema(stream, ()).names, *RESERVED_NAMES, *core_columns(stream)}
+    return [name for name in dict.fromkeys(key for row in rows for key in row) if name not in known]

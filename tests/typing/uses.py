@@ -22,6 +22,7 @@ from advlog_fast import (
     AdvancedLogger,
     AdvlogError,
     ErrorLog,
+    Followed,
     Health,
     LoggerConfig,
     Run,
@@ -29,6 +30,7 @@ from advlog_fast import (
     RunNotFoundError,
     TrainingMetrics,
     TrainingProgressTracker,
+    follow,
     list_runs,
     read_jsonl,
     read_run,
@@ -174,7 +176,13 @@ def reads() -> None:
     assert_type(run.step_times("batch_time"), pa.Table)
     assert_type(run.stragglers(ratio=1.2), pa.Table)
     assert_type(run.overview(), dict[str, Any])
-    assert_type(list_runs("logs"), pa.Table)
+    assert_type(run.by_step(["loss"]), pa.Table)
+    followed = next(follow("logs", "run", wait_s=1.0))
+    assert_type(followed, Followed)
+    assert_type(followed.rows, pa.RecordBatch | None)
+    assert_type(followed.cut, tuple[int, int, int] | None)
+    assert_type(list(follow("logs", since=followed.cursor)), list[Followed])
+    assert_type(list_runs("logs", metric="accuracy"), pa.Table)
     assert_type(safe_name("my project"), str)
     assert_type(read_jsonl("logs/run_metrics.jsonl", rotated=False), list[dict[str, Any]])
     run.series(1)  # type: ignore[arg-type]
@@ -183,6 +191,7 @@ def reads() -> None:
     read_run(1)  # type: ignore[arg-type]
     read_run("logs", attempts="newest")  # type: ignore[arg-type]
     list_runs(1)  # type: ignore[arg-type]
+    follow("logs", since=3)  # type: ignore[arg-type]
     safe_name(1)  # type: ignore[arg-type]
     read_jsonl(1)  # type: ignore[arg-type]
     assert_type(advlog_fast.__version__, str)

@@ -10,6 +10,7 @@ NAMES = [
     "AdvancedLogger",
     "AdvlogError",
     "ErrorLog",
+    "Followed",
     "Health",
     "LoggerConfig",
     "Run",
@@ -18,6 +19,7 @@ NAMES = [
     "TrainingMetrics",
     "TrainingProgressTracker",
     "__version__",
+    "follow",
     "list_runs",
     "read_jsonl",
     "read_run",
@@ -37,6 +39,7 @@ SIGNATURES = {
         "on_misuse='warn')"
     ),
     "TrainingProgressTracker": "(logger)",
+    "follow": "(log_dir, name='experiment', since=None, *, stream='metrics', wait_s=0.0)",
     "list_runs": "(log_dir, *, metric='loss')",
     "read_jsonl": "(path, *, rotated=True)",
     "safe_name": "(text)",

@@ -1,0 +1,80 @@
+"""Reads JSON lines as they come, across rotation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..store.files import open_file
+from ..store.paths import RunPaths
+from ..store.rotated_files import latest_first
+from .lines import names_its_rank, row_of
+
+_FileId = tuple[int, int]
+_HEAD_BYTES = 128
+"""Of the first line: its time and its number."""
+
+
+class LineTail:
+    """The JSON lines of a stream of all ranks. It looks at each line once."""
+
+    def __init__(self, paths: RunPaths, stream: str) -> None:
+        self._paths = paths
+        self._stream = stream
+        self._read: dict[_FileId, tuple[bytes, int]] = {}
+        """How each file begins, and how far it was read, by its device and inode."""
+        self._files: dict[Path, set[_FileId]] = {}
+        """Those of each series."""
+
+    def new(
+        self, has_parquet: Callable[[tuple[int, int]], bool], seqs: Mapping[tuple[int, int], int]
+    ) -> Iterator[tuple[tuple[int, int], list[dict[str, Any]]]]:
+        """Yields the new rows of each rank of each attempt that has no Parquet, in order.
+
+        :param seqs: the last rows that are known.
+        """
+        for file in self._paths.lines_of_all_ranks(self._stream):
+            rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
+            for row in self._new_rows(file):
+                key = row["attempt"], row["rank"]
+                if not has_parquet(key) and type(row.get("seq")) is int and row["seq"] > seqs.get(key, 0):
+                    rows.setdefault(key, []).append(row)
+            yield from rows.items()
+
+    def _new_rows(self, path: Path) -> Iterator[dict[str, Any]]:
+        # The newest first: a file that is rotated meanwhile is met again, and known by its inode. It stands where it
+        # was met last, behind the one that has come since.
+        opened: dict[_FileId, tuple[Path, io.FileIO]] = {}
+        with contextlib.ExitStack() as stack:
+            for file in latest_first(path):
+                with contextlib.suppress(FileNotFoundError):
+                    lines = stack.enter_context(open_file(file, follow=True))
+                    state = os.fstat(lines.fileno())
+                    identity = state.st_dev, state.st_ino
+                    opened[identity] = opened.pop(identity, (file, lines))
+            for identity, (file, lines) in reversed(opened.items()):
+                yield from self._rest_of(identity, file, lines)
+        mine = self._files.setdefault(path, set())
+        for gone in mine - opened.keys():
+            self._read.pop(gone, None)
+        self._files[path] = set(opened)
+
+    def _rest_of(self, identity: _FileId, file: Path, lines: io.FileIO) -> Iterator[dict[str, Any]]:
+        head = lines.read(_HEAD_BYTES)
+        known, offset = self._read.get(identity, (head, 0))
+        # A new file may have the inode of one that has expired.
+        if not head.startswith(known) or os.fstat(lines.fileno()).st_size < offset:
+            offset = 0
+        lines.seek(offset)
+        data = lines.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read[identity] = head, offset + len(whole)
+        for number, line in enumerate(whole.splitlines(), 1):
+            with contextlib.suppress(ValueError):
+                row = row_of(line, file, number)
+                if names_its_rank(row):
+                    yield row

@@ -126,7 +126,19 @@ def page(machine: dict[str, Any], date: str, figures: Figures) -> str:
         parts += ["## Goals", "\n".join([table(head, []), *rows])]
     parts += [
         part
-        for section in (_calls, _mapping, _core, _sinks, _steps, _hung_sink, _sampler, _gpu, _many_rows, _peers)
+        for section in (
+            _calls,
+            _mapping,
+            _core,
+            _sinks,
+            _steps,
+            _follow,
+            _hung_sink,
+            _sampler,
+            _gpu,
+            _many_rows,
+            _peers,
+        )
         for part in section(figures)
     ]
     return "\n\n".join(parts) + "\n"
@@ -256,6 +268,19 @@ def _mapping(figures: Figures) -> Iterable[str]:
             f"16 metrics: {took['sixteen']:.0f} ns. 2,000 metrics: {took['two_thousand'] / 1e3:.0f} us, in the several "
             f"records that they need. A call with a new name, once 65,535 are known: {took['name_beyond']:.0f} ns. One "
             f"with a value that is no number, again and again: {took['no_number'] / 1e3:.1f} us."
+        )
+
+
+def _follow(figures: Figures) -> Iterable[str]:
+    found = figures.get("bench_follow")
+    if found:
+        followed = found["followed"]
+        yield "## Following a run"
+        yield (
+            f"A writer at full speed, {followed['records_per_s'] / 1e6:.2f} million records a second on one core, takes "
+            f"{found['over_alone']:.3f} times as long while `follow` reads it on another core; beside a process that "
+            f"only counts there, {found['over_alone'] / found['over_counter']:.3f} times. The last row of a batch comes "
+            f"{followed['lag_median_s']:.2f} s after its call in the median, {followed['lag_max_s']:.2f} s at most."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from .lines import names_its_rank, row_of
 _FileId = tuple[int, int]
 _HEAD_BYTES = 128
 """Of the first line: its time and its number."""
+_KEY = re.compile(rb'"attempt":(\d{1,9}),"rank":(\d{1,9})\b')
+
+RankKey = tuple[int, int]
 
 
 class LineTail:
@@ -31,21 +35,21 @@ class LineTail:
         """Those of each series."""
 
     def new(
-        self, has_parquet: Callable[[tuple[int, int]], bool], seqs: Mapping[tuple[int, int], int]
-    ) -> Iterator[tuple[tuple[int, int], list[dict[str, Any]]]]:
+        self, has_parquet: Callable[[RankKey], bool], seqs: Mapping[RankKey, int]
+    ) -> Iterator[tuple[RankKey, list[dict[str, Any]]]]:
         """Yields the new rows of each rank of each attempt that has no Parquet, in order.
 
         :param seqs: the last rows that are known.
         """
         for file in self._paths.lines_of_all_ranks(self._stream):
-            rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
-            for row in self._new_rows(file):
+            rows: dict[RankKey, list[dict[str, Any]]] = {}
+            for row in self._new_rows(file, has_parquet):
                 key = row["attempt"], row["rank"]
                 if not has_parquet(key) and type(row.get("seq")) is int and row["seq"] > seqs.get(key, 0):
                     rows.setdefault(key, []).append(row)
             yield from rows.items()
 
-    def _new_rows(self, path: Path) -> Iterator[dict[str, Any]]:
+    def _new_rows(self, path: Path, has_parquet: Callable[[RankKey], bool]) -> Iterator[dict[str, Any]]:
         # The newest first: a file that is rotated meanwhile is met again, and known by its inode. It stands where it
         # was met last, behind the one that has come since.
         opened: dict[_FileId, tuple[Path, io.FileIO]] = {}
@@ -57,13 +61,16 @@ class LineTail:
                     identity = state.st_dev, state.st_ino
                     opened[identity] = opened.pop(identity, (file, lines))
             for identity, (file, lines) in reversed(opened.items()):
-                yield from self._rest_of(identity, file, lines)
+                whole = self._rest_of(identity, lines)
+                if not _is_covered(whole, has_parquet):
+                    yield from _rows(whole, file)
         mine = self._files.setdefault(path, set())
         for gone in mine - opened.keys():
             self._read.pop(gone, None)
         self._files[path] = set(opened)
 
-    def _rest_of(self, identity: _FileId, file: Path, lines: io.FileIO) -> Iterator[dict[str, Any]]:
+    def _rest_of(self, identity: _FileId, lines: io.FileIO) -> bytes:
+        """The whole lines that are new."""
         head = lines.read(_HEAD_BYTES)
         known, offset = self._read.get(identity, (head, 0))
         # A new file may have the inode of one that has expired.
@@ -73,8 +80,23 @@ class LineTail:
         data = lines.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._read[identity] = head, offset + len(whole)
-        for number, line in enumerate(whole.splitlines(), 1):
-            with contextlib.suppress(ValueError):
-                row = row_of(line, file, number)
-                if names_its_rank(row):
-                    yield row
+        return whole
+
+
+def _is_covered(lines: bytes, has_parquet: Callable[[RankKey], bool]) -> bool:
+    """Returns whether all lines are of attempts that have Parquet: they come in the order of the attempts."""
+    if not lines:
+        return True
+    first = _KEY.search(lines, 0, lines.find(b"\n"))
+    last = _KEY.search(lines, lines.rfind(b"\n", 0, -1) + 1)
+    if first is None or last is None or first[2] != last[2]:
+        return False
+    return all(has_parquet((attempt, int(first[2]))) for attempt in range(int(first[1]), int(last[1]) + 1))
+
+
+def _rows(lines: bytes, file: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines.splitlines(), 1):
+        with contextlib.suppress(ValueError):
+            row = row_of(line, file, number)
+            if names_its_rank(row):
+                yield row

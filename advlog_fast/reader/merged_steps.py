@@ -43,6 +43,7 @@ class MergedSteps:
         fields = [field.with_name(f"metrics/{field.name}") if field.name in own else field for field in columns]
         self.schema = pa.schema([*keys, pa.field("records", pa.int64(), nullable=False), *fields])
         self.without_step = 0
+        self.has_children = False
 
     def merged(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         """Yields the merged rows."""
@@ -60,7 +61,9 @@ class MergedSteps:
             # The places of a rank before are complete.
             for key in [key for key in places if key[:2] != (attempt, rank)]:
                 yield self._merge(places.pop(key).rows)
-            for worker in pc.unique(stepped["worker"]).to_pylist():
+            workers = pc.unique(stepped["worker"]).to_pylist()
+            self.has_children |= workers != [0]
+            for worker in workers:
                 mine = stepped.filter(pc.equal(stepped["worker"], worker))
                 place = places.get((attempt, rank, worker))
                 places[attempt, rank, worker] = yield from self._of_process(mine, place)

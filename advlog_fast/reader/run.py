@@ -253,7 +253,8 @@ class Run:
         read = reader.fields([*ROW_KEYS, *merging.columns.names])
         rows = list(merging.merged(self._shown_batches("metrics", read)))
         table = pa.concat_tables(rows) if rows else merging.schema.empty_table()
-        table = table.sort_by([(name, "ascending") for name in KEYS])
+        if merging.has_children:  # their rows lie among those of their parent
+            table = table.sort_by([(name, "ascending") for name in KEYS])
         return table.replace_schema_metadata({LEFT_OUT: str(merging.without_step)})
 
     def step_times(self, metric: str | None = None) -> pa.Table:

@@ -280,7 +280,8 @@ def _follow(figures: Figures) -> Iterable[str]:
             f"A writer at full speed, {followed['records_per_s'] / 1e6:.2f} million records a second on one core, "
             f"takes {found['over_alone']:.3f} times as long while `follow` reads it on another core; beside a process "
             f"that only counts there, {found['over_alone'] / found['over_counter']:.3f} times. The last row of a batch "
-            f"comes {followed['lag_median_s']:.2f} s after its call in the median, {followed['lag_max_s']:.2f} s at most."
+            f"comes {followed['lag_median_s']:.2f} s after its call in the median, at most "
+            f"{followed['lag_max_s']:.2f} s."
         )
 
 

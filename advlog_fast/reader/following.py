@@ -142,15 +142,18 @@ class _Follower:
     def new(self) -> Iterator[Followed]:
         """Yields what is new."""
         sources = self._sources()
-        for key in sorted(sources):
+        lines = self._lines.new(lambda key: key in sources, self._seqs)
+        # By attempts: a resume cuts what was given before.
+        for key in sorted({*sources, *lines}):
             try:
-                yield from self._of_rank(key, sources[key])
+                if key in lines:
+                    yield from self._of_lines(key, lines[key])
+                if key in sources:
+                    yield from self._of_rank(key, sources[key])
             except (_MovedError, FileNotFoundError):
                 # Sealed, merged with others, or exchanged meanwhile: its rows are found the next time.
                 if key in self._tails:
                     self._tails.pop(key)[1].close()
-        for key, rows in self._lines.new(lambda key: key in sources, self._seqs):
-            yield from self._of_lines(key, rows)
 
     def _sources(self) -> dict[RankKey, dict[int, Path]]:
         # Spools first: one that is sealed meanwhile is then found twice, and not missed.
@@ -279,19 +282,15 @@ class _Follower:
         if whole:
             self._resumed.append(str(attempt))
         cut = cut_of(origin, origins[attempt].items())
-        for other, of in sorted(self._seqs):
+        known = {*self._paths.claims_of_all_ranks(), *self._sources(), *self._seqs}
+        for other, of in sorted(known):
             # The ranks that have no successor are cut with the first one.
-            if other >= attempt or (of != rank and not (whole and (attempt, of) not in self._known(attempt))):
-                continue
-            if other < origin["attempt"]:
-                continue
-            seq = 0 if other > origin["attempt"] else self._kept((other, of), attempt, cut)
-            if seq < self._seqs[other, of]:
-                yield Followed(self._at(), cut=(other, of, seq))
-
-    def _known(self, attempt: int) -> set[RankKey]:
-        """The ranks of an attempt that have claimed their places, or have rows."""
-        return {key for key in (*self._paths.claims_of_all_ranks(), *self._sources()) if key[0] == attempt}
+            is_mine = of == rank or (whole and (attempt, of) not in known)
+            if is_mine and origin["attempt"] <= other < attempt:
+                seq = 0 if other > origin["attempt"] else self._kept((other, of), attempt, cut)
+                # Of one that was killed, more may come when it is recovered.
+                if seq < self._seqs.get((other, of), seq + 1):
+                    yield Followed(self._at(), cut=(other, of, seq))
 
     def _kept(self, key: RankKey, attempt: int, cut: Cut) -> int:
         """The last record of a rank that stays."""

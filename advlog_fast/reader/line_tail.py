@@ -36,18 +36,18 @@ class LineTail:
 
     def new(
         self, has_parquet: Callable[[RankKey], bool], seqs: Mapping[RankKey, int]
-    ) -> Iterator[tuple[RankKey, list[dict[str, Any]]]]:
-        """Yields the new rows of each rank of each attempt that has no Parquet, in order.
+    ) -> dict[RankKey, list[dict[str, Any]]]:
+        """Returns the new rows of each rank of each attempt that has no Parquet, in order.
 
         :param seqs: the last rows that are known.
         """
+        rows: dict[RankKey, list[dict[str, Any]]] = {}
         for file in self._paths.lines_of_all_ranks(self._stream):
-            rows: dict[RankKey, list[dict[str, Any]]] = {}
             for row in self._new_rows(file, has_parquet):
                 key = row["attempt"], row["rank"]
                 if not has_parquet(key) and type(row.get("seq")) is int and row["seq"] > seqs.get(key, 0):
                     rows.setdefault(key, []).append(row)
-            yield from rows.items()
+        return rows
 
     def _new_rows(self, path: Path, has_parquet: Callable[[RankKey], bool]) -> Iterator[dict[str, Any]]:
         # The newest first: a file that is rotated meanwhile is met again, and known by its inode. It stands where it

@@ -95,7 +95,7 @@ def test_every_row_and_value_is_there(spark: Any, dataset: Path, table: Any, vec
     if vectorized == "true" and tuple(map(int, spark.version.split(".")[:2])) < (4, 3):
         pytest.skip("the vectorized reader of Spark before 4.3 does not know BYTE_STREAM_SPLIT")
     spark.conf.set("spark.sql.parquet.enableVectorizedReader", vectorized)
-    frame = spark.read.parquet(str(dataset))
+    frame = spark.read.option("recursiveFileLookup", "true").parquet(str(dataset))
     assert frame.schema["timestamp"].dataType == types.TimestampType()  # a moment, whatever the session's zone
     assert sorted(frame.columns) == sorted(table.column_names)
     found = frame.withColumn("timestamp", functions.unix_micros("timestamp")).orderBy("attempt", "rank", "seq")
@@ -111,7 +111,7 @@ def test_every_row_and_value_is_there(spark: Any, dataset: Path, table: Any, vec
 def test_its_queries_count_and_group_find_nan_and_look_into_the_map(spark: Any, dataset: Path, table: Any):
     import pyarrow.compute as pc
 
-    frame = spark.read.parquet(str(dataset))
+    frame = spark.read.option("recursiveFileLookup", "true").parquet(str(dataset))
     assert frame.count() == table.num_rows
     ranks = {row["rank"]: row["count"] for row in frame.groupBy("rank").count().collect()}
     assert ranks == dict.fromkeys(range(RANKS), ATTEMPTS * BATCHES)
@@ -127,7 +127,7 @@ def test_its_queries_count_and_group_find_nan_and_look_into_the_map(spark: Any, 
 def test_timestamps_are_utc(spark: Any, dataset: Path, table: Any):
     import pyarrow.compute as pc
 
-    frame = spark.read.parquet(str(dataset))
+    frame = spark.read.option("recursiveFileLookup", "true").parquet(str(dataset))
     shown = frame.selectExpr("date_format(timestamp, \"yyyy-MM-dd'T'HH:mm:ss.SSSSSS\") AS shown")
     wanted = pc.strftime(table["timestamp"], "%Y-%m-%dT%H:%M:%S").to_pylist()
     assert sorted(row["shown"] for row in shown.collect()) == sorted(wanted)

@@ -95,5 +95,7 @@ class MergedSteps:
         keys = [_NUMBER if name == "pass" else name for name in KEYS]
         grouped = pa.TableGroupBy(rows, keys, use_threads=False)  # the order of the rows says which value is the last
         found = grouped.aggregate([("step", "count"), *((name, "last") for name in names)])
+        # The groups come in any order; the steps of a process rise within a pass.
+        found = found.sort_by([(_NUMBER, "ascending"), ("step", "ascending")])
         columns = [*keys, "step_count", *(f"{name}_last" for name in names)]
         return found.select(columns).rename_columns(self.schema.names).cast(self.schema)

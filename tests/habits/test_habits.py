@@ -75,10 +75,44 @@ def test_epochs_from_0(train: Callable[[str], Path]) -> None:
     logs = train("zero_based.py")
     rows = read_jsonl(logs / "zero_metrics.jsonl")
     assert [(row["epoch"], row["batch"]) for row in rows] == [(e, b) for e in range(3) for b in range(20)]
-    steps = [row["step"] for row in rows]
-    assert steps == list(range(steps[0], steps[0] + 60)), "in order, one by one"
-    assert summary_of(logs, "zero")["status"] == "completed"
+    assert [row["step"] for row in rows] == list(range(60)), "in order, one by one, from 0"
+    summary = summary_of(logs, "zero")
+    assert summary["status"] == "completed"
+    assert [(epoch["epoch"], epoch["batches"]) for epoch in summary["epochs"]] == [(0, 20), (1, 20), (2, 20)]
+    for epoch in summary["epochs"]:
+        assert epoch["batches_per_s"] == pytest.approx(20 / epoch["duration_s"], rel=0.01)
     assert len(batch_lines(logs / "zero_training.log")) == 60
+
+
+def test_every_tenth_batch_killed_and_resumed(
+    tmp_path: Path, run_python: RunPython, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = tmp_path / "logs"
+    assert run_python(HERE / "every_tenth.py", logs, "kill").returncode == -9
+    assert main(["recover", str(logs)]) == 0
+    assert summary_of(logs, "tenth")["status"] == "killed"
+    assert summary_of(logs, "tenth")["best"]["epoch"] == 1
+    ended = run_python(HERE / "every_tenth.py", logs)
+    assert ended.returncode == 0, ended.stderr
+    # Epoch 2 began again: what the killed attempt logged of it is superseded.
+    assert [step for step, _ in curve(logs, "tenth", "loss")] == list(range(0, 200, 10))
+    assert [step for step, _ in curve(logs, "tenth", "val/mse")] == [40, 90, 140, 190]
+    summary = summary_of(logs, "tenth")
+    assert (summary["attempt"], summary["status"], summary["resumed_from"]["step"]) == (2, "completed", 90)
+    assert (summary["best"]["metric"], summary["best"]["epoch"]) == ("val/mse", 2)
+    for epoch in summary["epochs"]:
+        assert epoch["batches"] == 50
+        assert epoch["samples_per_s"] == pytest.approx(50 * 32 / epoch["duration_s"], rel=0.01)
+    capsys.readouterr()
+    assert main(["show", str(logs)]) == 0
+    shown = capsys.readouterr().out
+    assert "attempt 1, step 90" in shown
+    assert "best validation: val/mse" in shown
+    assert " samples/s" in shown
+    assert "last validation at epoch 3, step 190" in shown
+    assert main(["ls", str(logs)]) == 0
+    assert "completed" in (line := capsys.readouterr().out.splitlines()[1])
+    assert " 20 " in line, "the records of the lineage"
 
 
 def test_accumulation_and_evaluation_at_the_same_step(train: Callable[[str], Path]) -> None:

@@ -85,13 +85,14 @@ def follow(
 
 def _checked(since: object, run_id: str | None, stream: str) -> dict[str, Any]:
     if since is None:
-        return {"run_id": run_id, "stream": stream, "seqs": {}, "resumed": []}
-    if not isinstance(since, Mapping) or not isinstance(since.get("seqs"), Mapping):
+        return {"run_id": run_id, "stream": stream, "seqs": {}, "resumed": [], "cuts": {}}
+    if not isinstance(since, Mapping) or not {"seqs", "resumed", "cuts"} <= since.keys():
         raise TypeError(expected("since", "the cursor of an item of follow()", since))
     for key, mine in (("run_id", run_id), ("stream", stream)):
         if since.get(key) != mine:
             raise ValueError(expected(f"since[{key!r}]", repr(mine), since.get(key)))
-    return {**since, "seqs": dict(since["seqs"]), "resumed": list(since.get("resumed", ()))}
+    kept = {"seqs": dict(since["seqs"]), "resumed": list(since["resumed"]), "cuts": dict(since["cuts"])}
+    return {**since, **kept}
 
 
 def _items(follower: _Follower, wait_s: float) -> Iterator[Followed]:
@@ -131,7 +132,10 @@ class _Follower:
         for key, seq in cursor["seqs"].items():
             attempt, rank = map(int, key.split("/"))
             self._seqs[attempt, rank] = int(seq)
-        self._resumed: list[str] = cursor["resumed"]
+        self._resumed: list[int] = cursor["resumed"]
+        """The attempts whose cuts were told."""
+        self._told: dict[str, int] = cursor["cuts"]
+        """The last cut of each rank of each attempt."""
         self._tails: dict[RankKey, tuple[int, SpoolTail]] = {}
         self._lines = LineTail(paths, stream)
 
@@ -269,7 +273,7 @@ class _Follower:
 
     def _at(self) -> dict[str, Any]:
         seqs = {f"{attempt}/{rank}": seq for (attempt, rank), seq in sorted(self._seqs.items())}
-        return {**self._cursor, "seqs": seqs, "resumed": list(self._resumed)}
+        return {**self._cursor, "seqs": seqs, "resumed": list(self._resumed), "cuts": dict(self._told)}
 
     def _cuts(self, key: RankKey) -> Iterator[Followed]:
         """Yields where an attempt, whose first row of a rank has come, cuts those before it."""
@@ -278,18 +282,18 @@ class _Follower:
         origin = origin_of(origins, attempt)
         if not origin or origin["run_id"] != self._cursor["run_id"] or origin["attempt"] >= attempt:
             return
-        whole = str(attempt) not in self._resumed
+        whole = attempt not in self._resumed
         if whole:
-            self._resumed.append(str(attempt))
+            self._resumed.append(attempt)
         cut = cut_of(origin, origins[attempt].items())
         known = {*self._paths.claims_of_all_ranks(), *self._sources(), *self._seqs}
         for other, of in sorted(known):
-            # The ranks that have no successor are cut with the first one.
-            is_mine = of == rank or (whole and (attempt, of) not in known)
-            if is_mine and origin["attempt"] <= other < attempt:
+            # All are cut with the first rank that logs; each again with its own, which may have loaded its state since.
+            if (whole or of == rank) and origin["attempt"] <= other < attempt:
                 seq = 0 if other > origin["attempt"] else self._kept((other, of), attempt, cut)
                 # Of one that was killed, more may come when it is recovered.
-                if seq < self._seqs.get((other, of), seq + 1):
+                if seq < self._seqs.get((other, of), seq + 1) and self._told.get(f"{other}/{of}") != seq:
+                    self._told[f"{other}/{of}"] = seq
                     yield Followed(self._at(), cut=(other, of, seq))
 
     def _kept(self, key: RankKey, attempt: int, cut: Cut) -> int:

@@ -8,7 +8,8 @@
 /* The epochs that records came from lately: an evaluation may come between two records of one. The latest stands first. */
 typedef struct {
     advlog_epoch *of; /* ADVLOG_EPOCHS of them */
-    int32_t stride;   /* the latest distance between the batch numbers of two records; 0 before there were two */
+    int32_t stride;   /* between the batch numbers of two records, as it came last twice in a row; 0 before there were two */
+    bool began_here;  /* an epoch before this one was counted: it was not resumed in its middle */
     bool from_zero;   /* a batch has the number 0 */
     uint64_t weight;  /* for how many batches the latest record stands */
 } epoch_course;

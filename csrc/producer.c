@@ -226,9 +226,12 @@ static bool derive_step(producer *self, staging *s) {
 
 PyObject *producer_steps(PyObject *op, PyObject *Py_UNUSED(none)) {
     producer *self = (producer *)op;
-    PyObject *total = self->total_batches < 0 ? Py_NewRef(Py_None) : PyLong_FromLong(self->total_batches);
+    PyObject *total = self->total_batches == NO_TOTAL ? Py_NewRef(Py_None) : PyLong_FromLongLong(self->total_batches);
     PyObject *derived = self->derived == INT64_MIN ? Py_NewRef(Py_None) : PyLong_FromLongLong(self->derived);
-    return total && derived ? Py_BuildValue("NN", total, derived) : NULL;
+    PyObject *steps = total && derived ? PyTuple_Pack(2, total, derived) : NULL;
+    Py_XDECREF(total);
+    Py_XDECREF(derived);
+    return steps;
 }
 
 PyObject *producer_settle_steps(PyObject *op, PyObject *args) {
@@ -242,7 +245,7 @@ PyObject *producer_settle_steps(PyObject *op, PyObject *args) {
     if (PyErr_Occurred()) return NULL;
     self->first_epoch = (int32_t)first_epoch;
     self->least_epoch = first == Py_None ? INT32_MAX : watches_epoch ? self->first_epoch : INT32_MIN;
-    self->total_batches = of >= 0 && of <= INT32_MAX ? (int32_t)of : NO_TOTAL;
+    self->total_batches = of;
     self->watches_total = watches_total;
     self->derived = step;
     Py_RETURN_NONE;

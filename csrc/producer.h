@@ -81,7 +81,7 @@ typedef struct {
     /* How a step follows from epoch, batch and total_batches, and what makes a call come to Python first: */
     int32_t first_epoch;   /* the number of the first epoch; least_epoch says whether it is known */
     int32_t least_epoch;   /* an epoch below it */
-    int32_t total_batches; /* or, beyond the first epoch, another total than that of the step derived before */
+    int64_t total_batches; /* or, beyond the first epoch, another total than that of the step derived before */
     bool watches_total;    /* if it is still of interest */
     int64_t derived;       /* the last step derived; INT64_MIN before there is one */
     bool skips_new; /* names: there is no room for more */
@@ -91,7 +91,7 @@ typedef struct {
     uint32_t sample_ns[SAMPLES]; /* sample n at n % SAMPLES */
 } producer;
 
-#define NO_TOTAL (-1) /* of a producer: none yet */
+#define NO_TOTAL INT64_MIN /* of a producer: none yet */
 
 /* ---- producer.c ---- */
 

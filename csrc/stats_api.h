@@ -54,6 +54,8 @@ enum advlog_sketch_of {
 typedef struct {
     int32_t epoch;
     int32_t seen; /* 0 until its first batch record */
+    int32_t total; /* batches of it, as its first record says; -1 where that says nothing */
+    int32_t latest_stride; /* the distance of the last two batch numbers, if the second is the greater one; else 0 */
     uint64_t records;
     uint64_t batches;       /* by their numbers, where only every n-th is logged */
     uint64_t first_batches; /* of them, those that the first record stands for */

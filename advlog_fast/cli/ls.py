@@ -15,6 +15,9 @@ from .table import aligned, duration, say
 
 HELP = "list the runs in directories, and in those below them"
 
+_FOLDER, _DURATION = "folder\0", "duration\0"
+"""Keys of a row beside its columns, of which one may have the name of any metric."""
+
 _COLUMNS = {
     "name": "name",
     "group": "group",
@@ -24,7 +27,7 @@ _COLUMNS = {
     "ranks": "ranks",
     "hosts": "hosts",
     "started": "started (UTC)",
-    "duration": "duration",
+    _DURATION: "duration",
     "records": "records",
     "errors": "errors",
 }
@@ -48,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
         for folder in dict.fromkeys(folders):
             table = list_runs(folder, metric=args.metric)
             values = table.column_names[-2:]
-            rows += [{**row, "folder": str(folder)} for row in table.to_pylist()]
+            rows += [{**row, _FOLDER: str(folder)} for row in table.to_pylist()]
     except RunNotFoundError as error:
         say(f"advlog ls: {error}", sys.stderr)
         return 2
     rows.sort(key=lambda row: row["started"].timestamp() if row["started"] else 0.0, reverse=True)
     for row in rows:
-        row["duration"] = duration(row["duration_s"])
-        row["name"] = os.path.join(row["folder"], row["name"]) if len(set(folders)) > 1 else row["name"]
+        row[_DURATION] = duration(row["duration_s"])
+        row["name"] = os.path.join(row[_FOLDER], row["name"]) if len(set(folders)) > 1 else row["name"]
     names = [name for name in _COLUMNS if name not in _IF_THERE or any(row[name] for row in rows)]
     heads = [*(_COLUMNS[name] for name in names), args.metric, "lowest"]
     for line in aligned(heads, [[row[name] for name in (*names, *values)] for row in rows]):

@@ -210,7 +210,7 @@ def _trouble(overview: dict[str, Any]) -> Iterator[str]:
             count = statistics["nan"] + statistics["posinf"] + statistics["neginf"]
             yield f"not finite: {name}, {count} values, first at step {shown(first['step'])} of rank {first['rank']}"
     if overview["missing"]:
-        yield f"never came: ranks {', '.join(map(str, overview['missing']))}"
+        yield _clipped(f"never came: ranks {', '.join(map(str, overview['missing']))}")
         if overview["ranks"] and [row["rank"] for row in overview["ranks"]] == [0]:
             yield "if rank 0 alone is meant to log: AdvancedLogger(rank=0, world_size=1)"
     for each in overview["stopped_early"]:

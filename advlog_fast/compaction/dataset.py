@@ -111,7 +111,7 @@ class Dataset:
         apart = self._apart(parts)
         files = list(grouped(parts, apart))
         # A rank that is apart may be sealing a part now, in the layout that it has read.
-        hive = bool(apart) and any(is_hive(part.path.parent.name) for part in parts)
+        hive = (bool(apart) or self._may_seal()) and any(is_hive(part.path.parent.name) for part in parts)
         frozen = Frozen(self._metrics(parts), hive)
         schema = schema_of(self._stream, frozen)
         bytes_before = sum(part.path.stat().st_size for part in parts)
@@ -149,6 +149,10 @@ class Dataset:
         waiting |= {key[:2] for key in self._paths.spools_of_all_ranks(self._stream)}
         present = {part.key[:2] for part in parts}
         return {(attempt, rank) for attempt, rank in present if (attempt, rank) in waiting or rank not in self._locked}
+
+    def _may_seal(self) -> bool:
+        """Returns whether a rank without a part yet may seal one."""
+        return bool(self._paths.ring_notes_of_all_ranks() or self._paths.spools_of_all_ranks(self._stream))
 
     def _metrics(self, parts: list[Part]) -> tuple[str, ...]:
         """Returns the metrics that get a column, without the built-in ones: the frozen ones, then the others of the

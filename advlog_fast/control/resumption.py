@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..checks import INT64_MAX
 from ..exceptions import expected
 from ..snapshots import Totals
-from ..store.attempts import known_attempts, read_origins, write_origin
+from ..store.attempts import is_time, known_attempts, read_origins, write_origin
 from ..store.paths import RunPaths
 from ..store.ranks import RunIdentity
 from .text import time_text
@@ -42,9 +43,18 @@ def checked_state(state: object) -> dict[str, Any] | None:
         return None
     known = {**dict.fromkeys(_LATER_KINDS), **state}
     for name, kind in {**_KINDS, **_LATER_KINDS}.items():
-        if name not in known or not isinstance(known[name], kind):
+        if name not in known or not isinstance(known[name], kind) or not _is_sound(name, known[name]):
             raise ValueError(expected(f"state_dict[{name!r}]", "what state_dict() gave", known.get(name)))
     return {name: known[name] for name in (*_KINDS, *_LATER_KINDS)}
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    """Returns whether a logger could have given it."""
+    if name == "timestamp":
+        return is_time(value)
+    if name == "first_epoch":
+        return value in (None, 0, 1) and type(value) is not bool
+    return not isinstance(value, bool) and (not isinstance(value, int) or -INT64_MAX <= value <= INT64_MAX)
 
 
 class Resumption:

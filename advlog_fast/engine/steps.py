@@ -28,6 +28,8 @@ class StepBase:
         self._say = say
         self._said: set[str] = set()
         self._changes = 0
+        self._of_other_run = 1
+        """The first epoch of another run that this one goes on from, where its first record is of neither 0 nor 1."""
 
     def note(self, claimed: int | None) -> Event | None:
         """Takes the first epoch that the run has; returns an event if the option says another, which holds."""
@@ -46,7 +48,7 @@ class StepBase:
         epoch, batch, total = (int(record[name]) for name in ("epoch", "batch", "total_batches"))
         first = self.first_epoch
         if first is None:
-            inferred = 0 if epoch == 0 else 1
+            inferred = epoch if epoch in (0, 1) else self._of_other_run
             claimed = self._claim(inferred)
             first = self.first_epoch = inferred if claimed is None else claimed
         before, derived = producer._steps()
@@ -63,8 +65,11 @@ class StepBase:
 
     def go_on(self, state: Mapping[str, Any], producers: Iterable[Producer], *, same_run: bool) -> None:
         """Goes on from a state: its first epoch holds where the run has none, and its steps are those that came
-        before."""
+        before. Of another run, it is an opinion."""
         first = state["first_epoch"]
+        if not same_run:
+            self._of_other_run = 1 if first is None else first
+            return
         if self.first_epoch is None and first is not None:
             claimed = self._claim(first)
             self.first_epoch = first if claimed is None else claimed
@@ -72,10 +77,7 @@ class StepBase:
             self._say_once(events.steps_contradicted(self.first_epoch, f"the state counts from epoch {first}"))
         last = state["max_step"] if state["max_step"] is not None else state["step"]
         for producer in producers:
-            if same_run:
-                producer._settle_steps(self.first_epoch, state["total_batches"], last, True, True)
-            else:
-                self.begin(producer)
+            producer._settle_steps(self.first_epoch, state["total_batches"], last, True, True)
 
     def of(self, record: Mapping[str, Any]) -> int | None:
         """The step of a record, as far as it is known."""

@@ -49,7 +49,7 @@ def read_totals(drain: Any, ring: Ring) -> Totals:
         names=c.names,
         step_interval=step_interval,
         epoch=epochs[0] if epochs else None,
-        epochs={epoch.epoch: epoch for epoch in epochs},
+        epochs=_by_number(c),
         quantiles={
             name: quantiles_of(ffi.addressof(c.sketch[i]), of)
             for i, (name, of) in enumerate(zip(SKETCHES, _timed(metrics, system, step_interval), strict=True))
@@ -104,6 +104,16 @@ def nonfinite_of(stat: Any) -> NonFinite:
         batch=stat.bad_batch if present & lib.ADVLOG_HAS_BATCH else None,
         time_ns=stat.bad_time_ns,
     )
+
+
+def _by_number(c: Any) -> dict[int, EpochTotals]:
+    """The epochs by their numbers: of those of one number that with the most batches, for another may be an evaluation
+    within it."""
+    found: dict[int, Any] = {}
+    for epoch in c.epoch:
+        if epoch.seen and (epoch.epoch not in found or epoch.total > found[epoch.epoch].total):
+            found[epoch.epoch] = epoch
+    return {number: _epoch(epoch) for number, epoch in found.items()}
 
 
 def _epoch(epoch: Any) -> EpochTotals:

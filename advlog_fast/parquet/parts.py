@@ -27,7 +27,7 @@ from ..store.files import (
     scratch_file,
     scratch_name,
 )
-from ..store.paths import RunPaths, is_hive
+from ..store.paths import RunPaths, is_hive, parts_in
 from .columns import (
     SpoolInfo,
     columns_schema,
@@ -112,6 +112,10 @@ def seal_spool(
                 first = declared if info.stream == "metrics" else ()
                 damaged_schema = _rename_damaged_schema(paths.schema(info.stream))
                 frozen = freeze(paths, info.stream, (*first, *info.metric_names()))
+                # What is there decides: a compaction may have been killed before it froze the new layout.
+                hive = layout_of(paths.dataset(info.stream))
+                if hive is not None:
+                    frozen = replace(frozen, hive=hive)
                 target = paths.part(info.stream, info.attempt, part, hive=frozen.hive)
                 temporary = scratch_name(paths.temporary, f"{spool.stem}.parquet")
                 make_synced_folder(paths.temporary)
@@ -156,6 +160,13 @@ class Frozen:
     hive: bool = False
     """As of an earlier version: the folder `attempt=<n>` alone names the attempt. Plain readers read a column of it,
     and of whatever folder above is named so, and raise where some parts have the column."""
+
+
+def layout_of(dataset: Path) -> bool | None:
+    """Returns whether the parts of a dataset lie in folders of the earlier layout; None if it has no part."""
+    for part in sorted(parts_in(dataset).values()):
+        return is_hive(part.parent.name)
+    return None
 
 
 def freeze(paths: RunPaths, stream: str, names: Iterable[str]) -> Frozen:

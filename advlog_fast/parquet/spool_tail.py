@@ -45,7 +45,12 @@ class SpoolTail:
     @property
     def is_spoilt(self) -> bool:
         """Whether it holds what no drain writes, or less than was read: it was cut, and may be written anew."""
-        return bool(self._info.damaged) or self._file.seek(0, 2) < self._read
+        return bool(self._info.damaged) or self.size < self._read
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return self._file.seek(0, 2)
 
     def new(self) -> Iterator[pa.RecordBatch]:
         """Yields the records that are new, in order, with the columns of their stream."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import expected
 from ..parquet.columns import STREAMS, columns_schema, core_columns
-from ..parquet.part_reader import flattened, flattened_batches, opened_part, part_metrics
-from ..parquet.parts import METADATA
+from ..parquet.part_reader import flattened, flattened_batches, part_metrics
 from ..parquet.spool_tail import SpoolTail
 from ..store.attempts import origin_of, read_origins, read_run_id
 from ..store.paths import RunPaths, check_run, local_path
+from .events import event_lines
 from .line_tail import LineTail
-from .lineage import Cut, Lineage, cut_of
-from .select import rank_batches
+from .lineage import Cut, cut_of, told_origins
+from .processes import told_run_id
+from .row_numbers import has_between, last_seq, seqs_of, without_gaps
 from .stream_reader import RankKey, StreamReader, line_table
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ _AGAIN_S = 0.05
 class Followed:
     """Something new of a run: rows, or a cut, or a gap.
 
+    >>> log.flush()
+    True
     >>> first = next(follow("logs", "run"))
     >>> first.rows["loss"].to_pylist(), first.cut, first.gap
     ([0.5], None, None)
@@ -72,6 +76,8 @@ def follow(
     :raises TypeError: `since` is no cursor.
     :raises ValueError: `since` is the cursor of another run or stream, or there is no such stream.
 
+    >>> log.flush()
+    True
     >>> [item.rows.num_rows for item in follow("logs", "run")]
     [1]
     """
@@ -79,20 +85,36 @@ def follow(
     check_run(directory, name)
     if stream not in STREAMS:
         raise ValueError(expected("stream", " or ".join(map(repr, STREAMS)), stream))
+    seconds: object = wait_s
+    if not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise ValueError(expected("wait_s", "seconds, from 0 on", wait_s))
     paths = RunPaths(directory, name)
-    return _items(_Follower(paths, stream, _checked(since, read_run_id(paths), stream)), wait_s)
+    return _items(_Follower(paths, stream, _checked(since, _run_id(paths), stream)), wait_s)
+
+
+def _run_id(paths: RunPaths) -> str | None:
+    """The run's id; of a copy without its private folder that of its events."""
+    return read_run_id(paths) or told_run_id(event_lines(paths))
 
 
 def _checked(since: object, run_id: str | None, stream: str) -> dict[str, Any]:
     if since is None:
-        return {"run_id": run_id, "stream": stream, "seqs": {}, "resumed": [], "cuts": {}}
-    if not isinstance(since, Mapping) or not {"seqs", "resumed", "cuts"} <= since.keys():
+        return {"run_id": run_id, "stream": stream, "seqs": {}, "cuts": {}}
+    seqs, cuts = (since.get(name) if isinstance(since, Mapping) else None for name in ("seqs", "cuts"))
+    if not isinstance(since, Mapping) or not _are_seqs(seqs) or not _are_seqs(cuts):
         raise TypeError(expected("since", "the cursor of an item of follow()", since))
     for key, mine in (("run_id", run_id), ("stream", stream)):
         if since.get(key) != mine:
             raise ValueError(expected(f"since[{key!r}]", repr(mine), since.get(key)))
-    kept = {"seqs": dict(since["seqs"]), "resumed": list(since["resumed"]), "cuts": dict(since["cuts"])}
-    return {**since, **kept}
+    return {**since, "seqs": dict(since["seqs"]), "cuts": dict(since["cuts"])}
+
+
+def _are_seqs(value: object) -> bool:
+    """Returns whether it is a mapping of a rank of an attempt to a seq."""
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", key) and type(seq) is int and seq >= 0
+        for key, seq in value.items()
+    )
 
 
 def _items(follower: _Follower, wait_s: float) -> Iterator[Followed]:
@@ -132,12 +154,14 @@ class _Follower:
         for key, seq in cursor["seqs"].items():
             attempt, rank = map(int, key.split("/"))
             self._seqs[attempt, rank] = int(seq)
-        self._resumed: list[int] = cursor["resumed"]
-        """The attempts whose cuts were told."""
+        self._spoilt: dict[RankKey, tuple[Path, int]] = {}
+        """The spools that hold what no drain writes, and how long they were."""
         self._told: dict[str, int] = cursor["cuts"]
         """The last cut of each rank of each attempt."""
         self._tails: dict[RankKey, tuple[int, SpoolTail]] = {}
         self._lines = LineTail(paths, stream)
+        self._looked: dict[int, str] = {}
+        """The states of each attempt that were looked at."""
 
     def close(self) -> None:
         for _, tail in self._tails.values():
@@ -145,6 +169,9 @@ class _Follower:
 
     def new(self) -> Iterator[Followed]:
         """Yields what is new."""
+        if self._is_another():
+            return
+        yield from self._cuts({attempt for attempt, _ in self._seqs})
         sources = self._sources()
         lines = self._lines.new(lambda key: key in sources, self._seqs)
         # By attempts: a resume cuts what was given before.
@@ -158,6 +185,10 @@ class _Follower:
                 # Sealed, merged with others, or exchanged meanwhile: its rows are found the next time.
                 if key in self._tails:
                     self._tails.pop(key)[1].close()
+
+    def _is_another(self) -> bool:
+        """Whether another run has the name now."""
+        return read_run_id(self._paths) not in (None, self._cursor["run_id"])
 
     def _sources(self) -> dict[RankKey, dict[int, Path]]:
         # Spools first: one that is sealed meanwhile is then found twice, and not missed.
@@ -175,10 +206,14 @@ class _Follower:
                 number, tail = self._tails[key]
                 for batch in tail.new():
                     yield from self._given(key, self._shown(batch, key))
-                if tail.path.exists() and not tail.is_spoilt and max(sources) <= number:
+                if tail.is_spoilt:
+                    # It was cut, and may be written anew; what is damaged stays so.
+                    self._spoilt[key] = tail.path, tail.size
+                elif tail.path.exists() and max(sources) <= number:
                     return
-                for batch in () if tail.is_spoilt else tail.new():  # the last ones before it was closed
-                    yield from self._given(key, self._shown(batch, key))
+                else:
+                    for batch in tail.new():  # the last ones before it was closed
+                        yield from self._given(key, self._shown(batch, key))
                 tail.close()
                 del self._tails[key]
             source = self._next_source(key, sources)
@@ -192,10 +227,13 @@ class _Follower:
         for number in sorted(sources):
             path = sources[number]
             with contextlib.suppress(FileNotFoundError):
-                if path.suffix == ".spool" or _last_seq(path) > seq:
-                    later = [other for other in sources if other > number]
-                    if path.suffix != ".spool" or not later or not self._is_behind(path, seq):
+                if path.suffix != ".spool":
+                    if last_seq(path) > seq:
                         return number, path
+                elif self._spoilt.get(key) != (path, path.stat().st_size) and (
+                    number == max(sources) or not self._is_behind(path, seq)
+                ):
+                    return number, path
         return None
 
     @staticmethod
@@ -214,9 +252,12 @@ class _Follower:
         if path.suffix == ".spool":
             self._tails[key] = number, SpoolTail(path)
             return
+        before = os.stat(path)
         fields = columns_schema(self._stream, part_metrics(path))
         schema = fields.remove(fields.get_field_index("extra"))
         for batch in flattened_batches(path, schema):
+            if os.stat(path).st_ino != before.st_ino:  # a compaction has put another into its place
+                raise _MovedError
             yield from self._given(key, self._shown(batch, key))
 
     def _shown(self, batch: pa.RecordBatch, key: RankKey) -> pa.RecordBatch:
@@ -248,83 +289,85 @@ class _Follower:
         rows = batch.filter(pc.greater(batch.column("seq"), before))
         if not rows.num_rows:
             return
+        if self._is_another():
+            raise _MovedError
         if before == 0:
-            yield from self._cuts(key)
-        first, last = rows.column("seq")[0].as_py(), rows.column("seq")[-1].as_py()
-        if first > before + 1:
-            if not self._is_missing(key, before + 1, first):
-                raise _MovedError
-            self._seqs[key] = first - 1
-            yield Followed(self._at(), gap=(*key, before + 1, first - 1))
-        self._seqs[key] = last
-        yield Followed(self._at(), rows=rows)
+            yield from self._cuts({key[0]})
+        for part in without_gaps(rows):
+            last, first = self._seqs.get(key, 0), part.column("seq")[0].as_py()
+            if first > last + 1:
+                if not self._is_missing(key, last + 1, first):
+                    raise _MovedError
+                self._seqs[key] = first - 1
+                yield Followed(self._at(), gap=(*key, last + 1, first - 1))
+            self._seqs[key] = part.column("seq")[-1].as_py()
+            yield Followed(self._at(), rows=part)
 
     def _is_missing(self, key: RankKey, seq: int, first: int) -> bool:
-        """Whether no file has a row, at a second look."""
+        """Whether no file has a row of those before `first`, at a second look."""
         time.sleep(_AGAIN_S)
         for path in self._sources().get(key, {}).values():
             with contextlib.suppress(FileNotFoundError):
-                starts = _first_seq(path)
-                if starts is not None and starts < first and path.suffix == ".parquet" and _last_seq(path) >= seq:
-                    return False
-                if starts is not None and starts < first and path.suffix == ".spool" and starts >= seq:
+                if any(has_between(seqs, seq, first) for seqs in seqs_of(path)):
                     return False
         return True
 
     def _at(self) -> dict[str, Any]:
         seqs = {f"{attempt}/{rank}": seq for (attempt, rank), seq in sorted(self._seqs.items())}
-        return {**self._cursor, "seqs": seqs, "resumed": list(self._resumed), "cuts": dict(self._told)}
+        return {**self._cursor, "seqs": seqs, "cuts": dict(self._told)}
 
-    def _cuts(self, key: RankKey) -> Iterator[Followed]:
-        """Yields where an attempt, whose first row of a rank has come, cuts those before it."""
-        attempt, rank = key
+    def _cuts(self, attempts: set[int]) -> Iterator[Followed]:
+        """Yields where attempts, of which rows have come, cut those before them, as far as that was not said."""
         origins = read_origins(self._paths)
-        origin = origin_of(origins, attempt)
-        if not origin or origin["run_id"] != self._cursor["run_id"] or origin["attempt"] >= attempt:
-            return
-        whole = attempt not in self._resumed
-        if whole:
-            self._resumed.append(attempt)
-        cut = cut_of(origin, origins[attempt].items())
-        known = {*self._paths.claims_of_all_ranks(), *self._sources(), *self._seqs}
-        for other, of in sorted(known):
-            # All are cut with the first rank that logs; each again with its own, which may have loaded its state since.
-            if (whole or of == rank) and origin["attempt"] <= other < attempt:
-                seq = 0 if other > origin["attempt"] else self._kept((other, of), attempt, cut)
+        if not self._paths.private.is_dir():
+            origins = told_origins(event_lines(self._paths))
+        for attempt in sorted(attempts & set(origins)):
+            origin = origin_of(origins, attempt)
+            if origin["run_id"] != self._cursor["run_id"] or origin["attempt"] >= attempt:
+                continue
+            state = f"{attempt}/{sorted((rank, str(each)) for rank, each in origins[attempt].items())}"
+            if self._looked.get(attempt) == state:
+                continue
+            cut = cut_of(origin, origins[attempt].items())
+            known = {*self._paths.claims_of_all_ranks(), *self._sources(), *self._seqs}
+            for other, of in sorted(known):
+                if not origin["attempt"] <= other < attempt:
+                    continue
+                seq = 0 if other > origin["attempt"] else self._kept((other, of), cut)
                 # Of one that was killed, more may come when it is recovered.
                 if seq < self._seqs.get((other, of), seq + 1) and self._told.get(f"{other}/{of}") != seq:
                     self._told[f"{other}/{of}"] = seq
                     yield Followed(self._at(), cut=(other, of, seq))
+            self._looked[attempt] = state
 
-    def _kept(self, key: RankKey, attempt: int, cut: Cut) -> int:
-        """The last record of a rank that stays."""
-        if key[1] in cut.seqs:
+    def _kept(self, key: RankKey, cut: Cut) -> int:
+        """The last record of a rank before the first that is superseded.
+
+        A rank whose own state was not loaded is cut by step and time, as far as that can be told before its steps are
+        logged again.
+        """
+        if key[1] in cut.seqs and self._stream == "metrics":
             return cut.seqs[key[1]]
-        reader = StreamReader(self._paths, self._stream)
-        lineage = Lineage({key[0]: cut, attempt: None})
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        reader = StreamReader(self._paths, self._stream, key)
+        names = ["seq", "timestamp", *(["step"] if self._stream == "metrics" else [])]
         last = 0
-        for batch in rank_batches(reader, lineage, key, reader.fields(["seq"])):
-            if batch.num_rows:
-                last = batch.column("seq")[-1].as_py()
+        for source in reader.keys:
+            for batch in reader.batches(source, reader.fields(names)):
+                moment = pa.scalar(cut.time_of(key[1]), pa.timestamp("us", "UTC"))
+                kept = pc.less_equal(batch.column("timestamp"), moment)
+                if self._stream == "metrics":
+                    step, most = batch.column("step"), cut.step if cut.max_step is None else cut.max_step
+                    below = pc.less_equal(step, most) if most is not None else pc.is_null(step)
+                    early = pc.less_equal(step, cut.step) if cut.step is not None else pc.is_null(step)
+                    kept = pc.or_(
+                        pc.and_(kept, pc.fill_null(below, True)), pc.and_(pc.is_valid(step), pc.fill_null(early, False))
+                    )
+                gone = pc.index(kept, False).as_py()
+                if gone >= 0:
+                    return last if gone == 0 else int(batch.column("seq")[gone - 1].as_py())
+                if batch.num_rows:
+                    last = batch.column("seq")[-1].as_py()
         return last
-
-
-def _first_seq(path: Path) -> int | None:
-    if path.suffix == ".spool":
-        tail = SpoolTail(path)
-        try:
-            next(tail.new(), None)
-            return tail.first_seq or None
-        finally:
-            tail.close()
-    with opened_part(path) as file:
-        told = (file.metadata.metadata or {}).get(METADATA + b"first_seq")
-        return None if told is None else int(told)
-
-
-def _last_seq(path: Path) -> int:
-    """That of the last row of a part."""
-    with opened_part(path) as file:
-        at = file.schema_arrow.names.index("seq")
-        groups = [file.metadata.row_group(group).column(at).statistics for group in range(file.metadata.num_row_groups)]
-        return max((group.max for group in groups if group is not None and group.has_min_max), default=0)

@@ -48,24 +48,24 @@ def sound_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def rows_of_attempts(path: Path, others: set[int]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of all attempts but some, as :func:`read_jsonl` does. A file whose first and last lines show that
-    it holds none of them is not read.
+def rows_of_attempts(path: Path, wanted: Callable[[int], bool]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of the attempts that are wanted, as :func:`read_jsonl` does. A file whose first and last lines
+    show that it holds none of them is not read.
 
     :raises FileNotFoundError: as there.
     """
-    for file, number, line in _lines(path, rotated=True, holds=lambda lines: _may_hold(lines, others)):
+    for file, number, line in _lines(path, rotated=True, holds=lambda lines: _may_hold(lines, wanted)):
         row = row_of(line, file, number)
         # A file of that name may be somebody else's.
-        if names_its_rank(row) and row["attempt"] not in others:
+        if names_its_rank(row) and wanted(row["attempt"]):
             yield row
 
 
 _PEEK_BYTES = 1 << 16
 
 
-def _may_hold(lines: BinaryIO, others: set[int]) -> bool:
-    """Returns whether a file, whose lines come in the order of the attempts, may hold one beside the others."""
+def _may_hold(lines: BinaryIO, wanted: Callable[[int], bool]) -> bool:
+    """Returns whether a file, whose lines come in the order of the attempts, may hold one that is wanted."""
     size = os.fstat(lines.fileno()).st_size
     if size <= 2 * _PEEK_BYTES:
         return True
@@ -75,7 +75,7 @@ def _may_hold(lines: BinaryIO, others: set[int]) -> bool:
     lines.seek(0)
     try:
         ends = [json.loads(head[: head.index(b"\n")])["attempt"], json.loads(tail.splitlines()[-2])["attempt"]]
-        return any(attempt not in others for attempt in range(ends[0], ends[1] + 1))
+        return any(wanted(attempt) for attempt in range(ends[0], ends[1] + 1))
     except (IndexError, KeyError, TypeError, ValueError):
         return True
 

@@ -160,16 +160,19 @@ def _with_lineage(
     reader = StreamReader(paths, "metrics")
     records, lows, seconds = 0, [] if row.get("lowest") is None else [row["lowest"]], 0.0
     claims = paths.claims_of_all_ranks()
-    for attempt in before:
-        cut, starts = lineage.cuts[attempt], []
+    for attempt in sorted(before, reverse=True):
+        cut, starts, lasts = lineage.cuts[attempt], [], []
         for rank in reader.ranks(attempt):
-            lowest = None
+            last, lowest = None, None
             for batch in rank_batches(reader, lineage, (attempt, rank), reader.fields([metric])):
                 records += batch.num_rows
-                _, lowest = _ends(batch.column(0), None, lowest)
+                last, lowest = _ends(batch.column(0), last, lowest)
             lows += [] if lowest is None else [lowest]
+            lasts += [] if last is None else [last]
             if (attempt, rank) in claims:
                 starts.append(read_claim(claims[attempt, rank]).get("claimed_ns"))
+        if row.get("last") is None:
+            row["last"] = _mean(lasts)
         told = [start for start in starts if isinstance(start, int)]
         if told and cut is not None:
             seconds += max(cut.time.timestamp() - min(told) / 1e9, 0.0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
+from ..records import INTEGER_COLUMNS
 from ..store.attempts import Origins, read_origins, read_run_id
 from ..store.paths import RunPaths, check_run, local_path
 from .events import error_table, event_lines, event_table, validated, validation_table
@@ -206,7 +207,8 @@ class Run:
         is the name of another column), `count` (the values), `ranks` (that have one at this step), and `of` (the ranks
         that log the metric in the attempt at all). Several records of a rank at a step are averaged first, so that each
         rank counts once. Rows without a step are left out; where no row of the metric has one, `seq` stands in for
-        `step`. If a value is NaN, so is the result. A metric that only validations have has the series of these. With
+        `step`. If a value is NaN, so is the result. A metric that only validations have has the series of these, over
+        `epoch` where they have no step, and without those that have a `name`, where others have none. With
         `attempts="all"` each attempt has a series of its own, and the column `attempt` names it. It reads these columns
         alone, and takes about 40 bytes of memory a row.
 
@@ -248,7 +250,12 @@ class Run:
         if columns is None:
             metrics = [field.name for field in reader.schema if is_metric(field)]
             columns = ["epoch", "batch", *metrics]
+        columns = list(dict.fromkeys(columns))
         self._check_columns(columns, "metrics")
+        wanted = [field.name for field in reader.schema if is_metric(field) or field.name in INTEGER_COLUMNS]
+        for name in columns:
+            if name not in wanted and name not in ROW_KEYS:
+                raise ValueError(expected("columns", f"some of {', '.join(wanted)}", name))
         merging = MergedSteps(reader.fields([name for name in columns if name not in ROW_KEYS]))
         read = reader.fields([*ROW_KEYS, *merging.columns.names])
         rows = list(merging.merged(self._shown_batches("metrics", read)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .steps import SMALL
+from .steps import scale_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,10 +61,11 @@ def _each_key_once(table: pa.Table) -> pa.Table:
     keys = table["key"].combine_chunks()
     if len(keys) < 2 or pc.all(pc.greater(keys.slice(1), keys.slice(0, len(keys) - 1))).as_py():
         return table
-    weighted = pc.multiply(pc.multiply(table["value"], SMALL), table["count"].cast("float64"))
+    scale = scale_of(table["value"])
+    weighted = pc.multiply(pc.multiply(table["value"], scale), table["count"].cast("float64"))
     table = table.set_column(1, "value", weighted)
     found = table.group_by("key").aggregate([("value", "sum"), ("count", "sum"), ("of", "max")]).sort_by("key")
-    mean = pc.multiply(pc.divide(found["value_sum"], found["count_sum"].cast("float64")), 1 / SMALL)
+    mean = pc.multiply(pc.divide(found["value_sum"], found["count_sum"].cast("float64")), 1 / scale)
     return (
         found.select(["key", "count_sum", "of_max"]).rename_columns(["key", "count", "of"]).add_column(1, "value", mean)
     )
@@ -112,7 +113,7 @@ def _reduced(pieces: list[pa.Table], reduce: str | None) -> pa.Table:
     table = table.append_column("nan", pc.is_nan(table["value"]))
     how, scale = REDUCTIONS[reduce], 1.0
     if reduce == "mean":
-        scale = SMALL
+        scale = scale_of(table["value"])
         table = table.set_column(table.schema.get_field_index("value"), "value", pc.multiply(table["value"], scale))
     wanted = [("value", how), ("count", "sum"), ("rank", "count"), ("of", "max"), ("nan", "any")]
     found = table.group_by("key").aggregate(wanted).sort_by("key")
@@ -147,8 +148,17 @@ def series_table(
     """
     curves: dict[int, dict[int, RankCurve]] = {}
     for key in ("step", "seq"):
+        begun, latest = {0: 0}, 0
+        """Where the numbers of an attempt go on from those of the ones before, if they are one series."""
         for batch in shown(fields(["attempt", "rank", key, metric])):
-            _add(curves, batch, key, metric, of, by_attempt=by_attempt)
+            if not batch.num_rows:
+                continue
+            attempt = batch.column("attempt")[0].as_py()
+            if attempt not in begun:
+                begun[attempt] = 0 if by_attempt or key == "step" else latest
+            if key == "seq":
+                latest = max(latest, begun[attempt] + batch.column("seq")[-1].as_py())
+            _add(curves, batch, (key, begun[attempt]), metric, of, by_attempt=by_attempt)
         if curves:
             return _as_table(curves, key, metric, reduce, by_attempt=by_attempt)
     return _as_table(curves, "step", metric, reduce, by_attempt=by_attempt)
@@ -160,7 +170,10 @@ def validation_series(validations: pa.Table, metric: str, reduce: str | None, *,
     import pyarrow.compute as pc
 
     table = validations.filter(pc.is_valid(validations[metric]))
-    key = "seq" if table["step"].null_count == table.num_rows else "step"
+    unnamed = table.filter(pc.is_null(table["name"]))
+    table = unnamed if unnamed.num_rows else table  # those of other data have names
+    # An epoch stands in for a step that there is not; the records before it number those that have neither.
+    key = next((name for name in ("step", "epoch") if table[name].null_count < table.num_rows), "seq")
     table = table.filter(pc.is_valid(table[key])).sort_by([("timestamp", "ascending")])
     pairs = set(zip(table["attempt"].to_pylist(), table["rank"].to_pylist(), strict=True))
     curves: dict[int, dict[int, RankCurve]] = {}
@@ -176,7 +189,7 @@ def validation_series(validations: pa.Table, metric: str, reduce: str | None, *,
 def _add(
     curves: dict[int, dict[int, RankCurve]],
     batch: pa.RecordBatch,
-    key: str,
+    numbered: tuple[str, int],
     metric: str,
     of: Callable[[int], int],
     *,
@@ -184,6 +197,7 @@ def _add(
 ) -> None:
     import pyarrow.compute as pc
 
+    key, from_ = numbered
     valid = pc.and_(pc.is_valid(batch.column(key)), pc.is_valid(batch.column(metric)))
     mine = batch if pc.all(valid).as_py() else batch.filter(valid)
     if not mine.num_rows:
@@ -191,7 +205,9 @@ def _add(
     # A batch is of one rank of one attempt.
     attempt, rank = mine.column("attempt")[0].as_py(), mine.column("rank")[0].as_py()
     of_curves = curves.setdefault(attempt if by_attempt else 0, {})
-    of_curves.setdefault(rank, RankCurve(rank)).add(mine.column(key), mine.column(metric), of(attempt))
+    of_curves.setdefault(rank, RankCurve(rank)).add(
+        pc.add(mine.column(key), from_) if from_ else mine.column(key), mine.column(metric), of(attempt)
+    )
 
 
 def _as_table(

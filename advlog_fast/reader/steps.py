@@ -20,6 +20,7 @@ STEP_INTERVAL = "step_interval"
 INTERVAL_COLUMN = "step interval\0"
 """The column with it: no metric can have that name."""
 
+_LARGE = 1e290
 SMALL = 2.0**-60
 """The mean of values that have diverged is a float, although their sum may be none: they are summed so many times
 smaller, which as a power of two rounds nothing."""
@@ -84,7 +85,7 @@ def _row_a_step(table: pa.Table) -> pa.Table:
         return table
     columns = [name for name in table.column_names if name != "step"]
     how = ["sum" if name == INTERVAL_COLUMN or name.endswith("_time") else "mean" for name in columns]
-    scales = [SMALL if each == "mean" else 1.0 for each in how]
+    scales = [scale_of(table[name]) if each == "mean" else 1.0 for name, each in zip(columns, how, strict=True)]
     for name, scale in zip(columns, scales, strict=True):
         scaled = pc.multiply(table[name], scale)
         table = table.set_column(table.schema.get_field_index(name), name, scaled)
@@ -273,10 +274,20 @@ def _mean(columns: list[pa.Array]) -> pa.Array:
     """The mean over the ranks, step by step."""
     import pyarrow.compute as pc
 
-    total = pc.multiply(columns[0], SMALL)
+    scale = min(map(scale_of, columns))
+    total = pc.multiply(columns[0], scale)
     for column in columns[1:]:
-        total = pc.add(total, pc.multiply(column, SMALL))
-    return pc.multiply(pc.divide(total, float(len(columns))), 1 / SMALL)
+        total = pc.add(total, pc.multiply(column, scale))
+    return pc.multiply(pc.divide(total, float(len(columns))), 1 / scale)
+
+
+def scale_of(values: pa.Array | pa.ChunkedArray) -> float:
+    """Returns how many times smaller values are summed: see `SMALL`. Only where they are so large: small ones would be
+    rounded."""
+    import pyarrow.compute as pc
+
+    largest = pc.max(pc.abs(values)).as_py()
+    return SMALL if largest is not None and not largest < _LARGE else 1.0
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,15 @@ class StreamReader:
         """The JSON lines stand in for a rank of an attempt that has no Parquet."""
         there = {key[:2] for key in self._sources}
         rows: list[dict[str, Any]] = []
+        only = self._only
         for file in paths.lines_of_all_ranks(self._stream):
-            if self._only is not None and self._only[1] != paths.rank_of(file):
-                continue
-            read = {attempt for attempt, rank in there if rank == paths.rank_of(file)}
-            rows += rows_of_attempts(file, read)
-        mine = (row for row in rows if self._only in (None, (row["attempt"], row["rank"])))
-        self._sources.update(_line_sources(self._stream, list(mine)))
+            rank = paths.rank_of(file)
+            if only is None:
+                others = {attempt for attempt, of in there if of == rank}
+                rows += rows_of_attempts(file, lambda attempt: attempt not in others)  # noqa: B023
+            elif rank == only[1] and only not in there:
+                rows += rows_of_attempts(file, only[0].__eq__)
+        self._sources.update(_line_sources(self._stream, rows))
 
     @property
     def attempts(self) -> set[int]:
@@ -343,8 +345,21 @@ def line_table(stream: str, rows: list[dict[str, Any]], metrics: list[str] | Non
         row.setdefault("worker", 0)
         if isinstance(row.get("unresolved"), dict):
             row["unresolved"] = list(row["unresolved"].items())
-    names = _metrics_of_lines(stream, rows) if metrics is None else metrics
-    return pa.Table.from_pylist(rows, columns_schema(stream, names))
+    schema = columns_schema(stream, _metrics_of_lines(stream, rows) if metrics is None else metrics)
+    try:
+        return pa.Table.from_pylist(rows, schema)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):  # somebody has written into the file
+        return pa.Table.from_pylist([row for row in rows if _fits(row, schema)], schema)
+
+
+def _fits(row: dict[str, Any], schema: pa.Schema) -> bool:
+    import pyarrow as pa
+
+    try:
+        pa.Table.from_pylist([row], schema)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _metrics_of_lines(stream: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -47,14 +48,18 @@ def write_killed_summary(
     if _summary(paths).get("attempt", 0) > attempt:
         return
     before = _last_summary(paths, attempt)
-    lines = _lines(paths, attempt)
-    story = _Story(paths, attempt, lines)
-    jumps = clock_jumps(lines).get((attempt, paths.rank), [])
+    counted = Counted()
     try:
-        counted = count(paths, attempt, story.epochs_until, jumps)
-    except OSError:
-        counted = Counted()
-    summary = _built(story, counted, before)
+        lines = _lines(paths, attempt)
+        story = _Story(paths, attempt, lines)
+        jumps = clock_jumps(lines).get((attempt, paths.rank), [])
+        with contextlib.suppress(Exception):  # a file that somebody has damaged
+            counted = count(paths, attempt, story.epochs_until, jumps)
+        summary = _built(story, counted, before)
+    except Exception:  # noqa: BLE001 - anybody may have written the events, and no summary may end a start
+        summary = {**before, "experiment": paths.name, "attempt": attempt, "rank": paths.rank}
+        summary["status"] = ended_status(paths, attempt) or "killed"
+        summary.setdefault("total_metrics", 0)
     if ledger is not None:
         records = [sink.accepted for name, sink in ledger.sinks.items() if name.startswith("metrics_")] or [accepted]
         summary["total_metrics"] = max([*records, summary["total_metrics"]])
@@ -116,7 +121,7 @@ class _Story:
         self._started: datetime | None = start.get("timestamp")
         self._ended: datetime | None = None
         for line in lines:
-            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # anybody may have written it
+            with contextlib.suppress(Exception):  # anybody may have written it
                 self._take(line)
         self.status = ended_status(paths, attempt) or "killed"
 
@@ -152,29 +157,32 @@ class _Story:
 
     def errors(self) -> dict[str, Any]:
         """The counts of the errors as a live summary has them; of a storm as many as it was said to have."""
-        counts: dict[Any, tuple[int, dict[str, Any]]] = {}
-        for line in self._lines:
-            if is_own(line, "error"):
-                repeated = line.get("repeated")
-                known = counts.get(line.get("id"), (0, {}))[0]
-                number = repeated if isinstance(repeated, int) else known + 1
-                counts[line.get("id")] = (max(number, known), line)
+        lines = [line for line in self._lines if is_own(line, "error")]
+        storms: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for line in lines:
+            message = re.sub(r"[0-9]+", "0", str(line.get("message")))
+            key = (*(str(line.get(name)) for name in ("type", "operation", "category", "level")), message)
+            storms.setdefault(key, []).append(line)
         by: dict[str, Counter[str]] = {"category": Counter(), "level": Counter()}
-        for number, line in counts.values():
+        total = 0
+        for storm in storms.values():
+            # Each says how often the error had come by then.
+            repeated = [line["repeated"] for line in storm if type(line.get("repeated")) is int]
+            number = max([len(storm), *repeated])
+            total += number
             for name, counter in by.items():
-                counter[str(line.get(name))] += number
-        total = sum(number for number, _ in counts.values())
-        latest = max((line for _, line in counts.values()), key=lambda line: line["timestamp"], default=None)
-        names = ("id", "category", "operation", "type", "message")
+                counter[str(storm[0].get(name))] += number
         last = None
-        if latest is not None:
+        if lines:
+            latest = lines[-1]
+            names = ("id", "category", "operation", "type", "message", "context")
             last = {"severity": latest.get("level"), **{name: latest.get(name) for name in names}}
             last["timestamp"] = latest["timestamp"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {
             "total": total,
             "by_category": dict(by["category"]),
             "by_severity": dict(by["level"]),
-            "repeated": total - len(counts),
+            "repeated": total - len(lines),
             "last": last,
         }
 

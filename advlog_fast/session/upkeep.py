@@ -97,7 +97,7 @@ class Upkeep:
         if not ring.file.is_noted():
             self._report(f"{self._paths.private} was removed: it is made again, and what stood in it is lost")
             with contextlib.suppress(OSError):
-                restore_claims(self._paths, parts.run)
+                restore_claims(self._paths, parts.run, self._entry.steps.first_epoch)
                 ring.file.write_note()
         drain.children.watch()
         drain.files.watch()

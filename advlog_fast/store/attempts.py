@@ -14,6 +14,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -141,8 +142,10 @@ def claim_attempt(paths: RunPaths, ranks: RankIdentity) -> RunIdentity:
     )
 
 
-def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
+def restore_claims(paths: RunPaths, run: RunIdentity, first_epoch: int | None = None) -> None:
     """Makes the run's private folder and this attempt's claims again after somebody removed them.
+
+    :param first_epoch: of the run, if it is known.
 
     :raises OSError: the folder or a claim cannot be written.
     """
@@ -150,6 +153,8 @@ def restore_claims(paths: RunPaths, run: RunIdentity) -> None:
     for folder in (paths.attempts, paths.temporary):
         make_folder(folder)
     _claim(paths, paths.private / "run.json", {"run_id": run.run_id, "created_ns": time.time_ns(), **_STEPS})
+    if first_epoch is not None:
+        claim_first_epoch(paths, first_epoch)
     mine = _described(run)
     _claim(paths, paths.attempts / f"{run.attempt}.json", {"launch": None, **mine})
     _claim(paths, paths.claim(run.attempt), mine)
@@ -252,7 +257,17 @@ def is_origin(origin: Any) -> TypeGuard[dict[str, Any]]:
     if type(origin.get("run_id")) is not str or type(origin.get("attempt")) is not int:
         return False
     numbers = (origin.get(name) for name in ("step", "rank", "seq", "max_step"))
-    return type(origin.get("timestamp")) is str and all(number is None or type(number) is int for number in numbers)
+    sound = all(number is None or (type(number) is int and abs(number) < 1 << 63) for number in numbers)
+    return sound and is_time(origin.get("timestamp"))
+
+
+def is_time(text: Any) -> bool:
+    """Returns whether it is a time as a state has it, which ends with Z."""
+    try:
+        datetime.fromisoformat(text.removesuffix("Z") + "+00:00")
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def known_attempts(paths: RunPaths) -> list[int]:

@@ -99,15 +99,52 @@ def test_a_training_resumed_within_an_epoch_has_only_its_own_batches(log, tmp_pa
     assert ends(log, tmp_path)[0]["batches"] == 44
 
 
-def test_two_records_of_one_batch_are_one_batch(log, tmp_path):
+@pytest.mark.parametrize("both", [False, True])
+def test_two_records_of_one_batch_are_one_batch(log, tmp_path, both):
     log.start_epoch(1)
     for batch in range(1, 11):
-        log.log_batch_progress(1, batch, 10, 1.0, discriminator=1.0, samples=3)
+        log.log_batch_progress(1, batch, 10, 1.0, discriminator=1.0, **({"samples": 3} if both else {}))
         log.log_batch_progress(1, batch, 10, 2.0, generator=1.0, samples=3)
     log.end_epoch(1)
     (end,) = ends(log, tmp_path)
     assert end["batches"] == 10
-    assert end["samples_per_s"] == pytest.approx(30 / end["duration_s"], rel=1e-2)
+    # As of micro-batches: each says its own.
+    assert end["samples_per_s"] == pytest.approx((60 if both else 30) / end["duration_s"], rel=1e-2)
+
+
+def test_an_evaluation_within_an_epoch_counts_no_batch_of_it(log, tmp_path):
+    log.start_epoch(1)
+    for batch in range(1, 101):
+        log.log_batch_progress(1, batch, 100, 1.0, samples=8)
+        if batch % 10 == 0:
+            for each in range(1, 6):
+                log.log_batch_progress(1, each, 5, 2.0, step=batch, samples=8)
+    log.end_epoch(1)
+    (end,) = ends(log, tmp_path)
+    assert (end["batches"], end["mean_loss"]) == (100, 1.0)
+    assert end["samples_per_s"] == pytest.approx(800 / end["duration_s"], rel=1e-2)
+
+
+def test_two_streams_of_one_epoch_count_their_records(log, tmp_path):
+    log.start_epoch(1)
+    for batch in range(1, 76):
+        if batch > 25:
+            log.log_batch_progress(1, batch - 25, 100, 1.0)
+        log.log_batch_progress(1, batch, 100, 1.0)
+    log.end_epoch(1)
+    assert ends(log, tmp_path)[0]["batches"] == 125
+
+
+@pytest.mark.parametrize(("total", "counted"), [(250, [250] * 3), (1001, [1001] * 3), (101, [2, 101, 101])])
+def test_every_hundredth_batch_and_the_last(log, tmp_path, total, counted):
+    for epoch in (1, 2, 3):
+        log.start_epoch(epoch)
+        for batch in range(1, total + 1):
+            if batch % 100 == 0 or batch == total:
+                log.log_batch_progress(epoch, batch, total, 1.0)
+        log.end_epoch(epoch)
+    # Of two records of the first epoch nobody knows what came before them: it may have been resumed in its middle.
+    assert [end["batches"] for end in ends(log, tmp_path)] == counted
 
 
 def test_where_the_batch_numbers_say_nothing_the_records_count(log, tmp_path):

@@ -120,3 +120,14 @@ def test_no_state_is_ignored(tmp_path):
 def test_anything_else_is_refused(tmp_path, given, error, message):
     with AdvancedLogger(tmp_path, "run", console="off") as log, pytest.raises(error, match=message):
         log.load_state_dict(given)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timestamp": "x"}, {"max_step": 2**70}, {"total_batches": 10**30}, {"first_epoch": 7}, {"seq": True}]
+)
+def test_a_state_that_no_logger_gave_is_refused_before_anything_is_noted(tmp_path, state, wrong):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        with pytest.raises(ValueError, match=r"state_dict\['.*'\]: expected what state_dict\(\) gave"):
+            log.load_state_dict({**state, **wrong})
+        log.load_state_dict(state)
+        assert log.get_training_summary()["resumed_from"] == state

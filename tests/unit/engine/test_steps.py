@@ -215,11 +215,18 @@ def test_the_base_is_carried_in_the_state(tmp_path):
     assert state["first_epoch"] == 0
     with opened(tmp_path / "other") as log:  # a folder of its own for each job
         log.load_state_dict(state)
-        train(log, [1], [3], 10)
-    assert steps_of(tmp_path / "other") == [13]
+        train(log, [2], [3], 10)
+    assert steps_of(tmp_path / "other") == [23]
+    for epoch in (0, 1):  # begun anew from the weights of another run: its first record says how it counts
+        with opened(tmp_path / f"new{epoch}") as log:
+            log.load_state_dict(state)
+            train(log, [epoch], [3], 10)
+        assert steps_of(tmp_path / f"new{epoch}") == [3]
     with opened(tmp_path / "third") as log:
         train(log, [1], [3], 10)
-        log.load_state_dict(state)
+        own = log.state_dict()
+    with opened(tmp_path / "third") as log:
+        log.load_state_dict({**own, "first_epoch": 0})
     (event,) = events_of(tmp_path / "third", "steps_contradicted")
     assert event["but"] == "the state counts from epoch 0"
 
@@ -261,3 +268,12 @@ def test_processes_that_race_for_the_base_agree(tmp_path):
     table = read_run(tmp_path, "run").metrics
     for epoch, step in zip(table["epoch"].to_pylist(), table["step"].to_pylist(), strict=True):
         assert step == (epoch - base) * 10 + 1
+
+
+@pytest.mark.parametrize("total", [-5, 0, -(2**31), 2**31 - 1])
+def test_no_total_costs_a_record(tmp_path, total):
+    with opened(tmp_path) as log:
+        for batch in range(3):
+            log.log_batch_progress(3, batch, total, 0.5)
+        assert log.health().dropped_at_entry == {"full": 0, "closed": 0, "forked": 0}
+    assert steps_of(tmp_path) == [2 * total + batch for batch in range(3)]

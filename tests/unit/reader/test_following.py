@@ -267,3 +267,111 @@ def test_a_child_s_rows_are_followed(tmp_path):
     os.waitpid(child, 0)
     log.close()
     assert Reader(tmp_path).read().seqs() == [1, 2, 3, 4, 5]
+
+
+def test_the_cursor_of_a_cut_knows_the_others(tmp_path):
+    logs = [opened(tmp_path, rank=rank, world_size=3) for rank in range(3)]
+    for step in range(1, 6):
+        for log in logs:
+            log.log_metrics({"loss": 1.0}, step=step)
+        if step == 3:
+            state = logs[0].state_dict()
+    for log in logs:
+        log.close()
+    log = opened(tmp_path, rank=0, world_size=3)
+    log.load_state_dict(state)
+    log_some(log, 1)
+    log.close()
+    cuts, cursor = [], None
+    while True:
+        item = next(follow(tmp_path, "run", cursor), None)  # one item a follower
+        if item is None:
+            break
+        cursor = json.loads(json.dumps(item.cursor))
+        cuts += [] if item.cut is None else [item.cut]
+    assert cuts == [(1, 0, 3), (1, 1, 3), (1, 2, 3)]
+
+
+def test_a_damaged_spool_ends_no_follower_and_busies_none(tmp_path):
+    command = [sys.executable, "-c", KILLED.replace("sys.stdin.readline()", "pass"), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == -9
+    (spool,) = sorted((tmp_path / ".advlog/run/spool").glob("metrics-*.spool"))[-1:]
+    with spool.open("ab") as file:
+        file.write(bytes(4096))
+    began = time.process_time()
+    reader = Reader(tmp_path, wait_s=1.0).read()
+    assert reader.seqs() == list(range(1, len(reader.rows) + 1))
+    assert time.process_time() - began < 0.9, "it waits"
+
+
+def test_a_part_that_is_gone_is_a_gap_compacted_or_not(tmp_path):
+    with opened(tmp_path, part_rows=10, jsonl=False) as log:
+        for _ in range(6):
+            log_some(log, 10)
+            log.flush()
+            time.sleep(0.05)
+    parts = sorted((tmp_path / "run_metrics.parquet").glob("*/*.parquet"))
+    assert len(parts) > 3
+    early = next(follow(tmp_path, "run")).cursor
+    parts[2].unlink()
+    whole = Reader(tmp_path).read()
+    assert len(whole.gaps) == 1
+    assert main(["compact", str(tmp_path)]) == 0
+    late = Reader(tmp_path)
+    late.cursor = early
+    assert (Reader(tmp_path).read().gaps, late.read().gaps) == (whole.gaps, whole.gaps)
+    assert late.seqs()[-1] == 60
+
+
+def test_a_line_that_somebody_has_spoilt_costs_itself(tmp_path):
+    with opened(tmp_path, parquet=False) as log:
+        log_some(log, 10)
+    lines = (tmp_path / "run_metrics.jsonl").read_text().splitlines()
+    for at, odd in ((3, "garbage"), (5, lines[5].replace('"step":1', '"step":99999999999999999999'))):
+        lines[at] = odd
+    (tmp_path / "run_metrics.jsonl").write_text("\n".join(lines) + "\n")
+    reader = Reader(tmp_path).read()
+    assert reader.seqs() == [1, 2, 3, 5, 7, 8, 9, 10]
+    assert reader.gaps == [(1, 0, 4, 4), (1, 0, 6, 6)]
+
+
+def test_another_run_of_the_name_is_not_followed(tmp_path):
+    import shutil
+
+    with opened(tmp_path) as log:
+        log_some(log, 5)
+    items = follow(tmp_path, "run", wait_s=1.0)
+    assert next(items).rows.num_rows == 5
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with opened(tmp_path) as log:
+        log_some(log, 8)
+    assert list(items) == []
+
+
+def test_the_samples_are_cut_by_time(tmp_path):
+    def one(log, step):
+        log.log_batch_progress(1, step, 10, 1.0)
+        log.log_performance_metrics(0.1)
+        log.log_performance_metrics(0.2)
+
+    log = opened(tmp_path)
+    for step in range(1, 6):
+        one(log, step)
+    state = log.state_dict()
+    for step in range(6, 9):
+        one(log, step)
+    log.close()
+    log = opened(tmp_path)
+    log.load_state_dict(state)
+    one(log, 6)
+    log.close()
+    assert Reader(tmp_path, stream="system").read().cuts == [(1, 0, 10)]
+    assert Reader(tmp_path).read().cuts == [(1, 0, 5)]
+
+
+@pytest.mark.parametrize("wait_s", [None, "x", -1.0, math.nan])
+def test_a_wait_that_is_none_is_wrong_at_once(tmp_path, wait_s):
+    opened(tmp_path).close()
+    with pytest.raises(ValueError, match="wait_s: expected seconds"):
+        follow(tmp_path, "run", wait_s=wait_s)

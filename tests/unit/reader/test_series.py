@@ -144,3 +144,31 @@ def test_a_metric_of_the_name_of_the_interval_is_the_metric(tmp_path):
     assert run.step_times("step_interval")["mean"].to_pylist() == [7.0] * 3
     plain = logged(tmp_path / "plain", [(step, {"loss": 7.0}) for step in range(3)])
     assert plain.step_times("step_interval").num_rows == 2
+
+
+def test_small_values_are_averaged_to_the_digit(tmp_path):
+    run = logged(tmp_path, [(1, {"loss": 1e-307})], [(1, {"loss": 3e-307})])
+    assert run.series("loss")["loss"].to_pylist() == [2e-307]
+    assert run.overview()["loss"]["last"]["mean"] == 2e-307
+
+
+def test_without_steps_a_resumed_run_goes_on_behind_the_attempt_before(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        for value in (1.0, 2.0, 3.0):
+            log.log_metrics({"a": value})
+        state = log.state_dict()
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        log.load_state_dict(state)
+        for value in (4.0, 5.0):
+            log.log_metrics({"a": value})
+    found = read_run(tmp_path, "run").series("a").select(["seq", "a"]).to_pydict()
+    assert found == {"seq": [1, 2, 3, 4, 5], "a": [1.0, 2.0, 3.0, 4.0, 5.0]}
+
+
+def test_validations_without_records_are_over_the_epochs_and_those_of_other_data_apart(tmp_path):
+    with AdvancedLogger(tmp_path, "run", console="off") as log:
+        for epoch in (1, 2, 3):
+            log.log_validation(epoch, {"accuracy": epoch / 10})
+            log.log_validation(epoch, {"accuracy": 0.9}, name="other")
+    found = read_run(tmp_path, "run").series("accuracy").select(["epoch", "accuracy"]).to_pydict()
+    assert found == {"epoch": [1, 2, 3], "accuracy": [0.1, 0.2, 0.3]}

@@ -192,3 +192,45 @@ def test_two_ranks_of_which_one_alone_has_a_summary_count_both(tmp_path):
     assert list_runs(tmp_path)["records"].to_pylist() == [20]
     recover(tmp_path)
     assert list_runs(tmp_path)["records"].to_pylist() == [20]
+
+
+STORM = """
+import os, sys
+from advlog_fast import AdvancedLogger
+log = AdvancedLogger(sys.argv[1], "run", console="off", memory_interval_s=0)
+for number in range(3):
+    log.log_error(KeyError(f"x{number}"), "loading")
+log.log_batch_progress(1, 1, 10, 1.0)
+log.flush()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_errors_of_one_kind_count_once_each(tmp_path):
+    killed = run(tmp_path, "killed", STORM)
+    assert (killed["total_errors"], killed["errors"]["repeated"]) == (3, 0)
+    assert killed["errors"]["by_category"] == {killed["errors"]["last"]["category"]: 3}
+
+
+HEAD = '{"timestamp":"2026-01-01T00:00:00.000000Z","attempt":1,"rank":0,'
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("run_metrics.jsonl", "garbage"),
+        ("run_metrics.jsonl", HEAD + '"seq":9,"loss":"x"}'),
+        ("run_events.jsonl", "garbage"),
+        ("run_events.jsonl", HEAD + '"event":"epoch_end","seq":0,"duration_s":1e999,"batches_per_s":1.0}'),
+        ("run_events.jsonl", HEAD + '"event":"error","seq":0,"id":[1],"message":{}}'),
+    ],
+)
+@pytest.mark.parametrize("parquet", [True, False])
+def test_no_line_that_somebody_wrote_ends_a_recovery(tmp_path, file, line, parquet):
+    code = STORM.replace("memory_interval_s=0", f"memory_interval_s=0, parquet={parquet}")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=60)
+    assert done.returncode == -9
+    with (tmp_path / file).open("a") as lines:
+        lines.write(line + "\n")
+    assert [found.outcome for found in recover(tmp_path)] == ["recovered"]
+    assert json.loads((tmp_path / "run_summary.json").read_text())["status"] == "killed"

@@ -186,3 +186,17 @@ def test_a_killed_run_of_the_old_layout_goes_on_in_it(unpacked):
     assert main(["compact", str(folder)]) == 0
     assert folders_of(folder, "killed") == {"attempt-1", "attempt-2"}
     assert sorted(steps_of(read_run(folder, "killed", attempts="all"))) == list(range(1, 702))
+
+
+def test_a_compaction_that_was_killed_before_it_froze_the_layout_leaves_no_mixture(unpacked):
+    folder = unpacked("compacted")
+    schema = folder / ".advlog" / "compacted" / "metrics_schema.json"
+    before = schema.read_text()
+    assert main(["compact", str(folder)]) == 0
+    assert folders_of(folder, "compacted") == {"attempt-1"}
+    schema.write_text(before)
+    with AdvancedLogger(folder, "compacted", console="off", memory_interval_s=0) as log:
+        log.log_batch_progress(1, 401, 400, 0.5)
+    assert folders_of(folder, "compacted") == {"attempt-1", "attempt-2"}
+    assert main(["compact", str(folder)]) == 0
+    assert sorted(steps_of(read_run(folder, "compacted", attempts="all"))) == list(range(1, 402))

@@ -71,4 +71,4 @@ def test_names_that_differ_only_in_case_break_no_leaderboard(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     columns = re.search(r'columns = "(.*)"  # named', README)[1]
     query = re.search(r'query = f"""(.*?)"""', README, re.DOTALL)[1].replace("{columns}", columns)
-    assert duckdb.sql(query).fetchall() == [(name, "completed", 0.5) for name in ("good", "odd")]
+    assert sorted(duckdb.sql(query).fetchall()) == [(name, "completed", 0.5) for name in ("good", "odd")]

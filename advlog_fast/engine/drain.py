@@ -180,9 +180,13 @@ class Drain:
         return MappingProxyType({reason: int(counts[at]) for at, reason in enumerate(UNRESOLVED) if at})
 
     def totals(self, timeout_s: float) -> Totals:
-        """Returns the counts; they include every record accepted before this call if the drain reaches it in time."""
+        """Returns the counts; they include every record accepted before this call, children's included, if the drain
+        reaches it in time."""
         if threading.current_thread() is not self._thread:
-            self._wait(lib.advlog_drain_wait_totals, timeout_s)
+            deadline = time.monotonic() + timeout_s
+            if timeout_s > 0 and self.children.has_any():
+                self._take_over(deadline)
+            self._wait(lib.advlog_drain_wait_totals, deadline - time.monotonic())
         return read_totals(self._drain, self.ring)
 
     # -- the end -------------------------------------------------------------------------------------------------

@@ -113,8 +113,8 @@ class Run:
 
     @cached_property
     def events(self) -> pa.Table:
-        """Every event of every attempt, in order of time: `event` is its name, `user_event` says whether it comes from
-        `log_event`, and `fields` holds its own fields, as JSON.
+        """Every event of every attempt that rotation has not removed, in order of time (so are errors and validations):
+        `event` is its name, `user_event` says whether it is one of `log_event`, `fields` holds its own fields, as JSON.
 
         >>> run.events["event"].to_pylist()
         ['attempt_start', 'attempt_end']

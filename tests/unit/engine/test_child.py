@@ -490,3 +490,23 @@ def test_a_record_is_known_at_once_where_a_flush_of_the_parent_asks_for_it(tmp_p
         """,
     )
     check_once(tmp_path, dict.fromkeys(range(1, 21), 3))
+
+
+@pytest.mark.parametrize("asked", ["summary", "state", "epoch"])
+def test_what_a_finished_child_has_logged_is_in_what_is_asked_next(tmp_path, asked):
+    with AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0) as log:
+        for turn in range(1, 6):
+            log.start_epoch(turn)
+            child = os.fork()
+            if child == 0:
+                for batch in range(1, 11):
+                    log.log_batch_progress(turn, batch, 10, 1.0)
+                os._exit(0)
+            os.waitpid(child, 0)
+            if asked == "summary":
+                assert log.get_training_summary()["total_metrics"] == 10 * turn
+            elif asked == "state":
+                assert log.state_dict()["seq"] == 10 * turn
+            else:
+                log.end_epoch(turn)
+                assert log.get_training_summary()["epochs"][-1]["batches"] == 10

@@ -223,6 +223,8 @@ def _trouble(overview: dict[str, Any]) -> Iterator[str]:
     if overview["unresolved"]:
         counts = ", ".join(f"{count} by {reason}" for reason, count in overview["unresolved"].items())
         yield f"values that never came from a GPU: {counts}"
+    for note in overview["notes"]:
+        yield f"{note['event']}: {_values(note['fields'])} (attempt {note['attempt']}, rank {note['rank']})"
     if overview["errors"]:
         yield f"errors: {overview['errors']}"
     for error in overview["last_errors"]:

@@ -330,7 +330,7 @@ class Run:
         mean of the ranks, `step_times` and `stragglers`. From the summaries of the newest attempt's ranks, which a live
         rank replaces every 10 s: the merged `metrics` (`last` is the mean of the ranks' last values), the `unresolved`
         values by reason, and rank 0's `best` validation and `rates`. From the events: the `last_errors`, the last
-        `validation`, the `config`, and the `config_changes` since the attempt before.
+        `validation`, `notes` of what makes numbers look odd, the `config`, and its `config_changes` between attempts.
 
         :param ratio: as in :meth:`stragglers`.
         :raises ValueError: `ratio` is not above 1.

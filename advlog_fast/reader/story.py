@@ -8,6 +8,12 @@ from typing import Any
 from .events import is_own
 
 LAST_ERRORS = 3
+_NOTED = {
+    "steps_contradicted": ("first_epoch", "but"),
+    "steps_collide": ("epoch", "total_batches", "step", "last_step"),
+    "clock_jump": ("moved_s",),
+}
+"""Events that say why numbers may look odd, and their fields."""
 
 
 def story(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -16,8 +22,10 @@ def story(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
     `last_errors` are the latest errors of the newest attempt that had one: `attempt`, `rank`, `type`, `message`,
     `operation`. `validation` is the latest one: `epoch`, `step`, `name`, `metrics`. `config` is what `start_training`
     was given last; `config_changes` are the settings in which the attempt before had another one, by their paths: what
-    it was and what it is.
+    it was and what it is. `notes` are the events that say why numbers may look odd, the first of each kind: `event`,
+    `attempt`, `rank`, and its `fields`.
     """
+    notes: dict[str, dict[str, Any]] = {}
     errors: list[dict[str, Any]] = []
     validation: dict[str, Any] | None = None
     configs: dict[int, Mapping[str, Any]] = {}
@@ -28,11 +36,16 @@ def story(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
             validation = {name: line.get(name) for name in ("epoch", "step", "name", "metrics")}
         elif is_own(line, "training_start") and isinstance(line.get("config"), dict):
             configs[line["attempt"]] = line["config"]
+        elif line.get("event") in _NOTED and is_own(line, line["event"]):
+            fields = {name: line.get(name) for name in _NOTED[line["event"]]}
+            told = {name: line.get(name) for name in ("event", "attempt", "rank")}
+            notes.setdefault(line["event"], {**told, "fields": fields})
     newest = max((error["attempt"] for error in errors), default=0)
     in_order = [configs[attempt] for attempt in sorted(configs)]
     return {
         "last_errors": [error for error in errors if error["attempt"] == newest][-LAST_ERRORS:],
         "validation": validation,
+        "notes": list(notes.values()),
         "config": dict(in_order[-1]) if in_order else {},
         "config_changes": changes(*in_order[-2:]) if len(in_order) > 1 else {},
     }

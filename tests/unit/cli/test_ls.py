@@ -116,3 +116,14 @@ def test_a_run_without_a_private_folder_says_unknown(tmp_path, capsys, command):
             (copy / file.name).write_bytes(file.read_bytes())
     log.close()
     assert "unknown" in said(capsys, command, copy)
+
+
+def test_show_tells_what_makes_numbers_look_odd(tmp_path, capsys):
+    with opened(tmp_path) as log:
+        for epoch, total in ((1, 10), (2, 10), (3, 5), (0, 10)):
+            log.log_batch_progress(epoch, 1, total, 1.0)
+        log.log_batch_progress(2, 10, 10, 1.0)
+        log.log_batch_progress(3, 1, 5, 1.0)
+    text = said(capsys, "show", tmp_path)
+    assert "steps_contradicted: first_epoch=1 but=a record is of epoch 0" in text
+    assert "steps_collide: epoch=3 total_batches=5 step=11 last_step=" in text

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _POLL_S = 0.2
+_TRIES = 20
 _AGAIN_S = 0.05
 """How long a missing row is given to turn up: files are renamed and exchanged."""
 
@@ -67,7 +68,8 @@ def follow(
     Use it to pass rows on, to another tool or to a picture, while the run goes on. It ends when nothing has come for
     `wait_s`; keep the `cursor` of the last item, and go on from it later, in another process too: across rotation,
     sealing, a kill and its recovery, compaction, and attempts and ranks that come later. Rows are there some
-    milliseconds after their call returned. It reads what is new, and looks for it five times a second.
+    milliseconds after their call returned. It reads what is new, and looks for it five times a second. Without a wait
+    it gives what is there now.
 
     :param since: the `cursor` of an item; None for every row.
     :param stream: "metrics" or "system".
@@ -119,19 +121,24 @@ def _are_seqs(value: object) -> bool:
 
 def _items(follower: _Follower, wait_s: float) -> Iterator[Followed]:
     deadline = time.monotonic() + wait_s
+    tries = _TRIES
     try:
         while True:
-            found = False
+            began, found = time.monotonic(), False
             for item in follower.new():
                 found = True
                 yield item
+            now = time.monotonic()
             if found:
-                deadline = time.monotonic() + wait_s
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 and not found:
+                deadline, tries = now + wait_s, _TRIES
+            # What moved while it was read is there at another look, waited for or not.
+            if follower.has_missed and tries:
+                tries -= 1
+                time.sleep(_AGAIN_S)
+            elif now >= deadline:
                 return
-            if not found:
-                time.sleep(min(_POLL_S, left_s))
+            else:
+                time.sleep(max(min(began + _POLL_S, deadline) - now, 0.0))
     finally:
         follower.close()
 
@@ -147,6 +154,8 @@ class _Follower:
     """
 
     def __init__(self, paths: RunPaths, stream: str, cursor: dict[str, Any]) -> None:
+        self.has_missed = False
+        """Whether something moved while it was read in the last pass."""
         self._paths = paths
         self._stream = stream
         self._cursor = cursor
@@ -169,6 +178,7 @@ class _Follower:
 
     def new(self) -> Iterator[Followed]:
         """Yields what is new."""
+        self.has_missed = False
         if self._is_another():
             return
         yield from self._cuts({attempt for attempt, _ in self._seqs})
@@ -183,6 +193,7 @@ class _Follower:
                     yield from self._of_rank(key, sources[key])
             except (_MovedError, FileNotFoundError):
                 # Sealed, merged with others, or exchanged meanwhile: its rows are found the next time.
+                self.has_missed = not self._is_another()
                 if key in self._tails:
                     self._tails.pop(key)[1].close()
 

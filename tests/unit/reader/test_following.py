@@ -375,3 +375,25 @@ def test_a_wait_that_is_none_is_wrong_at_once(tmp_path, wait_s):
     opened(tmp_path).close()
     with pytest.raises(ValueError, match="wait_s: expected seconds"):
         follow(tmp_path, "run", wait_s=wait_s)
+
+
+def test_without_a_wait_it_ends_although_the_run_goes_on(tmp_path):
+    log = opened(tmp_path)
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            log_some(log, 100)
+            time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert sum(item.rows.num_rows for item in follow(tmp_path, "run")) > 0
+        assert time.monotonic() - began < 20, "it would never end"
+    finally:
+        stop.set()
+        writer.join()
+        log.close()

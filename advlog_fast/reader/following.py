@@ -317,11 +317,11 @@ class _Follower:
     def _is_missing(self, key: RankKey, seq: int, first: int) -> bool:
         """Whether no file has a row of those before `first`, at a second look."""
         time.sleep(_AGAIN_S)
-        for path in self._sources().get(key, {}).values():
-            with contextlib.suppress(FileNotFoundError):
-                if any(has_between(seqs, seq, first) for seqs in seqs_of(path)):
-                    return False
-        return True
+        try:
+            files = self._sources().get(key, {}).values()
+            return not any(has_between(seqs, seq, first) for path in files for seqs in seqs_of(path))
+        except FileNotFoundError:  # a spool that has become a part since it was listed
+            return False
 
     def _at(self) -> dict[str, Any]:
         seqs = {f"{attempt}/{rank}": seq for (attempt, rank), seq in sorted(self._seqs.items())}

@@ -140,7 +140,14 @@ def test_attempts_that_were_resumed_are_all_in_the_numbers(folder, capsys):
 
 def test_what_is_amiss_is_said(tmp_path, capsys):
     """A rank that never came, a loss that is no number on one rank, a state of another run, records without a step."""
-    state = {"run_id": "f" * 32, "attempt": 7, "step": 5, "epoch": 1, "batch": 5, "timestamp": "2026-11-22T19:31:04.100000Z"}
+    state = {
+        "run_id": "f" * 32,
+        "attempt": 7,
+        "step": 5,
+        "epoch": 1,
+        "batch": 5,
+        "timestamp": "2026-11-22T19:31:04.100000Z",
+    }
     logs = [AdvancedLogger(tmp_path, "amiss", console="off", rank=rank, world_size=4) for rank in (0, 2)]
     for rank, log in enumerate(logs):
         log.load_state_dict(state)

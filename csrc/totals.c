@@ -93,7 +93,10 @@ static void add_place(running_totals *t, const advlog_slot *h) {
     sum->last_ns = h->time_ns;
     /* A child may log under numbers of its own: they count where the process itself says nothing. */
     if (h->worker != 0 && t->has_own_place) return;
-    t->has_own_place = h->worker == 0;
+    if (h->worker == 0 && !t->has_own_place) {
+        t->has_own_place = true;
+        sum->last_present = 0; /* what a child said before counts no more */
+    }
     if (h->present & ADVLOG_HAS_STEP && (!(sum->last_present & ADVLOG_HAS_STEP) || h->step > sum->max_step))
         sum->max_step = h->step;
     sum->last_present |= h->present & (ADVLOG_HAS_EPOCH | ADVLOG_HAS_BATCH | ADVLOG_HAS_TOTAL | ADVLOG_HAS_STEP);

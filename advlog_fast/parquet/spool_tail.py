@@ -38,11 +38,6 @@ class SpoolTail:
         self._names: tuple[str | None, ...] = ()
 
     @property
-    def first_seq(self) -> int:
-        """That of its first record; 0 while its head is not there."""
-        return int(self._info.first_seq)
-
-    @property
     def is_spoilt(self) -> bool:
         """Whether it holds what no drain writes, or less than was read: it was cut, and may be written anew."""
         return bool(self._info.damaged) or self.size < self._read

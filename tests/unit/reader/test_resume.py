@@ -136,6 +136,17 @@ def test_what_a_child_process_logs_does_not_move_the_cut(tmp_path):
     assert sorted(found) == [*series(1, 1, 5), (1, 50), *series(2, 6, 7)]
 
 
+def test_a_child_that_logs_first_does_not_move_it_either(tmp_path):
+    with opened(tmp_path) as log:
+        child = multiprocessing.get_context("fork").Process(target=log.log_metrics, args=({"loaded": 1.0}, 50))
+        child.start()
+        child.join()
+        assert log.state_dict()["step"] == 50, "nobody else has said one"
+        log.log_batch_progress(1, 1, 100, 1.0)
+        state = log.state_dict()
+    assert (state["step"], state["max_step"]) == (1, 1)
+
+
 def test_with_another_batch_size_no_row_before_the_state_disappears(tmp_path):
     log = opened(tmp_path)
     for epoch in (1, 2):

@@ -169,16 +169,22 @@ static int add(advlog_ring *ring, uint32_t count, const char *utf8, uint64_t byt
     return (int)count;
 }
 
+static void set_count(advlog_ring *ring, uint32_t count) {
+    store_release(ring->names ? &ring->names->count : &ring->names_1->count, count); /* set_count:a */
+}
+
 /* With the lock. */
 static int intern(advlog_ring *ring, const char *utf8, uint64_t bytes) {
     if (!find_names(ring) || !hash_names(ring)) return ADVLOG_NAME_NO_ROOM;
     uint32_t hash = hash_of(utf8, bytes), count = load32_relaxed(&ring->index.count); /* relaxed: the lock orders it */
     int id = look_up(ring, utf8, bytes, hash);
+    /* A count that was damaged since would hide this name from whoever reads the file. */
+    if (id >= 0 && (uint32_t)id >= names_count(ring)) set_count(ring, count);
     if (id >= 0) return id;
     id = ring->names ? add(ring, count, utf8, bytes) : add_1(ring->names_1, count, utf8, bytes);
     if (id < 0) return id;
     FAILPOINT("name_added");
-    store_release(ring->names ? &ring->names->count : &ring->names_1->count, count + 1); /* intern:a */
+    set_count(ring, count + 1);
     return find_names(ring) && hash_names(ring) ? id : ADVLOG_NAME_NO_ROOM;
 }
 

@@ -7,7 +7,8 @@
 
 static inline uint32_t names_count(const advlog_ring *ring) {
     const atomic_u64 *counted = ring->names ? &ring->names->count : &ring->names_1->count;
-    uint64_t count = load_acquire(counted), most = ring->names ? ADVLOG_MAX_NAMES : ADVLOG_MAX_NAMES_1; /* pairs with intern:a */
+    uint64_t most = ring->names ? ADVLOG_MAX_NAMES : ADVLOG_MAX_NAMES_1;
+    uint64_t count = load_acquire(counted); /* pairs with set_count:a */
     return (uint32_t)(count < most ? count : most);
 }
 

@@ -11,7 +11,7 @@
  *   drain_once:a          read_pos. A producer overwrites a slot only after the drain's last read of it.
  *   set_taken:a           read_pos of a child's ring: its producers overwrite no slot before the parent has read it.
  *   ring_look_again:a     cached_read_pos. A producer that acquires it sees what the one saw that acquired read_pos.
- *   intern:a              names.count. A thread that sees a name's id counted sees its bytes. A record that uses an id is
+ *   set_count:a           names.count. A thread that sees a name's id counted sees its bytes. A record that uses an id is
  *                         pushed after the count by the same or a synchronised thread, so a reader
  *                         that acquired the record's mark sees the name too.
  *   grow:a                names.room. A process that sees room for a name finds it there.

@@ -324,8 +324,10 @@ class ControlCalls(ABC):
 
         It contains the run's id, the attempt and the rank; `seq`, the number of the last record; the latest `step`,
         `epoch`, `batch` and `total_batches` of this process's records (None before there is one), and the greatest
-        step, `max_step`; and the time: strings and integers. It is empty if the logger is disabled. The last record is
-        the one of the last call that returned; the call waits at most 1 s for the drain to count it.
+        step, `max_step`; the `best` validation, the `duration_s` so far, and the time: strings and numbers. It is empty
+        if the logger is disabled. The last record is the one of the last call that returned; the call waits at most 1 s
+        for the drain to count it. Take it after the validation that belongs to the checkpoint: a later one is
+        superseded by a resume.
 
         >>> state = log.state_dict()
         >>> state["attempt"], state["seq"], state["step"]

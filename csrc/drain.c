@@ -331,6 +331,12 @@ void advlog_drain_totals(advlog_drain *d, advlog_totals *out) {
     drain_unlock(d);
 }
 
+void advlog_drain_resume(advlog_drain *d, int32_t epoch, int32_t batch, int32_t total) {
+    drain_lock(d);
+    epochs_resume(&d->totals.epochs, epoch, batch, total);
+    drain_unlock(d);
+}
+
 void advlog_drain_name_stats(advlog_drain *d, int stream, uint32_t first, uint32_t count, advlog_stat *out) {
     drain_lock(d);
     for (uint32_t i = 0; i < count; i++) {

@@ -10,26 +10,45 @@ static void begin(advlog_epoch *epoch, const advlog_slot *h, int32_t total) {
     advlog_stat_init(&epoch->accuracy);
 }
 
-static bool is_of(const advlog_epoch *epoch, const advlog_slot *h, int32_t total) {
-    return epoch->seen && epoch->epoch == h->epoch && (epoch->total == total || total < 0);
+static bool has_number(const advlog_epoch *epoch, const advlog_slot *h) { return epoch->seen && epoch->epoch == h->epoch; }
+
+/* Whether the record is the next of an epoch whose total it does not have: a stream may bring another total with each batch. */
+static bool goes_on(const epoch_course *course, const advlog_epoch *epoch, const advlog_slot *h) {
+    int who = h->worker != 0;
+    int64_t since = (int64_t)h->batch - epoch->last_batch[who];
+    if (!has_number(epoch, h) || !(h->present & ADVLOG_HAS_BATCH) || !epoch->has_batch[who]) return false;
+    return since > 0 && (course->stride == 0 || since <= course->stride);
 }
 
-/* The epoch of the record, first in the list; a record without one belongs to the latest. An evaluation within an epoch has
- * its number, and another total. */
-static advlog_epoch *find(epoch_course *course, const advlog_slot *h) {
+/* Where the epoch of a record stands in the list; ADVLOG_EPOCHS where it is a new one. An evaluation within an epoch has its
+ * number and another total, and counts from its start again. */
+static int place(const epoch_course *course, const advlog_slot *h, int32_t total) {
+    const advlog_epoch *of = course->of;
+    for (int at = 0; at < ADVLOG_EPOCHS; at++)
+        if (has_number(&of[at], h) && of[at].total == total) return at;
+    for (int at = 0; at < ADVLOG_EPOCHS; at++)
+        if (goes_on(course, &of[at], h)) return at;
+    for (int at = 0; at < ADVLOG_EPOCHS && total < 0; at++)
+        if (has_number(&of[at], h)) return at;
+    return ADVLOG_EPOCHS;
+}
+
+/* The epoch of the record, which then stands first; begun where it is a new one. A record without one belongs to the latest. */
+static advlog_epoch *touch(epoch_course *course, const advlog_slot *h) {
     advlog_epoch *of = course->of;
     int32_t total = h->present & ADVLOG_HAS_TOTAL ? h->total_batches : -1;
-    if (!(h->present & ADVLOG_HAS_EPOCH) || is_of(&of[0], h, total)) {
-        if (!of[0].seen) begin(&of[0], h, total);
-        return &of[0];
+    int at = h->present & ADVLOG_HAS_EPOCH ? place(course, h, total) : 0;
+    if (at > 0) {
+        bool is_new = at == ADVLOG_EPOCHS;
+        if (is_new) at--; /* the one that was used longest ago goes */
+        advlog_epoch found = of[at];
+        course->has_earlier = of[0].seen;
+        memmove(&of[1], &of[0], (size_t)at * sizeof *of);
+        of[0] = found;
+        if (is_new) of[0].seen = 0;
     }
-    int at = 1;
-    while (at < ADVLOG_EPOCHS - 1 && of[at].seen && !is_of(&of[at], h, total)) at++;
-    advlog_epoch found = of[at];
-    course->began_here = of[0].seen;
-    if (!is_of(&found, h, total)) begin(&found, h, total);
-    memmove(&of[1], &of[0], (size_t)at * sizeof *of);
-    of[0] = found;
+    if (!of[0].seen) begin(&of[0], h, total);
+    if (total >= 0) of[0].total = total;
     return &of[0];
 }
 
@@ -69,13 +88,28 @@ static int64_t weigh_next(epoch_course *course, advlog_epoch *epoch, int64_t sin
     return weight;
 }
 
-static int64_t weigh(epoch_course *course, advlog_epoch *epoch, const advlog_slot *h) {
-    int of = h->worker != 0;
-    bool known = epoch->has_batch[of];
-    int64_t before = epoch->last_batch[of], since = (int64_t)h->batch - before;
-    epoch->has_batch[of] = 1;
-    epoch->last_batch[of] = h->batch;
-    if (!known) return weigh_first(course, h->batch, course->began_here && of == 0);
+/* Whether the record is the first one behind the batch from which the process goes on. */
+static bool goes_on_behind(const epoch_course *course, const advlog_epoch *epoch, const advlog_slot *h) {
+    if (!course->resumed || course->has_earlier || epoch->records > 0) return false;
+    return epoch->epoch == course->resumed_epoch && epoch->total == course->resumed_total && h->batch > course->resumed_batch;
+}
+
+/* Whether the process logs the epoch from its start. */
+static bool is_whole(const epoch_course *course, const advlog_epoch *epoch) {
+    return course->has_earlier || (course->resumed && epoch->epoch > course->resumed_epoch);
+}
+
+static int64_t take_batch(epoch_course *course, advlog_epoch *epoch, const advlog_slot *h) {
+    int who = h->worker != 0;
+    bool known = epoch->has_batch[who];
+    int64_t before = epoch->last_batch[who], since = (int64_t)h->batch - before;
+    epoch->has_batch[who] = 1;
+    epoch->last_batch[who] = h->batch;
+    if (!known && who == 0 && goes_on_behind(course, epoch, h)) {
+        epoch->moved = 1;
+        return (int64_t)h->batch - course->resumed_batch;
+    }
+    if (!known) return weigh_first(course, h->batch, is_whole(course, epoch) && who == 0);
     if (since > 0) return weigh_next(course, epoch, since, before);
     if (since == 0) return 0;
     epoch->moved = 1;
@@ -86,8 +120,8 @@ static int64_t weigh(epoch_course *course, advlog_epoch *epoch, const advlog_slo
 advlog_epoch *epochs_add(epoch_course *course, const advlog_slot *h) {
     bool has_batch = h->present & ADVLOG_HAS_BATCH;
     if (has_batch && h->batch == 0) course->from_zero = true;
-    advlog_epoch *epoch = find(course, h);
-    uint64_t weight = has_batch ? (uint64_t)weigh(course, epoch, h) : 1;
+    advlog_epoch *epoch = touch(course, h);
+    uint64_t weight = has_batch ? (uint64_t)take_batch(course, epoch, h) : 1;
     /* What is logged again of a batch has samples of its own. */
     course->weight = weight ? weight : 1;
     if (epoch->records == 0) {
@@ -104,6 +138,13 @@ advlog_epoch *epochs_add(epoch_course *course, const advlog_slot *h) {
         if (left > 0 && left < course->stride) epoch->left = (uint64_t)left;
     }
     return epoch;
+}
+
+void epochs_resume(epoch_course *course, int32_t epoch, int32_t batch, int32_t total) {
+    course->resumed = true;
+    course->resumed_epoch = epoch;
+    course->resumed_batch = batch;
+    course->resumed_total = total;
 }
 
 void epochs_move(epoch_course *course, int64_t ns) {

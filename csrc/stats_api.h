@@ -113,6 +113,9 @@ bool advlog_drain_next_finding(advlog_drain *drain, advlog_finding *out);
 void advlog_drain_unresolved(advlog_drain *drain, uint64_t *out);
 /* Copies of the statistics. Any thread. */
 void advlog_drain_totals(advlog_drain *drain, advlog_totals *out);
+/* The process goes on from another one, whose last batch this was: batches are counted from there. total: -1 where it is
+ * unknown. Any thread. */
+void advlog_drain_resume(advlog_drain *drain, int32_t epoch, int32_t batch, int32_t total);
 void advlog_drain_name_stats(advlog_drain *drain, int stream, uint32_t first, uint32_t count, advlog_stat *out);
 
 /* ---- of a metric (stats.c) ---- */

@@ -43,27 +43,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Return 0: runs listed; 2: no run found."""
+    """Return 0: the runs of every directory are listed; 2: one of them has none."""
     rows: list[dict[str, Any]] = []
     values: list[str] = []
-    try:
-        folders = [folder for log_dir in args.log_dirs for folder in _folders(log_dir)]
-        for folder in dict.fromkeys(folders):
-            table = list_runs(folder, metric=args.metric)
-            values = table.column_names[-2:]
-            rows += [{**row, _FOLDER: str(folder)} for row in table.to_pylist()]
-    except RunNotFoundError as error:
-        say(f"advlog ls: {error}", sys.stderr)
-        return 2
+    folders: dict[Path, None] = {}
+    status = 0
+    for log_dir in args.log_dirs:
+        try:
+            folders.update(dict.fromkeys(_folders(log_dir)))
+        except RunNotFoundError as error:
+            say(f"advlog ls: {error}", sys.stderr)
+            status = 2
+    for folder in folders:
+        table = list_runs(folder, metric=args.metric)
+        values = table.column_names[-2:]
+        rows += [{**row, _FOLDER: str(folder)} for row in table.to_pylist()]
+    if not rows:
+        return status
     rows.sort(key=lambda row: row["started"].timestamp() if row["started"] else 0.0, reverse=True)
     for row in rows:
         row[_DURATION] = duration(row["duration_s"])
-        row["name"] = os.path.join(row[_FOLDER], row["name"]) if len(set(folders)) > 1 else row["name"]
+        row["name"] = os.path.join(row[_FOLDER], row["name"]) if len(folders) > 1 else row["name"]
     names = [name for name in _COLUMNS if name not in _IF_THERE or any(row[name] for row in rows)]
     heads = [*(_COLUMNS[name] for name in names), args.metric, "lowest"]
     for line in aligned(heads, [[row[name] for name in (*names, *values)] for row in rows]):
         say(line)
-    return 0
+    return status
 
 
 def _folders(log_dir: str) -> list[Path]:

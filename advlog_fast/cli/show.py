@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import Any
 
 from ..exceptions import RunNotFoundError
@@ -19,6 +21,7 @@ from .table import aligned, duration, say, shown
 HELP = "show a run over all of its ranks: their progress, step times and stragglers"
 
 _RANKS_SHOWN = 16
+_LOST = {"full": "refused by a full ring", "closed": "after the close", "forked": "in a child"}
 _MOST_SHOWN = 400
 """Characters of a message, or of a list of settings or values."""
 
@@ -78,7 +81,10 @@ def _changes_since_run_before(log_dir: str, name: str, overview: dict[str, Any])
     if not others or not overview["config"]:
         return None
     other = others[0]["name"]  # the latest first
-    config = read_run(log_dir, other).summary.get("config")
+    try:
+        config = read_run(log_dir, other).summary.get("config")
+    except (OSError, ValueError):  # the files of another run are damaged
+        return None
     if not isinstance(config, dict) or not config:
         return None
     return {"name": other, "changes": changes(config, overview["config"])}
@@ -145,7 +151,8 @@ def _steps(overview: dict[str, Any]) -> Iterator[str]:
     for times in overview["step_times"]:
         numbers = " / ".join(duration(times[name]) for name in ("min_s", "mean_s", "max_s"))
         skew = f", skew {times['skew']:.3f}" if len(times["ranks"]) > 1 else ""
-        yield f"{times['metric']} over {times['steps']} steps, min / mean / max: {numbers}{skew}"
+        name = "time between records" if times["metric"] == "step_interval" else times["metric"]
+        yield f"{name} over {times['steps']} steps, min / mean / max: {numbers}{skew}"
     if overview["records"] and not any(row["last_step"] is not None for row in overview["ranks"]):
         yield "no record has a step: pass total_batches= or step="
 
@@ -166,7 +173,13 @@ def _place(validation: dict[str, Any]) -> str:
 
 
 def _values(metrics: dict[str, Any]) -> str:
-    return _clipped(" ".join(f"{name}={shown(value)}" for name, value in metrics.items()))
+    return _clipped(" ".join(f"{name}={_quoted(value)}" for name, value in metrics.items()))
+
+
+def _quoted(value: Any) -> str:
+    """A setting as text; one that would run into the next is quoted."""
+    text = shown(value)
+    return json.dumps(text, ensure_ascii=False) if not text or re.search(r"[\s,=]", text) else text
 
 
 def _configuration(overview: dict[str, Any]) -> Iterator[str]:
@@ -180,7 +193,7 @@ def _configuration(overview: dict[str, Any]) -> Iterator[str]:
 
 
 def _told(changed: dict[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{name} {shown(was)} -> {shown(now)}" for name, (was, now) in changed.items())
+    return ", ".join(f"{name} {_quoted(was)} -> {_quoted(now)}" for name, (was, now) in changed.items())
 
 
 def _clipped(text: str) -> str:
@@ -192,11 +205,13 @@ def _left_out(overview: dict[str, Any]) -> Iterator[str]:
     within = overview["shown_attempts"]
     others = [row["attempt"] for row in overview["attempts"] if row["records"] and row["attempt"] not in within]
     if others and within:
+        before = [attempt for attempt in others if attempt < within[0]]
+        why = [f"attempt {within[0]} is not marked as resumed (load_state_dict)"] if before else []
+        for attempt, after in pairwise(within):
+            if any(attempt < other < after for other in others):
+                why.append(f"attempt {after} was resumed from attempt {attempt}")
         numbers = ", ".join(map(str, others))
-        yield (
-            f"not in these numbers: attempt {numbers}; attempt {within[0]} is not marked as resumed (load_state_dict); "
-            f"--attempts all shows every one"
-        )
+        yield f"not in these numbers: attempt {numbers}; {'; '.join(why)}; --attempts all shows every one"
 
 
 def _trouble(overview: dict[str, Any]) -> Iterator[str]:
@@ -220,15 +235,24 @@ def _trouble(overview: dict[str, Any]) -> Iterator[str]:
         )
     for each in overview["silent"]:
         yield f"silent: rank {each['rank']} on {each['host']}, for {duration(each['silent_s'])}"
+    if overview["not_recovered"]:
+        ranks = _clipped(", ".join(map(str, overview["not_recovered"])))
+        yield f"killed and not recovered yet: ranks {ranks}; `advlog recover DIR` completes their files and summaries"
+    if overview["lost"]:
+        counts = ", ".join(f"{count} {_LOST.get(reason, reason)}" for reason, count in overview["lost"].items())
+        yield f"records that are in no file: {counts} (`advlog verify DIR` has each)"
     if overview["unresolved"]:
         counts = ", ".join(f"{count} by {reason}" for reason, count in overview["unresolved"].items())
         yield f"values that never came from a GPU: {counts}"
     for note in overview["notes"]:
-        yield f"{note['event']}: {_values(note['fields'])} (attempt {note['attempt']}, rank {note['rank']})"
+        fields = _clipped(" ".join(f"{name}={shown(value)}" for name, value in note["fields"].items()))
+        yield f"{note['event']}: {fields} (attempt {note['attempt']}, rank {note['rank']})"
     if overview["errors"]:
         yield f"errors: {overview['errors']}"
     for error in overview["last_errors"]:
-        where = f"attempt {error['attempt']}, rank {error['rank']}, in {shown(error['operation'])}"
+        where = f"attempt {error['attempt']}, rank {error['rank']}"
+        if error["operation"]:
+            where += f", in {shown(error['operation'])}"
         yield f"  {shown(error['type'])}: {_clipped(shown(error['message']))} ({where})"
 
 

@@ -31,7 +31,7 @@ class RingLink(Protocol):
         """The number of the first epoch, from which steps are derived; None while it is not known."""
 
     def go_on(self, state: Mapping[str, Any], *, same_run: bool) -> None:
-        """Derives steps as a state says, from which the attempt resumes."""
+        """Derives steps and counts batches from a state on, from which the attempt resumes."""
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
         """Returns the counts, which cover every call that returned before; waits for them at most that long."""

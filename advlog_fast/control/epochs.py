@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..records import mode_of, weight_of
 from ..snapshots import EpochTotals
 from .events import Event
+from .resumption import carried_best
 
 KEPT_EPOCHS = 1000
 """Epochs whose numbers stay in the summary, the latest ones."""
@@ -163,6 +164,14 @@ class Best:
             "is_best": self._by_user,
         }
         return True
+
+    def go_on(self, carried: object) -> None:
+        """Goes on from the best validation of the attempt before, unless this one has had its own."""
+        before = carried_best(carried)
+        if before is not None and not self.validations:
+            self._best, self._weight, self._by_user = None, (-1, -1), False
+            self.offer(before["epoch"], before["metrics"], before["is_best"], before["step"])
+            self.validations = 0
 
     def _beats(self, found: Headline, value: float) -> bool:
         if not math.isfinite(value):

@@ -160,7 +160,10 @@ def resumed(state: object) -> Event | None:
     :raises ValueError: it is none that a logger gave.
     """
     origin = checked_state(state)
-    return None if origin is None else Event("resumed", {"resumed_from": origin, "kept": True}, with_nulls(origin))
+    if origin is None:
+        return None
+    shown = {name: value for name, value in origin.items() if name not in ("best", "duration_s")}
+    return Event("resumed", {"resumed_from": origin, "kept": True}, with_nulls(shown))
 
 
 def milestone(passed: Progress) -> Event:

@@ -73,8 +73,9 @@ class ControlPlane:
             lambda event, in_main_log: self.outputs.write(event, in_main_log=in_main_log),
         )
         self._contexts = ContextStats()
-        self._resumption = Resumption(paths, run, link.totals, link.seq, link.first_epoch)
-        self._training = Training(run.name, run.attempt, (config.best_metric, config.best_mode))
+        self._training = Training(run, (config.best_metric, config.best_mode))
+        training = partial(self._training.read, lambda state: (state.best, state.duration_s))
+        self._resumption = Resumption(paths, run, link.totals, link.seq, link.first_epoch, training)
         identity, options = dataclasses.asdict(run), masked(dataclasses.asdict(config))
         start = Event(
             "attempt_start",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +27,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "timestamp": str,
 }
 _LATER_KINDS = dict.fromkeys(("rank", "seq", "max_step", "total_batches", "first_epoch"), _NUMBER)
-"""States of earlier versions lack these."""
+"""States of earlier versions lack these, and `best`, a text, and `duration_s`."""
 
 
 def checked_state(state: object) -> dict[str, Any] | None:
@@ -41,20 +43,44 @@ def checked_state(state: object) -> dict[str, Any] | None:
         raise TypeError(expected("state_dict", "what state_dict() gave", state))
     if not state:
         return None
-    known = {**dict.fromkeys(_LATER_KINDS), **state}
-    for name, kind in {**_KINDS, **_LATER_KINDS}.items():
+    kinds = {**_KINDS, **_LATER_KINDS, "best": (str, type(None)), "duration_s": (int, float, type(None))}
+    known = {**dict.fromkeys(kinds.keys() - _KINDS.keys()), **state}
+    for name, kind in kinds.items():
         if name not in known or not isinstance(known[name], kind) or not _is_sound(name, known[name]):
             raise ValueError(expected(f"state_dict[{name!r}]", "what state_dict() gave", known.get(name)))
-    return {name: known[name] for name in (*_KINDS, *_LATER_KINDS)}
+    return {name: known[name] for name in kinds}
 
 
 def _is_sound(name: str, value: Any) -> bool:
     """Returns whether a logger could have given it."""
     if name == "timestamp":
         return is_time(value)
+    if name == "best":
+        return value is None or carried_best(value) is not None
+    if name == "duration_s":
+        return value is None or (type(value) is not bool and 0 <= value < math.inf)
     if name == "first_epoch":
         return value in (None, 0, 1) and type(value) is not bool
     return not isinstance(value, bool) and (not isinstance(value, int) or -INT64_MAX <= value <= INT64_MAX)
+
+
+def carry_best(best: Mapping[str, Any] | None) -> str | None:
+    """Returns the best validation as a state carries it, as text: some kinds of checkpoints take no nested mappings."""
+    return None if best is None else json.dumps({name: best[name] for name in ("epoch", "step", "metrics", "is_best")})
+
+
+def carried_best(text: object) -> dict[str, Any] | None:
+    """Returns the `epoch`, `step`, `metrics` and `is_best` that :func:`carry_best` was given; None if it is nothing
+    that it gives."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+        metrics, is_best = found["metrics"], found["is_best"]
+        places = {name: found[name] for name in ("epoch", "step")}
+        sound = all(type(value) in (int, float) for value in metrics.values()) and type(is_best) is bool
+        sound = sound and all(place is None or type(place) is int for place in places.values())
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return None
+    return {**places, "metrics": metrics, "is_best": is_best} if sound else None
 
 
 class Resumption:
@@ -63,6 +89,7 @@ class Resumption:
     :param totals: returns the counts, which cover every call that returned before.
     :param seq: returns the seq of the last record accepted.
     :param first_epoch: returns the number of the first epoch.
+    :param training: returns the best validation, None before there is one, and how long the training has taken.
     """
 
     def __init__(
@@ -72,17 +99,20 @@ class Resumption:
         totals: Callable[[], Totals],
         seq: Callable[[], int],
         first_epoch: Callable[[], int | None],
+        training: Callable[[], tuple[Mapping[str, Any] | None, float]],
     ) -> None:
         self._paths = paths
         self._run = run
         self._totals = totals
         self._seq = seq
         self._first_epoch = first_epoch
+        self._training = training
         self._origin: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
         """Returns where the attempt stands: nothing but numbers and strings, for any kind of checkpoint."""
         totals = self._totals()
+        best, duration_s = self._training()
         return {
             "run_id": self._run.run_id,
             "attempt": self._run.attempt,
@@ -94,6 +124,8 @@ class Resumption:
             "batch": totals.last_batch,
             "total_batches": totals.last_total_batches,
             "first_epoch": self._first_epoch(),
+            "best": carry_best(best),
+            "duration_s": round(duration_s, 6),
             "timestamp": time_text(time.time_ns()),
         }
 

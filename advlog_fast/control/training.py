@@ -7,15 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .._native import Guard
 from ..snapshots import EpochTotals
+from ..store.ranks import RunIdentity
 from .epochs import Best, Epochs
 from .events import Event
 from .text import time_text
 
 _KEPT_SIGNALS = 100
+Built = TypeVar("Built")
 FINAL_STATUSES = ("completed", "failed", "interrupted", "killed")
 
 
@@ -44,13 +46,11 @@ class Training:
     """Takes in events, from any thread, and completes each with what only the whole training knows: the duration of an
     epoch, whether a validation is the best so far.
 
-    :param name: of the run.
     :param best: the metric that decides which validation is the best, and its mode; see :class:`Best`.
     """
 
-    def __init__(self, name: str, attempt: int, best: tuple[str | None, str | None] = (None, None)) -> None:
-        self._name = name
-        self._attempt = attempt
+    def __init__(self, run: RunIdentity, best: tuple[str | None, str | None] = (None, None)) -> None:
+        self._run = run
         self._lock = Guard()
         self._epochs = Epochs()
         self._best = Best(*best)
@@ -142,7 +142,7 @@ class Training:
             if self._status == "running":
                 self._status = "interrupted"
 
-    def read(self, build: Callable[[TrainingState], dict[str, Any]]) -> dict[str, Any]:
+    def read(self, build: Callable[[TrainingState], Built]) -> Built:
         """Returns what `build` makes of the current training, while no event changes it. The result must share nothing
         with the state."""
         with self._lock:
@@ -175,7 +175,7 @@ class Training:
         self._status = "running"
         return dataclasses.replace(
             event,
-            shown={"attempt": self._attempt, **event.shown},
+            shown={"attempt": self._run.attempt, **event.shown},
             brief={},
         )
 
@@ -191,7 +191,7 @@ class Training:
             event,
             fields={**fields, "final_metrics": final},
             shown={**fields, **final},
-            console=f"{self._name}: {status} after {duration_s:.1f} s" if was_running or final else None,
+            console=f"{self._run.name}: {status} after {duration_s:.1f} s" if was_running or final else None,
             console_fields=final,
             console_last=True,
         )
@@ -226,7 +226,9 @@ class Training:
 
     def _resume(self, event: Event) -> Event:
         if event.fields["kept"]:
-            self._resumed_from = event.fields["resumed_from"]
+            origin = self._resumed_from = event.fields["resumed_from"]
+            if origin["run_id"] == self._run.run_id:
+                self._best.go_on(origin.get("best"))
         return event
 
     def _end(self, status: str) -> tuple[str, float]:

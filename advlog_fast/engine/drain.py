@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -122,13 +122,9 @@ class Drain:
         if why & lib.ADVLOG_DRAIN_FAULT:
             self.files.report_faults()
         if why & lib.ADVLOG_DRAIN_FINDING:
-            self._report_findings()
+            for finding in _new_findings(self._drain, self.ring):
+                self._report(finding)
         return why
-
-    def _report_findings(self) -> None:
-        c = ffi.new("advlog_finding *")
-        while lib.advlog_drain_next_finding(self._drain, c):
-            self._report(_FINDINGS[c.kind](c, self.ring))
 
     # -- any thread ----------------------------------------------------------------------------------------------
 
@@ -189,6 +185,11 @@ class Drain:
             self._wait(lib.advlog_drain_wait_totals, deadline - time.monotonic())
         return read_totals(self._drain, self.ring)
 
+    def resume(self, epoch: int | None, batch: int | None, total: int | None) -> None:
+        """Counts batches from the one on that was the last of another process, as far as that is known."""
+        if epoch is not None and batch is not None:
+            lib.advlog_drain_resume(self._drain, epoch, batch, -1 if total is None else total)
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     def finish(self, deadline: float, last_words: Callable[[], object] = lambda: None) -> bool:
@@ -210,7 +211,8 @@ class Drain:
             self._thread.join(max(deadline - time.monotonic(), 0.0))
             if self._thread.is_alive():
                 lib.advlog_ring_close(self.ring.handle)
-                self._report_findings()  # it may have found some before it got stuck
+                for finding in _new_findings(self._drain, self.ring):  # from before it got stuck
+                    self._report(finding)
                 return False
         children_done = self.children.end(lambda: self._advance(_MOMENT_NS), deadline)
         lib.advlog_ring_close(self.ring.handle)
@@ -284,6 +286,14 @@ def _clock(c: Any, _ring: Ring) -> Finding:
 
 # By kind, what a finding of C is in Python.
 _FINDINGS = {lib.ADVLOG_FINDING_NONFINITE: _nonfinite, lib.ADVLOG_FINDING_CLOCK: _clock}
+
+
+def _new_findings(drain: Any, ring: Ring) -> Iterator[Finding]:
+    """Takes the findings of a C drain, each once."""
+    c = ffi.new("advlog_finding *")
+    while lib.advlog_drain_next_finding(drain, c):
+        yield _FINDINGS[c.kind](c, ring)
+
 
 _started: weakref.WeakSet[Drain] = weakref.WeakSet()
 

@@ -10,7 +10,8 @@ from ..control import events
 from ..control.events import Event
 
 _MOST_CHANGES = 16
-"""Changes of `total_batches` that a producer comes here for: of a stream, each batch may bring one."""
+"""Changes of `total_batches` in a process after which they are no longer looked at: a stream may bring one with each
+batch."""
 
 
 class StepBase:
@@ -29,7 +30,8 @@ class StepBase:
         self._said: set[str] = set()
         self._changes = 0
         self._of_other_run = 1
-        """The first epoch of another run that this one goes on from, where its first record is of neither 0 nor 1."""
+        """The first epoch to assume where the first record is of neither 0 nor 1: that of another run whose state was
+        loaded, else 1."""
 
     def note(self, claimed: int | None) -> Event | None:
         """Takes the first epoch that the run has; returns an event if the option says another, which holds."""
@@ -51,21 +53,20 @@ class StepBase:
             inferred = epoch if epoch in (0, 1) else self._of_other_run
             claimed = self._claim(inferred)
             first = self.first_epoch = inferred if claimed is None else claimed
-        before, derived = producer._steps()
+        before, last = producer._steps()
         step = (epoch - first) * total + batch
-        last = derived if epoch != first and total != before else None
-        collides = last is not None and step <= last
+        collides = last is not None and epoch != first and total != before and step <= last
         if epoch < first:
             self._say_once(events.steps_contradicted(first, f"a record is of epoch {epoch}: its step is {step}"))
-        elif last is not None and collides:
+        elif collides and last is not None:
             self._say_once(events.steps_collide(epoch, total, step, last))
         self._changes += before is not None and total != before
         watches_total = not collides and self._changes < _MOST_CHANGES
-        producer._settle_steps(first, total, derived, epoch >= first, watches_total)
+        producer._settle_steps(first, total, last, epoch >= first, watches_total)
 
     def go_on(self, state: Mapping[str, Any], producers: Iterable[Producer], *, same_run: bool) -> None:
         """Goes on from a state: its first epoch holds where the run has none, and its steps are those that came
-        before. Of another run, it is an opinion."""
+        before. A state of another run only suggests it."""
         first = state["first_epoch"]
         if not same_run:
             self._of_other_run = 1 if first is None else first

@@ -233,7 +233,7 @@ def read_frozen(path: Path) -> Frozen:
     :raises NotOursError: the path is a link or no regular file.
     :raises OSError: the file cannot be read, or does not hold a frozen schema.
     """
-    wanted = f"{path}: expected a JSON list of metric names"
+    wanted = f'{path}: expected a JSON object with "columns", a list of metric names'
     try:
         text = read_file(path)
     except NotOursError as error:

@@ -18,10 +18,18 @@ _ERROR_TEXTS = ("id", "category", "operation", "type", "message")
 
 
 def event_lines(paths: RunPaths) -> list[dict[str, Any]]:
-    """Every event of every rank, in the order of time, as :func:`read_jsonl` gives it, without lines that are none."""
-    rows = [row for file in paths.lines_of_all_ranks("events") for row in sound_rows(file)]
-    sound = (row for row in rows if isinstance(row.get("event"), str) and isinstance(row.get("timestamp"), datetime))
-    return sorted(sound, key=lambda row: row["timestamp"])
+    """Every event of every rank, as :func:`read_jsonl` gives it, without lines that are none: by attempt, and in the
+    order of time; those of one process as it wrote them, although its clock may have been set back."""
+    timed = []
+    latest: dict[tuple[int, int], datetime] = {}
+    for file in paths.lines_of_all_ranks("events"):
+        for row in sound_rows(file):
+            time = row.get("timestamp")
+            if isinstance(row.get("event"), str) and isinstance(time, datetime):
+                key = row["attempt"], row["rank"]
+                latest[key] = max(time, latest.get(key, time))
+                timed.append((latest[key], row))
+    return [row for _, row in sorted(timed, key=lambda each: (each[1]["attempt"], each[0]))]
 
 
 def event_table(lines: Iterable[dict[str, Any]]) -> pa.Table:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,12 @@ from ..exceptions import expected
 from ..parquet.columns import STREAMS, columns_schema, core_columns
 from ..parquet.part_reader import flattened, flattened_batches, part_metrics
 from ..parquet.spool_tail import SpoolTail
-from ..store.attempts import origin_of, read_origins, read_run_id
+from ..store.attempts import origin_of, read_run_id
 from ..store.paths import RunPaths, check_run, local_path
 from .events import event_lines
 from .line_tail import LineTail
-from .lineage import Cut, cut_of, told_origins
-from .processes import told_run_id
-from .row_numbers import has_between, last_seq, seqs_of, without_gaps
+from .lineage import Cut, cut_of, origins_of, run_id_of
+from .seqs import has_between, last_seq, seqs_of, without_gaps
 from .stream_reader import RankKey, StreamReader, line_table
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def follow(
     """Iterate over the new rows of a run, live or finished: of every attempt and rank, each row once.
 
     Use it to pass rows on, to another tool or to a picture, while the run goes on. It ends when nothing has come for
-    `wait_s`; keep the `cursor` of the last item, and go on from it later, in another process too: across rotation,
-    sealing, a kill and its recovery, compaction, and attempts and ranks that come later. Rows are there some
-    milliseconds after their call returned. It reads what is new, and looks for it five times a second. Without a wait
-    it gives what is there now.
+    `wait_s`, and when another run has taken the name. Keep the `cursor` of the last item, and go on from it later, in
+    another process too: across rotation, sealing, a kill and its recovery, compaction, and attempts and ranks that come
+    later. Rows are there some milliseconds after their call returned. It reads what is new, and looks for it five times
+    a second. Without a wait it gives what is there now.
 
     :param since: the `cursor` of an item; None for every row.
     :param stream: "metrics" or "system".
@@ -91,12 +91,8 @@ def follow(
     if not isinstance(seconds, (int, float)) or not seconds >= 0:
         raise ValueError(expected("wait_s", "seconds, from 0 on", wait_s))
     paths = RunPaths(directory, name)
-    return _items(_Follower(paths, stream, _checked(since, _run_id(paths), stream)), wait_s)
-
-
-def _run_id(paths: RunPaths) -> str | None:
-    """The run's id; of a copy without its private folder that of its events."""
-    return read_run_id(paths) or told_run_id(event_lines(paths))
+    run_id = run_id_of(paths, lambda: event_lines(paths))
+    return _items(_Follower(paths, stream, _checked(since, run_id, stream)), wait_s)
 
 
 def _checked(since: object, run_id: str | None, stream: str) -> dict[str, Any]:
@@ -124,6 +120,8 @@ def _items(follower: _Follower, wait_s: float) -> Iterator[Followed]:
     tries = _TRIES
     try:
         while True:
+            if follower.is_another_run():
+                return
             began, found = time.monotonic(), False
             for item in follower.new():
                 found = True
@@ -132,7 +130,7 @@ def _items(follower: _Follower, wait_s: float) -> Iterator[Followed]:
             if found:
                 deadline, tries = now + wait_s, _TRIES
             # What moved while it was read is there at another look, waited for or not.
-            if follower.has_missed and tries:
+            if follower.must_look_again and tries:
                 tries -= 1
                 time.sleep(_AGAIN_S)
             elif now >= deadline:
@@ -144,7 +142,7 @@ def _items(follower: _Follower, wait_s: float) -> Iterator[Followed]:
 
 
 class _MovedError(Exception):
-    """Rows before those that were read lie in a file that has come since."""
+    """The files changed while they were read: look again."""
 
 
 class _Follower:
@@ -154,8 +152,8 @@ class _Follower:
     """
 
     def __init__(self, paths: RunPaths, stream: str, cursor: dict[str, Any]) -> None:
-        self.has_missed = False
-        """Whether something moved while it was read in the last pass."""
+        self.must_look_again = False
+        """Whether files changed while the last pass read them."""
         self._paths = paths
         self._stream = stream
         self._cursor = cursor
@@ -172,15 +170,18 @@ class _Follower:
         self._looked: dict[int, str] = {}
         """The states of each attempt that were looked at."""
 
+    @cached_property
+    def _event_lines(self) -> list[dict[str, Any]]:
+        """Of a copy without its private folder: no process writes more."""
+        return event_lines(self._paths)
+
     def close(self) -> None:
         for _, tail in self._tails.values():
             tail.close()
 
     def new(self) -> Iterator[Followed]:
         """Yields what is new."""
-        self.has_missed = False
-        if self._is_another():
-            return
+        self.must_look_again = False
         yield from self._cuts({attempt for attempt, _ in self._seqs})
         sources = self._sources()
         lines = self._lines.new(lambda key: key in sources, self._seqs)
@@ -193,11 +194,11 @@ class _Follower:
                     yield from self._of_rank(key, sources[key])
             except (_MovedError, FileNotFoundError):
                 # Sealed, merged with others, or exchanged meanwhile: its rows are found the next time.
-                self.has_missed = not self._is_another()
+                self.must_look_again = not self.is_another_run()
                 if key in self._tails:
                     self._tails.pop(key)[1].close()
 
-    def _is_another(self) -> bool:
+    def is_another_run(self) -> bool:
         """Whether another run has the name now."""
         return read_run_id(self._paths) not in (None, self._cursor["run_id"])
 
@@ -238,26 +239,13 @@ class _Follower:
         for number in sorted(sources):
             path = sources[number]
             with contextlib.suppress(FileNotFoundError):
-                if path.suffix != ".spool":
-                    if last_seq(path) > seq:
-                        return number, path
-                elif self._spoilt.get(key) != (path, path.stat().st_size) and (
-                    number == max(sources) or not self._is_behind(path, seq)
-                ):
+                if path.suffix == ".spool" and self._spoilt.get(key) == (path, path.stat().st_size):
+                    continue
+                # The newest spool may get more.
+                is_newest = path.suffix == ".spool" and number == max(sources)
+                if is_newest or last_seq(path) > seq:
                     return number, path
         return None
-
-    @staticmethod
-    def _is_behind(path: Path, seq: int) -> bool:
-        """Whether a spool that is complete has nothing beyond a record."""
-        tail = SpoolTail(path)
-        try:
-            last = 0
-            for batch in tail.new():
-                last = batch.column("seq")[-1].as_py()
-            return last <= seq
-        finally:
-            tail.close()
 
     def _read(self, key: RankKey, number: int, path: Path) -> Iterator[Followed]:
         if path.suffix == ".spool":
@@ -300,7 +288,7 @@ class _Follower:
         rows = batch.filter(pc.greater(batch.column("seq"), before))
         if not rows.num_rows:
             return
-        if self._is_another():
+        if self.is_another_run():
             raise _MovedError
         if before == 0:
             yield from self._cuts({key[0]})
@@ -329,9 +317,7 @@ class _Follower:
 
     def _cuts(self, attempts: set[int]) -> Iterator[Followed]:
         """Yields where attempts, of which rows have come, cut those before them, as far as that was not said."""
-        origins = read_origins(self._paths)
-        if not self._paths.private.is_dir():
-            origins = told_origins(event_lines(self._paths))
+        origins = origins_of(self._paths, lambda: self._event_lines)
         for attempt in sorted(attempts & set(origins)):
             origin = origin_of(origins, attempt)
             if origin["run_id"] != self._cursor["run_id"] or origin["attempt"] >= attempt:
@@ -345,8 +331,7 @@ class _Follower:
                 if not origin["attempt"] <= other < attempt:
                     continue
                 seq = 0 if other > origin["attempt"] else self._kept((other, of), cut)
-                # Of one that was killed, more may come when it is recovered.
-                if seq < self._seqs.get((other, of), seq + 1) and self._told.get(f"{other}/{of}") != seq:
+                if self._told.get(f"{other}/{of}") != seq:
                     self._told[f"{other}/{of}"] = seq
                     yield Followed(self._at(), cut=(other, of, seq))
             self._looked[attempt] = state
@@ -369,8 +354,8 @@ class _Follower:
             for batch in reader.batches(source, reader.fields(names)):
                 moment = pa.scalar(cut.time_of(key[1]), pa.timestamp("us", "UTC"))
                 kept = pc.less_equal(batch.column("timestamp"), moment)
-                if self._stream == "metrics":
-                    step, most = batch.column("step"), cut.step if cut.max_step is None else cut.max_step
+                if self._stream == "metrics" and not cut.goes_by_time:
+                    step, most = batch.column("step"), cut.furthest
                     below = pc.less_equal(step, most) if most is not None else pc.is_null(step)
                     early = pc.less_equal(step, cut.step) if cut.step is not None else pc.is_null(step)
                     kept = pc.or_(

@@ -95,8 +95,8 @@ def _is_covered(lines: bytes, has_parquet: Callable[[RankKey], bool]) -> bool:
 
 
 def _rows(lines: bytes, file: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines.splitlines(), 1):
+    for line in lines.splitlines():
         with contextlib.suppress(ValueError):
-            row = row_of(line, file, number)
+            row = row_of(line, file, 0)
             if names_its_rank(row):
                 yield row

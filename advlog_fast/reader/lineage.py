@@ -3,12 +3,13 @@ point."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from ..store.attempts import Origins, is_origin, origin_of
+from ..store.attempts import Origins, is_origin, origin_of, read_origins, read_run_id
+from ..store.paths import RunPaths
 from .events import is_own
 from .lines import moment
 
@@ -32,6 +33,18 @@ class Cut:
     """The last record that stays, of the ranks whose own states were loaded."""
     times: Mapping[int, datetime] = field(default_factory=dict)
     """When those states were taken."""
+    duration_s: float | None = None
+    """How long the attempt had taken by then; None where an earlier version did not note it."""
+
+    @property
+    def goes_by_time(self) -> bool:
+        """Whether the state was taken before its rank had logged a step; one of an earlier version may say none."""
+        return self.step is None and bool(self.seqs)
+
+    @property
+    def furthest(self) -> int | None:
+        """The greatest step that may stay: `step` where an earlier version noted no greatest one."""
+        return self.step if self.max_step is None else self.max_step
 
     def time_of(self, rank: int) -> datetime:
         """When this rank's series ends."""
@@ -73,11 +86,32 @@ def cut_of(origin: Mapping[str, Any], loaded: Iterable[tuple[int, Mapping[str, A
         # A rank's own word counts before that of another that loaded the same rank's state.
         if same and of is not None and seq is not None and (of not in seqs or of == by):
             seqs[of], times[of] = seq, moment(state["timestamp"])
-    return Cut(origin["step"], moment(origin["timestamp"]), origin.get("max_step"), seqs, times)
+    return Cut(
+        origin.get("step"), moment(origin["timestamp"]), origin.get("max_step"), seqs, times, origin.get("duration_s")
+    )
 
 
-def told_origins(lines: Iterable[Mapping[str, Any]]) -> Origins:
-    """The states as the events tell them, for a copy of a run without its private folder."""
+Lines = Callable[[], Iterable[Mapping[str, Any]]]
+"""The events of a run, asked for where its private folder is not there."""
+
+
+def run_id_of(paths: RunPaths, lines: Lines) -> str | None:
+    """The run's id; None if neither its file nor its events are there."""
+    found = read_run_id(paths)
+    return _told_run_id(lines()) if found is None else found
+
+
+def origins_of(paths: RunPaths, lines: Lines) -> Origins:
+    """The states that the attempts of the run were resumed from."""
+    return read_origins(paths) if paths.private.is_dir() else _told_origins(lines())
+
+
+def _told_run_id(lines: Iterable[Mapping[str, Any]]) -> str | None:
+    ids = (line.get("run_id") for line in lines if is_own(line, "attempt_start"))
+    return next((run_id for run_id in ids if isinstance(run_id, str)), None)
+
+
+def _told_origins(lines: Iterable[Mapping[str, Any]]) -> Origins:
     found: Origins = {}
     for line in lines:
         origin = line.get("resumed_from")
@@ -108,4 +142,8 @@ class Lineage:
             return True
         if rank not in cut.seqs and type(step) is int and cut.step is not None:
             return step <= max(cut.step, cut.step if cut.max_step is None else cut.max_step)
+        seq, last = line.get("seq"), cut.seqs.get(rank)
+        # Beside the last record the time decides alone; a clock that was set says nothing elsewhere.
+        if type(seq) is int and last is not None and seq != last:
+            return seq < last
         return bool(line["timestamp"] <= cut.time_of(rank))

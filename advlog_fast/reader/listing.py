@@ -6,10 +6,10 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..store.attempts import read_claim, read_origins, read_run_id
+from ..store.attempts import read_claim
 from ..store.paths import RunPaths, check_run, local_path, run_names
 from .events import event_lines, is_own
-from .lineage import chosen
+from .lineage import chosen, origins_of, run_id_of
 from .processes import Process, rank_summaries, read_processes, together
 from .select import rank_batches
 from .stream_reader import StreamReader
@@ -78,6 +78,8 @@ def _row(paths: RunPaths, metric: str) -> dict[str, Any]:
     now = read_processes(paths, newest_only=True)
     newest = now[0].attempt if now else 0
     attempts = sorted({attempt for attempt, _ in paths.claims_of_all_ranks()} | ({newest} if now else set()))
+    if not paths.private.is_dir():
+        attempts = sorted({line["attempt"] for line in event_lines(paths)}.union(attempts))
     summaries = rank_summaries(paths, newest, [process.rank for process in now])
     started_ns = min((process.started_ns for process in now if process.started_ns is not None), default=None)
     first = summaries[0] if summaries else {}
@@ -85,7 +87,7 @@ def _row(paths: RunPaths, metric: str) -> dict[str, Any]:
         "name": paths.name,
         "group": first.get("group"),
         "tags": first.get("tags") or [],
-        "run_id": read_run_id(paths),
+        "run_id": run_id_of(paths, lambda: event_lines(paths)),
         "status": together([process.status for process in now]),
         "attempts": len(attempts),
         "ranks": len(now),
@@ -153,7 +155,8 @@ def _with_lineage(
     row: dict[str, Any], paths: RunPaths, attempts: list[int], newest: int, metric: str
 ) -> dict[str, Any]:
     """Adds what the attempts before tell, as far as the newest goes on from them."""
-    lineage = chosen("chain", attempts, set(attempts), read_origins(paths), row["run_id"])
+    origins = origins_of(paths, lambda: event_lines(paths))
+    lineage = chosen("chain", attempts, set(attempts), origins, row["run_id"])
     before = [attempt for attempt in lineage.cuts if attempt != newest]
     if newest not in lineage or not before:
         return row
@@ -174,7 +177,9 @@ def _with_lineage(
         if row.get("last") is None:
             row["last"] = _mean(lasts)
         told = [start for start in starts if isinstance(start, int)]
-        if told and cut is not None:
+        if cut is not None and cut.duration_s is not None:
+            seconds += cut.duration_s
+        elif told and cut is not None:
             seconds += max(cut.time.timestamp() - min(told) / 1e9, 0.0)
     row["records"] = (row.get("records") or 0) + records
     row["duration_s"] = (row.get("duration_s") or 0.0) + seconds

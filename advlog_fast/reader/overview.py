@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..parquet.part_reader import BATCH_ROWS
-from ..store.attempts import read_run_id
 from ..store.paths import RunPaths
 from .events import is_own
 from .lineage import Lineage
@@ -141,7 +140,7 @@ def walk(shown: Shown, courses: tuple[str, ...] = ()) -> Walk:
 
 
 def overview(
-    paths: RunPaths, shown: Shown, processes: pa.Table, errors: dict[int, int], ratio: float
+    paths: RunPaths, run_id: str | None, shown: Shown, processes: pa.Table, errors: dict[int, int], ratio: float
 ) -> dict[str, Any]:
     """See :meth:`Run.overview`.
 
@@ -155,7 +154,7 @@ def overview(
     return {
         "name": paths.name,
         "private_folder": paths.private.is_dir(),
-        "run_id": read_run_id(paths),
+        "run_id": run_id,
         "status": together([row["status"] for row in now]),
         "records": sum(row["records"] for row in rows),
         "attempts": [
@@ -171,6 +170,8 @@ def overview(
         "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
         "errors": sum(errors.values()),
         "unresolved": _unresolved(summaries),
+        "lost": _lost(summaries),
+        "not_recovered": _not_recovered(paths, now),
         "metrics": of_ranks(summaries),
         "best": next((s.get("best") for s in summaries if s["rank"] == 0), None),
         "rates": _rates(summaries),
@@ -190,6 +191,29 @@ def _unresolved(summaries: list[dict[str, Any]]) -> dict[str, int]:
     for summary in summaries:
         told.update((summary.get("accounting") or {}).get("unresolved") or {})
     return {reason: count for reason, count in told.items() if count}
+
+
+def _lost(summaries: list[dict[str, Any]]) -> dict[str, int]:
+    """The records that never came into the ring, by reason, and those of the metrics that are in no file any more, over
+    all ranks."""
+    found: Counter[str] = Counter()
+    for summary in summaries:
+        accounting = summary.get("accounting") or {}
+        found.update(accounting.get("dropped_at_entry") or {})
+        sinks = (accounting.get("sinks") or {}).items()
+        gone = [
+            {why: sink.get(why) or 0 for why in ("dropped", "expired", "vanished")}
+            for name, sink in sinks
+            if name.startswith("metrics_")
+        ]
+        found.update(min(gone, key=lambda counts: sum(counts.values()), default={}))
+    return {reason: count for reason, count in found.items() if count}
+
+
+def _not_recovered(paths: RunPaths, rows: list[dict[str, Any]]) -> list[int]:
+    """The ranks that were killed and not recovered: their last records may lie in the ring alone."""
+    ledgers = paths.ledgers_of_all_ranks()
+    return [row["rank"] for row in rows if row["status"] == "killed" and (row["attempt"], row["rank"]) not in ledgers]
 
 
 def _attempt(attempt: int, mine: list[dict[str, Any]], errors: dict[int, int]) -> dict[str, Any]:

@@ -67,12 +67,6 @@ def told_processes(lines: Iterable[Mapping[str, Any]]) -> Told:
     return found
 
 
-def told_run_id(lines: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns the run's id as the events tell it."""
-    ids = (line.get("run_id") for line in lines if is_own(line, "attempt_start"))
-    return next((run_id for run_id in ids if isinstance(run_id, str)), None)
-
-
 def read_processes(paths: RunPaths, told: Told | None = None, *, newest_only: bool = False) -> list[Process]:
     """Returns every process that claimed a rank in the run, or left records in its datasets, by attempt and rank.
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
 from ..records import INTEGER_COLUMNS
-from ..store.attempts import Origins, read_origins, read_run_id
+from ..store.attempts import Origins
 from ..store.paths import RunPaths, check_run, local_path
 from .events import error_table, event_lines, event_table, validated, validation_table
-from .lineage import Attempts, Lineage, chosen, told_origins
+from .lineage import Attempts, Lineage, chosen, origins_of, run_id_of
 from .lines import json_object
 from .merged_steps import KEYS, LEFT_OUT, ROW_KEYS, MergedSteps
 from .ordering import ordered
 from .overview import Shown, clock_jumps, overview, walk
-from .processes import process_table, read_processes, told_processes, told_run_id
+from .processes import process_table, read_processes, told_processes
 from .select import chosen_batches
 from .series import REDUCTIONS, series_table, validation_series
 from .steps import INTERVAL_COLUMN, STEP_INTERVAL, step_schema, step_table
@@ -102,8 +102,8 @@ class Run:
 
     @cached_property
     def validation(self) -> pa.Table:
-        """One row for each validation, in order of time: `epoch` and `step` (int64), `name`, `is_best`, `best_so_far`,
-        and each metric, float64.
+        """One row for each validation, by attempt and time: `epoch` and `step` (int64), `name`, `is_best` (the program
+        said so), `best_so_far` (the logger does), and each metric, float64.
 
         >>> run.validation.column_names
         ['timestamp', 'attempt', 'rank', 'seq', 'epoch', 'step', 'name', 'is_best', 'best_so_far']
@@ -113,7 +113,7 @@ class Run:
 
     @cached_property
     def events(self) -> pa.Table:
-        """Every event of every attempt that rotation has not removed, in order of time (so are errors and validations):
+        """Every event of every attempt that rotation has not removed, by attempt and time (so are errors):
         `event` is its name, `user_event` says whether it is one of `log_event`, `fields` holds its own fields, as JSON.
 
         >>> run.events["event"].to_pylist()
@@ -168,7 +168,7 @@ class Run:
         >>> len(run.run_id)
         32
         """
-        return read_run_id(self._paths) or told_run_id(self._event_lines)
+        return run_id_of(self._paths, lambda: self._event_lines)
 
     @cached_property
     def attempts(self) -> list[int]:
@@ -326,10 +326,11 @@ class Run:
 
         Of the run: whether its `private_folder` is there, `status`, the number of `records`, `attempts`, the
         `shown_attempts` among them, and the number of `errors`. Of the newest attempt: its `ranks` with their progress,
-        and those that are `missing`, `stopped_early` or `silent`. Of the shown attempts: the `loss` over the steps, as
-        mean of the ranks, `step_times` and `stragglers`. From the summaries of the newest attempt's ranks, which a live
-        rank replaces every 10 s: the merged `metrics` (`last` is the mean of the ranks' last values), the `unresolved`
-        values by reason, and rank 0's `best` validation and `rates`. From the events: the `last_errors`, the last
+        and those that are `missing`, `stopped_early`, `silent`, or killed and `not_recovered` yet. Of the shown
+        attempts: the `loss` over the steps, as mean of the ranks, `step_times` and `stragglers`. From the summaries of
+        the newest attempt's ranks, which a live rank replaces every 10 s: the merged `metrics` (`last` is the mean of
+        the ranks' last values), the `unresolved` values and the `lost` records by reason, rank 0's `rates`, and its
+        `best` validation, those of the attempts before among them. From the events: the `last_errors`, the last
         `validation`, `notes` of what makes numbers look odd, the `config`, and its `config_changes` between attempts.
 
         :param ratio: as in :meth:`stragglers`.
@@ -342,7 +343,7 @@ class Run:
         _check_ratio(ratio)
         errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
         by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
-        found = overview(self._paths, self._steps, self.processes, by_attempt, ratio)
+        found = overview(self._paths, self.run_id, self._steps, self.processes, by_attempt, ratio)
         return {**found, **story(self._event_lines)}
 
     # -- what these are made of ----------------------------------------------------------------------------------
@@ -358,8 +359,7 @@ class Run:
 
     @cached_property
     def _origins(self) -> Origins:
-        # The events tell them too, in a copy without the private folder.
-        return {**told_origins(self._event_lines), **read_origins(self._paths)}
+        return origins_of(self._paths, lambda: self._event_lines)
 
     @cached_property
     def _steps(self) -> Shown:

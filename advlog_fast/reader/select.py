@@ -72,6 +72,8 @@ def _is_kept(batch: pa.RecordBatch, cut: Cut, again: _Again) -> pa.Array:
 
     step = batch.column("step")
     in_time = pc.less_equal(batch.column("timestamp"), pa.scalar(cut.time, pa.timestamp("us", "UTC")))
+    if cut.goes_by_time:
+        return in_time
     no_step = pc.is_null(step)
     before = pc.fill_null(pc.less_equal(step, cut.step), False) if cut.step is not None else pc.and_(no_step, in_time)
     beyond = pc.and_(pc.invert(no_step), pc.invert(before))

@@ -29,8 +29,6 @@ class RankCurve:
 
     rank: int
     _parts: list[pa.Table] = field(default_factory=list)
-    rows: int = 0
-    of: list[int] = field(default_factory=list)
 
     def add(self, keys: pa.Array, values: pa.Array, of: int) -> None:
         """Takes values that are not null, in the order of their records.
@@ -148,8 +146,8 @@ def series_table(
     """
     curves: dict[int, dict[int, RankCurve]] = {}
     for key in ("step", "seq"):
+        # Where an attempt's seqs begin in the one series: behind those of the attempts before.
         begun, latest = {0: 0}, 0
-        """Where the numbers of an attempt go on from those of the ones before, if they are one series."""
         for batch in shown(fields(["attempt", "rank", key, metric])):
             if not batch.num_rows:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ _TIMES = ("batch_time", "data_time")
 _WORDS = {math.inf: "inf", -math.inf: "-inf"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counted:
     """What the files hold of an attempt of a rank."""
 
@@ -41,7 +41,6 @@ def count(paths: RunPaths, attempt: int, epoch_from: int, jumps: Sequence[tuple[
     :raises OSError: a file cannot be read.
     """
     key = attempt, paths.rank
-    found = Counted()
     metrics = _Stream(StreamReader(paths, "metrics", key))
     batches = _Batches(epoch_from, jumps)
     unresolved: Counter[str] = Counter()
@@ -53,14 +52,13 @@ def count(paths: RunPaths, attempt: int, epoch_from: int, jumps: Sequence[tuple[
     for _ in system.batches():
         pass
     last = metrics.integers
-    found.latest_ns = metrics.latest_us * 1000
     statistics = metrics.statistics()
     of_samples = system.statistics()
     interval = _stats(merged(batches.intervals), batches.last_interval)
     quantiles = {name: metrics.quantiles(name, statistics) for name in _TIMES}
     quantiles |= {f"performance/{name}": system.quantiles(name, of_samples) for name in _TIMES}
     quantiles["step_interval"] = quantiles_of(batches.sketch, interval)
-    found.totals = Totals(
+    totals = Totals(
         metric_records=metrics.records,
         system_records=system.records,
         last_epoch=last.get("epoch"),
@@ -76,7 +74,7 @@ def count(paths: RunPaths, attempt: int, epoch_from: int, jumps: Sequence[tuple[
         epoch=batches.epoch(),
         quantiles=quantiles,
     )
-    return found
+    return Counted(totals, max(metrics.latest_us, system.latest_us) * 1000)
 
 
 class _Stream:
@@ -88,14 +86,14 @@ class _Stream:
         self.last_us = 0
         self.latest_us = 0
         self.integers: dict[str, int] = {}
-        """The latest of each integer column that is not null, of the process itself before those of its children."""
-        self._own: set[str] = set()
+        """The latest of each integer column that is not null: of the process itself, once it has logged a record."""
+        self._has_own = False
         self._parts: dict[str, list[dict[str, Any]]] = {}
         self._last: dict[str, float] = {}
         self._first: dict[str, NonFinite] = {}
         self._sketches = {name: ffi.new("advlog_sketch *") for name in _TIMES}
 
-    def batches(self) -> Any:
+    def batches(self) -> Iterator[pa.RecordBatch]:
         """Yields the batches, each counted."""
         schema = self.reader.schema
         for key in self.reader.keys:
@@ -112,21 +110,21 @@ class _Stream:
         times = batch.column("timestamp").cast(pa.int64())
         self.last_us = times[-1].as_py()
         self.latest_us = max(self.latest_us, pc.max(times).as_py())
-        own = pc.equal(batch.column("worker"), 0)
-        for name in INTEGER_COLUMNS:
-            if name in batch.schema.names:
-                self._keep_integer(name, batch.column(name), own)
+        self._keep_integers(batch)
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if column.type == pa.float64() and column.null_count < len(column):
                 self._count_metric(name, column, batch)
 
-    def _keep_integer(self, name: str, column: pa.Array, own: pa.Array) -> None:
-        mine = column.filter(own).drop_null()
-        if len(mine):
-            self._own.add(name)
-            self.integers[name] = mine[-1].as_py()
-        elif name not in self._own and len(given := column.drop_null()):
-            self.integers[name] = given[-1].as_py()
+    def _keep_integers(self, batch: pa.RecordBatch) -> None:
+        import pyarrow.compute as pc
+
+        own = batch.filter(pc.equal(batch.column("worker"), 0))
+        if own.num_rows and not self._has_own:
+            self._has_own, self.integers = True, {}
+        said = own if self._has_own else batch
+        for name in INTEGER_COLUMNS:
+            if name in said.schema.names and len(given := said.column(name).drop_null()):
+                self.integers[name] = given[-1].as_py()
 
     def _count_metric(self, name: str, column: pa.Array, batch: pa.RecordBatch) -> None:
         import pyarrow.compute as pc
@@ -267,10 +265,7 @@ def _stats(told: dict[str, Any], last: float) -> MetricStats:
 
 
 def _add(sketch: Any, values: pa.Array) -> None:
-    import pyarrow as pa
-
-    plain = pa.concat_arrays([values])  # from its own first value on
-    data = plain.buffers()[1]
-    if data is not None and len(plain):
-        address = data.address + plain.offset * 8
-        lib.advlog_sketch_add_all(sketch, ffi.cast("const double *", address), len(plain))
+    data = values.buffers()[1]
+    if data is not None and len(values):
+        address = data.address + values.offset * 8
+        lib.advlog_sketch_add_all(sketch, ffi.cast("const double *", address), len(values))

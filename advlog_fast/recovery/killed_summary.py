@@ -51,7 +51,7 @@ def write_killed_summary(
     counted = Counted()
     try:
         lines = _lines(paths, attempt)
-        story = _Story(paths, attempt, lines)
+        story = _EventReplay(paths, attempt, lines)
         jumps = clock_jumps(lines).get((attempt, paths.rank), [])
         with contextlib.suppress(Exception):  # a file that somebody has damaged
             counted = count(paths, attempt, story.epochs_until, jumps)
@@ -70,7 +70,7 @@ def write_killed_summary(
     write_summary(paths.summary, summary, paths.temporary)
 
 
-def _built(story: _Story, counted: Counted, before: Mapping[str, Any]) -> dict[str, Any]:
+def _built(story: _EventReplay, counted: Counted, before: Mapping[str, Any]) -> dict[str, Any]:
     errors = story.errors()
     told = before.get("total_errors")
     errors["total"] = max(errors["total"], told if isinstance(told, int) else 0)
@@ -94,7 +94,7 @@ def _built(story: _Story, counted: Counted, before: Mapping[str, Any]) -> dict[s
     return summary
 
 
-class _Story:
+class _EventReplay:
     """What the events of an attempt tell.
 
     :param lines: those of this attempt of this rank.
@@ -115,7 +115,7 @@ class _Story:
             pid=start.get("pid") or before.get("pid") or 0,
             local_rank=start.get("local_rank"),
         )
-        self.training = Training(paths.name, attempt, (self.options.get("best_metric"), self.options.get("best_mode")))
+        self.training = Training(self.run, (self.options.get("best_metric"), self.options.get("best_mode")))
         self.epochs_until = 0
         self._lines = lines
         self._started: datetime | None = start.get("timestamp")

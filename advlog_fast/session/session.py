@@ -79,8 +79,7 @@ class Session:
         self.entry = Entry(
             Overflow(config.overflow, config.overflow_timeout_s),
             MisuseLog(
-                config.raises_on_misuse,
-                lambda text: self.parts.control.outputs.note(logging.WARNING, escape(text)),
+                config.raises_on_misuse, lambda text: self.parts.control.outputs.note(logging.WARNING, escape(text))
             ),
             _step_base(self),
             help_drain=self._help_drain,
@@ -388,6 +387,8 @@ class _Link:
     def go_on(self, state: Mapping[str, Any], *, same_run: bool) -> None:
         session = self._session
         session.entry.steps.go_on(state, session.producers.users(), same_run=same_run)
+        if same_run and (drain := session.accounting.drain) is not None:
+            drain.resume(state["epoch"], state["batch"], state["total_batches"])
 
     def totals(self, timeout_s: float = 1.0) -> Totals:
         return self._session.accounting.totals(timeout_s)

@@ -256,6 +256,8 @@ def is_origin(origin: Any) -> TypeGuard[dict[str, Any]]:
         return False
     if type(origin.get("run_id")) is not str or type(origin.get("attempt")) is not int:
         return False
+    if type(origin.get("duration_s")) not in (int, float, type(None)):
+        return False
     numbers = (origin.get(name) for name in ("step", "rank", "seq", "max_step"))
     sound = all(number is None or (type(number) is int and abs(number) < 1 << 63) for number in numbers)
     return sound and is_time(origin.get("timestamp"))

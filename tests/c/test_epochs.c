@@ -40,6 +40,49 @@ static void epochs_side_by_side(void) {
     CHECK_INT(1, log_total(3, 1, 2)->batches);
 }
 
+/* Of a stream: its total grows, is told late, or comes with some records only; an evaluation within it has one. */
+static void a_stream(void) {
+    anew();
+    for (int batch = 1; batch <= 100; batch++) log_total(1, batch, batch + 1);
+    CHECK_INT(100, table[0].batches);
+    CHECK_INT(100, table[0].records);
+    anew();
+    for (int batch = 1; batch <= 100; batch++) log_total(1, batch, batch <= 50 ? -1 : 100);
+    CHECK_INT(100, table[0].records);
+    CHECK_INT(100, table[0].total);
+    anew();
+    for (int batch = 1; batch <= 100; batch++) {
+        log_total(1, batch, -1);
+        for (int of = 1; batch == 50 && of <= 20; of++) log_total(1, of, 20);
+    }
+    CHECK_INT(100, table[0].records);
+    CHECK_INT(20, log_total(1, 20, 20)->records - 1);
+    anew();
+    for (int batch = 10; batch <= 100; batch += 10) log_total(1, batch, batch + 1);
+    CHECK_INT(100, table[0].batches);
+    CHECK_INT(10, table[0].records);
+}
+
+/* Where every 50th batch is logged, and a process goes on behind batch 150 of 400. */
+static void resumed(void) {
+    anew();
+    epochs_resume(&course, 1, 150, 400);
+    for (int batch = 200; batch <= 400; batch += 50) log_total(1, batch, 400);
+    CHECK_INT(250, table[0].batches);
+    for (int batch = 50; batch <= 400; batch += 50) log_total(2, batch, 400);
+    CHECK_INT(400, table[0].batches);
+    /* At an epoch's end. */
+    anew();
+    epochs_resume(&course, 1, 400, 400);
+    log_total(2, 50, 400);
+    CHECK_INT(50, table[0].batches);
+    /* In an evaluation, which says nothing of the training. */
+    anew();
+    epochs_resume(&course, 1, 20, 20);
+    log_total(1, 153, 400);
+    CHECK_INT(1, table[0].batches);
+}
+
 static void a_fifth_epoch_takes_the_place_of_the_oldest(void) {
     anew();
     for (int epoch = 1; epoch <= 5; epoch++) log_total(epoch, 1, 10);
@@ -66,6 +109,8 @@ static void any_numbers(void) {
 int main(void) {
     every_nth();
     epochs_side_by_side();
+    a_stream();
+    resumed();
     a_fifth_epoch_takes_the_place_of_the_oldest();
     any_numbers();
     return 0;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from advlog_fast import read_run
+from advlog_fast import list_runs, read_run
 
 HERE = Path(__file__).parent
 
@@ -62,3 +62,46 @@ def test_a_clock_that_stands_is_no_event(shim, tmp_path):
     assert "clock_jump" not in run.events["event"].to_pylist()
     assert run.summary["performance"]["step_interval"]["count"] == 99
     assert run.step_times().num_rows == 99
+
+
+RESUMED = """
+import os, struct, sys
+from advlog_fast import AdvancedLogger
+folder, seconds, first = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "before"
+def jump():
+    with open(os.environ["CLOCK_FILE"], "r+b") as file:
+        file.write(struct.pack("q", seconds))
+def train(log, epochs, at=None):
+    for epoch in epochs:
+        for batch in range(1, 5):
+            log.log_batch_progress(epoch, batch, 4, 1.0)
+        if epoch == at:
+            jump()
+        log.log_validation(epoch, {"accuracy": epoch / 10})
+log = AdvancedLogger(folder, "run", console="off", memory_interval_s=0)
+train(log, [1, 2], at=2 if first else None)
+state = log.state_dict()
+if not first:
+    jump()
+train(log, [3])
+log.close()
+log = AdvancedLogger(folder, "run", console="off", memory_interval_s=0)
+log.load_state_dict(state)
+train(log, [3])
+log.close()
+"""
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_a_resume_cuts_validations_by_their_records_and_not_by_the_clock(shim, tmp_path, seconds, when):
+    clock = tmp_path / "clock"
+    clock.write_bytes(bytes(8))
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "CLOCK_FILE": str(clock)}
+    code = [sys.executable, "-c", RESUMED, tmp_path / "logs", str(seconds), when]
+    subprocess.run(code, env=environment, check=True, timeout=60)
+    run = read_run(tmp_path / "logs", "run")
+    assert [(row["attempt"], row["epoch"]) for row in run.validation.to_pylist()] == [(1, 1), (1, 2), (2, 3)]
+    assert run.overview()["validation"]["epoch"] == 3
+    (row,) = list_runs(tmp_path / "logs").to_pylist()
+    assert 0 <= row["duration_s"] < 60

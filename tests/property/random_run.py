@@ -164,7 +164,7 @@ class Model:
     ends: list[str] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)
 
-    def columns(self, attempt: int, rank: int) -> list[Row]:
+    def rows_of(self, attempt: int, rank: int) -> list[Row]:
         return [row for row in self.rows if (row.attempt, row.rank) == (attempt, rank)]
 
     @property
@@ -217,7 +217,7 @@ def expected(seed: int) -> Model:
         for call in launch.calls:
             order += 1
             if call["call"] == "state":
-                steps = [row.step for row in model.columns(attempt, 0) if row.step is not None and not row.worker]
+                steps = [row.step for row in model.rows_of(attempt, 0) if row.step is not None and not row.worker]
                 state = State(attempt, order, list(seqs), max(steps, default=None))
             elif call["call"] == "validation":
                 model.validations.append((attempt, order, call["metrics"]))

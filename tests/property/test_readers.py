@@ -145,7 +145,7 @@ def check_step_times(folder, model: Model):
 def check_summary(folder, model: Model):
     newest = len(model.ends)
     summary = json.loads((folder / "run_summary.json").read_text())
-    mine = model.columns(newest, 0)
+    mine = model.rows_of(newest, 0)
     assert (summary["attempt"], summary["status"]) == (newest, model.ends[-1])
     assert summary["total_metrics"] == len(mine)
     for name in {name for row in mine for name in row.values}:
@@ -178,7 +178,7 @@ def check_summary(folder, model: Model):
 def check_processes(folder, model: Model):
     run = read_run(folder, "run", attempts="all")
     wanted = [
-        (attempt, rank, status, len(model.columns(attempt, rank)))
+        (attempt, rank, status, len(model.rows_of(attempt, rank)))
         for attempt, (status, ranks) in enumerate(zip(model.ends, model.ranks, strict=True), 1)
         for rank in range(ranks)
     ]

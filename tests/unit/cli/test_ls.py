@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
+
 import pytest
 
-from advlog_fast import AdvancedLogger, list_runs
+from advlog_fast import AdvancedLogger, list_runs, read_run
 from advlog_fast.cli import main
 
 
@@ -127,3 +131,77 @@ def test_show_tells_what_makes_numbers_look_odd(tmp_path, capsys):
     text = said(capsys, "show", tmp_path)
     assert "steps_contradicted: first_epoch=1 but=a record is of epoch 0" in text
     assert "steps_collide: epoch=3 total_batches=5 step=11 last_step=" in text
+
+
+def test_a_directory_without_a_run_hides_no_other(tmp_path, capsys):
+    with opened(tmp_path / "runs", "one") as log:
+        log.log_metrics({"loss": 1.0}, step=1)
+    (tmp_path / "empty").mkdir()
+    assert main(["ls", str(tmp_path / "empty"), str(tmp_path / "runs")]) == 2
+    text, error = capsys.readouterr()
+    assert [line.split()[0] for line in text.splitlines()] == ["name", "one"]
+    assert str(tmp_path / "empty") in error
+
+
+def test_show_compares_with_no_run_whose_files_are_damaged(tmp_path, capsys):
+    for name in ("one", "two"):
+        with opened(tmp_path, name) as log:
+            log.start_training({"lr": 0.1})
+            log.log_metrics({"loss": 1.0}, step=1)
+    (tmp_path / "one_summary.json").write_text("[")
+    assert "two: completed" in said(capsys, "show", tmp_path, "two")
+
+
+def test_a_copy_without_the_private_folder_is_told_as_one_run(tmp_path, capsys):
+    states = [{}]
+    for first in (1, 4):
+        with opened(tmp_path / "logs") as log:
+            if states[-1]:
+                log.load_state_dict(states[-1])
+            for step in range(first, first + 3):
+                log.log_metrics({"loss": 1.0}, step=step)
+            states.append(log.state_dict())
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "logs", copy, ignore=shutil.ignore_patterns(".advlog"))
+    shown, whole = ((said(capsys, "show", folder)).splitlines() for folder in (copy, tmp_path / "logs"))
+    assert shown[0].split("run ")[-1] == whole[0].split("run ")[-1]
+    assert [line for line in shown if "from run" in line] == []
+    (row,), (wanted,) = (list_runs(folder).to_pylist() for folder in (copy, tmp_path / "logs"))
+    assert (row["run_id"], row["records"]) == (wanted["run_id"], wanted["records"]) == (wanted["run_id"], 6)
+
+
+def test_show_says_which_records_are_in_no_file(tmp_path, capsys):
+    with opened(tmp_path, parquet=False, max_log_size=65536, max_log_files=2) as log:
+        for step in range(3000):
+            log.log_metrics({"loss": 1.0}, step=step)
+    gone = read_run(tmp_path, "run").overview()["lost"]["expired"]
+    assert gone == 3000 - len(read_run(tmp_path, "run").metrics) > 0
+    assert f"records that are in no file: {gone} expired" in said(capsys, "show", tmp_path)
+
+
+def test_show_says_that_a_killed_run_is_not_recovered(tmp_path, capsys):
+    def die():
+        log = opened(tmp_path)
+        log.log_metrics({"loss": 1.0}, step=1)
+        log.flush()
+        os.kill(os.getpid(), 9)
+
+    child = multiprocessing.get_context("fork").Process(target=die)
+    child.start()
+    child.join()
+    assert "killed and not recovered yet: ranks 0; `advlog recover DIR`" in said(capsys, "show", tmp_path)
+    assert main(["recover", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert "not recovered" not in said(capsys, "show", tmp_path)
+
+
+def test_show_says_why_an_attempt_is_left_out(tmp_path, capsys):
+    state = None
+    for _ in range(3):
+        with opened(tmp_path) as log:
+            if state is not None:
+                log.load_state_dict(state)
+            log.log_metrics({"loss": 1.0}, step=1)
+            state = state or log.state_dict()
+    text = said(capsys, "show", tmp_path)
+    assert "not in these numbers: attempt 2; attempt 3 was resumed from attempt 1;" in text

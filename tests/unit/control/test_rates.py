@@ -191,3 +191,13 @@ def test_a_percentile_outside_of_what_the_sketch_can_tell_is_not_told(log):
         log.log_batch_progress(1, 1, 10, 1.0, batch_time=value)
     told = log.get_training_summary()["performance"]["batch_time"]
     assert (told["p50"], told["p99"]) == (pytest.approx(float("nan"), nan_ok=True), pytest.approx(1.0, rel=0.01))
+
+
+@pytest.mark.parametrize("total", [lambda batch: batch + 1, lambda batch: None if batch <= 50 else 100])
+def test_of_a_stream_whose_total_changes_the_loss_is_that_of_all_batches(log, tmp_path, total):
+    log.start_epoch(1)
+    for batch in range(1, 101):
+        log.log_batch_progress(1, batch, total(batch), float(batch), step=batch)
+    log.end_epoch(1)
+    (end,) = ends(log, tmp_path)
+    assert (end["mean_loss"], end["batches"]) == (50.5, 100)

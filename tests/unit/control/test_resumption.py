@@ -34,9 +34,10 @@ def test_the_state_covers_every_call_before_and_is_plain_json(tmp_path, state):
     assert json.loads(json.dumps(state)) == state
     run_id = json.loads((tmp_path / "run_summary.json").read_text())["run_id"]
     timestamp = state.pop("timestamp")
+    assert 0 < state.pop("duration_s") < 60
     assert timestamp >= read_jsonl(tmp_path / "run_metrics.jsonl")[-1]["timestamp"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     place = {"step": 7, "max_step": 7, "epoch": 1, "batch": 7, "total_batches": 100, "first_epoch": 1}
-    assert state == {"run_id": run_id, "attempt": 1, "rank": 0, "seq": 7, **place}
+    assert state == {"run_id": run_id, "attempt": 1, "rank": 0, "seq": 7, "best": None, **place}
 
 
 def test_the_state_can_be_asked_for_after_the_end(tmp_path):

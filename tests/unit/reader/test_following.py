@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -336,8 +337,6 @@ def test_a_line_that_somebody_has_spoilt_costs_itself(tmp_path):
 
 
 def test_another_run_of_the_name_is_not_followed(tmp_path):
-    import shutil
-
     with opened(tmp_path) as log:
         log_some(log, 5)
     items = follow(tmp_path, "run", wait_s=1.0)
@@ -397,3 +396,33 @@ def test_without_a_wait_it_ends_although_the_run_goes_on(tmp_path):
         stop.set()
         writer.join()
         log.close()
+
+
+def test_a_cut_behind_which_nothing_has_come_yet_is_told(tmp_path):
+    logs = [opened(tmp_path, rank=rank, world_size=2) for rank in (0, 1)]
+    for log in logs:
+        log_some(log, 5)
+    states = [log.state_dict() for log in logs]
+    for log in logs:
+        log.close()
+    reader = Reader(tmp_path).read()
+    logs = [opened(tmp_path, rank=rank, world_size=2) for rank in (0, 1)]
+    for log, state in zip(logs, states, strict=True):
+        log.load_state_dict(state)
+        log_some(log, 1)
+        log.close()
+    # Of a rank that was killed, more may come when it is recovered.
+    assert reader.read().cuts == [(1, 0, 5), (1, 1, 5)]
+    assert reader.read().cuts == [(1, 0, 5), (1, 1, 5)]
+
+
+def test_a_follower_without_end_ends_when_another_run_has_the_name(tmp_path):
+    with opened(tmp_path) as log:
+        log_some(log, 5)
+    items = follow(tmp_path, "run", wait_s=math.inf)
+    assert next(items).rows.num_rows == 5
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with opened(tmp_path) as log:
+        log_some(log, 8)
+    assert list(items) == []

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from advlog_fast import AdvancedLogger, read_run
+from advlog_fast import AdvancedLogger, follow, read_run
 
 LATER_KEYS = ("rank", "seq", "max_step", "total_batches")
 
@@ -338,3 +338,89 @@ def test_a_large_file_of_lines_that_parquet_covers_is_not_parsed(tmp_path):
     shutil.rmtree(tmp_path / "run_metrics.parquet")
     with pytest.raises(ValueError, match=r"run_metrics\.jsonl\.1, line \d+: expected a JSON object"):
         read_run(tmp_path, "run", attempts="all").attempts  # noqa: B018
+
+
+def test_an_origin_without_a_step_cuts_by_time(tmp_path):
+    state = train(ranks_of(tmp_path, 1), 1, 5, keep_at=5)[0]
+    train(ranks_of(tmp_path, 1, [state]), 6, 8)
+    (origin,) = (tmp_path / ".advlog").rglob("*-origin.json")
+    written = json.loads(origin.read_text())
+    origin.write_text(json.dumps({name: written[name] for name in ("run_id", "attempt", "timestamp")}))
+    assert len(read_run(tmp_path, "run").metrics) == 8
+    assert sum(item.rows.num_rows for item in follow(tmp_path, "run") if item.rows is not None) == 8
+
+
+def validate(log, epoch, accuracy, is_best=None):
+    log.log_batch_progress(epoch, 100, 100, 1.0)
+    log.log_validation(epoch, {"accuracy": accuracy}, is_best)
+
+
+def test_the_best_of_a_resumed_run_is_that_of_all_its_attempts(tmp_path):
+    with opened(tmp_path) as log:
+        validate(log, 1, 0.8)
+        validate(log, 2, 0.9)
+        state = json.loads(json.dumps(log.state_dict()))
+        validate(log, 3, 0.95)  # superseded
+    with opened(tmp_path) as log:
+        log.load_state_dict(state)
+        validate(log, 3, 0.5)
+        assert log.get_training_summary()["best"]["value"] == 0.9
+        later = log.state_dict()
+    run = read_run(tmp_path, "run")
+    best = run.overview()["best"]
+    assert (best["value"], best["epoch"], best["step"]) == (0.9, 2, 200)
+    assert run.validation["best_so_far"].to_pylist() == [True, True, False]
+    with opened(tmp_path) as log:
+        log.load_state_dict(later)
+        validate(log, 4, 0.92)
+    assert read_run(tmp_path, "run").overview()["best"]["value"] == 0.92
+    assert read_run(tmp_path, "run").validation["best_so_far"].to_pylist() == [True, True, False, True]
+
+
+def test_the_best_that_the_program_named_stays_the_best(tmp_path):
+    with opened(tmp_path) as log:
+        validate(log, 1, 0.9, True)
+        state = log.state_dict()
+    with opened(tmp_path) as log:
+        log.load_state_dict(state)
+        validate(log, 2, 0.99, False)
+    best = read_run(tmp_path, "run").overview()["best"]
+    assert (best["epoch"], best["is_best"], best["metrics"]) == (1, True, {"accuracy": 0.9})
+
+
+def test_the_best_of_another_run_is_none_of_this_one(tmp_path):
+    with opened(tmp_path / "before") as log:
+        validate(log, 1, 0.9)
+        state = log.state_dict()
+    with opened(tmp_path / "after") as log:
+        log.load_state_dict(state)
+        validate(log, 1, 0.5)
+    assert read_run(tmp_path / "after", "run").overview()["best"]["value"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "best", ["", "7", "{}", '{"epoch": 1, "step": 1, "metrics": {"a": "b"}, "is_best": true}', 1.5]
+)
+def test_a_best_that_no_logger_gave_is_refused(tmp_path, best):
+    with opened(tmp_path) as log:
+        state = log.state_dict()
+        with pytest.raises(ValueError, match="best"):
+            log.load_state_dict({**state, "best": best})
+
+
+def test_a_resumed_epoch_counts_its_batches_from_the_state_on(tmp_path):
+    with opened(tmp_path) as log:
+        for batch in range(50, 151, 50):
+            log.log_batch_progress(1, batch, 400, 1.0)
+        state = log.state_dict()
+    with opened(tmp_path) as log:
+        log.load_state_dict(state)
+        log.start_epoch(1)
+        for batch in range(200, 401, 50):
+            log.log_batch_progress(1, batch, 400, 1.0)
+        log.end_epoch(1)
+        log.start_epoch(2)
+        for batch in range(50, 401, 50):
+            log.log_batch_progress(2, batch, 400, 1.0)
+        log.end_epoch(2)
+        assert [epoch["batches"] for epoch in log.get_training_summary()["epochs"]] == [250, 400]

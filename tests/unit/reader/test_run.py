@@ -149,11 +149,11 @@ class TestReadRun:
         RunPaths(paths.log_dir, "exp", 1).events_jsonl.write_text(line(4, event="late", rank=1, attempt=2))
         paths.summary.write_text('{"status": "completed", "loss_stats": {"mean": null}}\n')
         run = read_run(paths.log_dir, "exp")
-        assert run.events["event"].to_pylist() == ["epoch_end", "late", "error", "milestone"]
+        assert run.events["event"].to_pylist() == ["epoch_end", "error", "milestone", "late"]
         assert [json.loads(fields) for fields in run.events["fields"].to_pylist()] == [
             {},
-            {},
             {"type": "ValueError"},
+            {},
             {},
         ]
         assert run.errors.select(["attempt", "rank", "seq", "type", "message"]).to_pylist() == [

@@ -234,3 +234,45 @@ def test_no_line_that_somebody_wrote_ends_a_recovery(tmp_path, file, line, parqu
         lines.write(line + "\n")
     assert [found.outcome for found in recover(tmp_path)] == ["recovered"]
     assert json.loads((tmp_path / "run_summary.json").read_text())["status"] == "killed"
+
+
+CHILD_FIRST = """
+import os, sys
+from advlog_fast import AdvancedLogger
+folder, how, _ = sys.argv[1:]
+log = AdvancedLogger(folder, "run", console="off", memory_interval_s=0)
+pid = os.fork()
+if pid == 0:
+    log.log_batch_progress(7, 1, 10, 0.5)
+    os._exit(0)
+os.waitpid(pid, 0)
+log.flush()
+log.log_metrics({"loss": 1.0}, step=3)
+log.flush()
+if how == "killed":
+    os.kill(os.getpid(), 9)
+log.close()
+"""
+
+
+def test_what_a_child_said_gives_way_to_the_first_record_of_the_process_itself(tmp_path):
+    live, killed = (run(tmp_path / how, how, CHILD_FIRST)["last"] for how in ("closed", "killed"))
+    del live["timestamp"], killed["timestamp"]
+    assert killed == live
+    assert (live["epoch"], live["step"]) == (None, 3)
+
+
+LATE_SAMPLE = """
+import os, sys, time
+from advlog_fast import AdvancedLogger
+log = AdvancedLogger(sys.argv[1], "run", console="off", memory_interval_s=0)
+log.log_metrics({"loss": 1.0}, step=3)
+time.sleep(1.5)
+log.log_performance_metrics(0.25)
+log.flush()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_run_lasted_until_its_last_sign(tmp_path):
+    assert run(tmp_path, "killed", LATE_SAMPLE)["duration_s"] >= 1.5

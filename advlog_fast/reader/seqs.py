@@ -1,4 +1,4 @@
-"""The numbers of rows, by which a follower knows what it has given."""
+"""The seqs of files and batches, by which a follower knows what it has given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def without_gaps(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The rows in pieces whose numbers follow each other."""
+    """The rows in pieces whose seqs follow each other."""
     import pyarrow.compute as pc
 
     seqs = rows.column("seq")
@@ -49,7 +49,9 @@ def seqs_of(path: Path) -> Iterator[pa.Array]:
 
 
 def last_seq(path: Path) -> int:
-    """That of the last row of a part."""
+    """That of the last row of a spool or a part; 0 without any."""
+    if path.suffix == ".spool":
+        return max((seqs[-1].as_py() for seqs in seqs_of(path)), default=0)
     with opened_part(path) as file:
         at = file.schema_arrow.names.index("seq")
         groups = [file.metadata.row_group(group).column(at).statistics for group in range(file.metadata.num_row_groups)]

@@ -183,6 +183,19 @@ class Model:
             attempt = state.attempt
         return cuts
 
+    def validations_until(self, attempt: int) -> list[dict[str, float]]:
+        """Those of an attempt, and of the ones before that it goes on from, as far as it does."""
+        found, before = [], None
+        while True:
+            found += [
+                metrics
+                for number, order, metrics in self.validations
+                if number == attempt and (before is None or order < before)
+            ]
+            if attempt not in self.origins:
+                return found
+            attempt, before = self.origins[attempt][0].attempt, self.origins[attempt][0].order
+
     def chain(self) -> list[Row]:
         """The rows of the default view."""
         return [row for row in self.rows if self.is_shown(row)]

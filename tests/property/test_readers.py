@@ -171,7 +171,7 @@ def check_summary(folder, model: Model):
         assert summary["last"]["step"] == steps[-1]
     validations = [metrics for attempt, _, metrics in model.validations if attempt == newest]
     assert summary["validations"] == len(validations)
-    best = min((metrics["val/loss"] for metrics in validations), default=None)
+    best = min((metrics["val/loss"] for metrics in model.validations_until(newest)), default=None)
     assert (summary["best"] and summary["best"]["value"]) == best
 
 

@@ -60,7 +60,7 @@ class Differences:
 
 
 def tally(differences: Iterable[Difference]) -> str:
-    """Counts the differences by kind, for the last line of a report."""
+    """Counts the differences by kind, each of which is a line, for the last line of a report."""
     differences = list(differences)
     if not differences:
         return "every record is in its place, once"
@@ -68,4 +68,4 @@ def tally(differences: Iterable[Difference]) -> str:
     explained = Counter(difference.kind for difference in differences if difference.explained)
     parts = [f"{count} {kind}" for kind, count in sorted(wrong.items())] or ["nothing unexplained"]
     parts += [f"{count} {kind} (explained)" for kind, count in sorted(explained.items())]
-    return "; ".join(parts)
+    return f"lines above: {'; '.join(parts)}"

@@ -67,7 +67,7 @@ def test_records_that_somebody_removed_are_missing(run: Path, capsys: pytest.Cap
     assert main(["verify", str(run)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("WRONG: run attempt 1 rank 0 metrics_jsonl: 3 missing (seq ")
-    assert out[-1] == "1 missing"
+    assert out[-1] == "lines above: 1 missing"
 
 
 @pytest.mark.parametrize(

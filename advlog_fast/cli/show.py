@@ -147,7 +147,10 @@ def _steps(overview: dict[str, Any]) -> Iterator[str]:
     if overview["rates"]:
         words = {"batches_per_s": "batches/s", "samples_per_s": "samples/s", "tokens_per_s": "tokens/s"}
         rates = [f"{overview['rates'][name]:.4g} {word}" for name, word in words.items() if name in overview["rates"]]
-        yield ", ".join(rates) + (", of rank 0" if len(overview["ranks"]) > 1 else "")
+        within = overview["shown_attempts"]
+        of = [f"attempt {within[-1]}"] if len(within) > 1 else []
+        of += ["rank 0"] if len(overview["ranks"]) > 1 else []
+        yield ", ".join([*rates, *([f"of {', '.join(of)}"] if of else [])])
     for times in overview["step_times"]:
         numbers = " / ".join(duration(times[name]) for name in ("min_s", "mean_s", "max_s"))
         skew = f", skew {times['skew']:.3f}" if len(times["ranks"]) > 1 else ""

@@ -12,6 +12,8 @@ INTEGER_COLUMNS = ("epoch", "batch", "total_batches", "step")
 
 CORE_METRICS = ("loss", "accuracy", "learning_rate", "gradient_norm", "batch_time", "data_time")
 """The built-in metrics, in the order of the slot and of every output; float64, times in seconds."""
+TIMES = ("batch_time", "data_time")
+"""Of them, those that may tell a slow rank."""
 
 RESERVED_NAMES = frozenset(
     (

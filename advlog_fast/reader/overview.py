@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..parquet.part_reader import BATCH_ROWS
+from ..records import TIMES
 from ..store.paths import RunPaths
 from .events import is_own
 from .lineage import Lineage
@@ -34,9 +35,6 @@ from .stream_reader import RankKey, StreamReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-TIMES = ("batch_time", "data_time")
-"""The times that may tell a slow rank, where they were logged."""
 
 SILENT_STEPS = 10
 SILENT_AFTER_S = 30.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -274,11 +275,12 @@ def _mean(columns: list[pa.Array]) -> pa.Array:
     """The mean over the ranks, step by step."""
     import pyarrow.compute as pc
 
+    if len(columns) == 1:
+        return columns[0]
     scale = min(map(scale_of, columns))
-    total = pc.multiply(columns[0], scale)
-    for column in columns[1:]:
-        total = pc.add(total, pc.multiply(column, scale))
-    return pc.multiply(pc.divide(total, float(len(columns))), 1 / scale)
+    scaled = columns if scale == 1.0 else [pc.multiply(column, scale) for column in columns]
+    mean = pc.divide(reduce(pc.add, scaled), float(len(columns)))
+    return mean if scale == 1.0 else pc.multiply(mean, 1 / scale)
 
 
 def scale_of(values: pa.Array | pa.ChunkedArray) -> float:
@@ -286,8 +288,8 @@ def scale_of(values: pa.Array | pa.ChunkedArray) -> float:
     rounded."""
     import pyarrow.compute as pc
 
-    largest = pc.max(pc.abs(values)).as_py()
-    return SMALL if largest is not None and not largest < _LARGE else 1.0
+    ends = [end for end in pc.min_max(values).as_py().values() if end is not None]
+    return 1.0 if all(abs(end) < _LARGE for end in ends) else SMALL
 
 
 @dataclass(frozen=True)
@@ -346,7 +348,9 @@ class Course:
         means = _mean(list(values.values()))
         self.first = self.first or (steps[0].as_py(), means[0].as_py())
         self.last = (steps[-1].as_py(), means[-1].as_py())
-        lowest = pc.min(means.filter(pc.is_finite(means))).as_py()
+        lowest = pc.min(means).as_py()
+        if lowest is not None and not math.isfinite(lowest):
+            lowest = pc.min(means.filter(pc.is_finite(means))).as_py()
         if lowest is not None and (self.lowest is None or lowest < self.lowest[1]):
             self.lowest = (steps[pc.index(means, lowest).as_py()].as_py(), lowest)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..parquet.columns import columns_schema, core_columns, scan_spool, spool_batches
 from ..parquet.part_reader import BATCH_ROWS, flattened, flattened_batches, opened_part, part_metrics
-from ..records import CORE_METRICS, RESERVED_NAMES
+from ..records import CORE_METRICS, RESERVED_NAMES, TIMES
 from ..store.files import open_file
 from ..store.paths import PartKey, RunPaths
 from .lines import rows_of_attempts
@@ -230,9 +230,14 @@ class _Part:
         if metric not in CORE_METRICS and metric not in self._metrics:
             return False
         if metric not in self._found:
-            schema = pa.schema([(metric, pa.float64())])
-            batches = (batch.column(0) for batch in flattened_batches(self._path, schema))
-            self._found[metric] = any(column.null_count < len(column) for column in batches)
+            # Who asks for one of the times asks for the other too, and a column without a value is read to its end.
+            names = TIMES if metric in TIMES else (metric,)
+            self._found.update(dict.fromkeys(names, False))
+            for batch in flattened_batches(self._path, pa.schema([(name, pa.float64()) for name in names])):
+                found = {name for name in names if batch.column(name).null_count < batch.num_rows}
+                self._found.update(dict.fromkeys(found, True))
+                if all(self._found[name] for name in names):
+                    break
         return self._found[metric]
 
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:

@@ -13,14 +13,13 @@ from ..engine.totals import quantiles_of
 from ..reader.statistics import merged, statistics_of
 from ..reader.steps import INTERVAL_COLUMN, Moment, with_intervals
 from ..reader.stream_reader import StreamReader
-from ..records import CORE_METRICS, INTEGER_COLUMNS
+from ..records import CORE_METRICS, INTEGER_COLUMNS, TIMES
 from ..snapshots import EpochTotals, MetricStats, NonFinite, Quantiles, Totals
 from ..store.paths import RunPaths
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TIMES = ("batch_time", "data_time")
 _WORDS = {math.inf: "inf", -math.inf: "-inf"}
 
 
@@ -55,8 +54,8 @@ def count(paths: RunPaths, attempt: int, epoch_from: int, jumps: Sequence[tuple[
     statistics = metrics.statistics()
     of_samples = system.statistics()
     interval = _stats(merged(batches.intervals), batches.last_interval)
-    quantiles = {name: metrics.quantiles(name, statistics) for name in _TIMES}
-    quantiles |= {f"performance/{name}": system.quantiles(name, of_samples) for name in _TIMES}
+    quantiles = {name: metrics.quantiles(name, statistics) for name in TIMES}
+    quantiles |= {f"performance/{name}": system.quantiles(name, of_samples) for name in TIMES}
     quantiles["step_interval"] = quantiles_of(batches.sketch, interval)
     totals = Totals(
         metric_records=metrics.records,
@@ -91,7 +90,7 @@ class _Stream:
         self._parts: dict[str, list[dict[str, Any]]] = {}
         self._last: dict[str, float] = {}
         self._first: dict[str, NonFinite] = {}
-        self._sketches = {name: ffi.new("advlog_sketch *") for name in _TIMES}
+        self._sketches = {name: ffi.new("advlog_sketch *") for name in TIMES}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yields the batches, each counted."""
@@ -133,7 +132,7 @@ class _Stream:
         self._parts.setdefault(name, []).append(told)
         values = column.drop_null()
         self._last[name] = values[-1].as_py()
-        if name in _TIMES:
+        if name in TIMES:
             _add(self._sketches[name], values)
         if name not in self._first and told["nan"] + told["posinf"] + told["neginf"]:
             at = pc.index(pc.fill_null(pc.is_finite(column), True), False).as_py()

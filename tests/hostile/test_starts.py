@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,13 +106,17 @@ def test_a_log_folder_behind_a_link_holds_everything(tmp_path: Path):
     assert list((tmp_path / "disk/run_metrics.parquet/attempt-1").glob("*.parquet"))
 
 
-def test_a_log_folder_of_another_users_that_all_may_write_holds_everything(tmp_path: Path):
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """Not below pytest's own folders: every pytest that begins closes those to other users."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
+
+
+def test_a_log_folder_of_another_users_that_all_may_write_holds_everything(everybodys: Path):
     if os.geteuid() != 0:
         pytest.skip("only root becomes another user")
-    tmp_path.chmod(0o1777)
-    for folder in tmp_path.parents:
-        if Path(tempfile.gettempdir()) in folder.parents:
-            folder.chmod(0o755)
     done = run_script(
         """
         import tempfile
@@ -123,10 +128,10 @@ def test_a_log_folder_of_another_users_that_all_may_write_holds_everything(tmp_p
         log_batches(log, 1, 10)
         print(log.close())
         """,
-        tmp_path,
+        everybodys,
     )
     assert done.stdout == "True\n", done.stderr
-    assert list((tmp_path / "run_metrics.parquet/attempt-1").glob("*.parquet"))
+    assert list((everybodys / "run_metrics.parquet/attempt-1").glob("*.parquet"))
 
 
 @pytest.mark.parametrize("when", ["between", "killed", "running"])

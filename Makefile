@@ -184,6 +184,14 @@ ctest-asan: ## The same under AddressSanitizer and UndefinedBehaviorSanitizer
 ctest-tsan: ## The same under ThreadSanitizer
 	+$(shell setarch -R true 2>/dev/null && echo setarch -R) $(c_tests) SANITIZE=thread
 
+# A driver refuses what is newer than itself, and the code needs nothing that is newer than these: ptxas of CUDA 11.8 takes it too.
+ptx: ## The code that copies values from a GPU, compiled again; needs nvcc
+	mkdir -p build && nvcc --ptx -arch=sm_75 csrc/put.cu -o build/put.ptx
+	{ echo "// csrc/put.cu, compiled by \`make ptx\`: $$(nvcc --version | sed -n 's/.*, \(release.*\)/nvcc \1/p');"; \
+	  echo "// .version and .target lowered, so that drivers from CUDA 10.0 on take it."; \
+	  sed -e '/^\/\//d' -e '/^$$/d' -e 's/^\.version .*/.version 6.3/' -e 's/^\.target .*/.target sm_70/' build/put.ptx; } \
+		>advlog_fast/engine/put.ptx
+
 FUZZ_SECONDS ?= 60
 
 fuzz: ## Damaged rings, spools, names and slots, each FUZZ_SECONDS long; needs clang

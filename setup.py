@@ -26,6 +26,7 @@ producer = Extension(
     depends=build_ffi.HEADERS,
     extra_compile_args=build_ffi.COMPILE_ARGS,
     extra_link_args=build_ffi.LINK_ARGS,
+    libraries=["dl"],  # a part of the C library from glibc 2.34 on
     language="c",
 )
 

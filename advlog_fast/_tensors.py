@@ -21,6 +21,24 @@ def is_deferrable(value: object) -> bool:
     return getattr(value, "is_cuda", False) is True and defers(type(value)) and has_numbers(value)
 
 
+def read_together(entries: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Returns the entries with numbers in place of the tensors on accelerators: those of a device are waited for once,
+    by one copy, and not one after the other. What cannot be read so stays as it is."""
+    places: dict[Any, list[int]] = {}
+    for at, (_, value) in enumerate(entries):
+        if is_deferrable(value) and value.numel() == 1:
+            # An int64 may be none that float64 holds.
+            places.setdefault((value.get_device(), value.dtype is sys.modules["torch"].int64), []).append(at)
+    found = list(entries)
+    for (_, is_wide), of in places.items():
+        if len(of) > 1:
+            scalars = [entries[at][1].detach().reshape(()) for at in of]
+            stacked = sys.modules["torch"].stack(scalars if is_wide else [scalar.double() for scalar in scalars])
+            for at, number in zip(of, stacked.tolist(), strict=True):
+                found[at] = entries[at][0], number
+    return found
+
+
 def has_numbers(tensor: Any) -> bool:
     """Returns whether a tensor's values can be copied as float64; for others, call its `item()`."""
     return tensor.dtype in _numbers() and tensor.layout is sys.modules["torch"].strided

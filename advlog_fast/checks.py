@@ -14,7 +14,7 @@ from numbers import Real
 from typing import Any, NamedTuple, cast
 
 from ._native import Deferred
-from ._tensors import is_deferrable
+from ._tensors import is_deferrable, read_together
 from .exceptions import expected, shown
 from .records import MAX_METRIC_NAMES, SEVERITIES, name_fault
 
@@ -169,7 +169,10 @@ class Intake:
         :raises TypeError: it is no mapping.
         """
         result: dict[str, Any] = {}
-        for name, value in self.entries(argument, mapping(argument, {} if values is None else values)):
+        entries = self.entries(argument, mapping(argument, {} if values is None else values))
+        with contextlib.suppress(Exception):  # a tensor of the user's: read one by one, it is said which
+            entries = read_together(entries)
+        for name, value in entries:
             shown = f"{argument}[{name!r}]"
             if name in result:
                 self.refuse(name, "duplicate", "each name once, nested ones written with '/'", value, shown)

@@ -235,6 +235,9 @@ class Health:
     sinks: Mapping[str, SinkHealth]
     unresolved: Mapping[str, int]
     """Values that never arrived from an accelerator, by reason: `timeout`, `slab_full`, `capture`, `killed`."""
+    gpu_values: Mapping[str, int] = field(default_factory=dict)
+    """Values that were copied from an accelerator, by how: `launch`, one for all of a call; `operators` of torch, ten
+    times slower, for what a launch may not read."""
     misuse: Mapping[str, MisuseCount] = field(default_factory=dict)
     """Values that calls were given and that could not be logged as they came, by the name of the metric or the
     argument; from the 65th name on under `others`. See the option `on_misuse`."""

@@ -299,6 +299,8 @@ int advlog_name_intern(advlog_ring *ring, const char *utf8, uint64_t bytes);
 uint32_t advlog_name_count(const advlog_ring *ring);
 /* Values of child processes' records that were left out, since there was no room for their names. */
 uint64_t advlog_ring_left_out(const advlog_ring *ring);
+/* The values that launches have copied from a GPU. */
+uint64_t advlog_ring_launched(const advlog_ring *ring);
 /* Bytes of the name copied to out (at most ADVLOG_MAX_NAME_BYTES), or -1. Any thread. */
 int advlog_name_get(advlog_ring *ring, uint32_t id, char *out);
 

@@ -30,11 +30,13 @@ SOURCES = (
     "totals.c",
 )
 PRODUCER_SOURCES = (
+    "device.c",
     "guard.c",
     "names.c",
     "producer.c",
     "producer_args.c",
     "producer_deferred.c",
+    "producer_device.c",
     "producer_type.c",
     "ring.c",
     "slab.c",

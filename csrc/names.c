@@ -200,6 +200,8 @@ uint32_t advlog_name_count(const advlog_ring *ring) { return names_count(ring); 
 
 uint64_t advlog_ring_left_out(const advlog_ring *ring) { return load_relaxed(&ring->left_out); } /* relaxed: a count */
 
+uint64_t advlog_ring_launched(const advlog_ring *ring) { return load_relaxed(&ring->launched); } /* relaxed: a count */
+
 int advlog_name_get(advlog_ring *ring, uint32_t id, char *out) {
     if (id >= names_count(ring) || ring_is_child(ring)) return -1;
     if (load32_acquire(&ring->index.count) <= id) { /* pairs with find_names:a */

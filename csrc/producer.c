@@ -352,6 +352,18 @@ PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py_ssize_
     return call_slowly((producer *)op, "_log_performance_slowly", args, nargs, names);
 }
 
+/* Completes a call of log_metrics: with the values on a GPU deferred, where it is one of a plain form, else in Python. */
+static ADVLOG_COLD PyObject *log_metrics_otherwise(producer *self, PyObject *step, PyObject *const *args, Py_ssize_t nargs,
+                                                   PyObject *names) {
+    PyObject *deferred = step && PyDict_CheckExact(args[0]) ? device_defer_mapping(self, args[0]) : NULL;
+    if (!deferred) return PyErr_Occurred() ? NULL : call_slowly(self, "_log_metrics_slowly", args, nargs, names);
+    PyObject *result = NULL, *both[] = {deferred, step};
+    if (try_metrics(self, deferred, step) == ADVLOG_OK) result = Py_NewRef(Py_None);
+    else result = call_slowly(self, "_log_metrics_slowly", both, 2, NULL); /* what was asked for once is not asked for again */
+    Py_DECREF(deferred);
+    return result;
+}
+
 PyObject *log_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     static const char *const STEP = "step";
     Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
@@ -362,7 +374,7 @@ PyObject *log_metrics(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyO
         if (named) step = args[1];
     }
     if (ADVLOG_LIKELY(plain) && ADVLOG_LIKELY(try_metrics((producer *)op, args[0], step) == ADVLOG_OK)) Py_RETURN_NONE;
-    return call_slowly((producer *)op, "_log_metrics_slowly", args, nargs, names);
+    return log_metrics_otherwise((producer *)op, plain ? step : NULL, args, nargs, names);
 }
 
 PyObject *producer_try_record(PyObject *op, PyObject *args) {

@@ -149,9 +149,32 @@ PyObject *args_learn_scalar(PyObject *op, PyObject *args);
 
 /* ---- producer_deferred.c ---- */
 
+/* New deferred values, each without a reference so far. NULL with an error set. */
+PyObject *deferred_list(Py_ssize_t count);
 bool deferred_prepare(PyObject *module); /* adds the type to the module; false with an error set */
 /* _reserve(count): the first entry, the key as an int64, and a list of that many deferred values; None where the slab has
  * no room for them. */
 PyObject *deferred_reserve(PyObject *op, PyObject *args);
 /* _unresolved(reason): a deferred value that never comes. */
 PyObject *deferred_unresolved(PyObject *op, PyObject *args);
+
+/* ---- producer_device.c ---- */
+
+bool device_prepare(void); /* once, when the module is made; false with an error set */
+/* _meet_torch(Tensor, Parameter, is_cow, stream_of, exchange, dtypes): what a launch may be asked to read. is_cow and exchange
+ * (dlpack.h) may be None; the dtypes
+ * are float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 and bool. */
+PyObject *device_meet_torch(PyObject *op, PyObject *args);
+/* _open_device(index, ptx): "" or why the device cannot be launched on. */
+PyObject *device_open_for(PyObject *op, PyObject *args);
+/* _page_lock(index): page-locks the slab, an open device's way; whether that was done. */
+PyObject *device_page_lock_slab(PyObject *op, PyObject *index);
+/* _use_device(index): values on it are copied by launches from now on. "" or why that cannot be. */
+PyObject *device_use(PyObject *op, PyObject *index);
+/* Enqueues launches that copy the tensors, all of one device: a list of deferred values; NULL where they must go another way,
+ * or with an error set that is no Exception. */
+PyObject *device_defer(producer *self, PyObject *const *tensors, Py_ssize_t count);
+/* The same for the values of a mapping: a copy of it with deferred values in their place; NULL, too, where it has none. */
+PyObject *device_defer_mapping(producer *self, PyObject *mapping);
+/* _launch(tensors): the same for a list; None where they must go another way. */
+PyObject *device_launch(PyObject *op, PyObject *tensors);

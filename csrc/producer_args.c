@@ -101,6 +101,13 @@ static bool is_integer(producer *self, Py_ssize_t at, Py_ssize_t nargs, PyObject
     return target >= 0 && target < TARGET_CORE;
 }
 
+static int lies_on_device(PyObject *o) {
+    PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
+    int is = is_cuda ? is_cuda == Py_True : -1;
+    Py_XDECREF(is_cuda);
+    return is;
+}
+
 bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0);
     for (; x->count < all; x->count++) {
@@ -108,10 +115,9 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
         const scalar_kind *kind = learned_kind(self, o);
         bool deferrable = false;
         if (kind && kind->may_lie_on_device) {
-            PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
-            if (!is_cuda && !cleared_for_slow_path()) return false;
-            deferrable = is_cuda == Py_True;
-            Py_XDECREF(is_cuda);
+            int is_cuda = lies_on_device(o);
+            if (is_cuda < 0 && !cleared_for_slow_path()) return false;
+            deferrable = is_cuda == 1;
         }
         if (deferrable) {
             /* An integer is a record's place, and cannot come later. */
@@ -126,16 +132,24 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
     return true;
 }
 
+/* What the method in Python gives for the tensors. NULL with an error set. */
+static PyObject *defer_slowly(producer *self, PyObject *const *tensors, Py_ssize_t count) {
+    PyObject *defer = Py_NewRef(self->defer ? self->defer : Py_None), *list = PyList_New(count), *values = NULL;
+    for (Py_ssize_t i = 0; list && i < count; i++) PyList_SET_ITEM(list, i, Py_NewRef(tensors[i]));
+    if (list) values = PyObject_CallOneArg(defer, list);
+    Py_DECREF(defer);
+    Py_XDECREF(list);
+    return values;
+}
+
 bool args_exchange_deferrable(producer *self, exchange *x) {
     /* A child waits for its values: no device knows its slab. */
     if (!x->deferrable_count || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
-    PyObject *defer = Py_NewRef(self->defer), *tensors = PyList_New(x->deferrable_count), *values = NULL;
-    for (Py_ssize_t i = 0; tensors && i < x->deferrable_count; i++)
-        PyList_SET_ITEM(tensors, i, Py_NewRef(x->item[x->deferrable[i]]));
-    if (tensors) values = PyObject_CallOneArg(defer, tensors);
-    Py_DECREF(defer);
-    Py_XDECREF(tensors);
-    if (!values) return cleared_for_slow_path();
+    PyObject *borrowed[MOST_ITEMS];
+    for (Py_ssize_t i = 0; i < x->deferrable_count; i++) borrowed[i] = x->item[x->deferrable[i]];
+    PyObject *values = device_defer(self, borrowed, x->deferrable_count);
+    if (!values && PyErr_Occurred()) return false;
+    if (!values && !(values = defer_slowly(self, borrowed, x->deferrable_count))) return cleared_for_slow_path();
     if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->deferrable_count) {
         for (Py_ssize_t i = 0; i < x->deferrable_count; i++)
             Py_SETREF(x->item[x->deferrable[i]], Py_NewRef(PyList_GET_ITEM(values, i)));

@@ -11,17 +11,22 @@ static deferred_value *deferred_new(uint64_t bits) {
     return item;
 }
 
+PyObject *deferred_list(Py_ssize_t count) {
+    PyObject *values = PyList_New(count);
+    for (Py_ssize_t i = 0; values && i < count; i++) {
+        deferred_value *item = deferred_new(0);
+        if (item) PyList_SET_ITEM(values, i, (PyObject *)item);
+        else Py_CLEAR(values);
+    }
+    return values;
+}
+
 PyObject *deferred_reserve(PyObject *op, PyObject *args) {
     producer *self = (producer *)op;
     unsigned count;
     if (!PyArg_ParseTuple(args, "I:_reserve", &count)) return NULL;
     if (!self->ring) Py_RETURN_NONE;
-    PyObject *values = PyList_New(count);
-    for (unsigned i = 0; values && i < count; i++) {
-        deferred_value *item = deferred_new(0);
-        if (item) PyList_SET_ITEM(values, i, (PyObject *)item);
-        else Py_CLEAR(values);
-    }
+    PyObject *values = deferred_list(count);
     if (!values) return NULL;
     /* Looked at again: the collector, whom the list may have called, may have closed the logger. */
     uint64_t reference = self->ring ? advlog_slab_reserve(self->ring, count) : 0;

@@ -127,6 +127,11 @@ static PyMethodDef producer_methods[] = {
     {"_learn_scalar", args_learn_scalar, METH_VARARGS, NULL},
     {"_reserve", deferred_reserve, METH_VARARGS, NULL},
     {"_unresolved", deferred_unresolved, METH_VARARGS | METH_STATIC, NULL},
+    {"_meet_torch", device_meet_torch, METH_VARARGS | METH_STATIC, NULL},
+    {"_open_device", device_open_for, METH_VARARGS | METH_STATIC, NULL},
+    {"_page_lock", device_page_lock_slab, METH_O, NULL},
+    {"_use_device", device_use, METH_O, NULL},
+    {"_launch", device_launch, METH_O, NULL},
     {"_samples", producer_samples, METH_NOARGS, NULL},
     {"__copy__", producer_self, METH_NOARGS, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},
@@ -218,7 +223,7 @@ static int module_exec(PyObject *module) {
         PyErr_SetString(PyExc_ImportError, "advlog_fast runs in the main interpreter only, not in subinterpreters");
         return -1;
     }
-    if (!args_prepare() || !deferred_prepare(module) || guard_add_to(module)) return -1;
+    if (!args_prepare() || !device_prepare() || !deferred_prepare(module) || guard_add_to(module)) return -1;
     PyObject *type = PyType_FromModuleAndSpec(module, &producer_spec, NULL);
     if (!type) return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);

@@ -46,6 +46,11 @@ uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
     return reference;
 }
 
+void slab_release(advlog_ring *ring, uint64_t reference, uint32_t count) {
+    /* Relaxed: no thread has seen these, and the next reservation is made under the GIL too. */
+    for (uint32_t i = 0; i < count; i++) store_relaxed(&ring->use[entry_of(reference) + i].reference, 0);
+}
+
 void slab_abandon(advlog_ring *ring, uint64_t reference) {
     if (ring_is_child(ring)) return;
     store_relaxed(&ring->use[entry_of(reference)].reference,

@@ -53,5 +53,7 @@ static inline bool is_reference(uint64_t bits) { return bits >= ADVLOG_FIRST_REF
 bool slab_settle(advlog_ring *ring, uint64_t position, unsigned reason, slab_quarantine *given_up, int64_t *since_ns);
 /* Frees what has come of the entries that were given up. */
 void slab_sweep(advlog_ring *ring, slab_quarantine *given_up);
+/* Nothing was enqueued for these entries, from the one of the reference on. */
+void slab_release(advlog_ring *ring, uint64_t reference, uint32_t count);
 /* The record of this reference will never be. Under the GIL. */
 void slab_abandon(advlog_ring *ring, uint64_t reference);

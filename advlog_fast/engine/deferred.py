@@ -4,6 +4,10 @@ A call enqueues, on the current stream, one copy of all its values into the slab
 Later work on that stream, such as an in-place change or a free of the tensor, comes after the copy. The drain finds the
 values in memory. Only the caller's own thread calls the device, since a call from another thread can break the capture
 of a CUDA graph.
+
+On an NVIDIA GPU the copy is one launch through the driver, which the producer makes by itself (csrc/producer_device.c)
+once the device was opened here. What a launch may not read, and other devices, go through a `DeviceQueue`, by operators
+of torch.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .._native import Deferred, Producer, ffi, lib
@@ -25,6 +30,10 @@ _ENTRIES = int(lib.ADVLOG_SLAB_ENTRIES)
 _ENTRY_BYTES = 16
 _PORTABLE = 1
 """cudaHostRegisterPortable: page-locked for every device of the process."""
+
+_KERNEL = Path(__file__).with_name("put.ptx")
+_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""What `Producer._meet_torch` wants, in its order."""
 
 _kept: list[object] = []
 """Memory that devices may write into or copy from. It stays for the life of the process, since releasing it may wait
@@ -145,7 +154,11 @@ class Deferral:
         self._opening = threading.RLock()  # a signal handler may close inside
         self._host: Tensor | None = None
         self._queues: dict[int, DeviceQueue] = {}
+        self._opened: set[int] = set()
+        """The devices that were opened, or could not be."""
         self._told = False
+        self.by_operators = 0
+        """Values that were copied by operators of torch."""
 
     def defer(self, tensors: list[Tensor]) -> list[Deferred] | None:
         """Returns the placeholder that the record holds for each tensor; None if one of the tensors is not a single
@@ -154,6 +167,11 @@ class Deferral:
             if tensor.numel() != 1 or not has_numbers(tensor):
                 return None
         index = tensors[0].get_device()
+        if index not in self._opened:
+            self._open_driver(index)
+        launched = self._producer._launch(tensors)
+        if launched is not None:
+            return launched
         if all(tensor.get_device() == index for tensor in tensors):
             return self._ask(index, tensors)
         values: list[Deferred] = []
@@ -171,6 +189,7 @@ class Deferral:
                 return self._never(len(tensors), lib.ADVLOG_UNRESOLVED_SLAB_FULL)
             first, key, values = reserved
             queue.copy(tensors, first, key)
+            self.by_operators += len(tensors)
         except Exception as error:  # noqa: BLE001 - the device's fault: torch itself reports it at the next use
             if not self._told:
                 self._told = True
@@ -183,18 +202,48 @@ class Deferral:
     def _never(count: int, reason: int) -> list[Deferred]:
         return [Producer._unresolved(reason) for _ in range(count)]
 
+    def _open_driver(self, index: int) -> None:
+        """Has values on a device copied by launches from now on, where its driver can."""
+        with self._opening:
+            if self._ring is None or index in self._opened:
+                return
+            self._opened.add(index)
+            try:
+                trouble = self._why_not_driven(index)
+            except Exception as error:  # noqa: BLE001 - torch as it is not known here: the other way remains
+                trouble = f"{type(error).__name__}: {error}"
+        if trouble:
+            self._on_fault(f"values on GPU {index} are copied by operators of torch, which takes longer: {trouble}")
+
+    def _why_not_driven(self, index: int) -> str:
+        """Opens a device; returns why its values cannot be copied by launches, or nothing."""
+        torch = sys.modules["torch"]
+        stream_of = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+        if stream_of is None or getattr(torch.version, "hip", None) is not None:
+            return ""
+        dtypes = tuple(getattr(torch, name) for name in _DTYPES)
+        is_cow = getattr(torch._C, "_is_cow_tensor", None)
+        exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+        Producer._meet_torch(torch.Tensor, torch.nn.Parameter, is_cow, stream_of, exchange, dtypes)
+        trouble = Producer._open_device(index, _KERNEL.read_bytes())
+        if trouble:
+            return trouble
+        if self._host is None and self._ring is not None:
+            self._host = self._slab_of(self._ring, lambda _address, _size: self._producer._page_lock(index))
+        return self._producer._use_device(index)
+
     def _open(self, index: int) -> DeviceQueue:
         with self._opening:
             if self._ring is None:
                 raise RuntimeError("the logger was closed meanwhile")
             if self._host is None:
-                self._host = self._page_locked(self._ring)
+                self._host = self._slab_of(self._ring, self.queue_type.page_lock)
             queue = self._queues.get(index)
             if queue is None:
                 queue = self._queues[index] = self.queue_type(index, self._host)
             return queue
 
-    def _page_locked(self, ring: Ring) -> Tensor:
+    def _slab_of(self, ring: Ring, page_lock: Callable[[int, int], bool]) -> Tensor:
         """Returns the slab as a tensor: in the ring's memory, which outlives the process, or in memory of torch if the
         ring's cannot be page-locked."""
         torch = sys.modules["torch"]
@@ -202,7 +251,7 @@ class Deferral:
         memory = lib.advlog_slab_memory(handle)
         address = int(ffi.cast("uintptr_t", memory))
         with torch.inference_mode(False):
-            if self.queue_type.page_lock(address, size):
+            if page_lock(address, size):
                 host = torch.frombuffer(ffi.buffer(memory, size), dtype=torch.int64)
             else:
                 host = self.queue_type.page_locked(_ENTRIES * 2)

@@ -71,6 +71,12 @@ class Accounting:
             ring_used=ring.used(),
             sinks=MappingProxyType(sinks),
             unresolved=drain.unresolved(),
+            gpu_values=MappingProxyType(
+                {
+                    "launch": int(lib.advlog_ring_launched(ring.handle)),
+                    "operators": parts.deferral.by_operators,
+                }
+            ),
             misuse=MappingProxyType(self._entry.misuse.counts(self._skipped())),
             ring_path=str(ring.path) if ring.path else None,
             status=parts.control.status,

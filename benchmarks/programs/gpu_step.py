@@ -24,6 +24,10 @@ import advlog_fast
 BLOCK_S = 1.0
 """What a block's steps are to take together."""
 
+SYNCHRONISED = 8
+"""Steps after which the host waits, in every way to log: or it would run ahead until the launch queue is full, and a
+call's time would be the wait for a place in it."""
+
 Log = Callable[[int, list[Any]], None]
 """Of a step and its tensors."""
 
@@ -108,6 +112,8 @@ def block(device: Device, products: int, tensors: int, steps: range, log: Log | 
             called = time.perf_counter_ns()
             log(step, values)
             calls.append(time.perf_counter_ns() - called)
+        if step % SYNCHRONISED == 0:
+            device.wait()
     device.wait()
     return (time.perf_counter() - began) / len(steps), calls
 

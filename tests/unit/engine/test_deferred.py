@@ -488,7 +488,8 @@ def test_a_kill_at_any_moment_loses_no_record_and_makes_no_value_up(device, tmp_
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         recover(folder, "run")
-        assert verify(folder, "run") == []
+        # A call may have been caught between its reservation and its publication.
+        assert [each for each in verify(folder, "run") if not each.explained] == []
         rows = advlog_fast.read_run(folder, "run").metrics.to_pylist()
         acknowledged = int.from_bytes(returned[:], "little")
         assert acknowledged <= len(rows) <= acknowledged + 1
@@ -582,3 +583,17 @@ def test_each_stream_waits_once_for_the_one_that_made_the_pairs(cuda, monkeypatc
     assert cuda.said == [("record", 103), ("wait", 203, "event of 103"), ("wait", 303, "event of 103")]
     value, check = host[7].tolist()
     assert (bits_of(0.5), check) == (value.to_bytes(8, "little"), value ^ -9)
+
+
+def test_a_validation_waits_once_for_all_its_values(start, monkeypatch):
+    log = start()
+    waits = []
+    plain = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: waits.append(len(self)) or plain(self))
+    values = {f"m{at}": on_device(float(at)) for at in range(20)}
+    log.log_validation(1, {**values, "count": on_device(2**40, torch.int64), "half": on_device(0.5, torch.bfloat16)})
+    assert sum(waits) == 21  # one int64 is asked by itself
+    best = log.get_training_summary()
+    assert best["validations"] == 1
+    log.end_epoch(1, values)
+    assert waits == [21, 20]

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <unistd.h>
 
 /* Of cuda.h, in its own words: it may be had nowhere. */
 typedef int CUresult;
@@ -43,6 +44,7 @@ static struct {
     atomic_u32 launched; /* the first launch may still load what is lazily loaded */
 } devices[DEVICE_MOST];
 
+static atomic_u32 opener; /* the process that opened devices: in a forked child of it the driver is of no use */
 static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 
 static bool find(void *library, void *function, const char *name) {
@@ -128,6 +130,9 @@ static int open_device(unsigned index, const char *ptx) {
 }
 
 int device_open(unsigned index, const char *ptx) {
+    uint32_t me = (uint32_t)getpid(), first = load32_relaxed(&opener); /* relaxed: it says nothing of other memory */
+    if (first && first != me) return DEVICE_NO_DRIVER; /* another thread may have held the lock at the fork */
+    store32_relaxed(&opener, me);                      /* relaxed: see above */
     pthread_mutex_lock(&opening);
     int error = open_device(index, ptx);
     pthread_mutex_unlock(&opening);

@@ -354,6 +354,21 @@ def test_a_child_asks_no_device(log, tmp_path):
     assert [row["loss"] for row in rows(log, tmp_path)] == [0.5, 4.0]
 
 
+def test_a_child_s_own_logger_asks_no_device(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "advlog_fast.engine.deferred.Deferral._ask",
+        lambda self, index, tensors: [self._producer._unresolved(lib.ADVLOG_UNRESOLVED_TIMEOUT) for _ in tensors],
+    )
+    before = driver.standin_launches()
+    child = os.fork()
+    if child == 0:
+        own = AdvancedLogger(tmp_path, "of_the_child", console="off", memory_interval_s=0)
+        own.log_batch_progress(1, 1, 9, on_gpu(1.0))
+        own.close()
+        os._exit(0 if driver.standin_launches() == before else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_threads_log_beside_each_other(log, tmp_path):
     def work(rank):
         for step in range(300):

@@ -171,6 +171,8 @@ PyObject *device_open_for(PyObject *op, PyObject *args);
 PyObject *device_page_lock_slab(PyObject *op, PyObject *index);
 /* _use_device(index): values on it are copied by launches from now on. "" or why that cannot be. */
 PyObject *device_use(PyObject *op, PyObject *index);
+/* _take_refusal(): why the driver has refused a launch since this was asked last; "" where it has not. */
+PyObject *device_take_refusal(PyObject *op, PyObject *none);
 /* Enqueues launches that copy the tensors, all of one device: a list of deferred values; NULL where they must go another way,
  * or with an error set that is no Exception. */
 PyObject *device_defer(producer *self, PyObject *const *tensors, Py_ssize_t count);

@@ -13,6 +13,7 @@
 static PyObject *tensor_type, *parameter_type;
 static PyObject *is_cow;    /* torch._C._is_cow_tensor; NULL where torch has no such tensors */
 static PyObject *stream_of; /* takes a device's number, returns its current stream's address */
+static PyObject *met_capsule;
 static const dlpack_exchange *dlpack; /* NULL before torch 2.10 */
 static PyObject *dtype[DEVICE_DTYPES];
 
@@ -27,7 +28,8 @@ static const struct {
                            {DEVICE_INT16, DLPACK_INT, 16},     {DEVICE_INT8, DLPACK_INT, 8},
                            {DEVICE_UINT8, DLPACK_UINT, 8},     {DEVICE_UINT8, DLPACK_BOOL, 8}};
 
-static PyObject *numel_name, *dtype_name, *is_neg_name, *get_device_name, *data_ptr_name, *untyped_storage_name, *nbytes_name;
+static PyObject *numel_name, *dtype_name, *is_neg_name, *get_device_name, *data_ptr_name, *untyped_storage_name, *nbytes_name,
+    *is_cuda_name, *is_nested_name;
 
 bool device_prepare(void) {
     static const struct {
@@ -35,7 +37,7 @@ bool device_prepare(void) {
         const char *text;
     } names[] = {{&numel_name, "numel"},           {&dtype_name, "dtype"},       {&is_neg_name, "is_neg"},
                  {&get_device_name, "get_device"}, {&data_ptr_name, "data_ptr"}, {&untyped_storage_name, "untyped_storage"},
-                 {&nbytes_name, "nbytes"}};
+                 {&nbytes_name, "nbytes"},         {&is_cuda_name, "is_cuda"},   {&is_nested_name, "is_nested"}};
     for (unsigned i = 0; i < Py_ARRAY_LENGTH(names); i++)
         if (!*names[i].name && !(*names[i].name = PyUnicode_InternFromString(names[i].text))) return false;
     return true;
@@ -55,12 +57,16 @@ PyObject *device_meet_torch(PyObject *Py_UNUSED(op), PyObject *args) {
         return NULL;
     if (PyTuple_GET_SIZE(of) != DEVICE_DTYPES)
         return PyErr_Format(PyExc_ValueError, "_meet_torch: expected %d dtypes", DEVICE_DTYPES);
-    for (unsigned i = 0; i < DEVICE_DTYPES; i++) Py_XSETREF(dtype[i], Py_NewRef(PyTuple_GET_ITEM(of, i)));
+    if (tensor == tensor_type && parameter == parameter_type && stream == stream_of && capsule == met_capsule) Py_RETURN_NONE;
+    /* What was there before is not let go of: another thread may be calling it. */
+    Py_INCREF(args);
+    met_capsule = capsule;
+    for (unsigned i = 0; i < DEVICE_DTYPES; i++) dtype[i] = PyTuple_GET_ITEM(of, i);
     dlpack = exchange_of(capsule);
-    Py_XSETREF(is_cow, cow == Py_None ? NULL : Py_NewRef(cow));
-    Py_XSETREF(stream_of, Py_NewRef(stream));
-    Py_XSETREF(parameter_type, Py_NewRef(parameter));
-    Py_XSETREF(tensor_type, Py_NewRef(tensor)); /* last: it says that the others are there */
+    is_cow = cow == Py_None ? NULL : cow;
+    stream_of = stream;
+    parameter_type = parameter;
+    tensor_type = tensor; /* last: it says that the others are there */
     Py_RETURN_NONE;
 }
 
@@ -88,19 +94,38 @@ PyObject *device_page_lock_slab(PyObject *op, PyObject *arg) {
     unsigned long index = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
     if (!self->ring || index >= DEVICE_MOST) Py_RETURN_FALSE;
-    return PyBool_FromLong(device_page_lock((unsigned)index, self->ring->slab, ADVLOG_SLAB_ENTRIES * sizeof *self->ring->slab) ==
-                           0);
+    advlog_slab_entry *slab = self->ring->slab;
+    PyObject *owner = Py_NewRef(self->owner); /* keeps it while others run */
+    int error;
+    Py_BEGIN_ALLOW_THREADS /* the driver may wait for the device */
+    error = device_page_lock((unsigned)index, slab, ADVLOG_SLAB_ENTRIES * sizeof *slab);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(owner);
+    return PyBool_FromLong(error == 0);
 }
 
 PyObject *device_use(PyObject *op, PyObject *arg) {
     producer *self = (producer *)op;
     unsigned long index = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
-    if (!self->ring || index >= DEVICE_MOST) return PyUnicode_FromString("the logger was closed meanwhile");
-    int error = device_sees((unsigned)index, self->ring->slab);
-    if (error) return PyUnicode_FromString(device_error_name(error));
-    self->ring->devices |= UINT64_C(1) << index;
-    return PyUnicode_FromString("");
+    advlog_ring *ring = index < DEVICE_MOST ? self->ring : NULL;
+    if (!ring) return PyUnicode_FromString("the logger was closed meanwhile");
+    advlog_slab_entry *slab = ring->slab;
+    PyObject *owner = Py_NewRef(self->owner);
+    int error;
+    Py_BEGIN_ALLOW_THREADS /* the driver may wait for the device */
+    error = device_sees((unsigned)index, slab);
+    Py_END_ALLOW_THREADS
+    if (!error && self->ring == ring) ring->devices |= UINT64_C(1) << index;
+    Py_DECREF(owner);
+    return PyUnicode_FromString(error ? device_error_name(error) : "");
+}
+
+PyObject *device_take_refusal(PyObject *op, PyObject *Py_UNUSED(none)) {
+    producer *self = (producer *)op;
+    int error = self->ring ? self->ring->device_error : 0;
+    if (error) self->ring->device_error = 0;
+    return PyUnicode_FromString(error ? device_error_name(error) : "");
 }
 
 /* ---- what a launch may read ---- */
@@ -110,9 +135,11 @@ typedef struct {
     enum device_type type;
 } device_place;
 
-/* Live memory of one storage, found in this call. */
+/* The memory of the storage that was found last. All that were found are held until the launches are made: another thread, or
+ * code that torch runs, may give a tensor other data meanwhile. What resizes a storage in that time is not seen. */
 typedef struct {
     uint64_t from, to;
+    PyObject *held; /* a list */
 } device_range;
 
 /* What a tensor says of itself. */
@@ -127,16 +154,23 @@ enum reading { UNREADABLE, READABLE, ELSEWHERE };
 
 /* A method's result, or an attribute, as an integer. False with an error set. */
 static bool as_integer(PyObject *result, long long *value) {
-    if (!result) return false;
-    *value = PyLong_AsLongLong(result);
-    Py_DECREF(result);
-    return *value != -1 || !PyErr_Occurred();
+    bool exact = result && PyLong_CheckExact(result); /* a tensor that is traced gives a tensor */
+    if (exact) *value = PyLong_AsLongLong(result);
+    Py_XDECREF(result);
+    return exact && (*value != -1 || !PyErr_Occurred());
 }
 
+/* Whether the result is False, and not None or an error. */
 static bool says_no(PyObject *result) {
     bool no = result == Py_False;
     Py_XDECREF(result);
     return no;
+}
+
+static bool has_dtype(PyObject *tensor, unsigned which) {
+    PyObject *of = PyObject_GetAttr(tensor, dtype_name);
+    Py_XDECREF(of); /* torch holds it */
+    return of == dtype[which];
 }
 
 /* False where it cannot say, with an error set or not. */
@@ -147,11 +181,18 @@ static bool ask_dlpack(PyObject *tensor, device_tensor *out) {
     for (int32_t i = 0; i < t.dimensions; i++) out->is_single &= t.shape[i] == 1;
     while (out->dtype < DEVICE_DTYPES && (DTYPES[out->dtype].code != t.dtype.code || DTYPES[out->dtype].bits != t.dtype.bits))
         out->dtype++;
+    /* Types of fewer bits say that they have eight. */
+    if (t.dtype.bits == 8 && out->dtype < DEVICE_DTYPES && !has_dtype(tensor, out->dtype)) return false;
     return t.dtype.lanes == 1;
 }
 
 static bool ask_methods(PyObject *tensor, device_tensor *out) {
     long long numel, at;
+    *out = (device_tensor){.device = -1};
+    PyObject *is_cuda = PyObject_GetAttr(tensor, is_cuda_name);
+    Py_XDECREF(is_cuda);
+    if (is_cuda != Py_True) return is_cuda == Py_False; /* other accelerators have numbers too */
+    if (!says_no(PyObject_GetAttr(tensor, is_nested_name))) return false; /* its address is not its first value's */
     if (!as_integer(PyObject_CallMethodNoArgs(tensor, numel_name), &numel)) return false;
     PyObject *of = PyObject_GetAttr(tensor, dtype_name);
     if (!of) return false;
@@ -169,14 +210,16 @@ static bool find_storage(PyObject *tensor, device_range *range) {
     PyObject *storage = PyObject_CallMethodNoArgs(tensor, untyped_storage_name);
     bool found = storage && as_integer(PyObject_CallMethodNoArgs(storage, data_ptr_name), &from) &&
                  as_integer(PyObject_CallMethodNoArgs(storage, nbytes_name), &bytes);
+    found = found && from != 0 && bytes > 0 && PyList_Append(range->held, storage) == 0;
     Py_XDECREF(storage);
-    if (!found || from == 0 || bytes <= 0) return false;
-    *range = (device_range){(uint64_t)from, (uint64_t)from + (uint64_t)bytes};
-    return true;
+    range->from = found ? (uint64_t)from : 0;
+    range->to = found ? (uint64_t)from + (uint64_t)bytes : 0;
+    return found;
 }
 
+/* A load of an address that is no multiple of its size is a fault of the device. */
 static bool is_inside(const device_range *range, uint64_t at, unsigned bits) {
-    return at >= range->from && at + bits / 8 <= range->to;
+    return at % (bits / 8) == 0 && at >= range->from && at <= range->to && bits / 8 <= range->to - at;
 }
 
 /* Whether a launch may read the tensor, which is one of torch's own; an error may be set where it may not. ELSEWHERE: it lies on
@@ -204,6 +247,7 @@ typedef struct {
     unsigned device;
     void *stream;
     PyObject *values;      /* a list of deferred ones, without a reference so far */
+    int error;             /* of a launch that was refused */
     Py_ssize_t done;       /* of them */
 } device_call;
 
@@ -229,10 +273,9 @@ static enum device_answer put(device_call *c, const device_place *places, uint32
     values.out = (uintptr_t)&c->ring->slab[reference % ADVLOG_SLAB_ENTRIES];
     values.count = count;
     enum device_answer answer;
-    int error;
     /* Where the device's queue is full it waits for the device; what the device waits for may be another thread of Python. */
     Py_BEGIN_ALLOW_THREADS
-    answer = device_put(c->device, c->stream, &values, &error);
+    answer = device_put(c->device, c->stream, &values, &c->error);
     Py_END_ALLOW_THREADS
     if (answer != DEVICE_DONE) {
         slab_release(c->ring, reference, count);
@@ -256,29 +299,27 @@ static void put_all(device_call *c, const device_place *places, Py_ssize_t count
         if (answer == DEVICE_DONE) continue;
         if (answer == DEVICE_REFUSED) {
             c->ring->devices &= ~(UINT64_C(1) << c->device); /* what comes goes the other way */
+            c->ring->device_error = c->error;
             if (c->done == 0) return;                        /* and so do these */
         }
         leave_out(c, count - c->done, answer == DEVICE_CAPTURING ? ADVLOG_UNRESOLVED_CAPTURE : ADVLOG_UNRESOLVED_TIMEOUT);
     }
 }
 
-static PyObject *launch(producer *self, const device_place *places, Py_ssize_t count, unsigned device) {
-    PyObject *number = PyLong_FromUnsignedLong(device), *stream = number ? PyObject_CallOneArg(stream_of, number) : NULL;
+/* Launches for all of the values, a list of deferred ones. False where they must go another way, with an error set or not. */
+static bool launch(producer *self, const device_place *places, PyObject *values, long long device) {
+    PyObject *number = PyLong_FromLongLong(device), *stream = number ? PyObject_CallOneArg(stream_of, number) : NULL;
+    device_call c = {.device = (unsigned)device, .stream = stream ? PyLong_AsVoidPtr(stream) : NULL, .values = values};
     Py_XDECREF(number);
-    device_call c = {.device = device, .stream = stream ? PyLong_AsVoidPtr(stream) : NULL};
     Py_XDECREF(stream);
-    if (PyErr_Occurred() || !(c.values = deferred_list(count))) return NULL;
+    if (PyErr_Occurred()) return false;
     /* Looked at now: what was asked of torch may have closed the logger. */
     c.ring = self->ring;
-    if (!c.ring || ring_is_child(c.ring) || !(c.ring->devices >> device & 1)) {
-        Py_DECREF(c.values);
-        return NULL;
-    }
+    if (!c.ring || ring_is_child(c.ring) || !(c.ring->devices >> device & 1)) return false;
     c.owner = Py_NewRef(self->owner);
-    put_all(&c, places, count);
+    put_all(&c, places, PyList_GET_SIZE(values));
     Py_DECREF(c.owner);
-    if (c.done < count) Py_CLEAR(c.values);
-    return c.values;
+    return c.done == PyList_GET_SIZE(values);
 }
 
 /* Clears an Exception: the other way will meet it again. */
@@ -294,53 +335,61 @@ PyObject *device_defer(producer *self, PyObject *const *tensors, Py_ssize_t coun
     if (count == 0 || !is_used(self)) return NULL;
     device_place few[MOST_ITEMS], *places = few;
     if (count > MOST_ITEMS && !(places = PyMem_Malloc((size_t)count * sizeof *places))) return NULL;
-    device_range range = {0, 0};
+    device_range range = {.held = PyList_New(0)};
+    PyObject *values = range.held ? deferred_list(count) : NULL;
     long long device = -1;
     Py_ssize_t read = 0;
-    while (read < count && is_own_tensor(tensors[read]) && inspect(tensors[read], &device, &range, &places[read]) == READABLE)
+    while (values && read < count && is_own_tensor(tensors[read]) &&
+           inspect(tensors[read], &device, &range, &places[read]) == READABLE)
         read++;
-    PyObject *values = read == count ? launch(self, places, count, (unsigned)device) : NULL;
+    if (read < count || !launch(self, places, values, device)) Py_CLEAR(values);
+    Py_XDECREF(range.held);
     if (places != few) PyMem_Free(places);
     clear_exception();
     return values;
 }
 
-PyObject *device_launch(PyObject *op, PyObject *tensors) {
-    if (!PyList_CheckExact(tensors)) return PyErr_Format(PyExc_TypeError, "_launch: expected a list of tensors");
-    PyObject *values = device_defer((producer *)op, PySequence_Fast_ITEMS(tensors), PyList_GET_SIZE(tensors));
+PyObject *device_launch(PyObject *op, PyObject *list) {
+    PyObject *tensors = PySequence_Tuple(list); /* nobody else changes it */
+    if (!tensors) return NULL;
+    PyObject *values = device_defer((producer *)op, PySequence_Fast_ITEMS(tensors), PyTuple_GET_SIZE(tensors));
+    Py_DECREF(tensors);
     if (!values && !PyErr_Occurred()) Py_RETURN_NONE;
     return values;
 }
 
-/* A value of a mapping that a launch is to copy. */
+/* Which of a mapping's values there are to copy. */
 typedef struct {
-    PyObject *key;
-    device_place place;
-} device_item;
+    Py_ssize_t count;
+    Py_ssize_t most;
+    PyObject **key; /* borrowed */
+    device_place *place;
+    device_range range;
+    long long device;
+} device_items;
 
-/* How many of a mapping's values there are to copy; 0 where one of them must go another way. */
-static Py_ssize_t inspect_mapping(PyObject *mapping, long long *device, device_item *items) {
-    device_range range = {0, 0};
-    Py_ssize_t at = 0, count = 0;
+/* False where one of them must go another way. */
+static bool inspect_mapping(producer *self, PyObject *mapping, device_items *items) {
+    Py_ssize_t at = 0;
     PyObject *key, *value;
     while (PyDict_Next(mapping, &at, &key, &value)) {
         if (!is_own_tensor(value)) continue;
-        enum reading reading = inspect(value, device, &range, &items[count].place);
-        if (reading == UNREADABLE || !PyUnicode_CheckExact(key)) return 0;
-        if (reading == READABLE) items[count++].key = key;
+        if (!PyUnicode_CheckExact(key) || items->count == items->most) return false;
+        int target = args_key_target(self, key);
+        if (target >= 0 && target < TARGET_CORE) continue; /* an integer is a record's place, and cannot come later */
+        enum reading reading = inspect(value, &items->device, &items->range, &items->place[items->count]);
+        if (reading == UNREADABLE) return false;
+        if (reading == READABLE) items->key[items->count++] = key;
     }
-    return count;
+    return items->count > 0;
 }
 
-static bool exchange_in(producer *self, PyObject *mapping, device_item *items) {
-    long long device = -1;
-    Py_ssize_t count = inspect_mapping(mapping, &device, items);
-    device_place *places = count ? PyMem_Malloc((size_t)count * sizeof *places) : NULL;
-    for (Py_ssize_t i = 0; places && i < count; i++) places[i] = items[i].place;
-    PyObject *values = places ? launch(self, places, count, (unsigned)device) : NULL;
-    PyMem_Free(places);
-    bool done = values != NULL;
-    for (Py_ssize_t i = 0; done && i < count; i++) done = PyDict_SetItem(mapping, items[i].key, PyList_GET_ITEM(values, i)) == 0;
+static bool exchange_in(producer *self, PyObject *mapping, device_items *items) {
+    if (!inspect_mapping(self, mapping, items)) return false;
+    PyObject *values = deferred_list(items->count);
+    bool done = values && launch(self, items->place, values, items->device);
+    for (Py_ssize_t i = 0; done && i < items->count; i++)
+        done = PyDict_SetItem(mapping, items->key[i], PyList_GET_ITEM(values, i)) == 0;
     Py_XDECREF(values);
     return done;
 }
@@ -349,9 +398,14 @@ PyObject *device_defer_mapping(producer *self, PyObject *mapping) {
     if (!is_used(self)) return NULL;
     /* No code that may run from here on knows the copy, so that it stays as it is. */
     PyObject *copy = PyDict_Copy(mapping);
-    device_item *items = copy ? PyMem_Malloc(((size_t)PyDict_GET_SIZE(copy) + 1) * sizeof *items) : NULL;
-    if (copy && (!items || !exchange_in(self, copy, items))) Py_CLEAR(copy);
-    PyMem_Free(items);
+    device_items items = {.device = -1, .most = copy ? PyDict_GET_SIZE(copy) : 0, .range = {.held = PyList_New(0)}};
+    items.key = PyMem_Malloc(((size_t)items.most + 1) * sizeof *items.key);
+    items.place = PyMem_Malloc(((size_t)items.most + 1) * sizeof *items.place);
+    bool ready = copy && items.key && items.place && items.range.held;
+    if (!ready || !exchange_in(self, copy, &items)) Py_CLEAR(copy);
+    Py_XDECREF(items.range.held);
+    PyMem_Free(items.key);
+    PyMem_Free(items.place);
     clear_exception();
     return copy;
 }

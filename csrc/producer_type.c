@@ -132,6 +132,7 @@ static PyMethodDef producer_methods[] = {
     {"_page_lock", device_page_lock_slab, METH_O, NULL},
     {"_use_device", device_use, METH_O, NULL},
     {"_launch", device_launch, METH_O, NULL},
+    {"_take_refusal", device_take_refusal, METH_NOARGS, NULL},
     {"_samples", producer_samples, METH_NOARGS, NULL},
     {"__copy__", producer_self, METH_NOARGS, PyDoc_STR("A logger is one per process: its copy is itself.")},
     {"__deepcopy__", producer_self, METH_O, PyDoc_STR("A logger is one per process: its copy is itself.")},

@@ -150,6 +150,7 @@ struct advlog_ring {
     uint64_t slab_turn;          /* of the latest reservation; under the GIL */
     atomic_u32 abandoned;        /* entries, so far */
     uint64_t devices;            /* a bit for each that may be launched on; under the GIL */
+    int device_error;            /* of the launch that was refused, until it is said; under the GIL */
     atomic_u64 launched;         /* values, by launches; the holder of the GIL writes it */
     atomic_u64 left_out;   /* values of children, for want of room for their names; the drain writes it */
     atomic_u32 naming;     /* held while names are looked for or added; dies with the process */

@@ -35,6 +35,8 @@ _KERNEL = Path(__file__).with_name("put.ptx")
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 """What `Producer._meet_torch` wants, in its order."""
 
+_SLOWER = "values on GPU {} are copied by operators of torch, which takes longer"
+
 _kept: list[object] = []
 """Memory that devices may write into or copy from. It stays for the life of the process, since releasing it may wait
 for all work of a device."""
@@ -99,7 +101,7 @@ class DeviceQueue:
         # CUDA keeps this error until the next launch is checked, and that launch would then fail instead.
         with contextlib.suppress(RuntimeError):
             torch.zeros(1, device="cuda").fill_(0)
-        return torch.zeros(numbers, dtype=torch.int64, pin_memory=True)
+        return torch.zeros(numbers, dtype=torch.int64, pin_memory=True, device="cpu")
 
     @classmethod
     def is_capturing(cls, index: int) -> bool:
@@ -156,6 +158,8 @@ class Deferral:
         self._queues: dict[int, DeviceQueue] = {}
         self._opened: set[int] = set()
         """The devices that were opened, or could not be."""
+        self._cannot_lock = False
+        """The ring's memory could not be page-locked."""
         self._told = False
         self.by_operators = 0
         """Values that were copied by operators of torch."""
@@ -163,20 +167,23 @@ class Deferral:
     def defer(self, tensors: list[Tensor]) -> list[Deferred] | None:
         """Returns the placeholder that the record holds for each tensor; None if one of the tensors is not a single
         number."""
-        for tensor in tensors:
-            if tensor.numel() != 1 or not has_numbers(tensor):
+        try:
+            if any(tensor.numel() != 1 or not has_numbers(tensor) for tensor in tensors):
                 return None
-        index = tensors[0].get_device()
-        if index not in self._opened:
-            self._open_driver(index)
-        launched = self._producer._launch(tensors)
+            indices = [tensor.get_device() for tensor in tensors]
+            self._open_driver(indices[0])
+            launched = self._producer._launch(tensors)
+        except Exception:  # noqa: BLE001 - a mode of the user's that sees each call of torch
+            return None
         if launched is not None:
             return launched
-        if all(tensor.get_device() == index for tensor in tensors):
-            return self._ask(index, tensors)
+        if refusal := self._producer._take_refusal():
+            self._on_fault(f"{_SLOWER.format(indices[0])}: a launch was refused: {refusal}")
+        if len(set(indices)) == 1:
+            return self._ask(indices[0], tensors)
         values: list[Deferred] = []
-        for tensor in tensors:
-            values += self._ask(tensor.get_device(), [tensor])
+        for index, tensor in zip(indices, tensors, strict=True):
+            values += self._ask(index, [tensor])
         return values
 
     def _ask(self, index: int, tensors: list[Tensor]) -> list[Deferred]:
@@ -204,6 +211,8 @@ class Deferral:
 
     def _open_driver(self, index: int) -> None:
         """Has values on a device copied by launches from now on, where its driver can."""
+        if index in self._opened or (self._host is None and self._cannot_lock):
+            return
         with self._opening:
             if self._ring is None or index in self._opened:
                 return
@@ -213,7 +222,7 @@ class Deferral:
             except Exception as error:  # noqa: BLE001 - torch as it is not known here: the other way remains
                 trouble = f"{type(error).__name__}: {error}"
         if trouble:
-            self._on_fault(f"values on GPU {index} are copied by operators of torch, which takes longer: {trouble}")
+            self._on_fault(f"{_SLOWER.format(index)}: {trouble}")
 
     def _why_not_driven(self, index: int) -> str:
         """Opens a device; returns why its values cannot be copied by launches, or nothing."""
@@ -229,7 +238,12 @@ class Deferral:
         if trouble:
             return trouble
         if self._host is None and self._ring is not None:
-            self._host = self._slab_of(self._ring, lambda _address, _size: self._producer._page_lock(index))
+            if not self._producer._page_lock(index):
+                # Looked at again once there is memory of torch's, which is asked for in no capture.
+                self._cannot_lock = True
+                self._opened.discard(index)
+                return ""
+            self._host = self._slab_in(self._ring)
         return self._producer._use_device(index)
 
     def _open(self, index: int) -> DeviceQueue:
@@ -237,26 +251,30 @@ class Deferral:
             if self._ring is None:
                 raise RuntimeError("the logger was closed meanwhile")
             if self._host is None:
-                self._host = self._slab_of(self._ring, self.queue_type.page_lock)
+                self._host = self._page_locked(self._ring)
             queue = self._queues.get(index)
             if queue is None:
                 queue = self._queues[index] = self.queue_type(index, self._host)
             return queue
 
-    def _slab_of(self, ring: Ring, page_lock: Callable[[int, int], bool]) -> Tensor:
+    def _page_locked(self, ring: Ring) -> Tensor:
         """Returns the slab as a tensor: in the ring's memory, which outlives the process, or in memory of torch if the
         ring's cannot be page-locked."""
-        torch = sys.modules["torch"]
-        handle, size = ring.handle, _ENTRIES * _ENTRY_BYTES
-        memory = lib.advlog_slab_memory(handle)
-        address = int(ffi.cast("uintptr_t", memory))
-        with torch.inference_mode(False):
-            if page_lock(address, size):
-                host = torch.frombuffer(ffi.buffer(memory, size), dtype=torch.int64)
-            else:
-                host = self.queue_type.page_locked(_ENTRIES * 2)
-                lib.advlog_slab_move(handle, ffi.cast("void *", host.data_ptr()))
+        address = int(ffi.cast("uintptr_t", lib.advlog_slab_memory(ring.handle)))
+        if self.queue_type.page_lock(address, _ENTRIES * _ENTRY_BYTES):
+            return self._slab_in(ring)
+        with sys.modules["torch"].inference_mode(False):
+            host = self.queue_type.page_locked(_ENTRIES * 2)
+        lib.advlog_slab_move(ring.handle, ffi.cast("void *", host.data_ptr()))
         return host.view(_ENTRIES, 2)
+
+    @staticmethod
+    def _slab_in(ring: Ring) -> Tensor:
+        """The slab in the ring's memory as a tensor."""
+        torch = sys.modules["torch"]
+        buffer = ffi.buffer(lib.advlog_slab_memory(ring.handle), _ENTRIES * _ENTRY_BYTES)
+        with torch.inference_mode(False):
+            return torch.frombuffer(buffer, dtype=torch.int64).view(_ENTRIES, 2)
 
     def close(self, *, written: bool) -> None:
         """The session is over.

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from device import stand_in
@@ -268,6 +269,26 @@ def too_short():
     return tensor
 
 
+def unaligned():
+    raw = np.zeros(9, np.uint8)[1:5]
+    array = np.frombuffer(raw.data, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(array)[0]
+
+
+def of_few_bits():
+    return torch.ones((), dtype=torch.uint8).view(torch.uint4)
+
+
+def nested():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch._nested_view_from_buffer(
+            torch.arange(4.0), torch.tensor([[1]]), torch.tensor([[1]]), torch.tensor([2])
+        )
+
+
 def quantised():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -283,6 +304,9 @@ OTHERS = {
     "complex": lambda: torch.ones((), dtype=torch.complex64),
     "conjugate": lambda: torch.ones((), dtype=torch.complex64).conj(),
     "quantised": quantised,
+    "unaligned": unaligned,
+    "of few bits": of_few_bits,
+    "nested": nested,
     "sparse": lambda: torch.ones(1).to_sparse(),
     "two": lambda: torch.ones(2),
     "none": lambda: torch.ones(0),
@@ -314,6 +338,77 @@ def test_a_functorch_wrapper_is_not_launched(log):
     torch.func.vmap(body)(torch.ones(3))
     assert found == [None]
     assert driver.standin_launches() == before
+
+
+def test_integers_in_a_mapping_are_read_and_the_rest_is_launched(log, tmp_path):
+    place = {"epoch": on_gpu(2, torch.int64), "batch": on_gpu(3, torch.int64), "step": on_gpu(77, torch.int64)}
+    log.log_metrics({**place, "loss": on_gpu(1.5)})
+    found = rows(log, tmp_path)[-1]
+    assert [found[name] for name in ("epoch", "batch", "step", "loss")] == [2, 3, 77, 1.5]
+    assert log.health().misuse == {}
+
+
+def test_a_tensor_of_another_accelerator_is_not_launched(log, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "get_device", lambda self: 0)
+    before = driver.standin_launches()
+    log.log_metrics({"loss": torch.tensor(1.0)}, step=1)
+    assert driver.standin_launches() == before
+
+
+def test_a_tensor_that_gets_other_data_meanwhile_is_read_all_the_same(log, tmp_path):
+    """Another thread moves parameters while this one logs them: what was asked for its address lives on meanwhile."""
+    parameters = [on_gpu(torch.nn.Parameter(torch.tensor(7.0))) for _ in range(60)]
+    metrics = {f"p{at}": parameter for at, parameter in enumerate(parameters)}
+    over = threading.Event()
+
+    def move():
+        while not over.is_set():
+            for parameter in parameters:
+                parameter.data = torch.full((1 << 16,), 7.0)[5]
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    try:
+        for step in range(300):
+            log.log_metrics(metrics, step=step)
+            log.flush(10.0)
+    finally:
+        over.set()
+        thread.join()
+    found = rows(log, tmp_path)
+    assert {row[name] for row in found for name in metrics} <= {7.0, None}
+
+
+def test_a_refusal_is_said_once(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "advlog_fast.engine.deferred.Deferral._ask",
+        lambda self, index, tensors: [self._producer._unresolved(lib.ADVLOG_UNRESOLVED_TIMEOUT) for _ in tensors],
+    )
+    log = start()
+    log.log_batch_progress(1, 1, 1 << 30, on_gpu(1.0))
+    fail("cuLaunchKernel", 222)
+    for step in range(2, 5):
+        log.log_batch_progress(1, step, 1 << 30, on_gpu(1.0))
+    log.close()
+    text = (tmp_path / "run_main.log").read_text()
+    assert text.count("a launch was refused: CUDA_ERROR_UNSUPPORTED_PTX_VERSION") == 1
+
+
+def test_memory_that_cannot_be_page_locked_is_asked_for_later(start, monkeypatch):
+    asked = []
+
+    def operators(self, index, tensors):
+        asked.append(self._host)
+        self._host = self._slab_in(self._ring)  # as the other way gets its own
+        return [self._producer._unresolved(lib.ADVLOG_UNRESOLVED_TIMEOUT) for _ in tensors]
+
+    monkeypatch.setattr("advlog_fast.engine.deferred.Deferral._ask", operators)
+    fail("cuMemHostRegister", 1)
+    log = start()
+    for step in range(1, 4):
+        log.log_batch_progress(1, step, 1 << 30, on_gpu(1.0))
+    assert asked == [None]
+    assert log.health().gpu_values["launch"] == 2
 
 
 def test_views_and_parameters_are_launched(log, tmp_path):

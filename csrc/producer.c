@@ -280,7 +280,7 @@ static int try_performance(producer *self, PyObject *const *args, Py_ssize_t nar
 static ADVLOG_COLD int try_batch_of_items(producer *self, int64_t time_ns, exchange *x, PyObject *const *args, Py_ssize_t nargs,
                                           PyObject *names) {
     if (nargs + (names ? PyTuple_GET_SIZE(names) : 0) > MOST_ITEMS) return ADVLOG_SLOW;
-    if (!args_exchange_items(self, x, args, nargs, names) || !args_exchange_deferrable(self, x)) return -1;
+    if (!args_exchange_items(self, x, args, nargs, names) || !device_exchange(self, x)) return -1;
     /* The logger may have been closed meanwhile. */
     return x->changed && self->ring ? try_batch(self, time_ns, x->item, nargs, names) : ADVLOG_SLOW;
 }

@@ -135,8 +135,6 @@ void args_learn_plan(producer *self, PyObject *names, const int32_t *target);
 void args_forget_plans(producer *self);
 /* Asks scalars for their item(), and notes those that lie on an accelerator. False with an error set. */
 bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
-/* Has the values copied that lie on an accelerator. False with an error set; as they are where that cannot be. */
-bool args_exchange_deferrable(producer *self, exchange *x);
 void args_exchange_end(exchange *x);
 /* _learn(name): gives the name an id; False where there are no more, None where there is no room for it now, or the producer
  * is not bound. */
@@ -180,3 +178,5 @@ PyObject *device_defer(producer *self, PyObject *const *tensors, Py_ssize_t coun
 PyObject *device_defer_mapping(producer *self, PyObject *mapping);
 /* _launch(tensors): the same for a list; None where they must go another way. */
 PyObject *device_launch(PyObject *op, PyObject *tensors);
+/* Has the values copied that lie on an accelerator. False with an error set; as they are where that cannot be. */
+bool device_exchange(producer *self, exchange *x);

@@ -132,33 +132,6 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
     return true;
 }
 
-/* What the method in Python gives for the tensors. NULL with an error set. */
-static PyObject *defer_slowly(producer *self, PyObject *const *tensors, Py_ssize_t count) {
-    PyObject *defer = Py_NewRef(self->defer ? self->defer : Py_None), *list = PyList_New(count), *values = NULL;
-    for (Py_ssize_t i = 0; list && i < count; i++) PyList_SET_ITEM(list, i, Py_NewRef(tensors[i]));
-    if (list) values = PyObject_CallOneArg(defer, list);
-    Py_DECREF(defer);
-    Py_XDECREF(list);
-    return values;
-}
-
-bool args_exchange_deferrable(producer *self, exchange *x) {
-    /* A child waits for its values: no device knows its slab. */
-    if (!x->deferrable_count || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
-    PyObject *borrowed[MOST_ITEMS];
-    for (Py_ssize_t i = 0; i < x->deferrable_count; i++) borrowed[i] = x->item[x->deferrable[i]];
-    PyObject *values = device_defer(self, borrowed, x->deferrable_count);
-    if (!values && PyErr_Occurred()) return false;
-    if (!values && !(values = defer_slowly(self, borrowed, x->deferrable_count))) return cleared_for_slow_path();
-    if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->deferrable_count) {
-        for (Py_ssize_t i = 0; i < x->deferrable_count; i++)
-            Py_SETREF(x->item[x->deferrable[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
-        x->changed = true;
-    }
-    Py_DECREF(values);
-    return true;
-}
-
 enum learning { LEARN_FAILED = -1, LEARN_FULL, LEARN_KNOWN, LEARN_NOT_NOW };
 
 /* Gives the plain string an id. */

@@ -322,9 +322,10 @@ static bool launch(producer *self, const device_place *places, PyObject *values,
     return c.done == PyList_GET_SIZE(values);
 }
 
-/* Clears an Exception: the other way will meet it again. */
-static void clear_exception(void) {
+/* Clears an Exception: the other way will meet it again. False for anything else, such as a KeyboardInterrupt. */
+static bool clear_exception(void) {
     if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
+    return !PyErr_Occurred();
 }
 
 static bool is_used(const producer *self) {
@@ -408,4 +409,31 @@ PyObject *device_defer_mapping(producer *self, PyObject *mapping) {
     PyMem_Free(items.place);
     clear_exception();
     return copy;
+}
+
+/* What the method in Python gives for the tensors. NULL with an error set. */
+static PyObject *defer_slowly(producer *self, PyObject *const *tensors, Py_ssize_t count) {
+    PyObject *defer = Py_NewRef(self->defer ? self->defer : Py_None), *list = PyList_New(count), *values = NULL;
+    for (Py_ssize_t i = 0; list && i < count; i++) PyList_SET_ITEM(list, i, Py_NewRef(tensors[i]));
+    if (list) values = PyObject_CallOneArg(defer, list);
+    Py_DECREF(defer);
+    Py_XDECREF(list);
+    return values;
+}
+
+bool device_exchange(producer *self, exchange *x) {
+    /* A child waits for its values: no device knows its slab. */
+    if (!x->deferrable_count || !self->defer || !self->ring || ring_is_child(self->ring)) return true;
+    PyObject *borrowed[MOST_ITEMS];
+    for (Py_ssize_t i = 0; i < x->deferrable_count; i++) borrowed[i] = x->item[x->deferrable[i]];
+    PyObject *values = device_defer(self, borrowed, x->deferrable_count);
+    if (!values && PyErr_Occurred()) return false;
+    if (!values && !(values = defer_slowly(self, borrowed, x->deferrable_count))) return clear_exception();
+    if (PyList_CheckExact(values) && PyList_GET_SIZE(values) == x->deferrable_count) {
+        for (Py_ssize_t i = 0; i < x->deferrable_count; i++)
+            Py_SETREF(x->item[x->deferrable[i]], Py_NewRef(PyList_GET_ITEM(values, i)));
+        x->changed = true;
+    }
+    Py_DECREF(values);
+    return true;
 }

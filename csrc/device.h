@@ -4,6 +4,9 @@
  * was logged. All of it runs in the device's primary context, the one that torch uses; it is made current for a call where
  * it is not, as in a thread that has not used CUDA.
  *
+ * A stream that is being captured is left alone. Only a capture that another thread begins on that very stream, in the moment
+ * between the look and the launch, is not seen.
+ *
  * What a capture of a CUDA graph in any other thread forbids (the loading of code, page-locking) runs here with this thread's
  * capture mode relaxed, since no call tells whether another thread captures. */
 #pragma once

@@ -369,6 +369,14 @@ typedef struct {
     long long device;
 } device_items;
 
+/* Whether it is the key of one of a record's integers, which are its place, and cannot come later. */
+static bool is_integer(producer *self, PyObject *key) {
+    Py_ssize_t length = PyUnicode_GET_LENGTH(key);
+    if (length != 4 && length != 5 && length != 13) return false; /* step; epoch, batch; total_batches */
+    int target = args_key_target(self, key);
+    return target >= 0 && target < TARGET_CORE;
+}
+
 /* False where one of them must go another way. */
 static bool inspect_mapping(producer *self, PyObject *mapping, device_items *items) {
     Py_ssize_t at = 0;
@@ -376,8 +384,7 @@ static bool inspect_mapping(producer *self, PyObject *mapping, device_items *ite
     while (PyDict_Next(mapping, &at, &key, &value)) {
         if (!is_own_tensor(value)) continue;
         if (!PyUnicode_CheckExact(key) || items->count == items->most) return false;
-        int target = args_key_target(self, key);
-        if (target >= 0 && target < TARGET_CORE) continue; /* an integer is a record's place, and cannot come later */
+        if (is_integer(self, key)) continue;
         enum reading reading = inspect(value, &items->device, &items->range, &items->place[items->count]);
         if (reading == UNREADABLE) return false;
         if (reading == READABLE) items->key[items->count++] = key;

@@ -16,8 +16,9 @@ TESTS = Path(__file__).parents[2]
 PTX = TESTS.parent / "advlog_fast" / "engine" / "put.ptx"
 
 
-def test_launches_on_a_stand_in_for_the_driver():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "device/launches.py"]
+def test_launches_on_a_stand_in_for_the_driver(tmp_path):
+    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'runs'}"]
+    command = [sys.executable, "-m", "pytest", *options, "device/launches.py"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

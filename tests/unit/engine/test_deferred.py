@@ -186,8 +186,8 @@ def test_a_device_that_never_answers_lets_close_return(device, start):
     for step in range(1, 101):
         log_step(log, step, loss=on_device(0.5), plain=float(step))
     began = time.monotonic()
-    assert log.close(2.0)
-    assert time.monotonic() - began < 10
+    assert log.close(8.0)  # a second of it is for the files
+    assert time.monotonic() - began < 30
     assert [row["plain"] for row in rows_of(log)] == [float(step) for step in range(1, 101)]
     assert unresolved(log, timeout=100)
     device.land()  # into memory that is still there

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import torch
 from device import stand_in
-from device.stand_in import driver, fail, held, on_gpu
+from device.driver import driver, fail, held
+from device.stand_in import on_gpu
 
 from advlog_fast import AdvancedLogger, read_run
 from advlog_fast._native import lib

@@ -6,25 +6,11 @@ The process that imports it believes in a driver from then on, so it runs nothin
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_folder = tempfile.TemporaryDirectory()
-_path = Path(_folder.name) / "libcuda.so.1"
-subprocess.run(
-    [
-        "cc", "-shared", "-fPIC", "-O1", "-pthread", "-Wl,-soname,libcuda.so.1", "-o", _path,
-        Path(__file__).with_name("libcuda.c"),
-    ],
-    check=True,
-)  # fmt: skip
-driver = ctypes.CDLL(str(_path), mode=ctypes.RTLD_GLOBAL)
+from .driver import driver
 
 STREAM = 7
 _on_device: dict[int, int] = {}
@@ -73,17 +59,3 @@ torch.Tensor.is_cuda = property(lambda self: id(self) in _on_device)  # type: ig
 torch.Tensor.get_device = lambda self: _on_device.get(id(self), -1)  # type: ignore[method-assign]
 torch.Tensor.item = _waits  # type: ignore[method-assign]
 torch._C._cuda_getCurrentRawStream = lambda index: STREAM + index
-
-
-@contextmanager
-def held() -> Iterator[None]:
-    """Launches made meanwhile run afterwards."""
-    driver.standin_hold(1)
-    try:
-        yield
-    finally:
-        driver.standin_hold(0)
-
-
-def fail(name: str, error: int, times: int = 1) -> None:
-    driver.standin_fail(name.encode(), error, times)

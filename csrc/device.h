@@ -14,7 +14,6 @@
 #include "ring.h"
 
 #define DEVICE_MOST 64          /* devices */
-#define DEVICE_DTYPES 10
 #define DEVICE_MOST_VALUES 128  /* of a launch: its parameters take 4 KiB at most */
 
 /* How a value lies in memory: what csrc/put.cu knows. */

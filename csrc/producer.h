@@ -160,8 +160,7 @@ PyObject *deferred_unresolved(PyObject *op, PyObject *args);
 
 bool device_prepare(void); /* once, when the module is made; false with an error set */
 /* _meet_torch(Tensor, Parameter, is_cow, stream_of, exchange, dtypes): what a launch may be asked to read. is_cow and exchange
- * (dlpack.h) may be None; the dtypes
- * are float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 and bool. */
+ * (dlpack.h) may be None; the dtypes are float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 and bool. */
 PyObject *device_meet_torch(PyObject *op, PyObject *args);
 /* _open_device(index, ptx): "" or why the device cannot be launched on. */
 PyObject *device_open_for(PyObject *op, PyObject *args);

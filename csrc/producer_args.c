@@ -101,13 +101,6 @@ static bool is_integer(producer *self, Py_ssize_t at, Py_ssize_t nargs, PyObject
     return target >= 0 && target < TARGET_CORE;
 }
 
-static int lies_on_device(PyObject *o) {
-    PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
-    int is = is_cuda ? is_cuda == Py_True : -1;
-    Py_XDECREF(is_cuda);
-    return is;
-}
-
 bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     Py_ssize_t all = nargs + (names ? PyTuple_GET_SIZE(names) : 0);
     for (; x->count < all; x->count++) {
@@ -115,9 +108,10 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
         const scalar_kind *kind = learned_kind(self, o);
         bool deferrable = false;
         if (kind && kind->may_lie_on_device) {
-            int is_cuda = lies_on_device(o);
-            if (is_cuda < 0 && !cleared_for_slow_path()) return false;
-            deferrable = is_cuda == 1;
+            PyObject *is_cuda = PyObject_GetAttr(o, is_cuda_name);
+            if (!is_cuda && !cleared_for_slow_path()) return false;
+            deferrable = is_cuda == Py_True;
+            Py_XDECREF(is_cuda);
         }
         if (deferrable) {
             /* An integer is a record's place, and cannot come later. */

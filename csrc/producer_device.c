@@ -9,6 +9,8 @@
 #include "dlpack.h"
 #include "slab.h"
 
+#define DEVICE_DTYPES 10
+
 /* What torch calls things; for the life of the process, once _meet_torch was called. */
 static PyObject *tensor_type, *parameter_type;
 static PyObject *is_cow;    /* torch._C._is_cow_tensor; NULL where torch has no such tensors */

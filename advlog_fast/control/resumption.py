@@ -76,7 +76,7 @@ def carried_best(text: object) -> dict[str, Any] | None:
         found = json.loads(text) if isinstance(text, str) else {}
         metrics, is_best = found["metrics"], found["is_best"]
         places = {name: found[name] for name in ("epoch", "step")}
-        sound = all(type(value) in (int, float) for value in metrics.values()) and type(is_best) is bool
+        sound = all(type(value) is float for value in metrics.values()) and type(is_best) is bool
         sound = sound and all(place is None or type(place) is int for place in places.values())
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return None

@@ -153,20 +153,33 @@ def ring(tmp_path: Path):
     made.file.remove()
 
 
-@pytest.fixture(params=["exchange", "methods"])
-def log(ring, request):
+def opened(ring, capsule):
     made = Calls()
     made._bind(ring.address, ring, made.defer)
     for kind in (Tensor, Parameter, Subclass):
         made._learn_scalar(kind, True)
     for name in ("a", "b", *(f"m{at}" for at in range(300))):
         assert made._learn(name)
-    capsule = CAPSULE if request.param == "exchange" else None
     Producer._meet_torch(Tensor, Parameter, is_cow, stream_of, capsule, tuple(DTYPES))
     assert Producer._open_device(0, PTX) == ""
     assert made._page_lock(0)
     assert made._use_device(0) == ""
     return made
+
+
+@pytest.fixture(params=["exchange", "methods"])
+def log(ring, request):
+    return opened(ring, CAPSULE if request.param == "exchange" else None)
+
+
+@pytest.fixture
+def by_methods(ring):
+    return opened(ring, None)
+
+
+@pytest.fixture
+def by_exchange(ring):
+    return opened(ring, CAPSULE)
 
 
 def values(ring):
@@ -231,22 +244,18 @@ def test_what_may_not_be_read_goes_the_other_way(ring, log, kind):
     assert lib.advlog_slab_used(ring.handle) <= 1
 
 
-def test_nested_and_foreign_tensors_by_methods(ring, log, request):
-    if request.node.callspec.params["log"] != "methods":
-        pytest.skip("the exchange API says it by itself")
-    assert log._launch([Tensor(is_nested=True)]) is None
-    assert log._launch([Tensor(is_cuda=False)]) is None
-    assert log._launch([Tensor(is_cuda=None)]) is None
-    assert log._launch([Tensor(count="1")]) is None
+def test_nested_and_foreign_tensors_by_methods(by_methods):
+    assert by_methods._launch([Tensor(is_nested=True)]) is None
+    assert by_methods._launch([Tensor(is_cuda=False)]) is None
+    assert by_methods._launch([Tensor(is_cuda=None)]) is None
+    assert by_methods._launch([Tensor(count="1")]) is None
 
 
-def test_lanes_and_few_bits_by_the_exchange_api(ring, log, request):
-    if request.node.callspec.params["log"] != "exchange":
-        pytest.skip("methods know no lanes")
-    assert log._launch([Tensor(lanes=2)]) is None
+def test_lanes_and_few_bits_by_the_exchange_api(by_exchange):
+    assert by_exchange._launch([Tensor(lanes=2)]) is None
     DTYPES["uint4"] = DTYPES["uint8"]
     try:
-        assert log._launch([of_dtype(Tensor(1, "uint8"), "uint4")]) is None
+        assert by_exchange._launch([of_dtype(Tensor(1, "uint8"), "uint4")]) is None
     finally:
         del DTYPES["uint4"]
 
@@ -275,11 +284,9 @@ def test_two_devices_in_a_call_go_the_other_way(ring, log):
         log._launch(7)
 
 
-def test_a_keyboard_interrupt_is_not_swallowed(ring, log, request):
-    if request.node.callspec.params["log"] != "methods":
-        pytest.skip("the stand-in's exchange API raises nothing")
+def test_a_keyboard_interrupt_is_not_swallowed(by_methods):
     with pytest.raises(KeyboardInterrupt):
-        log._launch([Tensor(address=KeyboardInterrupt())])
+        by_methods._launch([Tensor(address=KeyboardInterrupt())])
 
 
 def test_in_a_capture_and_with_a_full_slab_the_reason_is_told(ring, log):

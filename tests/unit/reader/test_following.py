@@ -336,10 +336,11 @@ def test_a_line_that_somebody_has_spoilt_costs_itself(tmp_path):
     assert reader.gaps == [(1, 0, 4, 4), (1, 0, 6, 6)]
 
 
-def test_another_run_of_the_name_is_not_followed(tmp_path):
+@pytest.mark.parametrize("wait_s", [1.0, math.inf])
+def test_another_run_of_the_name_is_not_followed(tmp_path, wait_s):
     with opened(tmp_path) as log:
         log_some(log, 5)
-    items = follow(tmp_path, "run", wait_s=1.0)
+    items = follow(tmp_path, "run", wait_s=wait_s)
     assert next(items).rows.num_rows == 5
     for path in tmp_path.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -414,15 +415,3 @@ def test_a_cut_behind_which_nothing_has_come_yet_is_told(tmp_path):
     # Of a rank that was killed, more may come when it is recovered.
     assert reader.read().cuts == [(1, 0, 5), (1, 1, 5)]
     assert reader.read().cuts == [(1, 0, 5), (1, 1, 5)]
-
-
-def test_a_follower_without_end_ends_when_another_run_has_the_name(tmp_path):
-    with opened(tmp_path) as log:
-        log_some(log, 5)
-    items = follow(tmp_path, "run", wait_s=math.inf)
-    assert next(items).rows.num_rows == 5
-    for path in tmp_path.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with opened(tmp_path) as log:
-        log_some(log, 8)
-    assert list(items) == []

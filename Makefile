@@ -12,7 +12,7 @@ JOBS ?= $(shell echo $$((2 * $$(nproc))))
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all test-versions test-gpu test-spark pytest pytest-asan stress coverage measure bench bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all test-versions test-gpu test-spark pytest pytest-asan stress coverage measure bench bench-gpu bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -116,6 +116,9 @@ bench: $(VENV)/has-$(BENCH_EXTRA) ## Measure everything, into benchmarks/results
 	mkdir -p build
 	cd benchmarks && ../$(VENV)/bin/pytest --benchmark-json=../build/bench.json $(PYTEST_ARGS)
 	$(VENV)/bin/python benchmarks/report.py build/bench.json benchmarks/results/$(RESULTS)
+
+bench-gpu: ## Measure values on a GPU, beside its peers: five minutes of a machine with one; RESULTS names the files
+	$(MAKE) --no-print-directory bench BENCH_EXTRA=bench-peers PYTEST_ARGS=bench_gpu.py
 
 bench-gate: $(VENV)/has-bench ## What no change may make dearer: instructions, and ratios within one run
 	cd benchmarks && ../$(VENV)/bin/pytest gate.py

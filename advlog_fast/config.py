@@ -28,6 +28,8 @@ MIN_LOG_SIZE = 1024
 MAX_SECONDS = 10**6
 MIN_RING_BYTES = 64 * 1024
 MAX_RING_BYTES = 1 << 30
+MIN_DEFERRED_VALUES = 4096
+MAX_DEFERRED_VALUES = 65_536
 
 
 def checked_metric_name(name: object, argument: str = "metric name") -> str:
@@ -142,6 +144,10 @@ class LoggerConfig:
     :param part_rows: seal a part after this many records, before the time if need be.
     :param close_timeout_s: how long, in seconds, `close()` and the exit wait for a disk or a GPU that hangs; 5 more if
         the disk delays the summary, too. Records left then count as pending, and the next start recovers them.
+    :param deferred_values: how many values on GPUs may be on their way at a time: 4,096 to 65,536, rounded up to a
+        power of two; 16 bytes of page-locked memory each. A record that finds no room has null in place of its values,
+        and `unresolved` says "slab_full". Ask for more where a record has hundreds of them, such as the gradient norms
+        of all layers, and the GPU is many steps behind.
     :param deferred_timeout_s: how long, in seconds from the call, the drain waits for a value on a GPU; the training
         never waits. The value's record and those behind it wait with it. Then the value is null, and `unresolved` says
         "timeout". A nearly full ring and the end of `close()` shorten the wait.
@@ -201,6 +207,7 @@ class LoggerConfig:
     part_interval_s: float = 300.0
     part_rows: int = 1_000_000
     close_timeout_s: float = 30.0
+    deferred_values: int = MIN_DEFERRED_VALUES
     deferred_timeout_s: float = 60.0
     fsync: Fsync = "never"
     handle_signals: bool | Literal["note"] = False
@@ -277,6 +284,7 @@ class LoggerConfig:
         _integer("training_log_every", self.training_log_every, 1, (1 << 32) - 1)
         _integer("text_digits", self.text_digits, 1, ALL_DIGITS)
         _integer("ring_bytes", self.ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES)
+        _integer("deferred_values", self.deferred_values, MIN_DEFERRED_VALUES, MAX_DEFERRED_VALUES)
         _integer("part_rows", self.part_rows, 1, 100_000_000)
         if self.rank is not None:
             _integer("rank", self.rank, 0, 99_999)

@@ -95,6 +95,7 @@ class AdvancedLogger(Producer, ControlCalls):
         part_interval_s: float = LoggerConfig.part_interval_s,
         part_rows: int = LoggerConfig.part_rows,
         close_timeout_s: float = LoggerConfig.close_timeout_s,
+        deferred_values: int = LoggerConfig.deferred_values,
         deferred_timeout_s: float = LoggerConfig.deferred_timeout_s,
         fsync: str = LoggerConfig.fsync,
         handle_signals: bool | str = LoggerConfig.handle_signals,
@@ -143,8 +144,7 @@ class AdvancedLogger(Producer, ControlCalls):
         ends with the `close()` of its last handle, at the exit, or when an `AdvancedLogger` supersedes it.
 
         :param options: as of :class:`AdvancedLogger`.
-        :raises ValueError: an option that is given differs from the open logger's; otherwise as
-            :class:`AdvancedLogger`.
+        :raises ValueError: an option differs from the open logger's; otherwise as :class:`AdvancedLogger`.
 
         >>> one, two = (AdvancedLogger.shared("logs", "shared", console="off") for _ in range(2))
         >>> one.log_metrics({"loss": 0.5}, step=1)

@@ -33,5 +33,6 @@ def bench_gpu_call(rounds: Rounds, record: Record, tmp_path: Path, scalars: int)
     require_gpu()
     figures = median_of([run.figures for run in rounds(lambda: run_program("gpu_call.py", tmp_path, scalars), 1)])
     assert figures["whole"]
+    assert not any(figures["unresolved"].values())
     assert figures["gpu_values"]["operators"] == 0
     record(**figures)

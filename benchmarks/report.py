@@ -329,6 +329,23 @@ def _gpu(figures: Figures) -> Iterable[str]:
                 if way != "nothing"
             ),
         )
+    calls = [figures[key] for key in figures if key.startswith("bench_gpu_call[")]
+    if calls:
+        yield f"## A call with values on a GPU, {calls[0]['device']}"
+        yield table(
+            ["values", "how", "GPU idle: p50", "p99", "behind queued work: p50", "p99", "GPU's time", "first value"],
+            (
+                [
+                    str(call["scalars"]),
+                    way,
+                    *(f"{found[when][at]:.1f} us" for when in ("idle_us", "queued_us") for at in ("p50", "p99")),
+                    f"{call['gpu_us']:.2f} us" if way == "deferred" and call["gpu_us"] is not None else "",
+                    f"{call['first_ms']:.0f} ms" if way == "deferred" else "",
+                ]
+                for call in calls
+                for way, found in call["ways"].items()
+            ),
+        )
 
 
 def _many_rows(figures: Figures) -> Iterable[str]:

@@ -12,7 +12,8 @@
 #define ADVLOG_MAX_TEXT_BYTES 4096
 #define ADVLOG_MAX_HOME_BYTES 1024
 #define ADVLOG_MAX_SINKS 8
-#define ADVLOG_SLAB_ENTRIES 4096
+#define ADVLOG_SLAB_ENTRIES 4096 /* of a ring that is asked for no other number, and the least */
+#define ADVLOG_MAX_SLAB_ENTRIES 65536
 #define ADVLOG_STREAMS 3
 
 /* What a slot has room for: slot.h draws it. */
@@ -206,14 +207,15 @@ size_t advlog_number_int(char *out, int64_t value);
 
 /* ---- ring (ring.c, names.c) ---- */
 
-/* Bytes of memory for a ring of `slots` slots (a power of two, at least 64), with room for all names. */
-uint64_t advlog_ring_bytes(uint64_t slots);
+/* Bytes of memory for a ring of `slots` slots (a power of two, at least 64), with room for all names and for
+ * `slab_entries` values that an accelerator fills in later (a power of two, ADVLOG_SLAB_ENTRIES to ADVLOG_MAX_SLAB_ENTRIES). */
+uint64_t advlog_ring_bytes(uint64_t slots, uint32_t slab_entries);
 /* Those of them that must be there from the first. What follows them is room for more names: in a file it may be a
  * hole, in which advlog_name_intern allocates as names come. */
-uint64_t advlog_ring_first_bytes(uint64_t slots);
+uint64_t advlog_ring_first_bytes(uint64_t slots, uint32_t slab_entries);
 /* Lays a ring out in zeroed memory of that many bytes, of which the first `there` are there; its positions start at
  * `start` (normally `slots`). The magic number is stored last. 0, or an advlog_ring_error. */
-int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slots, uint64_t start,
+int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slots, uint32_t slab_entries, uint64_t start,
                      const advlog_identity *identity);
 /* A handle on an initialised ring; NULL with *error set where it is none. The
  * memory must outlive the handle. */
@@ -248,9 +250,10 @@ void advlog_ring_cursor(const advlog_ring *ring, int sink, advlog_cursor *out);
  * short, or the process is a forked child. Under the GIL. */
 uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count);
 /* What the value's bits are to be XORed with for the second half of its entry; the same
- * for all references of a reservation. Entry `reference % ADVLOG_SLAB_ENTRIES` of the
+ * for all references of a reservation. Entry `reference % advlog_slab_entries()` of the
  * slab, 16 bytes, is where both belong. */
-uint64_t advlog_slab_key(uint64_t reference);
+uint64_t advlog_slab_key(const advlog_ring *ring, uint64_t reference);
+uint32_t advlog_slab_entries(const advlog_ring *ring);
 void *advlog_slab_memory(const advlog_ring *ring);
 /* Entries lie in this memory from now on, of which the accelerator knows more; what it has
  * is lost with the process. Before the first reservation. */

@@ -29,7 +29,8 @@ PyObject *deferred_reserve(PyObject *op, PyObject *args) {
     PyObject *values = deferred_list(count);
     if (!values) return NULL;
     /* Looked at again: the collector, whom the list may have called, may have closed the logger. */
-    uint64_t reference = self->ring ? advlog_slab_reserve(self->ring, count) : 0;
+    advlog_ring *ring = self->ring;
+    uint64_t reference = ring ? advlog_slab_reserve(ring, count) : 0;
     if (!reference) {
         Py_DECREF(values);
         Py_RETURN_NONE;
@@ -37,10 +38,10 @@ PyObject *deferred_reserve(PyObject *op, PyObject *args) {
     for (unsigned i = 0; i < count; i++) {
         deferred_value *item = (deferred_value *)PyList_GET_ITEM(values, i);
         item->bits = reference + i;
-        item->ring = self->ring;
+        item->ring = ring;
         item->owner = Py_NewRef(self->owner);
     }
-    return Py_BuildValue("KLN", reference % ADVLOG_SLAB_ENTRIES, (long long)advlog_slab_key(reference), values);
+    return Py_BuildValue("KLN", reference % advlog_slab_entries(ring), (long long)advlog_slab_key(ring, reference), values);
 }
 
 PyObject *deferred_unresolved(PyObject *Py_UNUSED(op), PyObject *args) {

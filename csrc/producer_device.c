@@ -97,10 +97,11 @@ PyObject *device_page_lock_slab(PyObject *op, PyObject *arg) {
     if (PyErr_Occurred()) return NULL;
     if (!self->ring || index >= DEVICE_MOST) Py_RETURN_FALSE;
     advlog_slab_entry *slab = self->ring->slab;
+    size_t size = advlog_slab_entries(self->ring) * sizeof *slab;
     PyObject *owner = Py_NewRef(self->owner); /* keeps it while others run */
     int error;
     Py_BEGIN_ALLOW_THREADS /* the driver may wait for the device */
-    error = device_page_lock((unsigned)index, slab, ADVLOG_SLAB_ENTRIES * sizeof *slab);
+    error = device_page_lock((unsigned)index, slab, size);
     Py_END_ALLOW_THREADS
     Py_DECREF(owner);
     return PyBool_FromLong(error == 0);
@@ -271,8 +272,8 @@ static enum device_answer put(device_call *c, const device_place *places, uint32
         values.at[i] = places[i].at;
         values.type[i] = (uint8_t)places[i].type;
     }
-    values.key = advlog_slab_key(reference);
-    values.out = (uintptr_t)&c->ring->slab[reference % ADVLOG_SLAB_ENTRIES];
+    values.key = advlog_slab_key(c->ring, reference);
+    values.out = (uintptr_t)&c->ring->slab[reference % advlog_slab_entries(c->ring)];
     values.count = count;
     enum device_answer answer;
     /* Where the device's queue is full it waits for the device; what the device waits for may be another thread of Python. */

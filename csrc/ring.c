@@ -17,7 +17,6 @@ _Static_assert(ADVLOG_MAX_RECORD_EXTRAS == ADVLOG_HEADER_EXTRAS + (ADVLOG_MAX_RE
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "slots are little-endian");
 
 #define WHOLE_PAGES(bytes) (((bytes) + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES)
-#define SLAB_BYTES (ADVLOG_SLAB_ENTRIES * sizeof(advlog_slab_entry))
 #define NAMES_BYTES WHOLE_PAGES(sizeof(advlog_name_list) + (size_t)ADVLOG_MAX_NAMES * (ADVLOG_MAX_NAME_BYTES + 1))
 #define FIRST_NAMES_BYTES (16 * ADVLOG_PAGE_BYTES)
 #define NAMES_BYTES_1 WHOLE_PAGES(sizeof(advlog_name_table_1))
@@ -28,12 +27,11 @@ typedef struct {
     uint64_t end; /* of what must be there from the first */
 } ring_layout;
 
-static ring_layout layout_of(uint32_t version, uint64_t slots) {
-    const uint64_t all = slots * ADVLOG_SLOT_BYTES, begin = ADVLOG_HEADER_BYTES;
+static ring_layout layout_of(uint32_t version, uint64_t slots, uint64_t slab_entries) {
+    const uint64_t all = slots * ADVLOG_SLOT_BYTES, begin = ADVLOG_HEADER_BYTES, slab = slab_entries * sizeof(advlog_slab_entry);
     if (version == 1)
-        return (ring_layout){begin, begin + NAMES_BYTES_1, begin + NAMES_BYTES_1 + SLAB_BYTES,
-                             begin + NAMES_BYTES_1 + SLAB_BYTES + all};
-    return (ring_layout){begin + SLAB_BYTES + all, begin, begin + SLAB_BYTES, begin + SLAB_BYTES + all + FIRST_NAMES_BYTES};
+        return (ring_layout){begin, begin + NAMES_BYTES_1, begin + NAMES_BYTES_1 + slab, begin + NAMES_BYTES_1 + slab + all};
+    return (ring_layout){begin + slab + all, begin, begin + slab, begin + slab + all + FIRST_NAMES_BYTES};
 }
 
 /* ---- fork ---- */
@@ -78,16 +76,25 @@ static void canary_free(advlog_ring *ring) {
 
 /* ---- memory ---- */
 
-uint64_t advlog_ring_first_bytes(uint64_t slots) { return layout_of(ADVLOG_RING_VERSION, slots).end; }
+uint64_t advlog_ring_first_bytes(uint64_t slots, uint32_t slab_entries) {
+    return layout_of(ADVLOG_RING_VERSION, slots, slab_entries).end;
+}
 
-uint64_t advlog_ring_bytes(uint64_t slots) { return layout_of(ADVLOG_RING_VERSION, slots).names + NAMES_BYTES; }
+uint64_t advlog_ring_bytes(uint64_t slots, uint32_t slab_entries) {
+    return layout_of(ADVLOG_RING_VERSION, slots, slab_entries).names + NAMES_BYTES;
+}
 
-static bool slots_allowed(uint64_t slots) { return slots >= 64 && slots <= UINT64_C(1) << 32 && (slots & (slots - 1)) == 0; }
+static bool power_of_two(uint64_t n, uint64_t least, uint64_t most) { return n >= least && n <= most && (n & (n - 1)) == 0; }
 
-int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slots, uint64_t start,
+static bool shape_allowed(uint64_t slots, uint64_t slab_entries) {
+    return power_of_two(slots, 64, UINT64_C(1) << 32) && power_of_two(slab_entries, ADVLOG_SLAB_ENTRIES, ADVLOG_MAX_SLAB_ENTRIES);
+}
+
+int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slots, uint32_t slab_entries, uint64_t start,
                      const advlog_identity *identity) {
-    if (!slots_allowed(slots) || there > bytes || there < advlog_ring_first_bytes(slots)) return ADVLOG_RING_TOO_SMALL;
-    const ring_layout at = layout_of(ADVLOG_RING_VERSION, slots);
+    if (!shape_allowed(slots, slab_entries) || there > bytes || there < advlog_ring_first_bytes(slots, slab_entries))
+        return ADVLOG_RING_TOO_SMALL;
+    const ring_layout at = layout_of(ADVLOG_RING_VERSION, slots, slab_entries);
     advlog_ring_header *h = memory;
     h->layout_version = ADVLOG_RING_VERSION;
     h->slot_bytes = ADVLOG_SLOT_BYTES;
@@ -95,7 +102,7 @@ int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slot
     h->slots = slots;
     h->names_offset = at.names;
     h->slab_offset = at.slab;
-    h->slab_entries = ADVLOG_SLAB_ENTRIES;
+    h->slab_entries = slab_entries;
     h->slots_offset = at.slots;
     h->identity = *identity;
     store_relaxed(&h->write_pos, start);
@@ -115,25 +122,26 @@ int advlog_ring_init(void *memory, uint64_t bytes, uint64_t there, uint64_t slot
 }
 
 /* What is read here is read once: the ring's maker may still write it. */
-static int check_header(const advlog_ring_header *h, uint64_t bytes, uint32_t *version, uint64_t *slots) {
+static int check_header(const advlog_ring_header *h, uint64_t bytes, uint32_t *version, uint64_t *slots, uint64_t *slab_entries) {
     if (bytes < ADVLOG_HEADER_BYTES) return ADVLOG_RING_TOO_SMALL;
     if (load_acquire(&h->magic) != ADVLOG_RING_MAGIC) return ADVLOG_RING_BAD_MAGIC; /* pairs with advlog_ring_init:a */
     *version = load_once32(&h->layout_version);
     if (*version < 1 || *version > ADVLOG_RING_VERSION) return ADVLOG_RING_BAD_VERSION;
     *slots = load_once64(&h->slots);
-    if (!slots_allowed(*slots)) return ADVLOG_RING_BAD_LAYOUT;
-    const ring_layout at = layout_of(*version, *slots);
+    *slab_entries = load_once64(&h->slab_entries);
+    if (!shape_allowed(*slots, *slab_entries)) return ADVLOG_RING_BAD_LAYOUT;
+    const ring_layout at = layout_of(*version, *slots, *slab_entries);
     if (h->slot_bytes != ADVLOG_SLOT_BYTES || h->names_offset != at.names || h->slab_offset != at.slab ||
-        h->slab_entries != ADVLOG_SLAB_ENTRIES || h->slots_offset != at.slots)
+        h->slots_offset != at.slots)
         return ADVLOG_RING_BAD_LAYOUT;
     uint64_t file_bytes = load_once64(&h->file_bytes);
     return file_bytes > bytes || bytes < at.end || file_bytes < at.end ? ADVLOG_RING_TOO_SMALL : 0;
 }
 
 advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
-    uint64_t slots = 0;
+    uint64_t slots = 0, slab_entries = 0;
     uint32_t version = 0;
-    *error = check_header(memory, bytes, &version, &slots);
+    *error = check_header(memory, bytes, &version, &slots, &slab_entries);
     if (*error) return NULL;
     advlog_ring *ring = calloc(1, sizeof *ring);
     if (!ring || !canary_new(ring)) {
@@ -145,13 +153,14 @@ advlog_ring *advlog_ring_attach(void *memory, uint64_t bytes, int *error) {
     ring->magic = ADVLOG_HANDLE_MAGIC;
     ring->abi_version = ADVLOG_ABI_VERSION;
     ring->header = h;
-    const ring_layout at = layout_of(version, slots);
+    const ring_layout at = layout_of(version, slots, slab_entries);
     void *names = (char *)memory + at.names;
     if (version == 1) ring->names_1 = names;
     else ring->names = names;
     ring->heap_bytes = bytes - at.names - sizeof *ring->names;
     ring->file = -1;
     ring->slab = (advlog_slab_entry *)((char *)memory + at.slab);
+    ring->slab_bits = (unsigned)__builtin_ctzll(slab_entries);
     ring->slots = (advlog_slot *)((char *)memory + at.slots);
     ring->count = slots;
     ring->mask = slots - 1;
@@ -168,7 +177,7 @@ void advlog_ring_detach(advlog_ring *ring) {
 }
 
 uint64_t advlog_ring_there(const advlog_ring *ring) {
-    if (!ring->names) return layout_of(1, ring->count).end;
+    if (!ring->names) return layout_of(1, ring->count, UINT64_C(1) << ring->slab_bits).end;
     uint64_t heap = (uint64_t)(ring->names->heap - (uint8_t *)ring->header);
     uint64_t room = load_acquire(&ring->names->room); /* pairs with grow:a */
     return heap + (room < ring->heap_bytes ? room : ring->heap_bytes);

@@ -143,11 +143,13 @@ struct advlog_ring {
     advlog_name_index index;
     int file; /* to allocate room for names in, under `naming`; -1: none */
     advlog_slab_entry *slab;
+    unsigned slab_bits; /* it has 1 << slab_bits entries */
     advlog_slot *slots;
     uint64_t mask;
     uint64_t count;
     struct advlog_slab_use *use; /* of each entry, once one was reserved */
     uint64_t slab_turn;          /* of the latest reservation; under the GIL */
+    uint32_t slab_next;          /* the entry behind it */
     atomic_u32 abandoned;        /* entries, so far */
     uint64_t devices;            /* a bit for each that may be launched on; under the GIL */
     int device_error;            /* of the launch that was refused, until it is said; under the GIL */

@@ -5,7 +5,7 @@
  * The drain takes each value from memory, in the order of the records, and calls nothing of the
  * device: such a call from another thread breaks a capture of a CUDA graph.
  *
- *   reference   turn << 12 | entry: turns count the reservations of a ring, from 1
+ *   reference   turn << slab_bits | entry: turns count the reservations of a ring, from 1
  *   key         the turn, mixed to 64 bits, so that no two turns share one
  *
  * An entry holds the value of its reference once value ^ check is the key. No order of the two
@@ -25,12 +25,12 @@
 
 #include "record.h"
 
-#define ADVLOG_SLAB_ENTRY_BITS 12
-#define ADVLOG_FIRST_REFERENCE (UINT64_C(1) << ADVLOG_SLAB_ENTRY_BITS)
+#define ADVLOG_FIRST_REFERENCE ((uint64_t)ADVLOG_SLAB_ENTRIES) /* of the smallest slab; a reason is below */
 #define ADVLOG_REFERENCE_END (UINT64_C(1) << 52)
 #define ADVLOG_ABANDONED (UINT64_C(1) << 63)
 
-_Static_assert(ADVLOG_SLAB_ENTRIES == ADVLOG_FIRST_REFERENCE, "a reference names its entry");
+_Static_assert(ADVLOG_MAX_SLAB_ENTRIES - 1 <= UINT16_MAX, "slab_quarantine names an entry in 16 bits");
+_Static_assert(ADVLOG_UNRESOLVED_REASONS <= ADVLOG_FIRST_REFERENCE, "no reason is a reference");
 
 /* Who has an entry: of the process, not in the ring. */
 struct advlog_slab_use {
@@ -42,7 +42,7 @@ struct advlog_slab_use {
 typedef struct {
     uint32_t count;
     uint32_t abandoned; /* as many as the drain has met */
-    uint16_t entry[ADVLOG_SLAB_ENTRIES];
+    uint16_t entry[ADVLOG_MAX_SLAB_ENTRIES];
 } slab_quarantine;
 
 static inline bool is_reference(uint64_t bits) { return bits >= ADVLOG_FIRST_REFERENCE && bits < ADVLOG_REFERENCE_END; }

@@ -32,11 +32,12 @@ from .entry import Entry
 from .misuse import MisuseLog
 from .overflow import Overflow
 from .ring import DROPS, Ring, formatted, identity_of
-from .ring_file import RingFile, map_ring
+from .ring_file import RingFile, RingShape, map_ring
 from .ring_folders import check_private_folder
 from .steps import StepBase
 
 CHILD_SLOTS = 1024
+_SHAPE = RingShape(CHILD_SLOTS)
 _POLL_S = 0.002
 _ENDED = "the process that this logger belongs to has ended its log: what is logged here is dropped"
 _OVER = (
@@ -84,12 +85,12 @@ class ChildRing(Ring):
         check_private_folder(folder)
         fd = open_new(hidden, os.O_RDWR, 0o600)
         try:
-            self._map = map_ring(fd, CHILD_SLOTS)
+            self._map = map_ring(fd, _SHAPE)
             self._memory = ffi.from_buffer(self._map)
             identity = identity_of(parent.run, os.getpid())
             identity.worker = 1
             self.file.keep(fd)
-            self.handle = formatted(self._memory, self.file, CHILD_SLOTS, CHILD_SLOTS, identity)
+            self.handle = formatted(self._memory, self.file, _SHAPE, CHILD_SLOTS, identity)
             self.file.lock = FileLock(folder / f"{name}.lock")
             # Visible only now: the parent may have ended meanwhile, and removed files that were not visible.
             os.rename(hidden, folder / f"{name}.ring")

@@ -26,8 +26,8 @@ from .ring import Ring
 Tensor = Any
 """A torch.Tensor: torch is the user's to import."""
 
-_ENTRIES = int(lib.ADVLOG_SLAB_ENTRIES)
 _ENTRY_BYTES = 16
+_KEPT_PLACES = 4096
 _PORTABLE = 1
 """cudaHostRegisterPortable: page-locked for every device of the process."""
 
@@ -57,7 +57,7 @@ class DeviceQueue:
         # A copy is made of a pair, and the pair on the device, in a place that is kept: nothing is allocated there for
         # a call, and the call's tensors may go at once.
         with torch.inference_mode(False):
-            self._pairs = torch.zeros((_ENTRIES, 2), dtype=torch.int64, device=self.device(index))
+            self._pairs = torch.zeros(tuple(host.shape), dtype=torch.int64, device=self.device(index))
         self._made, first = self.moment(index)
         self._streams = {first}
 
@@ -137,7 +137,8 @@ class DeviceQueue:
         with torch.inference_mode(False):
             pairs, host = (table[first : first + count] for table in (self._pairs, self._host))
             place = pairs.view(torch.float64)[:, 0], pairs[:, 0], pairs[:, 1], pairs, host
-        self._places[first, count] = place
+        if len(self._places) < _KEPT_PLACES:
+            self._places[first, count] = place
         return place
 
 
@@ -261,20 +262,22 @@ class Deferral:
         """Returns the slab as a tensor: in the ring's memory, which outlives the process, or in memory of torch if the
         ring's cannot be page-locked."""
         address = int(ffi.cast("uintptr_t", lib.advlog_slab_memory(ring.handle)))
-        if self.queue_type.page_lock(address, _ENTRIES * _ENTRY_BYTES):
+        entries = int(lib.advlog_slab_entries(ring.handle))
+        if self.queue_type.page_lock(address, entries * _ENTRY_BYTES):
             return self._slab_in(ring)
         with sys.modules["torch"].inference_mode(False):
-            host = self.queue_type.page_locked(_ENTRIES * 2)
+            host = self.queue_type.page_locked(entries * 2)
         lib.advlog_slab_move(ring.handle, ffi.cast("void *", host.data_ptr()))
-        return host.view(_ENTRIES, 2)
+        return host.view(entries, 2)
 
     @staticmethod
     def _slab_in(ring: Ring) -> Tensor:
         """The slab in the ring's memory as a tensor."""
         torch = sys.modules["torch"]
-        buffer = ffi.buffer(lib.advlog_slab_memory(ring.handle), _ENTRIES * _ENTRY_BYTES)
+        entries = int(lib.advlog_slab_entries(ring.handle))
+        buffer = ffi.buffer(lib.advlog_slab_memory(ring.handle), entries * _ENTRY_BYTES)
         with torch.inference_mode(False):
-            return torch.frombuffer(buffer, dtype=torch.int64).view(_ENTRIES, 2)
+            return torch.frombuffer(buffer, dtype=torch.int64).view(entries, 2)
 
     def close(self, *, written: bool) -> None:
         """The session is over.

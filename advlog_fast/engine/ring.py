@@ -16,7 +16,7 @@ from ..store.paths import RunPaths
 from ..store.processes import boot_id, process_start
 from ..store.ranks import RunIdentity
 from ..store.ring_note import RingNote
-from .ring_file import MIN_SLOTS, RingFile, ring_name
+from .ring_file import MIN_SLAB_ENTRIES, MIN_SLOTS, RingFile, RingShape, ring_name
 
 DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
 """Why a record never entered the ring, by the words of `Health.dropped_at_entry`."""
@@ -45,6 +45,7 @@ class Ring:
         ring_dir: Path | None,
         paths: RunPaths,
         *,
+        deferred_values: int = MIN_SLAB_ENTRIES,
         options: dict[str, Any] | None = None,
         start: int | None = None,
     ) -> None:
@@ -55,11 +56,13 @@ class Ring:
             ring_dir = Path(os.path.abspath(ring_dir))  # the note leads there from any directory
         name = ring_name(run.run_id, run.attempt, run.rank)
         note_file = paths.ring_note(run.attempt)
-        self.file, self._map, self.slots = RingFile.make(name, slots, ring_dir, paths.private, note_file, self.notes)
+        wanted = RingShape(slots, 1 << (deferred_values - 1).bit_length())
+        self.file, self._map, shape = RingFile.make(name, wanted, ring_dir, paths.private, note_file, self.notes)
+        self.slots = shape.slots
         self._memory = ffi.from_buffer(self._map)
         first = self.slots if start is None else start
         try:
-            self.handle = formatted(self._memory, self.file, self.slots, first, identity_of(run, run.pid))
+            self.handle = formatted(self._memory, self.file, shape, first, identity_of(run, run.pid))
             home = os.fsencode(os.path.realpath(paths.log_dir))
             lib.advlog_ring_set_home(self.handle, home, len(home))
             self.file.publish(RingNote(self.file.final, run.host, boot_id().hex(), run.run_id, options or {}))
@@ -183,14 +186,14 @@ def identity_of(run: RunIdentity, pid: int) -> Any:
     return identity
 
 
-def formatted(memory: Any, file: RingFile, slots: int, first: int, identity: Any) -> Any:
+def formatted(memory: Any, file: RingFile, shape: RingShape, first: int, identity: Any) -> Any:
     """Lays a new ring out in `memory`, which maps `file`; the handle on it, freed with its last reference.
 
     :param first: the position that it begins at.
     :raises AdvlogError: it cannot be used.
     """
-    there = len(memory) if file.path is None else lib.advlog_ring_first_bytes(slots)
-    error = lib.advlog_ring_init(memory, len(memory), there, slots, first, identity)
+    there = len(memory) if file.path is None else shape.first_size
+    error = lib.advlog_ring_init(memory, len(memory), there, *shape, first, identity)
     if error:
         raise _unusable(memory, error)
     handle = _attached(memory)

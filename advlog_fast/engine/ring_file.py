@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._failpoints import failpoint
 from .._native import lib
@@ -26,12 +26,34 @@ from ..store.ring_note import RingNote
 from .ring_folders import MADE_FOR_ONE_RING, file_system, private_in, shared_folders
 
 MIN_SLOTS = 256
+MIN_SLAB_ENTRIES = int(lib.ADVLOG_SLAB_ENTRIES)
 _MAGIC = b"\x01\nadvlog"
 _KEEPS_BLOCKS = {0x01021994: "tmpfs", 0xEF53: "ext4", 0x58465342: "xfs"}
 """The file systems, by their type in statfs(2), that write a store to a file's mapping into the block allocated for it.
 Others (btrfs, zfs, bcachefs, overlays, FUSE, 9p, network file systems) may need a new block, and SIGBUS ends the
 process if there is none."""
 _MOVES_BLOCKS = "is not known to keep the blocks that it has allocated, and where it is full a store would be fatal"
+
+
+class RingShape(NamedTuple):
+    """How much a ring holds.
+
+    :ivar slots: a power of two.
+    :ivar slab_entries: values that accelerators are to fill in, which may be on their way at a time; a power of two.
+    """
+
+    slots: int
+    slab_entries: int = MIN_SLAB_ENTRIES
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file."""
+        return int(lib.advlog_ring_bytes(*self))
+
+    @property
+    def first_size(self) -> int:
+        """Those of them that must be there from the first."""
+        return int(lib.advlog_ring_first_bytes(*self))
 
 
 class RingFile:
@@ -55,35 +77,35 @@ class RingFile:
 
     @classmethod
     def make(
-        cls, name: str, slots: int, ring_dir: Path | None, fallback: Path, note_file: Path, notes: list[str]
-    ) -> tuple[RingFile, mmap.mmap, int]:
-        """Returns a file with room for a ring, not visible yet, its mapping, and its number of slots, which is lower
-        than asked if shared memory is short. Without a file, the ring lies in memory of the process.
+        cls, name: str, shape: RingShape, ring_dir: Path | None, fallback: Path, note_file: Path, notes: list[str]
+    ) -> tuple[RingFile, mmap.mmap, RingShape]:
+        """Returns a file with room for a ring, not visible yet, its mapping, and its shape, which has
+        fewer slots than asked if shared memory is short. Without a file, the ring lies in memory of the process.
 
         :param notes: receives deviations from what was asked, one sentence each.
         """
         for folder, is_shared_memory in _places(ring_dir, fallback, notes):
             file = cls(folder / hidden_name(name), note_file=note_file)
             try:
-                return (file, *file._map(folder / name, slots, shared=is_shared_memory))
+                return (file, *file._map(folder / name, shape, shared=is_shared_memory))
             except (OSError, LockedError) as error:
                 notes.append(f"the ring cannot lie in {folder}: {getattr(error, 'strerror', None) or error}")
         notes.append("the ring lies in memory that dies with the process: a SIGKILL loses what is in it")
-        return cls(None, note_file=note_file), mmap.mmap(-1, lib.advlog_ring_bytes(slots)), slots
+        return cls(None, note_file=note_file), mmap.mmap(-1, shape.size), shape
 
-    def _map(self, final: Path, slots: int, *, shared: bool) -> tuple[mmap.mmap, int]:
+    def _map(self, final: Path, shape: RingShape, *, shared: bool) -> tuple[mmap.mmap, RingShape]:
         assert self.path is not None
         folder = final.parent
         if os.path.lexists(final):
             raise NotOursError(errno.EEXIST, f"something is called {final.name} there", str(final))
         if shared:
-            slots = _affordable(folder, slots)
+            shape = _affordable(folder, shape)
         for stale in folder.glob(hidden_name(re.sub(r"attempt\d+", "attempt*", final.name))):
             remove_own(stale)  # of a start that was killed: this process holds the rank's lock
         self._fd = open_new(self.path, os.O_RDWR, 0o600)
         try:
             kind = self._checked_file_system(folder)
-            mapped = map_ring(self._fd, slots)
+            mapped = map_ring(self._fd, shape)
             failpoint("ring_allocated")
             self._final = final
             self.lock = FileLock(lock_file(final))
@@ -93,7 +115,7 @@ class RingFile:
                 os.unlink(self.path)
             self._close_fd()
             raise
-        return mapped, slots
+        return mapped, shape
 
     def _checked_file_system(self, folder: Path) -> str:
         """:raises OSError: it may move blocks."""
@@ -199,18 +221,18 @@ def _places(ring_dir: Path | None, fallback: Path, notes: list[str]) -> Iterator
             notes.append(f"the ring cannot lie in {fallback}: {error.strerror}")
 
 
-def _affordable(folder: Path, slots: int) -> int:
-    """Returns the number of slots that fit into a sixteenth of the free space there.
+def _affordable(folder: Path, shape: RingShape) -> RingShape:
+    """Returns the shape with as many slots as fit into a sixteenth of the free space there.
 
     :raises OSError: not even the smallest ring fits.
     """
     free = os.statvfs(folder)
     affordable = free.f_bavail * free.f_frsize // 16
-    while lib.advlog_ring_first_bytes(slots) > affordable and slots > MIN_SLOTS:
-        slots //= 2
-    if lib.advlog_ring_first_bytes(slots) > affordable:
+    while shape.first_size > affordable and shape.slots > MIN_SLOTS:
+        shape = shape._replace(slots=shape.slots // 2)
+    if shape.first_size > affordable:
         raise OSError(errno.ENOSPC, f"only {affordable * 16} bytes are free")
-    return slots
+    return shape
 
 
 def ring_name(run_id: str, attempt: int, rank: int) -> str:
@@ -241,15 +263,14 @@ def hidden_name(name: str) -> str:
     return f".{name}.tmp"
 
 
-def map_ring(fd: int, slots: int) -> mmap.mmap:
+def map_ring(fd: int, shape: RingShape) -> mmap.mmap:
     """Returns the mapping of a new file that is as large as a ring needs, its last part a hole: room for names.
 
     :raises OSError: the file system cannot supply what is needed from the first.
     """
-    allocate(fd, lib.advlog_ring_first_bytes(slots))
-    size = lib.advlog_ring_bytes(slots)
-    os.ftruncate(fd, size)
-    return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    allocate(fd, shape.first_size)
+    os.ftruncate(fd, shape.size)
+    return mmap.mmap(fd, shape.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def allocate(fd: int, size: int) -> None:

@@ -116,7 +116,7 @@ def open_parts(
     )
     options = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     options["log_dir"] = str(paths.log_dir)  # absolute: a recovery tells a copy from the original by it
-    ring = Ring(run, config.ring_bytes, config.ring_dir, paths, options=options)
+    ring = Ring(run, config.ring_bytes, config.ring_dir, paths, deferred_values=config.deferred_values, options=options)
     undo.callback(ring.file.remove)
     failpoint("start_ring")
 

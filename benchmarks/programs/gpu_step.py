@@ -21,7 +21,7 @@ from workload import percentile, report
 
 import advlog_fast
 
-BLOCK_S = 1.0
+BLOCK_S = 0.75
 """What a block's steps are to take together."""
 
 SYNCHRONISED = 8

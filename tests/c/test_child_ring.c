@@ -363,7 +363,7 @@ static unsigned known_values(advlog_ring *child, uint64_t position) {
 }
 
 static void a_name_that_finds_no_room_costs_its_value_which_is_counted(void) {
-    test_ring parent = test_ring_of(advlog_ring_bytes(64), 64, 64, 3, 2), child = test_ring_new(3, 2);
+    test_ring parent = test_ring_of(advlog_ring_bytes(64, ADVLOG_SLAB_ENTRIES), 64, 64, 3, 2), child = test_ring_new(3, 2);
     char name[16];
     for (int i = 0; i < ADVLOG_MAX_NAMES; i++) {
         snprintf(name, sizeof name, i < 25 ? "m%02d" : "full%d", i);
@@ -402,7 +402,7 @@ static void a_name_that_finds_no_room_costs_its_value_which_is_counted(void) {
 
 /* A parent that is killed within the copy of such a record: the next one ends the copy in the positions that it has. */
 static void a_shortened_copy_is_ended_in_its_place(void) {
-    test_ring parent = test_ring_of(advlog_ring_bytes(64), 64, 64, 3, 2), child = test_ring_new(3, 2);
+    test_ring parent = test_ring_of(advlog_ring_bytes(64, ADVLOG_SLAB_ENTRIES), 64, 64, 3, 2), child = test_ring_new(3, 2);
     char name[16];
     for (int i = 0; i < ADVLOG_MAX_NAMES; i++) {
         snprintf(name, sizeof name, i < 25 ? "m%02d" : "full%d", i);

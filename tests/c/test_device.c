@@ -67,7 +67,7 @@ static enum device_answer put(test_ring *t, uint64_t *reference, const void **at
         values.at[i] = (uintptr_t)at[i];
         values.type[i] = types[i];
     }
-    values.key = advlog_slab_key(*reference);
+    values.key = advlog_slab_key(t->ring, *reference);
     values.out = (uintptr_t)&t->ring->slab[*reference % ADVLOG_SLAB_ENTRIES];
     return device_put(0, STREAM, &values, error);
 }
@@ -78,7 +78,7 @@ static void wait_for(test_ring *t, uint64_t reference, double wanted) {
         uint64_t bits = load_relaxed(&entry->value);
         double value;
         memcpy(&value, &bits, sizeof value);
-        if ((bits ^ load_relaxed(&entry->check)) != advlog_slab_key(reference)) continue;
+        if ((bits ^ load_relaxed(&entry->check)) != advlog_slab_key(t->ring, reference)) continue;
         CHECK(value == wanted);
         return;
     }
@@ -131,7 +131,7 @@ static void *launch_many(void *of) {
         uint64_t reference = advlog_slab_reserve(shared.ring, 1);
         pthread_mutex_unlock(&gil);
         CHECK(reference != 0);
-        values.key = advlog_slab_key(reference);
+        values.key = advlog_slab_key(shared.ring, reference);
         values.out = (uintptr_t)&shared.ring->slab[reference % ADVLOG_SLAB_ENTRIES];
         int error;
         CHECK_INT(DEVICE_DONE, device_put(0, STREAM, &values, &error));

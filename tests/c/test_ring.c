@@ -175,9 +175,9 @@ static void memory_that_is_no_ring_is_refused(void) {
     advlog_ring_header *h = t.ring->header;
     const advlog_identity nobody = {0};
     int error = 0;
-    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes - 1, 64, 64, &nobody));
-    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes + 1, 64, 64, &nobody));
-    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes, 63, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes - 1, 64, ADVLOG_SLAB_ENTRIES, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes + 1, 64, ADVLOG_SLAB_ENTRIES, 64, &nobody));
+    CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(t.memory, bytes, bytes, 63, ADVLOG_SLAB_ENTRIES, 64, &nobody));
     CHECK(!advlog_ring_attach(t.memory, bytes - 1, &error) && error == ADVLOG_RING_TOO_SMALL);
     CHECK(!advlog_ring_attach(t.memory, 100, &error) && error == ADVLOG_RING_TOO_SMALL);
     h->layout_version++;
@@ -191,7 +191,7 @@ static void memory_that_is_no_ring_is_refused(void) {
 }
 
 static void names_keep_their_ids_and_end_at_65535(void) {
-    test_ring t = test_ring_of(advlog_ring_bytes(64), 64, 64, 1, 0);
+    test_ring t = test_ring_of(advlog_ring_bytes(64, ADVLOG_SLAB_ENTRIES), 64, 64, 1, 0);
     char name[ADVLOG_MAX_NAME_BYTES + 1];
     memset(name, 'x', sizeof name);
     CHECK_INT(-1, advlog_name_intern(t.ring, name, 0));
@@ -207,7 +207,7 @@ static void names_keep_their_ids_and_end_at_65535(void) {
     CHECK_INT(-1, advlog_name_get(t.ring, 65535, name));
     /* As another process finds them. */
     int error = 0;
-    advlog_ring *again = advlog_ring_attach(t.memory, advlog_ring_bytes(64), &error);
+    advlog_ring *again = advlog_ring_attach(t.memory, advlog_ring_bytes(64, ADVLOG_SLAB_ENTRIES), &error);
     CHECK_INT(11, advlog_name_get(again, 1023, name));
     CHECK(memcmp(name, "metric 1023", 11) == 0);
     CHECK_INT(40000, advlog_name_intern(again, "metric 40000", 12));
@@ -220,12 +220,12 @@ static void room_for_names_grows_in_the_ring_s_file(void) {
     char path[] = "/tmp/advlog-names-XXXXXX", name[ADVLOG_MAX_NAME_BYTES];
     int fd = mkstemp(path);
     CHECK(fd >= 0 && unlink(path) == 0);
-    const uint64_t first = advlog_ring_first_bytes(64), all = advlog_ring_bytes(64);
+    const uint64_t first = advlog_ring_first_bytes(64, ADVLOG_SLAB_ENTRIES), all = advlog_ring_bytes(64, ADVLOG_SLAB_ENTRIES);
     CHECK(posix_fallocate(fd, 0, (off_t)first) == 0 && ftruncate(fd, (off_t)all) == 0);
     void *memory = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(memory != MAP_FAILED);
     const advlog_identity identity = {.attempt = 1};
-    CHECK_INT(0, advlog_ring_init(memory, all, first, 64, 64, &identity));
+    CHECK_INT(0, advlog_ring_init(memory, all, first, 64, ADVLOG_SLAB_ENTRIES, 64, &identity));
     int error = 0, learned = 0;
     advlog_ring *ring = advlog_ring_attach(memory, all, &error);
     CHECK(ring != NULL);

@@ -21,7 +21,7 @@ static uint64_t seed = 11;
 /* A device: it stores the two halves of an entry, in this order or that. */
 static void land(advlog_ring *ring, uint64_t reference, double value, int halves) {
     advlog_slab_entry *entry = &ring->slab[reference % ADVLOG_SLAB_ENTRIES];
-    uint64_t bits = bits_of(value), check = bits ^ advlog_slab_key(reference);
+    uint64_t bits = bits_of(value), check = bits ^ advlog_slab_key(ring, reference);
     if (halves & 1) store_relaxed(&entry->value, bits);
     if (halves & 2) store_relaxed(&entry->check, check);
 }
@@ -139,9 +139,68 @@ static void entries_are_counted(void) {
     uint64_t last = advlog_slab_reserve(ring, 1);
     CHECK_INT(ADVLOG_SLAB_ENTRIES - 1, last % ADVLOG_SLAB_ENTRIES);
     CHECK_INT(0, advlog_slab_reserve(ring, 1));
-    CHECK(advlog_slab_key(all) != advlog_slab_key(last));
-    CHECK(advlog_slab_key(all) == advlog_slab_key(all + 1));
+    CHECK(advlog_slab_key(ring, all) != advlog_slab_key(ring, last));
+    CHECK(advlog_slab_key(ring, all) == advlog_slab_key(ring, all + 1));
     rig_free(&r);
+}
+
+/* What lies lowest is used again where it is free; else what was free for longest. */
+static void entries_low_down_come_first(void) {
+    rig r = rig_new(SLOTS, SLOTS);
+    advlog_ring *ring = r.t.ring;
+    uint64_t first = advlog_slab_reserve(ring, 3);
+    CHECK_INT(0, first % ADVLOG_SLAB_ENTRIES);
+    uint64_t second = advlog_slab_reserve(ring, 2);
+    CHECK_INT(3, second % ADVLOG_SLAB_ENTRIES);
+    slab_release(ring, first, 3);
+    CHECK_INT(0, advlog_slab_reserve(ring, 2) % ADVLOG_SLAB_ENTRIES);
+    CHECK_INT(5, advlog_slab_reserve(ring, 3) % ADVLOG_SLAB_ENTRIES); /* not the one at 2: three do not fit there */
+    uint64_t rest = advlog_slab_reserve(ring, ADVLOG_SLAB_ENTRIES - 8);
+    CHECK_INT(8, rest % ADVLOG_SLAB_ENTRIES);
+    CHECK_INT(2, advlog_slab_reserve(ring, 1) % ADVLOG_SLAB_ENTRIES); /* the last one left */
+    CHECK_INT(0, advlog_slab_reserve(ring, 1));
+    rig_free(&r);
+}
+
+static void a_larger_slab_holds_more(void) {
+    const advlog_identity identity = {.run_id = "0123456789abcde", .attempt = 1};
+    const uint64_t bytes = advlog_ring_first_bytes(64, ADVLOG_MAX_SLAB_ENTRIES);
+    CHECK_INT((ADVLOG_MAX_SLAB_ENTRIES - ADVLOG_SLAB_ENTRIES) * sizeof(advlog_slab_entry),
+              bytes - advlog_ring_first_bytes(64, ADVLOG_SLAB_ENTRIES));
+    void *memory = aligned_alloc(ADVLOG_PAGE_BYTES, bytes);
+    memset(memory, 0, bytes);
+    static const uint32_t wrong[] = {0, 1, ADVLOG_SLAB_ENTRIES / 2, ADVLOG_SLAB_ENTRIES + 1, 2 * ADVLOG_MAX_SLAB_ENTRIES};
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK_INT(ADVLOG_RING_TOO_SMALL, advlog_ring_init(memory, bytes, bytes, 64, wrong[i], 64, &identity));
+    CHECK_INT(0, advlog_ring_init(memory, bytes, bytes, 64, ADVLOG_MAX_SLAB_ENTRIES, 64, &identity));
+    int error = 0;
+    advlog_ring *ring = advlog_ring_attach(memory, bytes, &error);
+    CHECK_INT(0, error);
+    CHECK_INT(ADVLOG_MAX_SLAB_ENTRIES, advlog_slab_entries(ring));
+    uint64_t all = advlog_slab_reserve(ring, ADVLOG_MAX_SLAB_ENTRIES);
+    CHECK(is_reference(all));
+    CHECK_INT(0, advlog_slab_reserve(ring, 1));
+    CHECK(advlog_slab_key(ring, all) == advlog_slab_key(ring, all + ADVLOG_MAX_SLAB_ENTRIES - 1));
+    CHECK_INT(ADVLOG_MAX_SLAB_ENTRIES, advlog_slab_used(ring));
+    slab_release(ring, all, ADVLOG_MAX_SLAB_ENTRIES);
+    CHECK(advlog_slab_key(ring, all) != advlog_slab_key(ring, advlog_slab_reserve(ring, 1)));
+
+    /* The last entry is waited for, given up and swept as any other. */
+    uint64_t last = advlog_slab_reserve(ring, ADVLOG_MAX_SLAB_ENTRIES - 1) + ADVLOG_MAX_SLAB_ENTRIES - 2;
+    CHECK_INT(ADVLOG_MAX_SLAB_ENTRIES - 1, last % ADVLOG_MAX_SLAB_ENTRIES);
+    static slab_quarantine given_up;
+    slab_abandon(ring, last);
+    slab_sweep(ring, &given_up);
+    CHECK_INT(ADVLOG_MAX_SLAB_ENTRIES, advlog_slab_used(ring));
+    uint64_t bits = bits_of(3.5);
+    ring->slab[ADVLOG_MAX_SLAB_ENTRIES - 1] = (advlog_slab_entry){bits, bits ^ advlog_slab_key(ring, last)};
+    slab_sweep(ring, &given_up);
+    CHECK_INT(ADVLOG_MAX_SLAB_ENTRIES - 1, advlog_slab_used(ring));
+    advlog_ring_detach(ring);
+
+    ((advlog_ring_header *)memory)->slab_entries = ADVLOG_SLAB_ENTRIES; /* does not fit what lies where */
+    CHECK(!advlog_ring_attach(memory, bytes, &error) && error == ADVLOG_RING_BAD_LAYOUT);
+    free(memory);
 }
 
 /* ---- a device that lands what it has in any order, half by half, while records are logged and drained ---- */
@@ -321,6 +380,8 @@ int main(void) {
     what_is_abandoned_is_free_once_it_came();
     a_moment_ends_all_waiting();
     entries_are_counted();
+    entries_low_down_come_first();
+    a_larger_slab_holds_more();
     values_come_whole_and_in_order();
     a_repair_keeps_what_came();
     return 0;

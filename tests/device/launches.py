@@ -143,6 +143,37 @@ def test_values_come_late_in_any_order_and_torn_and_records_stay_in_order(log, t
     assert [bits(row["loss"]) for row in found] == [bits(value) for value in wanted]
 
 
+def random_values(rng, dtype, count):
+    """Of that dtype, from random bits: infinities, NaNs and subnormal numbers among them."""
+    if dtype is torch.bool:
+        return torch.from_numpy(rng.integers(0, 2, count, dtype=np.uint8)).to(dtype)
+    size = torch.empty(0, dtype=dtype).element_size()
+    return torch.from_numpy(rng.integers(0, 256, (count, size), dtype=np.uint8)).view(dtype).reshape(count)
+
+
+def test_a_million_values_of_every_dtype_come_to_the_bit_and_in_order(start, tmp_path):
+    log = start(deferred_values=65_536, text=False, jsonl=False)
+    rng = np.random.default_rng(5)
+    names = [f"norm/{i}" for i in range(1000)]
+    blocks = [torch.zeros(1000, dtype=getattr(torch, DTYPES[i % len(DTYPES)])) for i in range(50)]
+    tensors = [[on_gpu(value) for value in block.unbind()] for block in blocks]
+    wanted = []
+    for first in range(1, 1001, 50):
+        for step, (block, values) in enumerate(zip(blocks, tensors, strict=True), first):
+            block.copy_(random_values(rng, block.dtype, 1000))
+            wanted.append(block.double().numpy().copy())
+            log.log_metrics(dict(zip(names, values, strict=True)), step=step)
+        assert log.flush(30.0)  # or the slab would be full, and the next values come before these were read
+    assert log.health().gpu_values == {"launch": 1_000_000, "operators": 0}
+    log.close(10.0)
+    found = read_run(tmp_path, "run").metrics
+    assert found["step"].to_pylist() == list(range(1, 1001))
+    columns = np.stack([found[name].to_numpy() for name in names], axis=1)
+    is_number = ~np.isnan(np.stack(wanted))
+    assert np.array_equal(np.isnan(columns), ~is_number)
+    assert np.array_equal(columns.view(np.int64)[is_number], np.stack(wanted).view(np.int64)[is_number])
+
+
 def test_a_slab_that_is_full_leaves_values_out_and_says_so(log, tmp_path):
     with held():
         for step in range(1, 5001):
@@ -151,6 +182,18 @@ def test_a_slab_that_is_full_leaves_values_out_and_says_so(log, tmp_path):
     missing = [row for row in found if row["loss"] is None]
     assert len(missing) == 5000 - lib.ADVLOG_SLAB_ENTRIES == log.health().unresolved["slab_full"]
     assert all(row["loss"] in (None, float(row["step"])) for row in found)
+
+
+def test_more_values_may_be_on_their_way_where_more_was_asked_for(start, tmp_path):
+    log = start(deferred_values=5000)  # rounded up to 8,192
+    log.log_batch_progress(1, 0, 1 << 30, on_gpu(0.5))
+    assert log.flush(10.0)
+    with held():
+        for step in range(1, 9001):
+            log.log_batch_progress(1, step, 1 << 30, on_gpu(float(step)))
+    found = rows(log, tmp_path)[1:]
+    assert [row["loss"] for row in found] == [float(step) for step in range(1, 8193)] + [None] * (9000 - 8192)
+    assert log.health().unresolved["slab_full"] == 9000 - 8192
 
 
 def test_a_launch_that_never_runs_leaves_a_null_with_its_reason(start, tmp_path):

@@ -81,7 +81,7 @@ def test_a_thousand_steps_of_ten_values_synchronise_nothing(log, errors_of_sync,
     assert "synchroniz" not in capfd.readouterr().err.lower()
 
 
-def test_a_trace_has_no_call_that_waits_and_no_pageable_copy(log):
+def test_a_trace_has_no_call_that_waits_and_no_copy(log):
     from torch.profiler import ProfilerActivity, profile
 
     def traced(logged: bool) -> tuple[dict[str, int], list[str]]:
@@ -103,9 +103,8 @@ def test_a_trace_has_no_call_that_waits_and_no_pageable_copy(log):
     without, none = traced(logged=False)
     waits, copies = traced(logged=True)
     assert waits == without
-    assert none == []
-    assert len(copies) == 50
-    assert {copy for copy in copies if "Pinned" not in copy} == set()
+    assert none == copies == []
+    assert log.health().gpu_values == {"launch": 2 + 100, "operators": 0}
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.stress)])
@@ -207,6 +206,76 @@ def test_captures_of_graphs_go_on_beside_the_drain_and_the_sampler(log, count):
     table = rows_of(log)
     assert table["loss"].to_pylist() == [float((at + 2) // 2) for at in range(2 * count)]
     assert sum(log.health().unresolved.values()) == 0
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.stress)])
+def test_captures_of_graphs_go_on_beside_threads_that_log(log, count):
+    static, side, over = torch.zeros((), device="cuda"), torch.cuda.Stream(), threading.Event()
+    step_work = work(256)
+    with torch.cuda.stream(side):
+        step_work()
+    torch.cuda.synchronize()
+    given = torch.arange(1 << 16, device="cuda", dtype=torch.float32).unbind()  # a kernel's launch, and nothing else
+
+    def log_on() -> None:
+        for at in range(1 << 16):
+            if over.is_set():
+                return
+            log.log_metrics({"value": given[at]}, step=at)
+            if at % 1000 == 999:
+                log.flush(10.0)  # or the slab would be full
+
+    thread = threading.Thread(target=log_on)
+    thread.start()
+    try:
+        for number in range(count):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                static.copy_(step_work() * 0 + number)
+            graph.replay()
+            assert static.item() == number
+    finally:
+        over.set()
+        thread.join()
+    assert sum(log.health().unresolved.values()) == 0
+    table = rows_of(log)
+    assert table["value"].to_pylist() == table["step"].to_pylist()
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(200, marks=pytest.mark.stress)])
+def test_the_first_value_may_come_within_another_threads_capture(tmp_path, count):
+    script = """
+        import sys, threading, torch
+        from advlog_fast import AdvancedLogger
+
+        value, static = torch.full((), 2.5, device="cuda"), torch.zeros((), device="cuda")
+        torch.cuda.synchronize()
+        capturing, logged = threading.Event(), threading.Event()
+
+        def first():
+            capturing.wait()
+            log.log_batch_progress(1, 1, 1, value)
+            logged.set()
+
+        log = AdvancedLogger(sys.argv[1], "run", console="off", memory_interval_s=0)
+        thread = threading.Thread(target=first)
+        thread.start()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # in the default mode any thread's unsafe call ends it
+            static += 1
+            capturing.set()
+            assert logged.wait(60)
+            static += 1
+        thread.join()
+        graph.replay()
+        assert static.item() == 2.0
+        assert log.close()
+    """
+    for number in range(count):
+        folder = tmp_path / str(number)
+        subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(folder)], check=True, timeout=300)
+        (row,) = read_run(folder, "run").metrics.to_pylist()
+        assert (row["loss"], row["unresolved"]) == (2.5, None)
 
 
 def test_a_call_inside_a_capture_copies_nothing_and_harms_it_not(log):

@@ -40,10 +40,10 @@ class RingMachine(RuleBasedStateMachine):
     @initialize(start=STARTS)
     def open(self, start: int) -> None:
         self.start = start
-        size = lib.advlog_ring_bytes(SLOTS)
+        size = lib.advlog_ring_bytes(SLOTS, lib.ADVLOG_SLAB_ENTRIES)
         self.memory = ffi.from_buffer(mmap.mmap(-1, size))
         identity = ffi.new("advlog_identity *", {"attempt": 1, "rank": 0})
-        assert lib.advlog_ring_init(self.memory, size, size, SLOTS, start, identity) == 0
+        assert lib.advlog_ring_init(self.memory, size, size, SLOTS, lib.ADVLOG_SLAB_ENTRIES, start, identity) == 0
         self.ring = ffi.gc(lib.advlog_ring_attach(self.memory, size, ffi.new("int *")), lib.advlog_ring_detach)
         for i in range(200):
             assert lib.advlog_name_intern(self.ring, b"m%d" % i, len(b"m%d" % i)) == i

@@ -34,7 +34,7 @@ SIGNATURES = {
         "first_epoch=None, text=True, jsonl=True, parquet=True, training_log_every=1, text_digits=6, "
         "text_ranks='rank0', rank=None, world_size=None, console='auto', ring_bytes=4194304, ring_dir=None, "
         "overflow='block', overflow_timeout_s=1.0, memory_interval_s=5.0, part_interval_s=300.0, part_rows=1000000, "
-        "close_timeout_s=30.0, "
+        "close_timeout_s=30.0, deferred_values=4096, "
         "deferred_timeout_s=60.0, fsync='never', handle_signals=False, capture_logging=False, enabled=True, "
         "on_misuse='warn')"
     ),

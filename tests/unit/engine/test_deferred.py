@@ -443,11 +443,13 @@ def test_a_forked_child_reads_its_values_itself(device, start, tmp_path):
     assert sorted((row["worker"], row["loss"]) for row in rows_of(log)) == [(0, 0.5), (1, 0.25)]
 
 
-def test_after_a_kill_what_had_landed_is_there_and_the_rest_is_said_to_be_lost(device, start, tmp_path, capsys):
+@pytest.mark.parametrize("most", [4096, 65_536])
+def test_after_a_kill_what_had_landed_is_there_and_the_rest_is_said_to_be_lost(device, start, tmp_path, capsys, most):
     """In the drain's own words, read from the ring of a process that is gone."""
     pid = os.fork()
     if pid == 0:
-        log = advlog_fast.AdvancedLogger(tmp_path, "run", console="off", memory_interval_s=0, deferred_timeout_s=1e5)
+        options = {"console": "off", "memory_interval_s": 0, "deferred_timeout_s": 1e5, "deferred_values": most}
+        log = advlog_fast.AdvancedLogger(tmp_path, "run", **options)
         for step in range(1, 21):
             log_step(log, step, loss=on_device(float(step)), twice=on_device(2.0 * step))
         device.land(10, at=1)  # the first holds back all of them

@@ -31,9 +31,9 @@ def test_a_ring_is_a_file_of_its_own_user_that_goes_when_it_is_removed(tmp_path:
     assert ring.notes == []
     found = ring.path.stat()
     assert stat.S_IMODE(found.st_mode) == 0o600
-    assert found.st_size == lib.advlog_ring_bytes(ring.slots)
+    assert found.st_size == lib.advlog_ring_bytes(ring.slots, lib.ADVLOG_SLAB_ENTRIES)
     there = ring.size_bytes
-    assert lib.advlog_ring_first_bytes(ring.slots) == there < found.st_size
+    assert lib.advlog_ring_first_bytes(ring.slots, lib.ADVLOG_SLAB_ENTRIES) == there < found.st_size
     assert there <= found.st_blocks * 512 < found.st_size  # no store into it can meet a full disk
     for number in range(1000):
         assert lib.advlog_name_intern(ring.handle, f"{number:0255}".encode(), 255) == number

@@ -30,13 +30,13 @@ static void fail(const char *what) {
 }
 
 static void open_ring(void) {
-    uint64_t bytes = advlog_ring_bytes(SLOTS);
+    uint64_t bytes = advlog_ring_bytes(SLOTS, ADVLOG_SLAB_ENTRIES);
     void *memory = aligned_alloc(ADVLOG_PAGE_BYTES, (bytes + ADVLOG_PAGE_BYTES - 1) / ADVLOG_PAGE_BYTES * ADVLOG_PAGE_BYTES);
     advlog_identity identity = {.attempt = 1};
     int error;
     if (!memory) fail("no memory");
     memset(memory, 0, bytes);
-    if (advlog_ring_init(memory, bytes, bytes, SLOTS, SLOTS, &identity)) fail("no ring");
+    if (advlog_ring_init(memory, bytes, bytes, SLOTS, ADVLOG_SLAB_ENTRIES, SLOTS, &identity)) fail("no ring");
     ring = advlog_ring_attach(memory, bytes, &error);
     if (!ring) fail("no ring");
     labels = labels_new();

@@ -68,7 +68,7 @@ class CffiPush:
 
     def __init__(self) -> None:
         slots = 4 * BURST
-        bytes_ = lib.advlog_ring_bytes(slots)
+        bytes_ = lib.advlog_ring_bytes(slots, lib.ADVLOG_SLAB_ENTRIES)
         # A ring lies at the start of a page.
         self._memory = ffi.new("char[]", bytes_ + 4096)
         at = int(ffi.cast("uintptr_t", self._memory))
@@ -82,10 +82,8 @@ class CffiPush:
         if self._ring != ffi.NULL:
             lib.advlog_ring_detach(self._ring)
         ffi.memmove(self._ring_memory, bytes(self._bytes), self._bytes)
-        assert (
-            lib.advlog_ring_init(self._ring_memory, self._bytes, self._bytes, self._slots, self._slots, self._identity)
-            == 0
-        )
+        there, slots, slab = self._bytes, self._slots, lib.ADVLOG_SLAB_ENTRIES
+        assert lib.advlog_ring_init(self._ring_memory, there, there, slots, slab, slots, self._identity) == 0
         error = ffi.new("int *")
         self._ring = lib.advlog_ring_attach(self._ring_memory, self._bytes, error)
         assert self._ring != ffi.NULL, error[0]

@@ -241,6 +241,8 @@ class Health:
     misuse: Mapping[str, MisuseCount] = field(default_factory=dict)
     """Values that calls were given and that could not be logged as they came, by the name of the metric or the
     argument; from the 65th name on under `others`. See the option `on_misuse`."""
+    hook_faults: Mapping[str, int] = field(default_factory=dict)
+    """Hooks of a framework's integration that failed, or that never came though the framework trained, by name."""
     ring_path: str | None
     """The path of the ring's file; None if the ring lies in memory that dies with the process."""
     status: str

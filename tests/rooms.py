@@ -56,7 +56,10 @@ LAYERS: list[dict[str, str]] = [
         "progress": "`TrainingProgressTracker`",
     },
     {"logger": "`AdvancedLogger`: the other public calls"},
-    {"cli": "the commands"},
+    {
+        "integrations": "what Lightning, Transformers, Accelerate and Ray log, as records of a run",
+        "cli": "the commands",
+    },
     {
         "__init__": "the public names",
         "__main__": "`python -m advlog_fast`",

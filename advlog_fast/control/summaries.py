@@ -210,6 +210,7 @@ def _plain_health(health: Health) -> Health:
         dropped_at_entry=dict(health.dropped_at_entry),
         sinks=dict(health.sinks),
         unresolved=dict(health.unresolved),
+        hook_faults=dict(health.hook_faults),
         gpu_values=dict(health.gpu_values),
         misuse={},
         entries_lost=dict(health.entries_lost),

@@ -46,6 +46,8 @@ class Entry:
         self.steps = steps
         self.dropped = 0
         """Records dropped while there was no ring to count them in."""
+        self.hook_faults: dict[str, int] = {}
+        """Hooks of a framework that failed, or never came, by name."""
         self.last_words_of: int | None = None
         """The thread that has closed the ring, while its lines still follow what is in it."""
         self._help_drain = help_drain

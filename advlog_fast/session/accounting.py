@@ -78,6 +78,7 @@ class Accounting:
                 }
             ),
             misuse=MappingProxyType(self._entry.misuse.counts(self._skipped())),
+            hook_faults=MappingProxyType(dict(self._entry.hook_faults)),
             ring_path=str(ring.path) if ring.path else None,
             status=parts.control.status,
             call=self._call_cost(),

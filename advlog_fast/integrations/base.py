@@ -1,0 +1,326 @@
+"""What the integrations share: a run that opens late, metrics made clean, hooks that never raise, times of batches."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import numbers
+import os
+import sys
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from ..config import LoggerConfig
+from ..logger import AdvancedLogger
+from ..records import INTEGER_COLUMNS, RESERVED_NAMES
+from ..store.paths import safe_name
+
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+
+_MOST_DEPTH = 4
+_SHOWN_CHARACTERS = 1000
+
+
+def require(module: str, extra: str) -> Any:
+    """Imports a framework.
+
+    :raises ModuleNotFoundError: it is not installed; the message says which extra has it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        message = f"advlog_fast.integrations.{extra} needs {error.name}: pip install 'advlog-fast[{extra}]'"
+        raise ModuleNotFoundError(message, name=error.name) from None
+
+
+class LazyRun:
+    """A framework's run, opened by the first hook that knows the rank, never by a constructor.
+
+    Objects of one process with the same folder and name share one run, however many of them open it. It ends with the
+    process, since testing and predicting come after a training's end; :meth:`close` ends it sooner. A copy, or what
+    another process unpickles, is a run that is not open yet.
+
+    :param log_dir: the folder of the run.
+    :param name: the experiment's name; characters that no file name can have are replaced.
+    :param options: as of :class:`AdvancedLogger`.
+    :raises TypeError: an option has the wrong type, or is unknown.
+    :raises ValueError: an option is out of its range.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str], name: str, options: Mapping[str, Any]) -> None:
+        self.log_dir, self.name = Path(log_dir), safe_name(name)
+        self.options = {"console": "off", **options}
+        LoggerConfig(log_dir=self.log_dir, experiment_name=self.name, **self.options)
+        self.has_raw = False
+        """Whether raw losses are logged too: an averaged one then needs another column."""
+        self._log: AdvancedLogger | None = None
+        self._is_users = False
+        self._resume: Mapping[str, Any] | None = None
+        self._cannot_open = False
+        _runs.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_log": None, "_cannot_open": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _runs.add(self)
+
+    def use(self, logger: AdvancedLogger) -> None:
+        """Logs into an open logger of the program's, which stays open."""
+        self._log, self._is_users = logger, True
+
+    @property
+    def log(self) -> AdvancedLogger | None:
+        """The logger, once it is open."""
+        return self._log
+
+    def open(self, rank: int | None = None, world_size: int | None = None) -> AdvancedLogger:
+        """Returns the logger, opened if need be.
+
+        A logger that was opened before the framework had started its ranks is closed, and the run goes on in the
+        attempt that all of them join.
+
+        :raises OSError: the folder cannot be written.
+        :raises RunBusyError: another process logs this rank.
+        """
+        if self._log is not None and world_size is not None and not self._is_users:
+            if world_size != _world_size(self._log):
+                for run in [run for run in _runs if (run.log_dir, run.name) == (self.log_dir, self.name)]:
+                    run.close()
+        if self._log is None:
+            if self._cannot_open:
+                raise RuntimeError(f"the run {self.name!r} in {self.log_dir} could not be opened before")
+            self._cannot_open = True
+            self._log = self._opened(rank, world_size)
+            self._cannot_open = False
+            if self._resume:
+                self._log.load_state_dict(self._resume)
+        return self._log
+
+    def _opened(self, rank: int | None, world_size: int | None) -> AdvancedLogger:
+        options = {"rank": rank, "world_size": world_size, **self.options}
+        with suppress(ValueError):
+            return AdvancedLogger.shared(self.log_dir, self.name, **options)
+        # The program has the run open itself, with options of its own.
+        return AdvancedLogger.shared(self.log_dir, self.name)
+
+    def resume(self, state: Mapping[str, Any] | None) -> None:
+        """Loads a state of :meth:`state`, now or when the run opens."""
+        self._resume = state
+        if self._log is not None and state:
+            self._log.load_state_dict(state)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: the position in the run; nothing while it is not open."""
+        return {} if self._log is None else self._log.state_dict()
+
+    def end(self, status: str | None = None) -> None:
+        """Ends the training, unless it has ended; the logger stays open."""
+        if self._log is not None and self._log.health().status == "running":
+            self._log.end_training(status=status)
+
+    def fail(self, error: BaseException, operation: str) -> None:
+        """Logs the exception that leaves the training, and ends it, unless it has ended."""
+        if self._log is None or self._log.health().status != "running":
+            return
+        # What a framework raises to stop in order is no error of the program's.
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit)) or "SIGTERM" in type(error).__name__
+        if not stopped:
+            self._log.log_error(error, operation)
+        self.end("interrupted" if stopped else "failed")
+
+    def close(self) -> None:
+        """Ends the run, unless others share it."""
+        log, self._log = self._log, None
+        if log is not None and not self._is_users:
+            log.close()
+
+    def fault(self, hook: str, what: BaseException | str) -> None:
+        """Takes in that an integration does not work as it should: an entry of the errors log, a count in
+        `health().hook_faults`, a warning for the first of a hook."""
+        counts = _faults if self._log is None else _counts(self._log)
+        counts[hook] = counts.get(hook, 0) + 1
+        with suppress(Exception):
+            if self._log is not None:
+                self._log.log_error(what, f"integration: {hook}", severity="ERROR")
+        if counts[hook] == 1:
+            said = what if isinstance(what, str) else f"{type(what).__name__}: {what}"
+            _tell(f"advlog_fast: {hook}: {said}")
+
+    @property
+    def raises(self) -> bool:
+        """Whether faults of hooks are raised, as the option `on_misuse` says."""
+        return LoggerConfig(log_dir=self.log_dir, experiment_name=self.name, **self.options).raises_on_misuse
+
+
+_runs: weakref.WeakSet[LazyRun] = weakref.WeakSet()
+_faults: dict[str, int] = {}
+"""Of runs that are not open."""
+
+
+def _world_size(log: AdvancedLogger) -> int | None:
+    ranks = getattr(log._session, "_ranks", None)
+    return None if ranks is None else int(ranks.world_size)
+
+
+def _counts(log: AdvancedLogger) -> dict[str, int]:
+    session = log._session
+    return _faults if session is None else session.entry.hook_faults
+
+
+def _tell(message: str) -> None:
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:  # warnings are errors in this program: that must not end its training
+        logging.getLogger("advlog_fast").warning("%s", message)
+
+
+def guard(hook: _Hook) -> _Hook:
+    """Makes a method of an object with an attribute `run` raise nothing: a fault is taken in by :meth:`LazyRun.fault`.
+
+    With the option `on_misuse="raise"` it raises, for tests.
+    """
+
+    @functools.wraps(hook)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return hook(self, *args, **kwargs)
+        except Exception as error:
+            if self.run.raises:
+                raise
+            self.run.fault(hook.__name__, error)
+            return None
+
+    return cast("_Hook", guarded)
+
+
+def clean(metrics: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits what a framework logs into numbers that a record takes, and the rest, such as strings and lists.
+
+    None is dropped. A name that records use for themselves becomes `metric/NAME`, and so does one of a record's
+    integers (`step`, `batch`, `total_batches`) where it is none; an `epoch` with a fraction becomes `epoch_progress`.
+    No value is read, so that none is waited for on a device.
+    """
+    numbers_: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in metrics.items():
+        name = str(key)
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            inner, others = clean({f"{name}/{key}": inner for key, inner in value.items()})
+            numbers_.update(inner)
+            rest.update(others)
+        elif not (isinstance(value, numbers.Number) or _is_single(value)):
+            rest[name] = value
+        elif name in INTEGER_COLUMNS and type(value) is not int:
+            numbers_["epoch_progress" if name == "epoch" else f"metric/{name}"] = value
+        elif name in RESERVED_NAMES and name not in INTEGER_COLUMNS:
+            numbers_[f"metric/{name}"] = value
+        else:
+            numbers_[name] = value
+    return numbers_, rest
+
+
+def _is_single(value: Any) -> bool:
+    """Whether it is a number of torch's, numpy's or another library's, by its shape."""
+    return hasattr(value, "item") and all(size == 1 for size in getattr(value, "shape", ()))
+
+
+def log_clean(log: AdvancedLogger, metrics: Mapping[str, Any], step: int | None) -> None:
+    """Logs the numbers among what a framework logs as one record, and the rest as an event `logged`."""
+    numbers_, rest = clean(metrics)
+    if numbers_:
+        log.log_metrics(numbers_, step if step is None or step >= 0 else None)
+    if rest:
+        shown = {name: value if _is_short(value) else repr(value)[:_SHOWN_CHARACTERS] for name, value in rest.items()}
+        log.log_event("logged", step=step, values=shown)
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, (bool, int, float, str)) and len(str(value)) <= _SHOWN_CHARACTERS
+
+
+def total(count: Any) -> int | None:
+    """Returns a total as a record takes it: None for one that a framework calls infinite, -1 or `sys.maxsize`."""
+    try:
+        return int(count) if 0 < count < min(sys.maxsize, 2**31) else None
+    except (TypeError, OverflowError, ValueError):
+        return None
+
+
+def samples_in(batch: Any, depth: int = 0) -> int | None:
+    """Returns the length of the first tensor found in a batch; None where there is none."""
+    shape = getattr(batch, "shape", None)
+    if shape is not None:
+        try:
+            return int(shape[0]) if len(shape) else None
+        except (TypeError, IndexError):
+            return None
+    if depth < _MOST_DEPTH:
+        values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
+        for value in values:
+            if (found := samples_in(value, depth + 1)) is not None:
+                return found
+    return None
+
+
+class Stopwatch:
+    """The times of batches, by the host's clock: no device is waited for.
+
+    `batch_time` is from the end of the batch before to this one's; `data_time` the part of it before the batch was
+    there. What happens in between, such as an evaluation, is left out by :meth:`restart`.
+    """
+
+    def __init__(self) -> None:
+        self._before = self._began = time.perf_counter()
+
+    def restart(self) -> None:
+        """What comes next begins now."""
+        self._before = self._began = time.perf_counter()
+
+    def begin(self) -> None:
+        """A batch is there."""
+        self._began = time.perf_counter()
+
+    def end(self) -> tuple[float, float]:
+        """A batch is done; returns its `batch_time` and `data_time` in seconds."""
+        now, before = time.perf_counter(), self._before
+        self._before = now
+        return now - before, max(self._began - before, 0.0)
+
+
+class Contexts:
+    """Blocks of a training that begin in one hook and end in another."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[str, Any]] = []
+
+    def enter(self, log: AdvancedLogger, name: str) -> None:
+        """Begins a block."""
+        context = log.training_context(name)
+        context.__enter__()
+        self._open.append((name, context))
+
+    def leave(self, name: str) -> None:
+        """Ends the block of that name, and those in it; nothing where there is none."""
+        if any(open_ == name for open_, _ in self._open):
+            while self._open:
+                open_, context = self._open.pop()
+                context.__exit__(None, None, None)
+                if open_ == name:
+                    break
+
+    def leave_all(self, error: BaseException) -> None:
+        """An exception has left all blocks."""
+        while self._open:
+            self._open.pop()[1].__exit__(type(error), error, error.__traceback__)

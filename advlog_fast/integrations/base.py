@@ -92,10 +92,10 @@ class LazyRun:
         :raises OSError: the folder cannot be written.
         :raises RunBusyError: another process logs this rank.
         """
-        if self._log is not None and world_size is not None and not self._is_users:
-            if world_size != _world_size(self._log):
-                for run in [run for run in _runs if (run.log_dir, run.name) == (self.log_dir, self.name)]:
-                    run.close()
+        own = None if self._is_users else self._log
+        if own is not None and world_size not in (None, _world_size(own)):
+            for run in [run for run in _runs if (run.log_dir, run.name) == (self.log_dir, self.name)]:
+                run.close()
         if self._log is None:
             if self._cannot_open:
                 raise RuntimeError(f"the run {self.name!r} in {self.log_dir} could not be opened before")
@@ -154,7 +154,7 @@ class LazyRun:
                 self._log.log_error(what, f"integration: {hook}", severity="ERROR")
         if counts[hook] == 1:
             said = what if isinstance(what, str) else f"{type(what).__name__}: {what}"
-            _tell(f"advlog_fast: {hook}: {said}")
+            tell(f"advlog_fast: {hook}: {said}")
 
     @property
     def raises(self) -> bool:
@@ -177,7 +177,8 @@ def _counts(log: AdvancedLogger) -> dict[str, int]:
     return _faults if session is None else session.entry.hook_faults
 
 
-def _tell(message: str) -> None:
+def tell(message: str) -> None:
+    """Warns, and raises nothing where warnings are errors."""
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     except RuntimeWarning:  # warnings are errors in this program: that must not end its training

@@ -139,7 +139,7 @@ def _rank_of_process() -> tuple[int | None, int | None]:
 
 
 class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
-    """Logs each batch of each rank, without waiting for a device: `Trainer(callbacks=[AdvlogCallback("logs", "digits")])`.
+    """Logs each batch of each rank, without waiting for a device: `Trainer(callbacks=[AdvlogCallback("logs", "run")])`.
 
     A batch has the loss that `training_step` returned (Lightning's own is divided by `accumulate_grad_batches`), the
     other single numbers of a returned mapping, `learning_rate`, `batch_time`, `data_time` and `samples`; `epoch` and

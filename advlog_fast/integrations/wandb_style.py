@@ -1,0 +1,171 @@
+"""`init`, `log` and `finish`, as programs call them: `from advlog_fast.integrations import wandb_style as wandb`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..config import LoggerConfig
+from ..logger import AdvancedLogger
+from .base import LazyRun, guard, log_clean
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Run:
+    """A run that :func:`init` has begun.
+
+    :ivar config: the configuration; what is set later is logged as a hyperparameter.
+    :ivar summary: values for the end, by name.
+    """
+
+    def __init__(self, run: LazyRun, config: Mapping[str, Any]) -> None:
+        self.run = run
+        self.config = _Config(config, run)
+        self.summary: dict[str, Any] = {}
+        self._waiting: dict[str, Any] = {}
+        """Values of the record that is not complete yet."""
+        self._step = 0
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.run.name
+
+    @property
+    def logger(self) -> AdvancedLogger | None:
+        """The logger, for its other calls; None after the end."""
+        return self.run.log
+
+    @guard
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
+        """Logs one record.
+
+        :param data: names to numbers; nested mappings are flattened with `/`, strings and lists become an event.
+        :param step: the step, which may go back; None is one more than the last.
+        :param commit: False keeps the values for the record of the next call, unless that has another step.
+        """
+        if self.run.log is None:
+            return
+        if step is not None and self._waiting and step != self._step:
+            self._commit()
+        if step is not None:
+            self._step = int(step)
+        self._waiting.update(data)
+        if commit:
+            self._commit()
+            self._step += 1
+
+    def _commit(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        if self.run.log is not None and waiting:
+            log_clean(self.run.log, waiting, self._step)
+
+    @guard
+    def finish(self, exit_code: int | None = None) -> None:
+        """Ends the run.
+
+        :param exit_code: any but 0 and None is a failure.
+        """
+        self._commit()
+        if self.run.log is not None:
+            self.run.log.end_training(self.summary or None, "failed" if exit_code else None)
+        self.run.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.run.fail(error, "run")
+        self.finish(1 if error is not None else None)
+
+
+class _Config(dict):  # type: ignore[type-arg]
+    """A configuration whose later values are logged, by key or by attribute."""
+
+    def __init__(self, values: Mapping[str, Any], run: LazyRun) -> None:
+        super().__init__(values)
+        object.__setattr__(self, "_run", run)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        run: LazyRun = object.__getattribute__(self, "_run")
+        if run.log is not None:
+            run.log.log_hyperparameters({key: value})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    __setattr__ = __setitem__
+
+
+run: Run | None = None
+"""The run that :func:`init` began last, until its end."""
+
+
+def init(
+    project: str = "experiment",
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    dir: str | os.PathLike[str] = "logs",  # noqa: A002 - as programs call it
+    *,
+    group: str | None = None,
+    tags: tuple[str, ...] | list[str] = (),
+    **options: Any,
+) -> Run:
+    """Begins a run, and makes it the one that :func:`log` logs into; one that is open is finished.
+
+    :param project: the experiment's name, where there is no `name`; else the group of the run.
+    :param name: the experiment's name.
+    :param config: the training's configuration.
+    :param dir: the folder of the run.
+    :param group: what the run belongs to; None is the project, where there is a name.
+    :param tags: words to find the run by.
+    :param options: as of :class:`AdvancedLogger`; others of W&B's are ignored.
+    :raises TypeError: an option has the wrong type.
+    :raises ValueError: an option is out of its range.
+    :raises OSError: the folder cannot be written.
+    :raises RunBusyError: another process logs the run.
+
+    >>> run = init("digits", config={"lr": 0.1}, dir="logs")
+    >>> run.log({"loss": 0.5})
+    >>> run.finish()
+    """
+    global run
+    if run is not None:
+        run.finish()
+    known = {key: value for key, value in options.items() if key in LoggerConfig.__dataclass_fields__}
+    given = {"group": group or (project if name else None), "tags": tuple(tags), **known}
+    lazy = LazyRun(dir, name or project, given)
+    log = lazy.open()
+    log.start_training(dict(config or {}))
+    run = Run(lazy, dict(config or {}))
+    return run
+
+
+def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
+    """Logs one record into the run: see :meth:`Run.log`.
+
+    :raises RuntimeError: :func:`init` was not called.
+    """
+    if run is None:
+        raise RuntimeError("log: expected init() before it, and there is no run")
+    run.log(data, step, commit)
+
+
+def finish(exit_code: int | None = None) -> None:
+    """Ends the run: see :meth:`Run.finish`. Does nothing where there is none."""
+    global run
+    ending, run = run, None
+    if ending is not None:
+        ending.finish(exit_code)

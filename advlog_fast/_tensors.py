@@ -26,7 +26,7 @@ def read_together(entries: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     by one copy, and not one after the other. What cannot be read so stays as it is."""
     places: dict[Any, list[int]] = {}
     for at, (_, value) in enumerate(entries):
-        if is_deferrable(value) and value.numel() == 1:
+        if is_deferrable(value) and value.numel() == 1 and has_memory(value):
             # An int64 may be none that float64 holds.
             places.setdefault((value.get_device(), value.dtype is sys.modules["torch"].int64), []).append(at)
     found = list(entries)
@@ -42,6 +42,16 @@ def read_together(entries: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
 def has_numbers(tensor: Any) -> bool:
     """Returns whether a tensor's values can be copied as float64; for others, call its `item()`."""
     return tensor.dtype in _numbers() and tensor.layout is sys.modules["torch"].strided
+
+
+def has_memory(tensor: Any) -> bool:
+    """Returns whether a tensor's storage covers its one value. One that was freed, as FSDP does, ends the process in
+    torch's own operators; where a tensor has no storage, they say so."""
+    try:
+        needed = (tensor.storage_offset() + 1) * tensor.element_size()
+        return bool(tensor.untyped_storage().nbytes() >= needed)
+    except Exception:  # noqa: BLE001 - a wrapper of functorch, a fake tensor
+        return True
 
 
 @cache

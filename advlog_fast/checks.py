@@ -14,7 +14,7 @@ from numbers import Real
 from typing import Any, NamedTuple, cast
 
 from ._native import Deferred
-from ._tensors import is_deferrable, read_together
+from ._tensors import has_memory, is_deferrable, read_together
 from .exceptions import expected, shown
 from .records import MAX_METRIC_NAMES, SEVERITIES, name_fault
 
@@ -306,7 +306,7 @@ def _number(value: Any, defer: bool) -> Any:
     if defer and isinstance(value, Deferred):
         return value
     if defer and is_deferrable(value):
-        if value.numel() != 1:
+        if value.numel() != 1 or not has_memory(value):
             raise UnfitError("type", "a number")
         return value
     if _is_array(value):

@@ -147,7 +147,8 @@ class LoggerConfig:
     :param deferred_values: how many values on GPUs may be on their way at a time: 4,096 to 65,536, rounded up to a
         power of two; 16 bytes of page-locked memory each. A record that finds no room has null in place of its values,
         and `unresolved` says "slab_full". Ask for more where a record has hundreds of them, such as the gradient norms
-        of all layers, and the GPU is many steps behind.
+        of all layers, and the GPU is many steps behind. Their records wait in the ring, which must have room for them:
+        see `ring_bytes`.
     :param deferred_timeout_s: how long, in seconds from the call, the drain waits for a value on a GPU; the training
         never waits. The value's record and those behind it wait with it. Then the value is null, and `unresolved` says
         "timeout". A nearly full ring and the end of `close()` shorten the wait.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import sys
 import warnings
 from types import FrameType
@@ -45,10 +46,27 @@ def expected(argument: str, wanted: str, got: object) -> str:
     return f"{argument}: expected {wanted}, got {type(got).__name__} {shown(got)}"
 
 
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 100
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 20
+
+    def repr1(self, x: object, level: int) -> str:
+        tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+        if tensor is not None and isinstance(x, tensor):
+            return f"{type(x).__name__}(shape={tuple(x.shape)}, dtype={x.dtype}, device={str(x.device)!r})"
+        return super().repr1(x, level)
+
+
+_SHORT = _Short()
+
+
 def shown(value: object) -> str:
-    """Returns the start of the value's repr, for a message."""
+    """Returns the start of the value's repr, for a message. Of a tensor only what it is: to show its values may wait
+    for its device, end the capture of a graph, or, where its storage was freed, end the process."""
     try:
-        text = repr(value)
+        text = _SHORT.repr(value)
     except Exception as error:  # noqa: BLE001 - repr() of a user's object may raise anything
         text = f"(repr: {type(error).__name__})"
     return text if len(text) <= 80 else text[:77] + "..."

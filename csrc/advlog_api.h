@@ -322,6 +322,12 @@ int64_t advlog_file_system(int fd);
 /* Gives the file blocks of its own in place of those that it shares with a copy (reflink), so that
  * a store to its mapping needs no new ones: 0, or errno. */
 int advlog_unshare(int fd, uint64_t bytes);
+/* Maps `bytes` of the file that fd is, shared, or of fresh memory where fd is -1; NULL with errno. Unlike Python's mmap it keeps
+ * no descriptor. */
+void *advlog_map(int fd, uint64_t bytes);
+void advlog_unmap(void *memory, uint64_t bytes);
+/* Releases what lies in these whole pages of a file's mapping, on the disk too: 0, or errno. */
+int advlog_forget(void *memory, uint64_t bytes);
 /* What a signal does: 0: the default; 1: nothing; 2: a handler is called, Python's or another; -1: it is unknown. */
 int advlog_signal_does(int number);
 

@@ -1,5 +1,5 @@
 /* What is asked of the descriptors of files that Python has opened: that a forked child gives them back as it begins,
- * which file system they lie on, and that they share no blocks; and what a signal does.
+ * which file system they lie on, that they share no blocks, and their mappings; and what a signal does.
  *
  * A lock on an open file description lives as long as any process has that description, and a fork shares it: without
  * this, a parent's lock would outlive a SIGKILL for as long as one of its children lives. Python's own hooks do not see
@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -113,6 +114,23 @@ int advlog_unshare(int fd, uint64_t bytes) {
     return fallocate(fd, FALLOC_FL_UNSHARE_RANGE, 0, (off_t)bytes) == 0 ? 0 : errno;
 #else
     (void)fd, (void)bytes;
+    return ENOSYS;
+#endif
+}
+
+void *advlog_map(int fd, uint64_t bytes) {
+    int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void advlog_unmap(void *memory, uint64_t bytes) { munmap(memory, bytes); }
+
+int advlog_forget(void *memory, uint64_t bytes) {
+#ifdef MADV_REMOVE
+    return madvise(memory, bytes, MADV_REMOVE) == 0 ? 0 : errno;
+#else
+    (void)memory, (void)bytes;
     return ENOSYS;
 #endif
 }

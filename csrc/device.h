@@ -26,7 +26,8 @@ enum device_type {
     DEVICE_INT32,
     DEVICE_INT16,
     DEVICE_INT8,
-    DEVICE_UINT8, /* and bool */
+    DEVICE_UINT8,
+    DEVICE_BOOL, /* any byte but 0 is true */
     DEVICE_TYPES
 };
 

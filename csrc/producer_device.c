@@ -28,7 +28,7 @@ static const struct {
                            {DEVICE_FLOAT16, DLPACK_FLOAT, 16}, {DEVICE_BFLOAT16, DLPACK_BFLOAT, 16},
                            {DEVICE_INT64, DLPACK_INT, 64},     {DEVICE_INT32, DLPACK_INT, 32},
                            {DEVICE_INT16, DLPACK_INT, 16},     {DEVICE_INT8, DLPACK_INT, 8},
-                           {DEVICE_UINT8, DLPACK_UINT, 8},     {DEVICE_UINT8, DLPACK_BOOL, 8}};
+                           {DEVICE_UINT8, DLPACK_UINT, 8},     {DEVICE_BOOL, DLPACK_BOOL, 8}};
 
 static PyObject *numel_name, *dtype_name, *is_neg_name, *get_device_name, *data_ptr_name, *untyped_storage_name, *nbytes_name,
     *is_cuda_name, *is_nested_name;
@@ -260,9 +260,10 @@ static void leave_out(device_call *c, Py_ssize_t count, unsigned reason) {
     while (count-- > 0) next_value(c)->bits = reason;
 }
 
-/* Launches for so many of the values, DEVICE_MOST_VALUES at most. */
+/* A launch for so many of the values, DEVICE_MOST_VALUES at most, or for fewer where no more entries lie side by side. */
 static enum device_answer put(device_call *c, const device_place *places, uint32_t count) {
     uint64_t reference = advlog_slab_reserve(c->ring, count);
+    while (!reference && count > 1) reference = advlog_slab_reserve(c->ring, count /= 2);
     if (!reference) {
         leave_out(c, count, ADVLOG_UNRESOLVED_SLAB_FULL);
         return DEVICE_DONE;

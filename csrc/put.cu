@@ -26,6 +26,7 @@ extern "C" __global__ void advlog_put(const __grid_constant__ put_values values)
     case 6: value = *(const short *)at; break;
     case 7: value = *(const signed char *)at; break;
     case 8: value = *(const unsigned char *)at; break;
+    case 9: value = *(const unsigned char *)at != 0; break;
     }
     const unsigned long long bits = __double_as_longlong(value);
     values.out[i] = make_ulonglong2(bits, bits ^ values.key);

@@ -150,6 +150,9 @@ struct advlog_ring {
     struct advlog_slab_use *use; /* of each entry, once one was reserved */
     uint64_t slab_turn;          /* of the latest reservation; under the GIL */
     uint32_t slab_next;          /* the entry behind it */
+    uint32_t slab_none_for;      /* so many found no place side by side, 0: none; under the GIL */
+    uint32_t slab_none_at;       /* when so many had been freed */
+    atomic_u32 slab_freed;       /* entries */
     atomic_u32 abandoned;        /* entries, so far */
     uint64_t devices;            /* a bit for each that may be launched on; under the GIL */
     int device_error;            /* of the launch that was refused, until it is said; under the GIL */

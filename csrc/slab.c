@@ -49,7 +49,11 @@ uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
     if (!ring->use && !(ring->use = calloc(entries, sizeof *ring->use))) return 0;
     /* In 12 days at a call a us and with the smallest slab; with the largest, in two years at a call a ms. */
     if (ring->slab_turn + 1 == ADVLOG_REFERENCE_END >> ring->slab_bits) return 0;
+    uint32_t freed = load32_relaxed(&ring->slab_freed); /* relaxed: an entry that it counts too early is found by the next call */
+    if (ring->slab_none_for && count >= ring->slab_none_for && freed == ring->slab_none_at) return 0;
     int first = find_free(ring, count);
+    ring->slab_none_for = first < 0 ? count : 0;
+    ring->slab_none_at = freed;
     if (first < 0) return 0;
     ring->slab_next = (uint32_t)first + count;
     uint64_t reference = ++ring->slab_turn << ring->slab_bits | (uint64_t)first;
@@ -65,6 +69,7 @@ uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
 void slab_release(advlog_ring *ring, uint64_t reference, uint32_t count) {
     /* Relaxed: no thread has seen these, and the next reservation is made under the GIL too. */
     for (uint32_t i = 0; i < count; i++) store_relaxed(&ring->use[entry_of(ring, reference) + i].reference, 0);
+    add32_relaxed(&ring->slab_freed, count);
 }
 
 void slab_abandon(advlog_ring *ring, uint64_t reference) {
@@ -101,7 +106,9 @@ static bool has_come(const advlog_ring *ring, uint64_t reference, double *value)
 
 /* No other copy comes into it. Does nothing in a dead process's ring, whose entries have no users. */
 static void let_go(advlog_ring *ring, uint64_t reference) {
-    if (ring->use) store_release(&ring->use[entry_of(ring, reference)].reference, 0); /* let_go:a */
+    if (!ring->use) return;
+    store_release(&ring->use[entry_of(ring, reference)].reference, 0); /* let_go:a */
+    add32_relaxed(&ring->slab_freed, 1); /* relaxed: a hint */
 }
 
 static void quarantine(const advlog_ring *ring, slab_quarantine *given_up, uint64_t reference) {

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .._native import Deferred, Producer, ffi, lib
-from .._tensors import has_numbers
+from .._tensors import has_memory, has_numbers
 from .ring import Ring
 
 Tensor = Any
@@ -169,23 +169,33 @@ class Deferral:
         """Returns the placeholder that the record holds for each tensor; None if one of the tensors is not a single
         number."""
         try:
-            if any(tensor.numel() != 1 or not has_numbers(tensor) for tensor in tensors):
+            if any(tensor.numel() != 1 or not has_numbers(tensor) or not has_memory(tensor) for tensor in tensors):
                 return None
-            indices = [tensor.get_device() for tensor in tensors]
-            self._open_driver(indices[0])
-            launched = self._producer._launch(tensors)
+            places: dict[int, list[int]] = {}
+            for at, tensor in enumerate(tensors):
+                places.setdefault(tensor.get_device(), []).append(at)
         except Exception:  # noqa: BLE001 - a mode of the user's that sees each call of torch
+            return None
+        values: dict[int, Deferred] = {}
+        for index, of in places.items():
+            copied = self._defer_of(index, [tensors[at] for at in of])
+            if copied is None:
+                return None
+            values.update(zip(of, copied, strict=True))
+        return [values[at] for at in range(len(tensors))]
+
+    def _defer_of(self, index: int, tensors: list[Tensor]) -> list[Deferred] | None:
+        """The same for the tensors of one device."""
+        try:
+            self._open_driver(index)
+            launched = self._producer._launch(tensors)
+        except Exception:  # noqa: BLE001 - likewise
             return None
         if launched is not None:
             return launched
         if refusal := self._producer._take_refusal():
-            self._on_fault(f"{_SLOWER.format(indices[0])}: a launch was refused: {refusal}")
-        if len(set(indices)) == 1:
-            return self._ask(indices[0], tensors)
-        values: list[Deferred] = []
-        for index, tensor in zip(indices, tensors, strict=True):
-            values += self._ask(index, [tensor])
-        return values
+            self._on_fault(f"{_SLOWER.format(index)}: a launch was refused: {refusal}")
+        return self._ask(index, tensors)
 
     def _ask(self, index: int, tensors: list[Tensor]) -> list[Deferred]:
         try:
@@ -222,6 +232,9 @@ class Deferral:
                 trouble = self._why_not_driven(index)
             except Exception as error:  # noqa: BLE001 - torch as it is not known here: the other way remains
                 trouble = f"{type(error).__name__}: {error}"
+            except BaseException:  # a Ctrl-C meanwhile: the next value tries again
+                self._opened.discard(index)
+                raise
         if trouble:
             self._on_fault(f"{_SLOWER.format(index)}: {trouble}")
 

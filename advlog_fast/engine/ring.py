@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from ..store.paths import RunPaths
 from ..store.processes import boot_id, process_start
 from ..store.ranks import RunIdentity
 from ..store.ring_note import RingNote
-from .ring_file import MIN_SLAB_ENTRIES, MIN_SLOTS, RingFile, RingShape, ring_name
+from .ring_file import MIN_SLAB_ENTRIES, MIN_SLOTS, RingFile, RingShape, mapped, ring_name
 
 DROPS = {"full": lib.ADVLOG_DROP_FULL, "closed": lib.ADVLOG_DROP_CLOSED, "forked": lib.ADVLOG_DROP_FORKED}
 """Why a record never entered the ring, by the words of `Health.dropped_at_entry`."""
@@ -99,7 +97,7 @@ class Ring:
             size = os.fstat(fd).st_size
             if size == 0:
                 raise AdvlogError(f"{path}: expected a ring, got an empty file")
-            ring._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            ring._map = mapped(fd, size)
             if file is not None:
                 file.keep(fd)
                 fd = -1
@@ -172,8 +170,7 @@ class Ring:
     def forget_records(self) -> None:
         """Releases the memory of the slots after all records are written; the mapping stays."""
         offset, size = lib.advlog_ring_slots_offset(self.handle), self.slots * lib.ADVLOG_SLOT_BYTES
-        with contextlib.suppress(AttributeError, OSError):  # not on every system, nor every file system
-            self._map.madvise(mmap.MADV_REMOVE, offset, size)
+        lib.advlog_forget(ffi.addressof(self._memory, offset), size)  # not on every system, nor every file system
 
 
 def identity_of(run: RunIdentity, pid: int) -> Any:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import re
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._failpoints import failpoint
-from .._native import lib
+from .._native import ffi, lib
 from ..store.files import NotOursError, make_folder, open_new, open_own, remove_own
 from ..store.locks import FileLock, LockedError
 from ..store.ring_note import RingNote
@@ -78,7 +77,7 @@ class RingFile:
     @classmethod
     def make(
         cls, name: str, shape: RingShape, ring_dir: Path | None, fallback: Path, note_file: Path, notes: list[str]
-    ) -> tuple[RingFile, mmap.mmap, RingShape]:
+    ) -> tuple[RingFile, Any, RingShape]:
         """Returns a file with room for a ring, not visible yet, its mapping, and its shape, which has
         fewer slots than asked if shared memory is short. Without a file, the ring lies in memory of the process.
 
@@ -91,9 +90,9 @@ class RingFile:
             except (OSError, LockedError) as error:
                 notes.append(f"the ring cannot lie in {folder}: {getattr(error, 'strerror', None) or error}")
         notes.append("the ring lies in memory that dies with the process: a SIGKILL loses what is in it")
-        return cls(None, note_file=note_file), mmap.mmap(-1, shape.size), shape
+        return cls(None, note_file=note_file), mapped(-1, shape.size), shape
 
-    def _map(self, final: Path, shape: RingShape, *, shared: bool) -> tuple[mmap.mmap, RingShape]:
+    def _map(self, final: Path, shape: RingShape, *, shared: bool) -> tuple[Any, RingShape]:
         assert self.path is not None
         folder = final.parent
         if os.path.lexists(final):
@@ -105,7 +104,7 @@ class RingFile:
         self._fd = open_new(self.path, os.O_RDWR, 0o600)
         try:
             kind = self._checked_file_system(folder)
-            mapped = map_ring(self._fd, shape)
+            memory = map_ring(self._fd, shape)
             failpoint("ring_allocated")
             self._final = final
             self.lock = FileLock(lock_file(final))
@@ -115,7 +114,7 @@ class RingFile:
                 os.unlink(self.path)
             self._close_fd()
             raise
-        return mapped, shape
+        return memory, shape
 
     def _checked_file_system(self, folder: Path) -> str:
         """:raises OSError: it may move blocks."""
@@ -263,14 +262,27 @@ def hidden_name(name: str) -> str:
     return f".{name}.tmp"
 
 
-def map_ring(fd: int, shape: RingShape) -> mmap.mmap:
+def map_ring(fd: int, shape: RingShape) -> Any:
     """Returns the mapping of a new file that is as large as a ring needs, its last part a hole: room for names.
 
     :raises OSError: the file system cannot supply what is needed from the first.
     """
     allocate(fd, shape.first_size)
     os.ftruncate(fd, shape.size)
-    return mmap.mmap(fd, shape.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    return mapped(fd, shape.size)
+
+
+def mapped(fd: int, size: int) -> Any:
+    """Returns a buffer: the file's mapping, unmapped with the buffer's last reference, or memory where `fd` is -1.
+
+    A device may keep it for the life of the process, and so Python's own kind will not do, which keeps a descriptor.
+
+    :raises OSError: the system refuses.
+    """
+    memory = lib.advlog_map(fd, size)
+    if memory == ffi.NULL:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
+    return ffi.buffer(ffi.gc(memory, lambda address: lib.advlog_unmap(address, size)), size)
 
 
 def allocate(fd: int, size: int) -> None:

@@ -130,9 +130,8 @@ def _beside_raw(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rank_of_process() -> tuple[int | None, int | None]:
     """This process's rank and the number of ranks, as far as torch or Lightning knows."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     rank = getattr(_rank_zero, "rank", None)
     return (rank, None) if rank else (None, None)

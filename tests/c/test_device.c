@@ -93,10 +93,10 @@ static void every_type(void) {
     const int32_t i32 = 1 << 30;
     const int16_t i16 = -300;
     const int8_t i8 = -8;
-    const uint8_t u8 = 255;
-    const void *at[] = {&f64, &f32, &f16, &bf16, &i64, &i32, &i16, &i8, &u8};
-    const double wanted[] = {0.1, 0.5, 1.0, 3.0, -7, 1 << 30, -300, -8, 255};
-    const uint8_t types[] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+    const uint8_t u8 = 255, boolean = 2;
+    const void *at[] = {&f64, &f32, &f16, &bf16, &i64, &i32, &i16, &i8, &u8, &boolean};
+    const double wanted[] = {0.1, 0.5, 1.0, 3.0, -7, 1 << 30, -300, -8, 255, 1};
+    const uint8_t types[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
     uint64_t reference;
     int error;
     CHECK_INT(DEVICE_DONE, put(&t, &reference, at, types, DEVICE_TYPES, &error));

@@ -159,6 +159,10 @@ static void entries_low_down_come_first(void) {
     CHECK_INT(8, rest % ADVLOG_SLAB_ENTRIES);
     CHECK_INT(2, advlog_slab_reserve(ring, 1) % ADVLOG_SLAB_ENTRIES); /* the last one left */
     CHECK_INT(0, advlog_slab_reserve(ring, 1));
+    CHECK_INT(0, advlog_slab_reserve(ring, 2)); /* said without another look */
+    slab_release(ring, second, 2);
+    CHECK_INT(0, advlog_slab_reserve(ring, 3));
+    CHECK_INT(3, advlog_slab_reserve(ring, 2) % ADVLOG_SLAB_ENTRIES);
     rig_free(&r);
 }
 

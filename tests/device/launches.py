@@ -23,6 +23,7 @@ from device.stand_in import on_gpu
 
 from advlog_fast import AdvancedLogger, read_run
 from advlog_fast._native import lib
+from advlog_fast.engine.deferred import Deferral
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 NEVER = 999
@@ -172,6 +173,79 @@ def test_a_million_values_of_every_dtype_come_to_the_bit_and_in_order(start, tmp
     is_number = ~np.isnan(np.stack(wanted))
     assert np.array_equal(np.isnan(columns), ~is_number)
     assert np.array_equal(columns.view(np.int64)[is_number], np.stack(wanted).view(np.int64)[is_number])
+
+
+def test_a_bool_is_true_whatever_byte_it_has(log, tmp_path):
+    for step, value in enumerate(torch.tensor([0, 1, 2, 255], dtype=torch.uint8).view(torch.bool), 1):
+        log.log_metrics({"value": on_gpu(value)}, step=step)
+    found = [row["value"] for row in rows(log, tmp_path) if row["value"] is not None]
+    assert found == [0.0, 1.0, 1.0, 1.0]
+    assert log.health().gpu_values["operators"] == 0
+
+
+def freed():
+    tensor = torch.tensor(1.0)
+    tensor.untyped_storage().resize_(0)
+    return on_gpu(tensor)
+
+
+def test_a_tensor_whose_storage_was_freed_is_left_out_and_nothing_reads_it(log, tmp_path):
+    with pytest.warns(RuntimeWarning, match=r"Tensor\(shape=\(\), dtype=torch.float32"):
+        log.log_metrics({"freed": freed(), "other": on_gpu(2.0)}, step=1)
+    log.log_batch_progress(1, 2, 1 << 30, 0.5, freed=freed())
+    log.log_validation({"freed": freed(), "one": on_gpu(2.0), "two": on_gpu(3.0)}, step=2)
+    found = rows(log, tmp_path)
+    assert found[1]["other"] == 2.0
+    assert found[2]["loss"] == 0.5
+    assert log.health().misuse["freed"].count == 3
+    (validation,) = read_run(tmp_path, "run").validation.to_pylist()
+    assert (validation["one"], validation["two"]) == (2.0, 3.0)
+
+
+def test_what_is_said_of_a_misuse_waits_for_no_device(log, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "__repr__", stand_in.waited.append)
+    pair = on_gpu(torch.tensor([1.0, 2.0]))
+    with pytest.warns(RuntimeWarning, match=r"shape=\(2,\)"):
+        log.log_metrics({"pair": pair, "list": [pair]}, step=1)
+    log.log_batch_progress(1, 1, 1 << 30, pair, pair=pair)
+    assert stand_in.waited == []
+
+
+def test_a_logger_that_has_ended_keeps_no_descriptor(start):
+    def used(number):
+        log = start(f"run{number}")
+        log.log_metrics({"value": on_gpu(1.0)}, step=1)
+        assert log.close()
+        return len(os.listdir("/proc/self/fd"))
+
+    used(0)
+    before = used(1)
+    assert [used(number) for number in range(2, 6)] == [before] * 4
+
+
+def test_values_of_two_devices_in_a_call_are_two_launches(log, tmp_path):
+    log.log_metrics({"warm": on_gpu(1.0, index=1)}, step=0)
+    before = driver.standin_launches()
+    log.log_metrics({f"value{i}": on_gpu(float(i), index=i % 2) for i in range(10)}, step=1)
+    assert driver.standin_launches() == before + 2
+    found = rows(log, tmp_path)[-1]
+    assert [found[f"value{i}"] for i in range(10)] == [float(i) for i in range(10)]
+    assert log.health().gpu_values["operators"] == 0
+
+
+def test_a_ctrl_c_while_a_device_is_opened_does_not_leave_it_unopened(start, monkeypatch):
+    log = start()
+    opened = Deferral._why_not_driven
+
+    def interrupted(self, index):
+        monkeypatch.setattr(Deferral, "_why_not_driven", opened)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Deferral, "_why_not_driven", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        log.log_metrics({"value": on_gpu(1.0)}, step=1)
+    log.log_metrics({"value": on_gpu(1.0)}, step=2)
+    assert log.health().gpu_values == {"launch": 1, "operators": 0}
 
 
 def test_a_slab_that_is_full_leaves_values_out_and_says_so(log, tmp_path):

@@ -141,6 +141,7 @@ static uint64_t read_bits(const void *at, unsigned type) {
     case 6: value = READ(int16_t); break;
     case 7: value = READ(int8_t); break;
     case 8: value = READ(uint8_t); break;
+    case 9: value = READ(uint8_t) != 0; break;
     }
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -251,7 +252,7 @@ CUresult cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsi
     values *v = malloc(sizeof *v);
     memcpy(v, parameters[0], sizeof *v);
     if (v->count > threads) return free(v), 1;
-    static const unsigned bytes[] = {8, 4, 2, 2, 8, 4, 2, 1, 1};
+    static const unsigned bytes[] = {8, 4, 2, 2, 8, 4, 2, 1, 1, 1};
     for (uint32_t i = 0; i < v->count; i++)
         if (v->at[i] % bytes[v->type[i]]) abort(); /* a real device would end the context */
     for (uint32_t i = 0; i < v->count; i++) v->at[i] = read_bits((const void *)(uintptr_t)v->at[i], v->type[i]);

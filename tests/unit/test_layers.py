@@ -121,6 +121,8 @@ LARGE_CLASSES = {
     "AdvancedLogger": "the public logger: one method for each call",
     "ControlCalls": "the other half of it, likewise",
     "LoggerConfig": "one attribute for each option",
+    "AdvlogCallback": "one method for each hook of a framework",
+    "Health": "one attribute for each count",
     "RunPaths": "one property for each file of a run",
     "Run": "the public reader: one property for each table",
 }

@@ -74,7 +74,9 @@ def test_a_ring_that_comes_into_sight_while_the_parent_ends_is_closed_before_it_
 
 def test_what_a_child_has_that_stands_still_in_a_call_is_not_given_up(home: Home):
     ring = home.child(b"unfinished", b"finished")
-    header = ring._map.find(b"unfinished") // lib.ADVLOG_SLOT_BYTES * lib.ADVLOG_SLOT_BYTES - lib.ADVLOG_SLOT_BYTES
+    header = (
+        bytes(ring._map).find(b"unfinished") // lib.ADVLOG_SLOT_BYTES * lib.ADVLOG_SLOT_BYTES - lib.ADVLOG_SLOT_BYTES
+    )
     mark = ring._map[header : header + 8]
     ring._map[header : header + 8] = bytes(8)  # the mark, which comes last
     began = time.monotonic()

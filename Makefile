@@ -12,12 +12,12 @@ JOBS ?= $(shell echo $$((2 * $$(nproc))))
 SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]')
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all test-versions test-gpu test-spark pytest pytest-asan stress coverage measure bench bench-gpu bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all test-versions test-gpu test-integrations test-integrations-all test-spark pytest pytest-asan stress coverage measure bench bench-gpu bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z.][a-z0-9.%-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | sed 's/3\.%/3.12/' | \
-		while IFS='|' read -r target text; do printf '  make %-14s %s\n' "$$target" "$$text"; done
+		while IFS='|' read -r target text; do printf '  make %-22s %s\n' "$$target" "$$text"; done
 
 demo: $(VENV)/has-demo ## Train a classifier on real images, and show its logs
 	$(VENV)/bin/advlog demo
@@ -60,6 +60,13 @@ test-3.%: ## All Python tests but those that need torch, on one CPython
 	@python=$$($(find_pythons) | sed -n 's/^3\.$* //p'); \
 	test -n "$$python" || { echo "make $@: no CPython 3.$* with venv and ensurepip" >&2; exit 1; }; \
 	$(MAKE) --no-print-directory pytest PYTHON="$$python" VENV=.venv-3.$* EXTRA=test-core
+
+# In environments of their own, since frameworks pin what others want newer.
+test-integrations: ## Lightning, Transformers, Accelerate, TensorBoard and an S3 server, in an environment of its own
+	$(MAKE) --no-print-directory pytest VENV=.venv-integrations EXTRA=$@ PYTEST_ARGS="integrations $(PYTEST_ARGS)"
+
+test-integrations-all: ## The same on the newest versions, and with what is asked for less often: Ray, MLflow, W&B, TRL, recipes
+	$(MAKE) --no-print-directory pytest VENV=.venv-integrations-all EXTRA=$@ PYTEST_ARGS="integrations $(PYTEST_ARGS)"
 
 test-gpu: $(VENV)/has-$(EXTRA) ## What needs a CUDA device, the long forms too
 	$(run_pytest) gpu -m "gpu"
@@ -131,7 +138,7 @@ lint: $(VENV)/has-dev ## ruff, its formatter, mypy, pyright, clang-format
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell find csrc tests benchmarks -name '*.[ch]')
 
 clean: ## Remove the environments and everything built
-	rm -rf .venv .venv-3.* .venv-coverage .venv-spark build
+	rm -rf .venv .venv-3.* .venv-coverage .venv-spark .venv-integrations .venv-integrations-all build
 
 # --- environments ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
     # Before minutes of building; what was built all the same refuses to be imported (csrc/producer_type.c).
     sys.exit("advlog_fast needs the GIL: free-threaded builds of Python are not supported yet")
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc"))
 import build_ffi
@@ -30,4 +30,17 @@ producer = Extension(
     language="c",
 )
 
-setup(cffi_modules=["csrc/build_ffi.py:ffi"], ext_modules=[producer])
+# Lightning imports its entry points for every Trainer, so this one is a package of its own, which stands when the other
+# is broken.
+ENTRY_POINTS = "advlog_fast.integrations.entry_points"
+packages = find_packages(include=["advlog_fast", "advlog_fast.*"], exclude=[ENTRY_POINTS])
+
+setup(
+    packages=[
+        *find_packages(include=["advlog_fast", "advlog_fast.*"], exclude=[ENTRY_POINTS]),
+        "advlog_fast_lightning",
+    ],
+    package_dir={"advlog_fast_lightning": ENTRY_POINTS.replace(".", "/")},
+    cffi_modules=["csrc/build_ffi.py:ffi"],
+    ext_modules=[producer],
+)

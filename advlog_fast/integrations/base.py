@@ -261,14 +261,17 @@ def total(count: Any) -> int | None:
 
 def samples_in(batch: Any, depth: int = 0) -> int | None:
     """Returns the length of the first tensor found in a batch; None where there is none."""
-    shape = getattr(batch, "shape", None)
-    if shape is not None:
-        try:
-            return int(shape[0]) if len(shape) else None
-        except (TypeError, IndexError):
-            return None
-    if depth < _MOST_DEPTH:
+    kind = type(batch)
+    values = batch if kind is list or kind is tuple else batch.values() if kind is dict else None
+    if values is None:
+        shape = getattr(batch, "shape", None)
+        if shape is not None:
+            try:
+                return int(shape[0]) if len(shape) else None
+            except (TypeError, IndexError):
+                return None
         values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
+    if depth < _MOST_DEPTH:
         for value in values:
             if (found := samples_in(value, depth + 1)) is not None:
                 return found

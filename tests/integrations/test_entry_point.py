@@ -55,9 +55,9 @@ def train(tmp_path):
     entry = installed / "advlog_fast_lightning"
     entry.mkdir(parents=True)
     shutil.copy(CHECKOUT / "advlog_fast" / "integrations" / "entry_points" / "__init__.py", entry)
-    metadata = installed / "advlog_fast_lightning-0.dist-info"
+    metadata = installed / "advlog_fast-0.dist-info"  # in place of the one that may be installed
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: advlog-fast-lightning\nVersion: 0\n")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: advlog-fast\nVersion: 0\n")
     (metadata / "entry_points.txt").write_text(
         "[lightning.pytorch.callbacks_factory]\nadvlog = advlog_fast_lightning:callbacks\n"
     )

@@ -1,0 +1,342 @@
+"""Follows a run and sends its rows to a target: thinned, accepted, and then noted in the cursor."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._failpoints import failpoint
+from ..exceptions import expected
+from ..reader import Followed, follow, read_run
+from ..reader.story import settings_of
+from ..store.paths import RunPaths, check_run, local_path
+from .cursor import CursorFile
+from .progress import Progress
+from .records import Places, Record, Series, all_records, joined, metric_columns, shown_name
+from .state import dropped, is_final, status_of
+from .targets import DEFAULT_POINTS, Destination, Notice, Run, Target
+from .thinning import LEAST_POINTS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ACCEPT_S = 0.2
+_WAIT_S = 0.7
+"""How long a follower waits before what it gave is accepted: with the two seconds that a row may take in mind."""
+_LONGEST_WAIT_S = 2.0
+_MAY_GO_ON = ("killed", "lost")
+_RESTART_S = 10.0
+"""How long a run that was killed is given to be started again."""
+
+
+@dataclass
+class Exported:
+    """What an export has done."""
+
+    rows: int = 0
+    """Rows read, of all ranks."""
+    values: int = 0
+    """Values sent."""
+    gaps: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """Attempt, rank, first and last seq of rows that were no longer there."""
+    status: str = "unknown"
+    """How the run had ended, or that it has not: as in :attr:`Run.processes`."""
+    stopped: bool = False
+    """Whether it was asked to stop before the run ended."""
+
+
+def export(
+    log_dir: str | os.PathLike[str],
+    name: str,
+    destination: Destination,
+    *,
+    follow_run: bool = False,
+    points: int | str | None = None,
+    ranks: str = "merged",
+    stop: Callable[[], bool] = lambda: False,
+    accept_s: float = _ACCEPT_S,
+) -> Exported:
+    """Send the rows of a run to a target, from where the last export to it ended.
+
+    The trainer pays nothing for it: it reads files, and may run on another machine. It may be killed at any point; the
+    next one goes on, without a row missing or doubled.
+
+    :param follow_run: go on until the run has ended.
+    :param points: about how many points of a metric to send, or "all"; None for the target's usual number.
+    :param ranks: "merged": one run of the target, with the metrics of rank 0 under their own names and those of rank k
+        below `rank<k>/`; "each": one a rank.
+    :param stop: asked between two batches; true ends the export as a killed one would, but with all accepted.
+    :param accept_s: the shortest time between two cursors.
+    :raises RunNotFoundError: there is no such run.
+    :raises RunBusyError: another process exports the run to this target.
+    :raises ExportError: the target's package is missing, or what is in its place is not the target's.
+    :raises ValueError: an argument is none of these.
+    """
+    directory = local_path("log_dir", log_dir)
+    check_run(directory, name)
+    most = _points(points, destination.kind)
+    if ranks not in ("merged", "each"):
+        raise ValueError(expected("ranks", "'merged' or 'each'", ranks))
+    paths = RunPaths(directory, name)
+    run = read_run(directory, name)
+    told = Run(name, run.run_id or _made_id(directory, name), _config(run), lambda: dropped(paths))
+    target = destination.connect(told)  # first: a missing package leaves nothing behind
+    file = CursorFile(paths, destination.key(ranks))
+    try:
+        exporter = _Exporter(paths, target, file, Progress(most, told.run_id), merged=ranks == "merged")
+        exporter.accept_s = accept_s
+        return exporter.run(stop, follow_run=follow_run)
+    finally:
+        file.close()
+
+
+def _points(points: int | str | None, kind: str) -> int | None:
+    if points is None:
+        return DEFAULT_POINTS[kind]
+    if points == "all":
+        return None
+    if type(points) is not int or points < LEAST_POINTS:
+        raise ValueError(expected("points", f"a number from {LEAST_POINTS} on, or 'all'", points))
+    return points
+
+
+def _made_id(directory: Path, name: str) -> str:
+    return hashlib.blake2s(
+        f"{directory.resolve()}\n{name}".encode(errors="surrogateescape"), digest_size=16
+    ).hexdigest()
+
+
+def _config(run: Any) -> Mapping[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        config = run.summary.get("config")
+        if isinstance(config, dict):
+            return settings_of(config)
+    return {}
+
+
+class _Exporter:
+    def __init__(self, paths: RunPaths, target: Target, file: CursorFile, progress: Progress, *, merged: bool) -> None:
+        self.accept_s = _ACCEPT_S
+        self._paths = paths
+        self._target = target
+        self._file = file
+        self._progress = progress
+        self._merged = merged
+        self._done = Exported()
+        self._is_dirty = False
+        self._accepted_at = 0.0
+        self._say = Notice()
+
+    def run(self, stop: Callable[[], bool], *, follow_run: bool) -> Exported:
+        status = self._start(follow_run=follow_run)
+        try:
+            if follow_run:
+                status = self._follow(stop)
+            else:
+                self._to_the_end(stop, 0.0)
+            self._done.status = status
+            if not self._done.stopped:
+                self._close_buckets()
+                self._progress.is_closed = True
+            self._accept()
+        finally:
+            if is_final(status) and not self._done.stopped:
+                self._target.ended(status)
+            self._target.close()
+        failpoint("export_closed")
+        # A target that could not say so before has accepted all when it is closed.
+        self._save()
+        return self._done
+
+    # -- the start -----------------------------------------------------------------------------------------------
+
+    def _start(self, *, follow_run: bool) -> str:
+        """Go on from the cursor, and plan the thinning; nothing is sent before the plan is noted."""
+        saved = self._file.load()
+        is_usable = saved is not None and self._progress.load(saved)
+        if not self._target.resume(saved["memory"] if saved is not None and is_usable else None):
+            self._progress.forget()
+            self._target.resume(None)
+        status = status_of(self._paths)
+        if self._progress.is_closed:
+            self._plan(is_all=is_final(status) and not follow_run)
+            self._progress.is_closed = False
+        self._save()
+        failpoint("export_planned")
+        return status
+
+    def _plan(self, *, is_all: bool) -> None:
+        """Count what is there, for the widths of the buckets, and find which rows later attempts supersede."""
+        thins = self._progress.points is not None and not self._target.takes_columns
+        if not thins and not self._progress.has_resumed(self._paths):
+            return
+        counts: Counter[tuple[Series, int, str]] = Counter()
+        for item in self._items():
+            if item.cut is not None:
+                self._progress.cuts[item.cut[:2]] = item.cut[2]
+            if item.rows is not None and thins:
+                places = Places.of(item.rows)
+                series = self._series(places.attempt, places.rank)
+                for metric in metric_columns(item.rows):
+                    values = item.rows.column(metric)
+                    counts[series, places.rank, metric] += len(values) - values.null_count
+        for (series, rank, metric), count in counts.items():
+            if count:
+                self._progress.thinning(series, rank, metric).plan(count, is_all=is_all)
+
+    # -- the rows ------------------------------------------------------------------------------------------------
+
+    def _follow(self, stop: Callable[[], bool]) -> str:
+        wait_s, came_at = _WAIT_S, time.monotonic()
+        while True:
+            before, status = self._done.rows, status_of(self._paths)
+            self._to_the_end(stop, 0.0 if is_final(status) else wait_s)
+            self._accept()
+            now = time.monotonic()
+            if self._done.stopped or stop():
+                self._done.stopped = True
+                return status
+            if self._done.rows != before:
+                wait_s, came_at = _WAIT_S, now
+            elif self._progress.is_another_run(self._paths):
+                return status
+            elif is_final(status):
+                if status not in _MAY_GO_ON or now - came_at > _RESTART_S:
+                    return status
+                time.sleep(_WAIT_S)
+            else:
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    def _to_the_end(self, stop: Callable[[], bool], wait_s: float) -> None:
+        """Send what there is, until nothing has come for a while."""
+        with contextlib.closing(self._items(wait_s)) as items:
+            for item in items:
+                self._take(item)
+                if stop():
+                    self._done.stopped = True
+                    return
+                if time.monotonic() - self._accepted_at >= self.accept_s:
+                    self._accept()
+                if wait_s > _WAIT_S:
+                    return  # the run was idle: rows come again, and must not wait for so long to be accepted
+
+    def _items(self, wait_s: float = 0.0) -> Generator[Followed, None, None]:
+        yield from follow(self._paths.log_dir, self._paths.name, self._progress.cursor, wait_s=wait_s)
+
+    def _take(self, item: Followed) -> None:
+        if item.gap is not None:
+            self._done.gaps.append(item.gap)
+        if item.cut is not None:
+            self._cut(*item.cut)
+        if item.rows is not None:
+            self._done.rows += item.rows.num_rows
+            self._rows(item.rows)
+        self._progress.cursor = item.cursor
+        self._is_dirty = True
+
+    def _cut(self, attempt: int, rank: int, seq: int) -> None:
+        """Note that rows are superseded, and whether some of them were sent."""
+        series = self._series(attempt, rank)
+        if min(self._progress.last(attempt, rank), self._progress.cuts.get((attempt, rank), 1 << 62)) > seq:
+            self._progress.stale.add(series)
+        self._progress.cuts[attempt, rank] = seq
+        for thinning in self._progress.thinnings_of(series, rank):
+            thinning.forget_after(attempt, seq)
+
+    def _rows(self, batch: pa.RecordBatch) -> None:
+        attempt, rank = batch.column("attempt")[0].as_py(), batch.column("rank")[0].as_py()
+        series = self._series(attempt, rank)
+        if self._target.takes_columns:
+            self._target.add(batch)
+            return
+        kept = self._kept(batch, attempt, rank)
+        if not kept.num_rows:
+            return
+        self._supersede(series, attempt, Places.of(kept))
+        records = self._thinned(series, kept) if self._progress.points is not None else self._all(kept)
+        self._target.send(series, self._counted(records))
+
+    def _kept(self, batch: pa.RecordBatch, attempt: int, rank: int) -> pa.RecordBatch:
+        """The rows that no later attempt supersedes, as far as that is known."""
+        import pyarrow.compute as pc
+
+        seq = None if self._target.superseded == "told" else self._progress.cuts.get((attempt, rank))
+        return batch if seq is None else batch.filter(pc.less_equal(batch.column("seq"), seq))
+
+    def _supersede(self, series: Series, attempt: int, places: Places) -> None:
+        """Have the target hide what it got of rows that an attempt now logs again."""
+        if series not in self._progress.stale or not self._progress.is_resumed(attempt):
+            return
+        self._progress.stale.discard(series)
+        step = self._progress.step_after(attempt, places.at(0).step)
+        if self._target.superseded == "hidden":
+            self._target.hide_from(series, step)
+        elif self._target.superseded == "kept":
+            self._say(
+                f"superseded {attempt}",
+                f"attempt {attempt} goes on from step {step}: the target keeps what the attempt before it sent beyond",
+            )
+
+    def _all(self, batch: pa.RecordBatch) -> Iterator[Record]:
+        return all_records(batch, merged=self._merged)
+
+    def _thinned(self, series: Series, batch: pa.RecordBatch) -> list[Record]:
+        import pyarrow.compute as pc
+
+        places = Places.of(batch)
+        found = []
+        for metric in metric_columns(batch):
+            values, place_of = batch.column(metric), places.at
+            if values.null_count == len(values):
+                continue
+            if values.null_count:
+                indices = pc.indices_nonzero(pc.is_valid(values))
+                values = values.drop_null()
+                place_of = lambda index, indices=indices: places.at(indices[index].as_py())  # type: ignore[misc]  # noqa: E731
+            thinning = self._progress.thinning(series, places.rank, metric)
+            name = shown_name(metric, places.rank, merged=self._merged)
+            opened = thinning.kept.get("first")
+            if opened is not None and opened.place.attempt != places.attempt:
+                found += [(name, *point) for point in thinning.close()]
+            found += [(name, *point) for point in thinning.add(values, place_of)]
+        return joined(found)
+
+    def _close_buckets(self) -> None:
+        """Send what open buckets hold."""
+        for (series, rank, metric), thinning in self._progress.thinnings():
+            name = shown_name(metric, rank, merged=self._merged)
+            records = joined((name, *point) for point in thinning.close())
+            if records:
+                self._target.send(series, self._counted(records))
+                self._is_dirty = True
+
+    def _counted(self, records: Iterator[Record] | list[Record]) -> Iterator[Record]:
+        for record in records:
+            self._done.values += len(record.values)
+            yield record
+
+    def _series(self, attempt: int, rank: int) -> Series:
+        return Series(self._progress.first_of(attempt, self._paths), None if self._merged else rank)
+
+    # -- the cursor ----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        self._accepted_at = time.monotonic()
+        if not self._is_dirty:
+            return
+        failpoint("export_sent")
+        if self._target.accept():
+            failpoint("export_accepted")
+            self._save()
+            failpoint("export_saved")
+            self._is_dirty = False
+
+    def _save(self) -> None:
+        self._file.save({**self._progress.state(), "memory": self._target.memory()})

@@ -180,7 +180,7 @@ class _Exporter:
         counts: Counter[tuple[Series, int, str]] = Counter()
         for item in self._items():
             if item.cut is not None:
-                self._progress.cuts[item.cut[:2]] = item.cut[2]
+                self._cut(*item.cut)
             if item.rows is not None and thins:
                 places = Places.of(item.rows)
                 series = self._series(places.attempt, places.rank)

@@ -1,0 +1,92 @@
+"""An export that is killed at a step and started again: nothing is missing in the target, and nothing doubled."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from integrations.exports import Place, log_values, opened
+
+KINDS = ["csv", "tensorboard", "mlflow", "wandb"]
+POINTS = ["export_planned", "export_sent", "export_accepted", "export_saved", "export_closed"]
+ONCE = {"export_planned", "export_closed"}
+
+
+def made(folder):
+    """A run of two ranks and two attempts, the second resumed, in several files; sparse metrics, values of all kinds."""
+    rng = random.Random(7)
+    for attempt in range(2):
+        for rank in range(2):
+            with opened(folder, rank=rank, world_size=2, part_rows=100) as log:
+                if attempt:
+                    log.load_state_dict(states[rank])
+                states = states if attempt else {**(states if rank else {}), rank: None}
+                for step in range(200 * attempt, 200 * attempt + 250):
+                    values = {"x": rng.gauss(0, 1)}
+                    if step % 3 == 0:
+                        values["sparse"] = math.nan if step % 21 == 0 else float(step)
+                    log.log_metrics(values, step=step)
+                    if step == 199:
+                        states[rank] = log.state_dict()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    made(folder / "logs")
+    return folder / "logs"
+
+
+def reference(kind, run, folder, points):
+    """What an export that nobody killed sends."""
+    place = Place(kind, folder)
+    place.folder.mkdir(parents=True)
+    assert place.export(run, points) == 0
+    return place.values()
+
+
+def copied(run, folder):
+    import shutil
+
+    shutil.copytree(run, folder, symlinks=True)
+    shutil.rmtree(folder / ".advlog/run/export", ignore_errors=True)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # of the targets' own packages
+@pytest.mark.parametrize("points", ["usual", "all"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_killed_at_each_step_and_started_again_misses_and_doubles_nothing(tmp_path, run, kind, points):
+    if kind != "csv":
+        pytest.importorskip(kind)
+    wanted = reference(kind, copied(run, tmp_path / "reference"), tmp_path / "whole", points)
+    assert len(wanted) > 300
+    logs, place = copied(run, tmp_path / "logs"), Place(kind, tmp_path / "killed")
+    place.folder.mkdir()
+    killed = 0
+    # One export after another, each killed at the next step: what one leaves the next one finds.
+    steps = [(point, number) for point in POINTS for number in ((1,) if point in ONCE else (1, 2))]
+    for point, number in steps:
+        killed += place.export(logs, points, f"{point}:{number}") == -9
+    assert killed >= (3 if kind == "wandb" else 6)
+    assert place.export(logs, points) == 0
+    assert place.values() == wanted
+    assert place.export(logs, points) == 0  # once more: nothing is new
+    assert place.values() == wanted
+
+
+@pytest.mark.parametrize("kind", ["csv", "tensorboard"])
+def test_a_record_that_the_kill_tore_is_written_whole(tmp_path, kind):
+    if kind != "csv":
+        pytest.importorskip(kind)
+    log_values(tmp_path / "logs", [float(step) for step in range(100)])
+    wanted = reference(kind, copied(tmp_path / "logs", tmp_path / "reference"), tmp_path / "whole", "all")
+    place = Place(kind, tmp_path / "torn")
+    place.folder.mkdir()
+    assert place.export(tmp_path / "logs", "all", "export_accepted:1") == -9
+    (file,) = [place.path] if kind == "csv" else place.path.iterdir()
+    with file.open("r+b") as torn:
+        torn.truncate(file.stat().st_size - 7)
+    assert place.export(tmp_path / "logs", "all") == 0
+    assert place.values() == wanted

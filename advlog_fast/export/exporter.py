@@ -23,6 +23,7 @@ from .records import Places, Record, Series, all_records, joined, metric_columns
 from .state import dropped, is_final, status_of
 from .targets import DEFAULT_POINTS, Destination, Notice, Run, Target
 from .thinning import LEAST_POINTS
+from .validations import Validations
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,6 +134,7 @@ class _Exporter:
         self._is_dirty = False
         self._accepted_at = 0.0
         self._say = Notice()
+        self._validations = Validations(paths)
 
     def run(self, stop: Callable[[], bool], *, follow_run: bool) -> Exported:
         status = self._start(follow_run=follow_run)
@@ -142,6 +144,7 @@ class _Exporter:
             else:
                 self._to_the_end(stop, 0.0)
             self._done.status = status
+            self._send_validations()
             if not self._done.stopped:
                 self._close_buckets()
                 self._progress.is_closed = True
@@ -161,8 +164,12 @@ class _Exporter:
         """Go on from the cursor, and plan the thinning; nothing is sent before the plan is noted."""
         saved = self._file.load()
         is_usable = saved is not None and self._progress.load(saved)
+        if saved is not None and is_usable:
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                self._validations.load(saved["validations"])
         if not self._target.resume(saved["memory"] if saved is not None and is_usable else None):
             self._progress.forget()
+            self._validations.load([])
             self._target.resume(None)
         status = status_of(self._paths)
         if self._progress.is_closed:
@@ -198,6 +205,7 @@ class _Exporter:
         while True:
             before, status = self._done.rows, status_of(self._paths)
             self._to_the_end(stop, 0.0 if is_final(status) else wait_s)
+            self._send_validations()
             self._accept()
             now = time.monotonic()
             if self._done.stopped or stop():
@@ -317,6 +325,16 @@ class _Exporter:
                 self._target.send(series, self._counted(records))
                 self._is_dirty = True
 
+    def _send_validations(self) -> None:
+        if self._target.takes_columns:
+            return
+        for record in self._validations.new(merged=self._merged):
+            place = record.place
+            cut = None if self._target.superseded == "told" else self._progress.cuts.get(place[:2])
+            if cut is None or place.seq <= cut:
+                self._target.send(self._series(place.attempt, place.rank), self._counted([record]))
+                self._is_dirty = True
+
     def _counted(self, records: Iterator[Record] | list[Record]) -> Iterator[Record]:
         for record in records:
             self._done.values += len(record.values)
@@ -339,4 +357,5 @@ class _Exporter:
             self._is_dirty = False
 
     def _save(self) -> None:
-        self._file.save({**self._progress.state(), "memory": self._target.memory()})
+        validations = self._validations.state()
+        self._file.save({**self._progress.state(), "validations": validations, "memory": self._target.memory()})

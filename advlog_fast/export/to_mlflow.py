@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .records import Record, Series
@@ -32,7 +32,7 @@ def connect(place: str, run: Run) -> MlflowRuns:
 class MlflowRuns(Target):
     """An MLflow run for each series, in the experiment of `MLFLOW_EXPERIMENT_NAME`, else "advlog".
 
-    Each is found by its tag, so this needs no memory. MLflow keeps a value once for each (name, time in ms, step,
+    Each is found by its tag. MLflow keeps a value once for each (name, time in ms, step,
     value): what is sent again is not doubled.
     """
 
@@ -42,9 +42,15 @@ class MlflowRuns(Target):
         self._client = MlflowClient(tracking_uri=uri)
         self._run = run
         self._ids: dict[Series, str] = {}
+        self._known: dict[str, str] = {}
+        """The ids that an earlier process noted: to end runs to which this one sends nothing."""
         self._waiting: dict[Series, list[Any]] = {}
         self._names: dict[str, str] = {}
         self._say = Notice()
+
+    def resume(self, memory: Mapping[str, Any] | None) -> bool:
+        self._known = dict(memory["runs"]) if memory is not None else {}
+        return True
 
     def send(self, series: Series, records: Iterable[Record]) -> None:
         from mlflow.entities import Metric
@@ -65,9 +71,16 @@ class MlflowRuns(Target):
             self._log(series)
         return True
 
+    def memory(self) -> dict[str, Any]:
+        ids = {series.suffix: run_id for series, run_id in self._ids.items()}
+        return {"runs": {**self._known, **ids}}
+
     def ended(self, status: str) -> None:
-        for run_id in self._ids.values():
-            self._client.set_terminated(run_id, _STATUS.get(status, "KILLED"))
+        from mlflow.exceptions import MlflowException
+
+        for run_id in self.memory()["runs"].values():
+            with contextlib.suppress(MlflowException):  # removed since
+                self._client.set_terminated(run_id, _STATUS.get(status, "KILLED"))
 
     def _log(self, series: Series) -> None:
         waiting = self._waiting.pop(series, [])

@@ -60,9 +60,7 @@ class Place:
         """Exports in a process of its own, and returns how that ended."""
         command = [sys.executable, "-c", _EXPORT, str(log_dir), self.to, points]
         environment = {**self.environment(), "ADVLOG_FAILPOINT": failpoint}
-        ended = subprocess.run(
-            command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300
-        )
+        ended = subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300)
         assert ended.returncode in (0, -9), ended.stderr
         return ended.returncode
 

@@ -164,6 +164,29 @@ def test_a_resumed_attempt_supersedes_what_tensorboard_was_sent(tmp_path, is_liv
     ]
 
 
+@foreign_warnings
+@pytest.mark.parametrize("kind", TARGETS)
+def test_validations_and_settings_come_beside_the_rows(tmp_path, kind):
+    place = place_of(kind, tmp_path)
+    with opened(tmp_path / "logs") as log:
+        log.start_training({"optimizer": {"lr": 0.5}})
+        for step in range(1, 4):
+            log.log_metrics({"x": 1.0}, step=step)
+            log.log_validation(step, {"loss": step / 4}, name="held out" if step == 3 else None)
+            log.flush()
+            assert place.export(tmp_path / "logs") == 0
+    assert place.export(tmp_path / "logs") == 0
+    found = [(each.name, float(each.value)) for each in place.values() if each.name.startswith("val/")]
+    assert found == [("val/held out/loss", 0.75), ("val/loss", 0.25), ("val/loss", 0.5)]
+    if kind == "mlflow":
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{place.path}")
+        (run,) = client.search_runs([client.get_experiment_by_name("advlog").experiment_id])
+        assert run.data.params["optimizer.lr"] == "0.5"
+        assert run.info.status == "FINISHED"
+
+
 def test_an_attempt_that_goes_on_from_none_is_a_run_of_its_own(tmp_path):
     place = place_of("tensorboard", tmp_path)
     for value in (1.0, 2.0):
@@ -270,9 +293,7 @@ def test_a_missing_package_is_a_sentence_that_names_the_extra(tmp_path, kind, mo
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == kind else find(name, *rest)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == kind else find(name, *rest))
     log_values(tmp_path, [1.0])
     assert main(["export", str(tmp_path), "run", "--to", f"{kind}:x"]) == 1
     said = capsys.readouterr().err

@@ -14,20 +14,21 @@ ONCE = {"export_planned", "export_closed"}
 
 
 def made(folder):
-    """A run of two ranks and two attempts, the second resumed, in several files; sparse metrics, values of all kinds."""
-    rng = random.Random(7)
+    """A run of two ranks and two attempts, the second resumed, in several files, with a sparse metric."""
+    rng, states = random.Random(7), {}
     for attempt in range(2):
         for rank in range(2):
             with opened(folder, rank=rank, world_size=2, part_rows=100) as log:
                 if attempt:
                     log.load_state_dict(states[rank])
-                states = states if attempt else {**(states if rank else {}), rank: None}
                 for step in range(200 * attempt, 200 * attempt + 250):
                     values = {"x": rng.gauss(0, 1)}
                     if step % 3 == 0:
                         values["sparse"] = math.nan if step % 21 == 0 else float(step)
                     log.log_metrics(values, step=step)
-                    if step == 199:
+                    if step % 100 == 0 and rank == 0:
+                        log.log_validation(step // 100, {"loss": rng.random()})
+                    if step == 199 and not attempt:
                         states[rank] = log.state_dict()
 
 
@@ -74,6 +75,26 @@ def test_an_export_killed_at_each_step_and_started_again_misses_and_doubles_noth
     assert place.values() == wanted
     assert place.export(logs, points) == 0  # once more: nothing is new
     assert place.values() == wanted
+
+
+@pytest.mark.parametrize("point", ["export_planned:1", "export_sent:1", "export_sent:2", "export_accepted:1"])
+def test_what_was_superseded_stays_hidden_when_the_export_is_killed_while_it_hides_it(tmp_path, point):
+    pytest.importorskip("tensorboard")
+    place, logs = Place("tensorboard", tmp_path), tmp_path / "logs"
+    with opened(logs, rank=0) as log:
+        for step in range(10):
+            log.log_metrics({"x": float(step)}, step=step)
+            if step == 5:
+                state = log.state_dict()
+    assert place.export(logs) == 0
+    with opened(logs, part_rows=2) as log:
+        log.load_state_dict(state)
+        for step in range(6, 12):
+            log.log_metrics({"x": 100.0 + step}, step=step)
+    assert place.export(logs, failpoint=point) == -9
+    assert place.export(logs) == 0
+    wanted = [*((step, float(step)) for step in range(6)), *((step, 100.0 + step) for step in range(6, 12))]
+    assert [(each.step, float(each.value)) for each in place.values()] == wanted
 
 
 @pytest.mark.parametrize("kind", ["csv", "tensorboard"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,21 +19,18 @@ _LONGEST = 1 << 30
 
 
 class CursorFile:
-    """A JSON file in the run's private folder; a copy of a run without one has it beside: a private folder that has no
-    claims would change what readers see.
+    """A JSON file in the run's private folder, or, where that is missing or another user's, below the user's own folder
+    of states: a private folder that has no claims would change what readers see of a copy.
 
     One process at a time has it.
 
     :param key: tells the targets apart.
     :raises RunBusyError: another process exports the run to this target.
-    :raises OSError: the folder cannot be written, or is not ours.
+    :raises OSError: no such folder can be written.
     """
 
     def __init__(self, paths: RunPaths, key: str) -> None:
-        private = paths.private
-        folder = private if private.is_dir() else paths.log_dir / ".advlog-export" / paths.name
-        self._path = folder / "export" / f"{key}.json"
-        make_folder(self._path.parent)
+        self._path = _folder(paths) / f"{key}.json"
         try:
             self._lock = FileLock(self._path.with_suffix(".lock"), ", which exports to this target", dead_owner_s=2.0)
         except LockedError as error:
@@ -63,3 +61,17 @@ class CursorFile:
 
     def close(self) -> None:
         self._lock.release()
+
+
+def _folder(paths: RunPaths) -> Path:
+    if paths.private.is_dir():
+        folder = paths.private / "export"
+        with contextlib.suppress(OSError):
+            make_folder(folder)
+            if os.access(folder, os.W_OK):
+                return folder
+    states = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    run = f"{paths.log_dir.resolve()}\n{paths.name}".encode(errors="surrogateescape")
+    folder = states / "advlog" / "export" / hashlib.blake2s(run, digest_size=8).hexdigest()
+    make_folder(folder, 0o700)
+    return folder

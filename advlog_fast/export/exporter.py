@@ -21,7 +21,7 @@ from .cursor import CursorFile
 from .progress import Progress
 from .records import Places, Record, Series, all_records, joined, metric_columns, shown_name
 from .state import dropped, is_final, status_of
-from .targets import DEFAULT_POINTS, Destination, Notice, Run, Target
+from .targets import DEFAULT_POINTS, Destination, ExportError, Notice, Run, Target, missing
 from .thinning import LEAST_POINTS
 from .validations import Validations
 
@@ -32,6 +32,8 @@ _ACCEPT_S = 0.2
 _WAIT_S = 0.7
 """How long a follower waits before what it gave is accepted: with the two seconds that a row may take in mind."""
 _LONGEST_WAIT_S = 2.0
+_PAUSES = 5
+"""How many times as long as a cursor takes it is until the next one, at least."""
 _MAY_GO_ON = ("killed", "lost")
 _RESTART_S = 10.0
 """How long a run that was killed is given to be started again."""
@@ -93,9 +95,23 @@ def export(
     try:
         exporter = _Exporter(paths, target, file, Progress(most, told.run_id), merged=ranks == "merged")
         exporter.accept_s = accept_s
-        return exporter.run(stop, follow_run=follow_run)
+        with _told(destination.kind, target):
+            return exporter.run(stop, follow_run=follow_run)
     finally:
         file.close()
+
+
+@contextlib.contextmanager
+def _told(kind: str, target: Target) -> Iterator[None]:
+    """Context manager: what fails in the target's package is an ExportError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing(kind, error.name) from error
+    except Exception as error:
+        if isinstance(error, target.errors()):
+            raise ExportError(f"{kind}: {error}") from error
+        raise
 
 
 def _points(points: int | str | None, kind: str) -> int | None:
@@ -171,6 +187,9 @@ class _Exporter:
             self._progress.forget()
             self._validations.load([])
             self._target.resume(None)
+        if self._progress.has_other_points:  # the open buckets are of another number of points
+            self._close_buckets()
+            self._progress.is_closed = True
         status = status_of(self._paths)
         if self._progress.is_closed:
             self._plan(is_all=is_final(status) and not follow_run)
@@ -346,7 +365,7 @@ class _Exporter:
     # -- the cursor ----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        self._accepted_at = time.monotonic()
+        began = self._accepted_at = time.monotonic()
         if not self._is_dirty:
             return
         failpoint("export_sent")
@@ -355,6 +374,8 @@ class _Exporter:
             self._save()
             failpoint("export_saved")
             self._is_dirty = False
+        # With tens of thousands of metrics the cursor is long.
+        self._accepted_at += _PAUSES * (time.monotonic() - began)
 
     def _save(self) -> None:
         validations = self._validations.state()

@@ -10,7 +10,7 @@ from ..reader.lineage import origins_of
 from ..store.attempts import origin_of, read_run_id
 from ..store.paths import RunPaths
 from .records import Series
-from .thinning import Thinning
+from .thinning import LEAST_POINTS, Thinning
 
 ThinningKey = tuple[Series, int, str]
 """The series, the rank, the metric's own name."""
@@ -30,6 +30,8 @@ class Progress:
     def forget(self) -> None:
         """Begin anew."""
         self.cursor: Mapping[str, Any] | None = None
+        self.has_other_points = False
+        """Whether buckets are open, and were cut for another number of points."""
         self.is_closed = True
         """Whether no bucket is open, and none was planned for rows that did not come yet."""
         self.cuts: dict[tuple[int, int], int] = {}
@@ -49,6 +51,7 @@ class Progress:
         return {
             "run_id": self._run_id,
             "cursor": self.cursor,
+            "points": self.points,
             "closed": self.is_closed,
             "cuts": [[*key, seq] for key, seq in self.cuts.items()],
             "stale": [list(series) for series in self.stale],
@@ -67,11 +70,11 @@ class Progress:
             self.stale = {Series(*series) for series in state["stale"]}
             self._firsts = dict(state["firsts"])
             self._steps = dict(state["steps"])
-            if self.points is not None:
-                self._thinnings = {
-                    (Series(first, of), rank, metric): Thinning.of(self.points, bucket)
-                    for first, of, rank, metric, bucket in state["buckets"]
-                }
+            self.has_other_points = not self.is_closed and state["points"] != self.points
+            self._thinnings = {
+                (Series(first, of), rank, metric): Thinning.of(self.points or state["points"] or LEAST_POINTS, bucket)
+                for first, of, rank, metric, bucket in state["buckets"]
+            }
         except (KeyError, TypeError, ValueError, AttributeError):
             self.forget()
             return False

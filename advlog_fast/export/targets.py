@@ -84,6 +84,10 @@ class Target:
         """Return what a later process needs to go on, as JSON has it."""
         return {}
 
+    def errors(self) -> tuple[type[Exception], ...]:
+        """Return the errors of the target's own package, which say what failed there."""
+        return ()
+
     def ended(self, status: str) -> None:
         """Learn how the run has ended."""
 
@@ -137,11 +141,17 @@ def require(module: str, extra: str) -> None:
     :raises ExportError: it is not; the message names the extra that brings it.
     """
     try:
-        found = importlib.util.find_spec(module) is not None
+        spec = importlib.util.find_spec(module)
+        found = spec is not None and spec.origin is not None  # a folder `wandb` of logs is no package
     except ValueError:  # a module in sys.modules that has no spec
         found = module in sys.modules
     if not found:
-        raise ExportError(f"{extra} needs the package {module}: pip install 'advlog-fast[{extra}]'")
+        raise missing(extra, module)
+
+
+def missing(extra: str, module: str | None) -> ExportError:
+    """Return the error for a package that is not installed."""
+    return ExportError(f"{extra} needs the package {module}: pip install 'advlog-fast[{extra}]'")
 
 
 class Notice:

@@ -37,9 +37,8 @@ class MlflowRuns(Target):
     """
 
     def __init__(self, uri: str, run: Run) -> None:
-        from mlflow.tracking import MlflowClient
-
-        self._client = MlflowClient(tracking_uri=uri)
+        self._uri = uri
+        self._client: Any = None
         self._run = run
         self._ids: dict[Series, str] = {}
         self._known: dict[str, str] = {}
@@ -49,6 +48,9 @@ class MlflowRuns(Target):
         self._say = Notice()
 
     def resume(self, memory: Mapping[str, Any] | None) -> bool:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=self._uri)
         self._known = dict(memory["runs"]) if memory is not None else {}
         return True
 
@@ -74,6 +76,11 @@ class MlflowRuns(Target):
     def memory(self) -> dict[str, Any]:
         ids = {series.suffix: run_id for series, run_id in self._ids.items()}
         return {"runs": {**self._known, **ids}}
+
+    def errors(self) -> tuple[type[Exception], ...]:
+        from mlflow.exceptions import MlflowException
+
+        return (MlflowException,)
 
     def ended(self, status: str) -> None:
         from mlflow.exceptions import MlflowException

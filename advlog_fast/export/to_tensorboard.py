@@ -16,10 +16,11 @@ from typing import Any, BinaryIO
 from ..store.files import make_folder, open_file, open_new
 from ..store.paths import local_path
 from .records import Record, Series, is_suffix
-from .targets import Notice, Run, Target, name_of, require
+from .targets import ExportError, Notice, Run, Target, name_of, require
 
 _LARGEST = 3.4028235677973366e38
 """From here on a float32 is infinite."""
+_ENDING = ".advlog"
 _FRAME = struct.Struct("<QI")
 _LONGEST = 1 << 28
 
@@ -56,6 +57,7 @@ class EventFiles(Target):
     def resume(self, memory: Mapping[str, Any] | None) -> bool:
         self._lengths, self._already = {}, {}
         if memory is None:
+            self._check_alone(set())
             return True
         for suffix, files in memory["lengths"].items():
             if not is_suffix(suffix):
@@ -69,7 +71,14 @@ class EventFiles(Target):
         self._name = _file_name(max(int(time.time()), _second_of(memory["name"]) + 1))
         # Of a series that came just before the kill the cursor knows nothing.
         self._look(memory["name"])
+        self._check_alone(set(self._lengths.get("", ())))
         return True
+
+    def _check_alone(self, own: set[str]) -> None:
+        """:raises ExportError: the folder has event files of another export: points of two runs would be one curve."""
+        others = [path.name for path in self._path.glob(f"*{_ENDING}") if path.name not in own]
+        if others:
+            raise ExportError(f"{str(self._path)!r} has event files of another export: choose another folder")
 
     def _look(self, name: str) -> None:
         """Read what the files of the export before hold beyond what was accepted."""
@@ -154,7 +163,7 @@ class EventFiles(Target):
 
 def _file_name(second: int) -> str:
     host = name_of(socket.gethostname(), "A-Za-z0-9.-", 60)
-    return f"events.out.tfevents.{second}.{host}.{os.getpid()}.{os.urandom(4).hex()}.advlog"
+    return f"events.out.tfevents.{second}.{host}.{os.getpid()}.{os.urandom(4).hex()}{_ENDING}"
 
 
 def _second_of(name: str) -> int:

@@ -118,6 +118,11 @@ class WandbRuns(Target):
     def memory(self) -> dict[str, Any]:
         return {"folder": self._folder, "steps": self._steps}
 
+    def errors(self) -> tuple[type[Exception], ...]:
+        import wandb
+
+        return (wandb.Error,)
+
     def ended(self, status: str) -> None:
         self._status = status
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import statistics
 import struct
@@ -262,6 +263,67 @@ def test_a_cursor_that_somebody_wrote_leads_nowhere_else(tmp_path):
         place.path.unlink(missing_ok=True)
         assert main(command) == 0
         assert len(place.values()) == 1
+
+
+def test_a_copy_without_its_private_folder_is_exported_and_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    log_values(tmp_path / "logs", [1.0, 2.0])
+    shutil.rmtree(tmp_path / "logs/.advlog")
+    place, before = Place("csv", tmp_path), everything(tmp_path / "logs")
+    for _ in range(2):
+        assert main(["export", str(tmp_path / "logs"), "run", "--to", place.to, "--follow"]) == 0
+        assert [value.step for value in place.values()] == [0, 1]
+    assert everything(tmp_path / "logs") == before
+
+
+def test_an_export_leaves_the_run_to_the_other_commands(tmp_path):
+    log_values(tmp_path / "logs", [1.0, 2.0])
+    place = Place("csv", tmp_path)
+    for command in (["verify"], ["compact"], ["recover"]):
+        assert main(["export", str(tmp_path / "logs"), "run", "--to", place.to]) == 0
+        assert main([*command, str(tmp_path / "logs")]) == 0
+    log_values(tmp_path / "logs", [3.0])
+    assert main(["export", str(tmp_path / "logs"), "run", "--to", place.to]) == 0
+    assert [value.value for value in place.values()] == ["1.0", "2.0"]
+    assert (tmp_path / "points.attempt2.csv").read_text().endswith("x,3.0\n")
+
+
+def test_other_numbers_of_points_go_on_where_the_export_was(tmp_path):
+    place = Place("csv", tmp_path)
+    with opened(tmp_path / "logs") as log:
+        for step in range(1000):
+            log.log_metrics({"x": math.sin(step)}, step=step)
+        log.flush()
+        stopped = export(
+            tmp_path / "logs", "run", parse_target(place.to), points=20, follow_run=True, stop=lambda: True
+        )
+        assert stopped.stopped
+        sent = len(place.values())
+        assert 4 <= sent <= 20
+        for step in range(1000, 1010):
+            log.log_metrics({"x": math.sin(step)}, step=step)
+    assert export(tmp_path / "logs", "run", parse_target(place.to), points="all").rows == 10
+    found = [value.step for value in place.values()]
+    assert found[-11:] == list(range(999, 1010)), "the end of the open bucket, and every row since"
+    assert len(set(found)) == len(found)
+
+
+def test_events_of_two_runs_do_not_meet_in_one_folder(tmp_path, capsys):
+    place = place_of("tensorboard", tmp_path)
+    for name in ("a", "b"):
+        log_values(tmp_path / name, [1.0])
+    assert main(["export", str(tmp_path / "a"), "run", "--to", place.to]) == 0
+    for _ in range(2):
+        assert main(["export", str(tmp_path / "b"), "run", "--to", place.to]) == 1
+        assert "choose another folder" in capsys.readouterr().err
+
+
+@foreign_warnings
+def test_what_fails_in_the_target_is_one_line(tmp_path, capsys):
+    pytest.importorskip("mlflow")
+    log_values(tmp_path, [1.0])
+    assert main(["export", str(tmp_path), "run", "--to", "mlflow:nosuch://x"]) == 1
+    assert capsys.readouterr().err.startswith("advlog export: mlflow: ")
 
 
 def test_one_process_at_a_time_exports_to_a_target(tmp_path):

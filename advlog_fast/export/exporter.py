@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 from collections import Counter
@@ -160,7 +161,8 @@ class _Exporter:
             else:
                 self._to_the_end(stop, 0.0)
             self._done.status = status
-            self._send_validations()
+            if is_final(status) and not self._done.stopped:
+                self._send_validations(lambda *_: math.inf)
             if not self._done.stopped:
                 self._close_buckets()
                 self._progress.is_closed = True
@@ -224,7 +226,6 @@ class _Exporter:
         while True:
             before, status = self._done.rows, status_of(self._paths)
             self._to_the_end(stop, 0.0 if is_final(status) else wait_s)
-            self._send_validations()
             self._accept()
             now = time.monotonic()
             if self._done.stopped or stop():
@@ -344,10 +345,10 @@ class _Exporter:
                 self._target.send(series, self._counted(records))
                 self._is_dirty = True
 
-    def _send_validations(self) -> None:
+    def _send_validations(self, last: Callable[[int, int], float]) -> None:
         if self._target.takes_columns:
             return
-        for record in self._validations.new(merged=self._merged):
+        for record in self._validations.new(last, merged=self._merged):
             place = record.place
             cut = None if self._target.superseded == "told" else self._progress.cuts.get(place[:2])
             if cut is None or place.seq <= cut:
@@ -366,6 +367,7 @@ class _Exporter:
 
     def _accept(self) -> None:
         began = self._accepted_at = time.monotonic()
+        self._send_validations(self._progress.last)
         if not self._is_dirty:
             return
         failpoint("export_sent")

@@ -40,6 +40,9 @@ class _Open:
     next_step: int
     """W&B's own step of the next row: the rows are counted."""
     already: set[Key] = field(default_factory=set)
+    """The values that W&B has beyond the cursor."""
+    rows: int = 0
+    """How many this process has sent."""
 
 
 class WandbRuns(Target):
@@ -76,6 +79,7 @@ class WandbRuns(Target):
             of = {STEP: place.step, **dict(zip(_IDENTITY, key, strict=True)), "_timestamp": place.time_us / 1e6}
             opened.run.log({**shown, **of}, step=opened.next_step)
             opened.next_step += 1
+            opened.rows += 1
 
     def _opened(self, suffix: str) -> _Open:
         import wandb
@@ -139,13 +143,13 @@ class WandbRuns(Target):
 
         :raises TimeoutError: it has not.
         """
-        deadline = time.monotonic() + _WRITTEN_S
-        files = self._files(opened.run.id)
-        while max((step for path in files for step, _ in rows_in(path)), default=-1) < opened.next_step - 1:
+        deadline, pause_s = time.monotonic() + _WRITTEN_S, 0.02
+        path = Path(opened.run.settings.sync_file)
+        while opened.rows and max((step for step, _ in rows_in(path)), default=-1) < opened.next_step - 1:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"W&B has not written its files within {_WRITTEN_S:.0f} s; export again")
-            time.sleep(0.05)
-            files = self._files(opened.run.id)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
 
 
 def _name(name: str) -> str:

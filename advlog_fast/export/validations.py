@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..reader import read_run
@@ -34,8 +34,11 @@ class Validations:
         """Return how far it is, as JSON has it."""
         return [[*key, count] for key, count in self.given.items()]
 
-    def new(self, *, merged: bool) -> Iterator[Record]:
-        """Yields each validation once, its metrics below `val/`, those of a named one below `val/<name>/`."""
+    def new(self, last: Callable[[int, int], float], *, merged: bool) -> Iterator[Record]:
+        """Yields each validation once, its metrics below `val/`, those of a named one below `val/<name>/`.
+
+        :param last: tells how far the rows of an attempt's rank were sent: a validation comes behind those before it.
+        """
         sizes = []
         for path in self._paths.lines_of_all_ranks("events"):
             with contextlib.suppress(FileNotFoundError):
@@ -49,7 +52,11 @@ class Validations:
         for row in table.to_pylist():
             key = row["attempt"], row["rank"]
             seen[key] = seen.get(key, 0) + 1
-            if seen[key] > self.given.get(key, 0):
+            if seen[key] <= self.given.get(key, 0):
+                continue
+            if (row["seq"] or 0) > last(*key):
+                self._sizes = []  # look again, although nothing has grown
+            elif seen[key] == self.given.get(key, 0) + 1:
                 self.given[key] = seen[key]
                 yield _record(row, metrics, merged=merged)
 

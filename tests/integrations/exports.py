@@ -64,6 +64,11 @@ class Place:
         assert ended.returncode in (0, -9), ended.stderr
         return ended.returncode
 
+    def begin_following(self, log_dir: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "advlog_fast", "export", str(log_dir), "run", "--to", self.to]
+        command += ["--follow", "--points", "all"]
+        return subprocess.Popen(command, env=self.environment(), cwd=self.folder, stdout=subprocess.DEVNULL)
+
     def values(self) -> list[Value]:
         """What the target holds, in order of name and time."""
         return sorted({"csv": _csv, "tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}[self.kind](self))

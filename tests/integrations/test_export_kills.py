@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 
 import pytest
 from integrations.exports import Place, log_values, opened
@@ -56,8 +57,14 @@ def copied(run, folder):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the targets' own packages
-@pytest.mark.parametrize("points", ["usual", "all"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "points"),
+    [
+        *((kind, points) for kind in KINDS[:2] for points in ("usual", "all")),
+        *((kind, "usual") for kind in KINDS[2:]),
+        *(pytest.param(kind, "all", marks=pytest.mark.stress) for kind in KINDS[2:]),
+    ],
+)
 def test_an_export_killed_at_each_step_and_started_again_misses_and_doubles_nothing(tmp_path, run, kind, points):
     if kind != "csv":
         pytest.importorskip(kind)
@@ -75,6 +82,34 @@ def test_an_export_killed_at_each_step_and_started_again_misses_and_doubles_noth
     assert place.values() == wanted
     assert place.export(logs, points) == 0  # once more: nothing is new
     assert place.values() == wanted
+
+
+@pytest.mark.filterwarnings("ignore")  # of the targets' own packages
+@pytest.mark.parametrize(
+    "kind", ["csv", "tensorboard", *(pytest.param(k, marks=pytest.mark.stress) for k in KINDS[2:])]
+)
+def test_an_export_that_follows_and_is_killed_at_any_moment_misses_and_doubles_nothing(tmp_path, kind):
+    if kind != "csv":
+        pytest.importorskip(kind)
+    place, logs, rng, rows = Place(kind, tmp_path), tmp_path / "logs", random.Random(kind), 0
+    with opened(logs, part_rows=200) as log:
+
+        def log_for(seconds):
+            nonlocal rows
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                log.log_metrics({"x": float(rows)}, step=rows)
+                rows += 1
+                time.sleep(0.002)
+
+        for _ in range(5):
+            exporter = place.begin_following(logs)
+            log_for(1.0 + 2.0 * rng.random())
+            exporter.kill()
+            assert exporter.wait(60) == -9
+    exporter = place.begin_following(logs)
+    assert exporter.wait(120) == 0
+    assert [(each.step, float(each.value)) for each in place.values()] == [(n, float(n)) for n in range(rows)]
 
 
 @pytest.mark.parametrize("point", ["export_planned:1", "export_sent:1", "export_sent:2", "export_accepted:1"])

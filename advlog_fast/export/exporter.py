@@ -156,6 +156,9 @@ class _Exporter:
     def run(self, stop: Callable[[], bool], *, follow_run: bool) -> Exported:
         status = self._start(follow_run=follow_run)
         try:
+            if self._progress.has_other_points:
+                self._close_buckets()
+                self._progress.has_other_points = False
             if follow_run:
                 status = self._follow(stop)
             else:
@@ -167,9 +170,9 @@ class _Exporter:
                 self._close_buckets()
                 self._progress.is_closed = True
             self._accept()
-        finally:
             if is_final(status) and not self._done.stopped:
                 self._target.ended(status)
+        finally:
             self._target.close()
         failpoint("export_closed")
         # A target that could not say so before has accepted all when it is closed.
@@ -189,9 +192,6 @@ class _Exporter:
             self._progress.forget()
             self._validations.load([])
             self._target.resume(None)
-        if self._progress.has_other_points:  # the open buckets are of another number of points
-            self._close_buckets()
-            self._progress.is_closed = True
         status = status_of(self._paths)
         if self._progress.is_closed:
             self._plan(is_all=is_final(status) and not follow_run)

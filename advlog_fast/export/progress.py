@@ -30,6 +30,7 @@ class Progress:
     def forget(self) -> None:
         """Begin anew."""
         self.cursor: Mapping[str, Any] | None = None
+        self._points_before: int | None = None
         self.has_other_points = False
         """Whether buckets are open, and were cut for another number of points."""
         self.is_closed = True
@@ -51,7 +52,7 @@ class Progress:
         return {
             "run_id": self._run_id,
             "cursor": self.cursor,
-            "points": self.points,
+            "points": self._points_before if self.has_other_points else self.points,
             "closed": self.is_closed,
             "cuts": [[*key, seq] for key, seq in self.cuts.items()],
             "stale": [list(series) for series in self.stale],
@@ -70,7 +71,8 @@ class Progress:
             self.stale = {Series(*series) for series in state["stale"]}
             self._firsts = dict(state["firsts"])
             self._steps = dict(state["steps"])
-            self.has_other_points = not self.is_closed and state["points"] != self.points
+            self._points_before = state["points"]
+            self.has_other_points = not self.is_closed and self._points_before != self.points
             self._thinnings = {
                 (Series(first, of), rank, metric): Thinning.of(self.points or state["points"] or LEAST_POINTS, bucket)
                 for first, of, rank, metric, bucket in state["buckets"]

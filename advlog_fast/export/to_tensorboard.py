@@ -51,11 +51,13 @@ class EventFiles(Target):
         self._files: dict[str, BinaryIO] = {}
         self._lengths: dict[str, dict[str, int]] = {}
         """For each series its files, and how much of each was accepted."""
+        self._sizes: dict[tuple[str, str], int] = {}
+        """How long the files of earlier exports are, with what was not accepted."""
         self._already: dict[str, Counter[Written]] = {}
         self._say = Notice()
 
     def resume(self, memory: Mapping[str, Any] | None) -> bool:
-        self._lengths, self._already = {}, {}
+        self._lengths, self._sizes, self._already = {}, {}, {}
         if memory is None:
             self._check_alone(set())
             return True
@@ -88,11 +90,12 @@ class EventFiles(Target):
             folders += [path for path in sorted(self._path.iterdir()) if is_suffix(path.name) and path.is_dir()]
         for folder in dict.fromkeys(folders):
             suffix = "" if folder == self._path else folder.name
-            path = folder / name
-            if path.is_file():
-                start = self._lengths.setdefault(suffix, {}).get(name, 0)
-                self._already.setdefault(suffix, Counter()).update(_values_in(path, start))
-                self._lengths[suffix][name] = path.stat().st_size
+            lengths = self._lengths.setdefault(suffix, {})
+            for each in {*map(os.path.basename, lengths), name}:
+                path = folder / each
+                if path.is_file() and path.stat().st_size > lengths.setdefault(each, 0):
+                    self._already.setdefault(suffix, Counter()).update(_values_in(path, lengths[each]))
+                    self._sizes[suffix, each] = path.stat().st_size
 
     def send(self, series: Series, records: Iterable[Record]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -133,6 +136,9 @@ class EventFiles(Target):
         for suffix, file in self._files.items():
             file.flush()
             self._lengths.setdefault(suffix, {})[self._name] = file.tell()
+        for (suffix, name), size in self._sizes.items():
+            if not self._already[suffix].total():  # all that they hold beyond was sent again
+                self._lengths[suffix][name] = size
         return True
 
     def memory(self) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def test_an_export_killed_at_each_step_and_started_again_misses_and_doubles_noth
     steps = [(point, number) for point in POINTS for number in ((1,) if point in ONCE else (1, 2))]
     for point, number in steps:
         killed += place.export(logs, points, f"{point}:{number}") == -9
+        if point == "export_accepted":  # and the next one before it has sent anything
+            assert place.export(logs, points, "export_planned:1") == -9
     assert killed >= (3 if kind == "wandb" else 6)
     assert place.export(logs, points) == 0
     assert place.values() == wanted

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._failpoints import failpoint
 from ..exceptions import expected
@@ -20,14 +20,12 @@ from ..reader.story import settings_of
 from ..store.paths import RunPaths, check_run, local_path
 from .cursor import CursorFile
 from .progress import Progress
-from .records import Places, Record, Series, all_records, joined, metric_columns, shown_name
+from .records import Places, Series, metric_columns
+from .sender import Sender
 from .state import dropped, is_final, status_of
-from .targets import DEFAULT_POINTS, Destination, ExportError, Notice, Run, Target, missing
+from .targets import DEFAULT_POINTS, Destination, ExportError, Run, Target, missing
 from .thinning import LEAST_POINTS
 from .validations import Validations
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _ACCEPT_S = 0.2
 _WAIT_S = 0.7
@@ -150,14 +148,14 @@ class _Exporter:
         self._done = Exported()
         self._is_dirty = False
         self._accepted_at = 0.0
-        self._say = Notice()
+        self._sender = Sender(paths, target, progress, merged=merged)
         self._validations = Validations(paths)
 
     def run(self, stop: Callable[[], bool], *, follow_run: bool) -> Exported:
         status = self._start(follow_run=follow_run)
         try:
             if self._progress.has_other_points:
-                self._close_buckets()
+                self._is_dirty |= self._sender.close_buckets()
                 self._progress.has_other_points = False
             if follow_run:
                 status = self._follow(stop)
@@ -167,13 +165,14 @@ class _Exporter:
             if is_final(status) and not self._done.stopped:
                 self._send_validations(lambda *_: math.inf)
             if not self._done.stopped:
-                self._close_buckets()
+                self._is_dirty |= self._sender.close_buckets()
                 self._progress.is_closed = True
             self._accept()
             if is_final(status) and not self._done.stopped:
                 self._target.ended(status)
         finally:
             self._target.close()
+        self._done.values = self._sender.values
         failpoint("export_closed")
         # A target that could not say so before has accepted all when it is closed.
         self._save()
@@ -184,11 +183,7 @@ class _Exporter:
     def _start(self, *, follow_run: bool) -> str:
         """Go on from the cursor, and plan the thinning; nothing is sent before the plan is noted."""
         saved = self._file.load()
-        is_usable = saved is not None and self._progress.load(saved)
-        if saved is not None and is_usable:
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                self._validations.load(saved["validations"])
-        if not self._target.resume(saved["memory"] if saved is not None and is_usable else None):
+        if saved is None or not self._go_on(saved):
             self._progress.forget()
             self._validations.load([])
             self._target.resume(None)
@@ -200,6 +195,17 @@ class _Exporter:
         failpoint("export_planned")
         return status
 
+    def _go_on(self, saved: Mapping[str, Any]) -> bool:
+        """Go on from what was saved, and return whether that can be."""
+        if not self._progress.load(saved):
+            return False
+        try:
+            self._validations.load(saved["validations"])
+            follow(self._paths.log_dir, self._paths.name, self._progress.cursor)  # which checks the cursor
+            return self._target.resume(saved["memory"])
+        except (AttributeError, KeyError, TypeError, ValueError):  # somebody has edited it
+            return False
+
     def _plan(self, *, is_all: bool) -> None:
         """Count what is there, for the widths of the buckets, and find which rows later attempts supersede."""
         thins = self._progress.points is not None and not self._target.takes_columns
@@ -208,10 +214,10 @@ class _Exporter:
         counts: Counter[tuple[Series, int, str]] = Counter()
         for item in self._items():
             if item.cut is not None:
-                self._cut(*item.cut)
+                self._sender.cut(*item.cut)
             if item.rows is not None and thins:
                 places = Places.of(item.rows)
-                series = self._series(places.attempt, places.rank)
+                series = self._sender.series_of(places.attempt, places.rank)
                 for metric in metric_columns(item.rows):
                     values = item.rows.column(metric)
                     counts[series, places.rank, metric] += len(values) - values.null_count
@@ -262,106 +268,19 @@ class _Exporter:
         if item.gap is not None:
             self._done.gaps.append(item.gap)
         if item.cut is not None:
-            self._cut(*item.cut)
+            self._sender.cut(*item.cut)
         if item.rows is not None:
             self._done.rows += item.rows.num_rows
-            self._rows(item.rows)
+            self._sender.rows(item.rows)
         self._progress.cursor = item.cursor
         self._is_dirty = True
-
-    def _cut(self, attempt: int, rank: int, seq: int) -> None:
-        """Note that rows are superseded, and whether some of them were sent."""
-        series = self._series(attempt, rank)
-        if min(self._progress.last(attempt, rank), self._progress.cuts.get((attempt, rank), 1 << 62)) > seq:
-            self._progress.stale.add(series)
-        self._progress.cuts[attempt, rank] = seq
-        for thinning in self._progress.thinnings_of(series, rank):
-            thinning.forget_after(attempt, seq)
-
-    def _rows(self, batch: pa.RecordBatch) -> None:
-        attempt, rank = batch.column("attempt")[0].as_py(), batch.column("rank")[0].as_py()
-        series = self._series(attempt, rank)
-        if self._target.takes_columns:
-            self._target.add(batch)
-            return
-        kept = self._kept(batch, attempt, rank)
-        if not kept.num_rows:
-            return
-        self._supersede(series, attempt, Places.of(kept))
-        records = self._thinned(series, kept) if self._progress.points is not None else self._all(kept)
-        self._target.send(series, self._counted(records))
-
-    def _kept(self, batch: pa.RecordBatch, attempt: int, rank: int) -> pa.RecordBatch:
-        """The rows that no later attempt supersedes, as far as that is known."""
-        import pyarrow.compute as pc
-
-        seq = None if self._target.superseded == "told" else self._progress.cuts.get((attempt, rank))
-        return batch if seq is None else batch.filter(pc.less_equal(batch.column("seq"), seq))
-
-    def _supersede(self, series: Series, attempt: int, places: Places) -> None:
-        """Have the target hide what it got of rows that an attempt now logs again."""
-        if series not in self._progress.stale or not self._progress.is_resumed(attempt):
-            return
-        self._progress.stale.discard(series)
-        step = self._progress.step_after(attempt, places.at(0).step)
-        if self._target.superseded == "hidden":
-            self._target.hide_from(series, step)
-        elif self._target.superseded == "kept":
-            self._say(
-                f"superseded {attempt}",
-                f"attempt {attempt} goes on from step {step}: the target keeps what the attempt before it sent beyond",
-            )
-
-    def _all(self, batch: pa.RecordBatch) -> Iterator[Record]:
-        return all_records(batch, merged=self._merged)
-
-    def _thinned(self, series: Series, batch: pa.RecordBatch) -> list[Record]:
-        import pyarrow.compute as pc
-
-        places = Places.of(batch)
-        found = []
-        for metric in metric_columns(batch):
-            values, place_of = batch.column(metric), places.at
-            if values.null_count == len(values):
-                continue
-            if values.null_count:
-                indices = pc.indices_nonzero(pc.is_valid(values))
-                values = values.drop_null()
-                place_of = lambda index, indices=indices: places.at(indices[index].as_py())  # type: ignore[misc]  # noqa: E731
-            thinning = self._progress.thinning(series, places.rank, metric)
-            name = shown_name(metric, places.rank, merged=self._merged)
-            opened = thinning.kept.get("first")
-            if opened is not None and opened.place.attempt != places.attempt:
-                found += [(name, *point) for point in thinning.close()]
-            found += [(name, *point) for point in thinning.add(values, place_of)]
-        return joined(found)
-
-    def _close_buckets(self) -> None:
-        """Send what open buckets hold."""
-        for (series, rank, metric), thinning in self._progress.thinnings():
-            name = shown_name(metric, rank, merged=self._merged)
-            records = joined((name, *point) for point in thinning.close())
-            if records:
-                self._target.send(series, self._counted(records))
-                self._is_dirty = True
 
     def _send_validations(self, last: Callable[[int, int], float]) -> None:
         if self._target.takes_columns:
             return
         for record in self._validations.new(last, merged=self._merged):
-            place = record.place
-            cut = None if self._target.superseded == "told" else self._progress.cuts.get(place[:2])
-            if cut is None or place.seq <= cut:
-                self._target.send(self._series(place.attempt, place.rank), self._counted([record]))
-                self._is_dirty = True
-
-    def _counted(self, records: Iterator[Record] | list[Record]) -> Iterator[Record]:
-        for record in records:
-            self._done.values += len(record.values)
-            yield record
-
-    def _series(self, attempt: int, rank: int) -> Series:
-        return Series(self._progress.first_of(attempt, self._paths), None if self._merged else rank)
+            self._sender.validation(record)
+            self._is_dirty = True
 
     # -- the cursor ----------------------------------------------------------------------------------------------
 

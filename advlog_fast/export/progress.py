@@ -39,6 +39,8 @@ class Progress:
         """The last record of an attempt's rank that stays."""
         self.stale: set[Series] = set()
         """Of which superseded rows were sent."""
+        self.hidden: set[tuple[Series, int]] = set()
+        """The attempts before which such rows were hidden, in each series."""
         self._thinnings: dict[ThinningKey, Thinning] = {}
         self._firsts: dict[int, int] = {}
         """The first attempt of each one's lineage."""
@@ -56,6 +58,7 @@ class Progress:
             "closed": self.is_closed,
             "cuts": [[*key, seq] for key, seq in self.cuts.items()],
             "stale": [list(series) for series in self.stale],
+            "hidden": [[*series, attempt] for series, attempt in self.hidden],
             "firsts": [list(pair) for pair in self._firsts.items()],
             "steps": [list(pair) for pair in self._steps.items()],
             "buckets": [[*key[0], *key[1:], thinning.state()] for key, thinning in self._thinnings.items()],
@@ -69,6 +72,7 @@ class Progress:
             self.cursor, self.is_closed = state["cursor"], bool(state["closed"])
             self.cuts = {(attempt, rank): seq for attempt, rank, seq in state["cuts"]}
             self.stale = {Series(*series) for series in state["stale"]}
+            self.hidden = {(Series(first, of), attempt) for first, of, attempt in state["hidden"]}
             self._firsts = dict(state["firsts"])
             self._steps = dict(state["steps"])
             self._points_before = state["points"]

@@ -258,7 +258,16 @@ def test_a_cursor_that_somebody_wrote_leads_nowhere_else(tmp_path):
         place.path.unlink(missing_ok=True)
         assert main(command) == 0
         assert victim.read_bytes().endswith(b"mine\n")
-    for spoilt in ("", "[]", '{"version": 1}', '{"version": 1, "run_id": 3}', json.dumps({**state, "buckets": [[1]]})):
+    wrong = [("cursor", {"seqs": {"x": 1}}), ("memory", {"lengths": [1]}), ("memory", {}), ("validations", [[1]])]
+    edited = [json.dumps({**state, name: value}) for name, value in wrong]
+    for spoilt in (
+        *edited,
+        "",
+        "[]",
+        '{"version": 1}',
+        '{"version": 1, "run_id": 3}',
+        json.dumps({**state, "buckets": [[1]]}),
+    ):
         cursor.write_text(spoilt)
         place.path.unlink(missing_ok=True)
         assert main(command) == 0

@@ -51,6 +51,13 @@ class Place:
         if kind == "wandb":
             self.to = "wandb:project"
 
+    def prepare(self) -> None:
+        """Makes what a kill of the target's own making would leave unusable: MLflow makes its tables one by one."""
+        if self.kind == "mlflow":
+            from mlflow.tracking import MlflowClient
+
+            MlflowClient(tracking_uri=f"sqlite:///{self.path}").search_experiments()
+
     def environment(self) -> dict[str, str]:
         """With nothing that reaches out of the machine."""
         quiet = {"WANDB_MODE": "offline", "WANDB_DIR": str(self.folder), "WANDB_SILENT": "true"}

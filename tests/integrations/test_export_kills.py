@@ -94,6 +94,7 @@ def test_an_export_that_follows_and_is_killed_at_any_moment_misses_and_doubles_n
     if kind != "csv":
         pytest.importorskip(kind)
     place, logs, rng, rows = Place(kind, tmp_path), tmp_path / "logs", random.Random(kind), 0
+    place.prepare()
     with opened(logs, part_rows=200) as log:
 
         def log_for(seconds):

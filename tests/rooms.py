@@ -45,7 +45,10 @@ LAYERS: list[dict[str, str]] = [
         "engine": "from a call to the sinks: the ring, the drain's thread, deferred values, children's rings",
         "reader": "reading runs back: of one rank, of many, live ones too",
     },
-    {"recovery": "what killed processes left: rings replayed, spools sealed, summaries closed"},
+    {
+        "recovery": "what killed processes left: rings replayed, spools sealed, summaries closed",
+        "export": "runs sent to other tools: followed, thinned, each point once",
+    },
     {
         "compaction": "datasets rewritten: a column for each metric, and few files",
         "verification": "whether each accepted record is in the files",

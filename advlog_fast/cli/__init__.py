@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import bench, compact, demo, ls, recover, show, verify
+from . import bench, compact, demo, export, ls, recover, show, verify
 from .table import say
 
 
@@ -37,6 +37,7 @@ _COMMANDS: dict[str, Command] = {
     "bench": bench,
     "compact": compact,
     "demo": demo,
+    "export": export,
     "ls": ls,
     "recover": recover,
     "show": show,

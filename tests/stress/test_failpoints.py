@@ -39,6 +39,7 @@ ONCE = {*START, *CLOSE, "schema_written", "schema_linked"} - {"file_opened", "ro
 TRIMMED = ["rotate_trimmed"]
 COMPACTION = ["compact_begun", "compact_written", "compact_built", "compact_away", "compact_swapped", "schema_remade"]
 COMPACTION += ["compact_frozen", "compact_removed", "compact_moved", "compact_emptied"]  # in test_compaction.py
+EXPORT = ["export_planned", "export_sent", "export_accepted", "export_saved", "export_closed"]  # in integrations/
 SLAB = ["slab_filled"]  # in tests/c/test_slab.c
 HANDOFF = ["handoff_reserved", "handoff_noted", "handoff_slot", "handoff_taken"]  # in test_workers.py
 
@@ -47,7 +48,7 @@ def test_every_failpoint_is_tried():
     """One that is added to the code must be added here too."""
     sources = [*(CHECKOUT / "csrc").glob("*.[ch]"), *(CHECKOUT / "advlog_fast").rglob("*.py")]
     there = {n for s in sources for n in re.findall(r'\b(?:FAILPOINT|failpoint)\("(\w+)"\)', s.read_text())}
-    elsewhere = {*TRIMMED, *HANDOFF, *COMPACTION, *SLAB}
+    elsewhere = {*TRIMMED, *HANDOFF, *COMPACTION, *EXPORT, *SLAB}
     assert there == {*START, *PUSH, *DRAIN, *ROTATION, *SEAL, *CLOSE, *RECOVERY, *elsewhere}
 
 

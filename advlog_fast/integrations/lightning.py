@@ -262,16 +262,9 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         rate, step, samples = _learning_rate(trainer), _step_of(trainer), samples_in(batch)
         if not others:  # keywords that stand in the code are found faster
             log.log_batch_progress(
-                epoch,
-                batch_idx + 1,
-                batches,
-                loss,
-                learning_rate=rate,
-                batch_time=batch_time,
-                data_time=data_time,
-                step=step,
-                samples=samples,
-            )
+                epoch, batch_idx + 1, batches, loss, learning_rate=rate, batch_time=batch_time, data_time=data_time,
+                step=step, samples=samples,
+            )  # fmt: skip
             return
         times = {"batch_time": batch_time, "data_time": data_time}
         more = {**others, **times, "learning_rate": rate, "step": step, "samples": samples}
@@ -318,8 +311,8 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         # What was there before, such as the epoch's mean loss, is no result of this evaluation.
         new = {key: value for key, value in trainer.callback_metrics.items() if value is not self._before.get(key)}
         if new and not trainer.sanity_checking:
-            within = {"epoch": trainer.current_epoch + 1, "step": _step_of(trainer)}
-            log.log_validation(within["epoch"], new, step=within["step"], name="test" if name == "test" else None)
+            named = "test" if name == "test" else None
+            log.log_validation(trainer.current_epoch + 1, new, step=_step_of(trainer), name=named)
 
     def _wrap_saving(self, trainer: Any) -> None:
         """Has the trainer save within a block `checkpoint`: Lightning's own hook comes when a part is done."""

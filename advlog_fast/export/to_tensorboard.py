@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..records import RESERVED_NAMES
 from ..store.files import make_folder, open_file, open_new
 from ..store.paths import local_path
 from .records import Record, Series, is_suffix
@@ -106,7 +107,7 @@ class EventFiles(Target):
         already = self._already.get(series.suffix)
         for (_, _, _, step, time_us), values in records:
             wall_time = time_us / 1e6
-            shown = [(name, self._held(value)) for name, value in values]
+            shown = [(_tag(name), self._held(value)) for name, value in values]
             if already:
                 shown = [each for each in shown if not _taken(already, (each[0], step, wall_time, _bits(each[1])))]
                 if not shown:
@@ -192,6 +193,12 @@ def _taken(already: Counter[Written], written: Written) -> bool:
         return False
     already[written] -= 1
     return True
+
+
+def _tag(name: str) -> str:
+    """The metric's name as a program gave it: an integration prefixes those that records have for themselves."""
+    plain = name.removeprefix("metric/")
+    return plain if plain in RESERVED_NAMES else name
 
 
 def _values_in(path: Path, start: int) -> Iterator[Written]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..records import MAX_METRIC_NAME_BYTES, TrainingMetrics
+from ..records import MAX_METRIC_NAME_BYTES, RESERVED_NAMES, TrainingMetrics
 from .base import LazyRun, clean, guard, log_clean, tell
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class SummaryWriter:
     def _log(self, metrics: Mapping[str, Any], step: Any, walltime: float | None) -> None:
         if (log := self.run.log) is None:
             return
-        named = {_short(str(name)): value for name, value in metrics.items()}
+        named = {_name(str(name)): value for name, value in metrics.items()}
         at = None if step is None else int(step)
         if walltime is None:
             log_clean(log, named, at)
@@ -220,7 +220,9 @@ class _Row(TrainingMetrics):
         self.timestamp = datetime.fromtimestamp(walltime, timezone.utc)
 
 
-def _short(tag: str) -> str:
-    """The tag, as long as a metric's name may be."""
+def _name(tag: str) -> str:
+    """The tag as a metric's name: not one that records have for themselves, and as long as a name may be."""
+    if tag in RESERVED_NAMES:
+        return f"metric/{tag}"
     data = tag.encode("utf-8", "replace")
     return tag if len(data) <= MAX_METRIC_NAME_BYTES else data[:MAX_METRIC_NAME_BYTES].decode("utf-8", "ignore")

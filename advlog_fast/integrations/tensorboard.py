@@ -151,7 +151,7 @@ class SummaryWriter:
         if (log := self.run.log) is None:
             return
         named = {_name(str(name)): value for name, value in metrics.items()}
-        at = None if step is None else int(step)
+        at = 0 if step is None else int(step)  # as event files have it
         if walltime is None:
             log_clean(log, named, at)
         else:

@@ -85,7 +85,7 @@ pytest-asan: ## All Python tests but those that need torch, on a core built with
 # One point below what was measured.
 PYTHON_BRANCHES ?= 78.4
 C_LINES ?= 95.9
-COVERED_BY ?= unit usage
+COVERED_BY ?= unit usage integrations
 
 coverage: ## What the tests reach: branches of Python, lines of C, in per cent; fails below PYTHON_BRANCHES or C_LINES
 	@$(MAKE) --no-print-directory measure VENV=.venv-coverage

@@ -92,8 +92,8 @@ class LazyRun:
         :raises OSError: the folder cannot be written.
         :raises RunBusyError: another process logs this rank.
         """
-        own = None if self._is_users else self._log
-        if own is not None and world_size not in (None, _world_size(own)):
+        before = None if self._is_users or self._log is None else _world_size(self._log)
+        if before is not None and world_size not in (None, before):
             for run in [run for run in _runs if (run.log_dir, run.name) == (self.log_dir, self.name)]:
                 run.close()
         if self._log is None:

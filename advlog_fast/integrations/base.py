@@ -77,6 +77,7 @@ class LazyRun:
     def use(self, logger: AdvancedLogger) -> None:
         """Logs into an open logger of the program's, which stays open."""
         self._log, self._is_users = logger, True
+        self.log_dir, self.name = logger.config.log_dir, logger.config.experiment_name  # for copies in other processes
 
     @property
     def log(self) -> AdvancedLogger | None:
@@ -102,8 +103,9 @@ class LazyRun:
             self._cannot_open = True
             self._log = self._opened(rank, world_size)
             self._cannot_open = False
-            if self._resume:
-                self._log.load_state_dict(self._resume)
+            state, self._resume = self._resume, None
+            if state:
+                self._log.load_state_dict(state)
         return self._log
 
     def _opened(self, rank: int | None, world_size: int | None) -> AdvancedLogger:
@@ -115,8 +117,9 @@ class LazyRun:
 
     def resume(self, state: Mapping[str, Any] | None) -> None:
         """Loads a state of :meth:`state`, now or when the run opens."""
-        self._resume = state
-        if self._log is not None and state:
+        if self._log is None:
+            self._resume = state
+        elif state:
             self._log.load_state_dict(state)
 
     def state(self) -> dict[str, Any]:

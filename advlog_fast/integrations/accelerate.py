@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..logger import AdvancedLogger
-from .base import LazyRun, Stopwatch, guard, log_clean, require, samples_in
+from .base import LazyRun, Stopwatch, detached, guard, log_clean, require, samples_in
 
 _tracking = require("accelerate.tracking", "accelerate")
 
@@ -192,14 +192,14 @@ class _Steps:
     def _take_loss(self, loss: Any) -> None:
         if self._is_whole:  # no optimizer has said that it made that step, as where a scaler skips one
             self._log_step()
-        share = loss.detach() if hasattr(loss, "detach") else loss
+        share = detached(loss)
         self._loss = share if self._loss is None else self._loss + share
         self._losses += 1
         self._is_whole = bool(self._accelerator.sync_gradients)
 
     def _clip(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         norm = method(*args, **kwargs)
-        self._gradient_norm = norm.detach() if hasattr(norm, "detach") else norm
+        self._gradient_norm = detached(norm)
         return norm
 
     @guard

@@ -254,6 +254,11 @@ def _is_short(value: object) -> bool:
     return isinstance(value, (bool, int, float, str)) and len(str(value)) <= _SHOWN_CHARACTERS
 
 
+def detached(value: Any) -> Any:
+    """Returns a tensor without the graph that it was computed by, which would live as long as it is kept."""
+    return value.detach() if getattr(value, "requires_grad", False) else value
+
+
 def total(count: Any) -> int | None:
     """Returns a total as a record takes it: None for one that a framework calls infinite, -1 or `sys.maxsize`."""
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from .base import LazyRun, Stopwatch, clean, guard, log_clean, require, samples_in, total
+from .base import LazyRun, Stopwatch, clean, detached, guard, log_clean, require, samples_in, total
 
 _trainer_module = require("transformers.trainer_callback", "transformers")
 
@@ -54,6 +54,8 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         """What a checkpoint has of the run; set by the Trainer where it restores callbacks."""
         self._watch = Stopwatch()
         self._epoch = 1
+        self._steps: int | None = None
+        """Of the epoch."""
         self._epoch_begins = 0
         """The step before the epoch's first one."""
         self._first_step = 0
@@ -137,8 +139,8 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         """Logs the start of an epoch."""
         done = state.epoch or 0.0
         self._epoch = math.floor(done + 1e-6) + 1
-        steps = _steps_in(train_dataloader, args)
-        self._epoch_begins = state.global_step - round(max(done - (self._epoch - 1), 0.0) * (steps or 0))
+        self._steps = _steps_in(train_dataloader, args)
+        self._epoch_begins = state.global_step - round(max(done - (self._epoch - 1), 0.0) * (self._steps or 0))
         if (log := self.run.log) is not None:
             log.start_epoch(self._epoch, total(state.num_train_epochs))
             self._watch.restart()
@@ -150,14 +152,14 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
 
     def _take_loss(self, loss: Any, inputs: Any) -> None:
         """Takes in a micro-batch of the step: its share of the loss, on its device."""
-        share = loss.detach() if hasattr(loss, "detach") else loss
+        share = detached(loss)
         self._loss = share if self._loss is None else self._loss + share
         found = samples_in(inputs)
         if found is not None:
             self._samples = found + (self._samples or 0)
 
     def _take_gradient_norm(self, norm: Any) -> None:
-        self._gradient_norm = norm.detach() if hasattr(norm, "detach") else norm
+        self._gradient_norm = detached(norm)
 
     @guard
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:  # noqa: ARG002
@@ -166,7 +168,7 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         self._learning_rate = groups[0].get("lr") if groups else None
 
     @guard
-    def on_step_end(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Logs a step."""
         batch_time, data_time = self._watch.end()
         log, loss = self.run.log, self._loss
@@ -175,7 +177,7 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
             log.log_batch_progress(
                 self._epoch,
                 state.global_step - self._epoch_begins,
-                _steps_in(train_dataloader, args),
+                self._steps,
                 loss,
                 learning_rate=self._learning_rate,
                 gradient_norm=self._gradient_norm,

@@ -71,7 +71,7 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         """Adds the callback to a Trainer, unless it has it, and has raw losses, evaluations, checkpoints and exceptions
         logged; returns the Trainer.
 
-        >>> AdvlogCallback("logs", "gpt2").attach(trainer).train()
+        >>> trainer = AdvlogCallback("logs", "gpt2").attach(trainer)
         """
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)

@@ -352,15 +352,18 @@ PyObject *log_performance_metrics(PyObject *op, PyObject *const *args, Py_ssize_
     return call_slowly((producer *)op, "_log_performance_slowly", args, nargs, names);
 }
 
-/* Completes a call of log_metrics: with the values on a GPU deferred, where it is one of a plain form, else in Python. */
+/* Completes a call of log_metrics: with the values on a GPU deferred, or scalars exchanged, where it is one of a plain form, else
+ * in Python. */
 static ADVLOG_COLD PyObject *log_metrics_otherwise(producer *self, PyObject *step, PyObject *const *args, Py_ssize_t nargs,
                                                    PyObject *names) {
-    PyObject *deferred = step && PyDict_CheckExact(args[0]) ? device_defer_mapping(self, args[0]) : NULL;
-    if (!deferred) return PyErr_Occurred() ? NULL : call_slowly(self, "_log_metrics_slowly", args, nargs, names);
-    PyObject *result = NULL, *both[] = {deferred, step};
-    if (try_metrics(self, deferred, step) == ADVLOG_OK) result = Py_NewRef(Py_None);
+    bool plain = step && PyDict_CheckExact(args[0]);
+    PyObject *taken = plain ? device_defer_mapping(self, args[0]) : NULL;
+    if (!taken && plain && !PyErr_Occurred()) taken = args_mapping_of_items(self, args[0]);
+    if (!taken) return PyErr_Occurred() ? NULL : call_slowly(self, "_log_metrics_slowly", args, nargs, names);
+    PyObject *result = NULL, *both[] = {taken, step};
+    if (try_metrics(self, taken, step) == ADVLOG_OK) result = Py_NewRef(Py_None);
     else result = call_slowly(self, "_log_metrics_slowly", both, 2, NULL); /* what was asked for once is not asked for again */
-    Py_DECREF(deferred);
+    Py_DECREF(taken);
     return result;
 }
 

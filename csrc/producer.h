@@ -135,6 +135,9 @@ void args_learn_plan(producer *self, PyObject *names, const int32_t *target);
 void args_forget_plans(producer *self);
 /* Asks scalars for their item(), and notes those that lie on an accelerator. False with an error set. */
 bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+/* A copy of the mapping with what the scalars in it say of themselves, none of which may lie on an accelerator; NULL where the
+ * mapping is of another kind, with an error set or not. */
+PyObject *args_mapping_of_items(producer *self, PyObject *mapping);
 void args_exchange_end(exchange *x);
 /* _learn(name): gives the name an id; False where there are no more, None where there is no room for it now, or the producer
  * is not bound. */

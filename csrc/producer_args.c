@@ -126,6 +126,34 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
     return true;
 }
 
+/* Puts the number in the value's place. False where it is no scalar, with an error set or not. */
+static bool exchange_item(producer *self, PyObject *mapping, PyObject *key, PyObject *value) {
+    const scalar_kind *kind = learned_kind(self, value);
+    if (!kind) return false;
+    if (kind->may_lie_on_device) {
+        PyObject *is_cuda = PyObject_GetAttr(value, is_cuda_name);
+        Py_XDECREF(is_cuda);
+        if (is_cuda != Py_False) return false;
+    }
+    PyObject *item = PyObject_CallMethodNoArgs(value, item_name);
+    bool done = item && PyDict_SetItem(mapping, key, item) == 0;
+    Py_XDECREF(item);
+    return done;
+}
+
+PyObject *args_mapping_of_items(producer *self, PyObject *mapping) {
+    PyObject *copy = PyDict_Copy(mapping); /* no code that may run from here on knows it */
+    Py_ssize_t at = 0;
+    PyObject *key, *value;
+    bool all = copy != NULL;
+    while (all && PyDict_Next(copy, &at, &key, &value))
+        if (!PyFloat_CheckExact(value) && !PyLong_CheckExact(value))
+            all = PyUnicode_CheckExact(key) && exchange_item(self, copy, key, value);
+    if (!all) Py_CLEAR(copy);
+    if (PyErr_Occurred()) cleared_for_slow_path();
+    return copy;
+}
+
 enum learning { LEARN_FAILED = -1, LEARN_FULL, LEARN_KNOWN, LEARN_NOT_NOW };
 
 /* Gives the plain string an id. */

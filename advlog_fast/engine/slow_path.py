@@ -116,12 +116,17 @@ def log_batch(producer: Producer, session: Session, args: tuple[Any, ...], kwarg
     # The required ones stand first, so that a record is the same however its call was written.
     row.take({**{name: values[name] for name in _REQUIRED}, **values})
     status = row.push(lib.ADVLOG_KIND_BATCH, 0)
-    for value in values.values():
-        with contextlib.suppress(Exception):  # an object of the user's
-            if has_plain_item(kind := type(value)):
-                producer._learn_scalar(kind, defers(kind))  # the next call with such a value need not come here
+    _learn_scalars(producer, values)
     row.report()
     return status
+
+
+def _learn_scalars(producer: Producer, values: Mapping[Any, Any]) -> None:
+    """Has the next call with values of these kinds not come here."""
+    with contextlib.suppress(Exception):  # a mapping or an object of the user's
+        for kind in {type(value) for value in values.values()} - {float, int, str, bool}:
+            if has_plain_item(kind):
+                producer._learn_scalar(kind, defers(kind))
 
 
 def log_performance(producer: Producer, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -145,6 +150,7 @@ def log_row(producer: Producer, session: Session, args: tuple[Any, ...], kwargs:
     row.take(values)
     row.take({"step": arguments.get("step")})
     status = row.push(lib.ADVLOG_KIND_METRICS, time_ns)
+    _learn_scalars(producer, values)
     row.report()
     return status
 

@@ -473,3 +473,41 @@ def _check_whole(columns: dict[str, Any], a: Any, e: Any, records: int) -> None:
     for extra in (a, e):
         np.testing.assert_array_equal(extra[wide], loss[wide])
         assert np.isnan(extra[~wide].astype(float)).all()
+
+
+def test_scalars_of_other_libraries_in_a_mapping_are_taken_in_c_once_their_kind_is_known(tmp_path: Path):
+    class Watches(AdvancedLogger):
+        slow = 0
+
+        def _log_metrics_slowly(self, /, *args: Any, **kwargs: Any) -> None:
+            self.slow += 1
+            super()._log_metrics_slowly(*args, **kwargs)
+
+    class Breaks:
+        shape = ()
+        broken = False
+
+        def item(self) -> float:
+            if self.broken:
+                raise ValueError("no data")
+            return 0.5
+
+    given = {"a": np.float32(0.1), "b": np.int64(7), "c": 2.5, "d": Breaks(), "epoch": np.int32(3)}
+    with Watches(tmp_path, "run", console="off", parquet=False, text=False) as log:
+        for step in (1, 2, 3):
+            log.log_metrics(given, step)
+        assert log.slow == 1
+        assert type(given["a"]) is np.float32  # the mapping is the program's
+        log.log_metrics({"a": np.zeros(2), "b": np.int64(8)}, 4)
+        given["d"].broken = True
+        log.log_metrics(given, 5)
+        log.log_metrics({"a": np.float32(0.25), "step": np.int64(9)}, 6)
+        assert log.health().misuse.keys() == {"a", "d"}
+        rows = rows_of(log)
+    whole = {"epoch": 3, "a": float(np.float32(0.1)), "b": 7.0, "c": 2.5}
+    assert [{name: row[name] for name in row if row[name] is not None} for row in rows] == [
+        *({"step": step, **whole, "d": 0.5} for step in (1, 2, 3)),
+        {"step": 4, "b": 8.0},
+        {"step": 5, **whole},
+        {"step": 6, "a": 0.25},
+    ]

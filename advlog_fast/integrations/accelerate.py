@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import functools
 import os
+import time
+import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..logger import AdvancedLogger
-from .base import LazyRun, Stopwatch, detached, guard, log_clean, require, samples_in
+from .base import LazyRun, Stopwatch, guard, require, wrap
+from .values import detached, log_clean, samples_in
 
 _tracking = require("accelerate.tracking", "accelerate")
 
@@ -94,7 +97,8 @@ def open_on_all_ranks(
     `accelerator.backward` was given, `gradient_norm` where `accelerator.clip_grad_norm_` is called, `learning_rate`,
     `batch_time`, `data_time` and `samples`; steps count from 1. Saved and loaded states are blocks `checkpoint` of the
     run. To have a resumed training go on in one series, give the logger to `accelerator.register_for_checkpointing`.
-    A step costs some microseconds.
+    With several optimizers each has its steps, and a step of several batches has no loss. A step costs some
+    microseconds.
 
     :param accelerator: the Accelerator.
     :param name: the experiment's name; None where `init_trackers` has made the run.
@@ -119,9 +123,9 @@ def open_on_all_ranks(
     log = tracker.tracker
     if config is not None:
         tracker.store_init_configuration(config)
-    if not tracker.run.has_raw:
-        tracker.run.has_raw = True
-        _Steps(accelerator, tracker.run)
+    if getattr(accelerator, "_advlog_steps", None) is None:
+        tracker.run.log_raw()
+        accelerator._advlog_steps = _Steps(accelerator, tracker.run)
     return log
 
 
@@ -134,70 +138,80 @@ class _Steps:
         self._watch = Stopwatch()
         self._step = 0
         self._loss: Any = None
-        self._losses = 0
+        self._batches = 0
+        """Whose losses are in it."""
         self._is_whole = False
-        """Whether the losses are those of a whole step."""
+        """Whether they are those of a whole step."""
         self._lossless = 0
         """Steps of optimizers before a loss was seen."""
         self._gradient_norm: Any = None
         self._samples: int | None = None
-        self._seen: set[int] = set()
-        """Models and optimizers that are watched, by their ids; the accelerator keeps them."""
+        self._came: tuple[float, int | None] | None = None
+        """When the last batch came, and its samples, until it has a loss."""
+        self._watched: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Data loaders and optimizers."""
         for name, around in (
             ("backward", self._backward),
             ("clip_grad_norm_", self._clip),
-            ("save_state", self._saving),
+            ("save_state", self._checkpoint),
             ("load_state", self._loading),
             ("prepare", self._preparing),
             ("end_training", self._ending),
         ):
-            _wrap(accelerator, name, around)
+            wrap(accelerator, name, around)
         self._watch_prepared()
 
-    def _preparing(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _preparing(self, _: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         prepared = method(*args, **kwargs)
         self._watch_prepared()
         return prepared
 
     @guard
     def _watch_prepared(self) -> None:
-        """Has models say when a batch comes, and optimizers when a step is done."""
-        for model in getattr(self._accelerator, "_models", ()):
-            # A hook on a compiled model would break its graph.
-            if id(model) not in self._seen and not hasattr(model, "_orig_mod"):
-                self._seen.add(id(model))
-                model.register_forward_pre_hook(self._batch_came, with_kwargs=True)
+        """Has data loaders say when a batch comes, and optimizers when a step is done. Models are left as they are: a
+        hook would be saved with them."""
+        for loader in getattr(self._accelerator, "_dataloaders", ()):
+            if loader not in self._watched:
+                self._watched.add(loader)
+                kind: Any = type(loader)
+                # Accelerate's own __class__ is a property: it says what the loader stands for.
+                object.__dict__["__class__"].__set__(loader, _telling(kind))
+                loader._advlog_steps = weakref.ref(self)
         for optimizer in getattr(self._accelerator, "_optimizers", ()):
             inner = getattr(optimizer, "optimizer", optimizer)
-            if id(optimizer) not in self._seen and hasattr(inner, "register_step_post_hook"):
-                self._seen.add(id(optimizer))
+            if inner not in self._watched and hasattr(inner, "register_step_post_hook"):
+                self._watched.add(inner)
                 inner.register_step_post_hook(self._stepped)
 
     @guard
-    def _batch_came(self, model: Any, args: Any, kwargs: Any) -> None:
-        if not getattr(model, "training", False):
-            return
-        if self._samples is None:
-            self._watch.begin()
-        found = samples_in((args, kwargs))
-        if found is not None:
-            self._samples = found + (self._samples or 0)
+    def take_batch(self, batch: Any) -> None:
+        """A data loader gives a batch."""
+        self._came = time.perf_counter(), samples_in(batch)
 
-    def _backward(self, method: Callable[..., Any], loss: Any, *args: Any, **kwargs: Any) -> Any:
+    def _backward(self, _: Any, method: Callable[..., Any], loss: Any, *args: Any, **kwargs: Any) -> Any:
         result = method(loss, *args, **kwargs)
         self._take_loss(loss)
         return result
 
     @guard
     def _take_loss(self, loss: Any) -> None:
-        if self._is_whole:  # no optimizer has said that it made that step, as where a scaler skips one
+        is_new = self._came is not None or not self._watched
+        if self._is_whole and is_new:  # no optimizer has said that it made that step, as where a scaler skips one
             self._log_step()
         share = detached(loss)
         self._loss = share if self._loss is None else self._loss + share
-        self._losses += 1
         self._is_whole = bool(self._accelerator.sync_gradients)
+        if not is_new:
+            return
+        self._batches += 1
+        came, self._came = self._came, None
+        if came is not None:
+            if self._batches == 1:
+                self._watch.begin(came[0])
+            if came[1] is not None:
+                self._samples = came[1] + (self._samples or 0)
 
-    def _clip(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _clip(self, _: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         norm = method(*args, **kwargs)
         self._gradient_norm = detached(norm)
         return norm
@@ -213,23 +227,19 @@ class _Steps:
         batch_time, data_time = self._watch.end()
         self._step += 1
         log, loss = self.run.log, self._loss
-        if log is not None and loss is not None:
+        if log is not None:
+            if len(getattr(self._accelerator, "_optimizers", ())) > 1 and self._batches > 1:
+                loss = None  # the losses of several optimizers, which cannot be told apart
+            elif self._batches > 1:
+                loss = loss / self._batches
             log.log_batch_progress(
-                None,
-                None,
-                None,
-                loss if self._losses == 1 else loss / self._losses,
-                learning_rate=learning_rate,
-                gradient_norm=self._gradient_norm,
-                batch_time=batch_time,
-                data_time=data_time,
-                step=self._step,
-                samples=self._samples,
-            )
+                None, self._step, None, loss, learning_rate=learning_rate, gradient_norm=self._gradient_norm,
+                batch_time=batch_time, data_time=data_time, step=self._step, samples=self._samples,
+            )  # fmt: skip
         self._loss = self._gradient_norm = self._samples = None
-        self._losses, self._is_whole = 0, False
+        self._batches, self._is_whole = 0, False
 
-    def _saving(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _checkpoint(self, _: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         log = self.run.log
         if log is None:
             return method(*args, **kwargs)
@@ -239,19 +249,19 @@ class _Steps:
         finally:
             self._watch.restart()
 
-    def _loading(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
+    def _loading(self, accelerator: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = self._checkpoint(accelerator, method, *args, **kwargs)
         self._go_on_from_there()
         return result
 
     @guard
     def _go_on_from_there(self) -> None:
+        """The state that was loaded has the last step as its batch: the program's own records have other steps."""
         if self.run.log is not None:
             resumed = self.run.log.get_training_summary().get("resumed_from") or {}
-            self._step = resumed.get("step") or self._step
-        self._watch.restart()
+            self._step = resumed.get("batch") or self._step
 
-    def _ending(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _ending(self, _: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._check()
         return method(*args, **kwargs)
 
@@ -263,14 +273,25 @@ class _Steps:
             self.run.fault("backward", "optimizers have stepped, and accelerator.backward was never called with a loss")
 
 
-def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    method = getattr(owner, name)
+@functools.cache
+def _telling(kind: Any) -> Any:
+    """That class of data loaders, which tells of each batch."""
 
-    @functools.wraps(method)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return around(method, *args, **kwargs)
+    def batches(self: Any) -> Any:
+        steps = self._advlog_steps()
+        for batch in kind.__iter__(self):
+            if steps is not None:
+                steps.take_batch(batch)
+            yield batch
 
-    setattr(owner, name, wrapped)
+    def reduced(self: Any, protocol: Any) -> Any:
+        """A copy or a pickle is one of the class itself."""
+        made, arguments, state, *rest = cast("tuple[Any, ...]", object.__reduce_ex__(self, protocol))
+        state = {name: value for name, value in state.items() if name != "_advlog_steps"}
+        return (made, tuple(kind if each is type(self) else each for each in arguments), state, *rest)
+
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), {"__iter__": batches, "__reduce_ex__": reduced, **named})
 
 
 __all__ = ["AdvlogTracker", "open_on_all_ranks", "register"]

@@ -1,13 +1,11 @@
-"""What the integrations share: a run that opens late, metrics made clean, hooks that never raise, times of batches."""
+"""What the integrations share: a run that opens late, hooks that never raise, methods wrapped, times of batches."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import logging
-import numbers
 import os
-import sys
 import time
 import warnings
 import weakref
@@ -18,13 +16,9 @@ from typing import Any, TypeVar, cast
 
 from ..config import LoggerConfig
 from ..logger import AdvancedLogger
-from ..records import INTEGER_COLUMNS, RESERVED_NAMES
 from ..store.paths import safe_name
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
-
-_MOST_DEPTH = 4
-_SHOWN_CHARACTERS = 1000
 
 
 def require(module: str, extra: str) -> Any:
@@ -59,8 +53,6 @@ class LazyRun:
         self.log_dir, self.name = Path(log_dir), safe_name(name)
         self.options = {"console": "off", **options}
         LoggerConfig(log_dir=self.log_dir, experiment_name=self.name, **self.options)
-        self.has_raw = False
-        """Whether raw losses are logged too: an averaged one then needs another column."""
         self._log: AdvancedLogger | None = None
         self._is_users = False
         self._resume: Mapping[str, Any] | None = None
@@ -73,6 +65,20 @@ class LazyRun:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         _runs.add(self)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for all objects of one run."""
+        return os.path.abspath(self.log_dir), self.name
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether raw losses are logged too, by whatever object: an averaged one then needs another column."""
+        return self.key in _raw
+
+    def log_raw(self) -> None:
+        """From now on raw losses are logged."""
+        _raw.add(self.key)
 
     def use(self, logger: AdvancedLogger) -> None:
         """Logs into an open logger of the program's, which stays open."""
@@ -95,8 +101,7 @@ class LazyRun:
         """
         before = None if self._is_users or self._log is None else _world_size(self._log)
         if before is not None and world_size not in (None, before):
-            for run in [run for run in _runs if (run.log_dir, run.name) == (self.log_dir, self.name)]:
-                run.close()
+            self._restart(rank, world_size)
         if self._log is None:
             if self._cannot_open:
                 raise RuntimeError(f"the run {self.name!r} in {self.log_dir} could not be opened before")
@@ -104,9 +109,16 @@ class LazyRun:
             self._log = self._opened(rank, world_size)
             self._cannot_open = False
             state, self._resume = self._resume, None
-            if state:
-                self._log.load_state_dict(state)
+            self.resume(state)
         return self._log
+
+    def _restart(self, rank: int | None, world_size: int | None) -> None:
+        """Ends the attempt, of all objects of this process that log into it, and has them log into a new one."""
+        runs = [run for run in _runs if run.key == self.key and run._log is not None]
+        for run in runs:
+            run.close()
+        for run in runs:
+            run._log = run._opened(rank, world_size)
 
     def _opened(self, rank: int | None, world_size: int | None) -> AdvancedLogger:
         options = {"rank": rank, "world_size": world_size, **self.options}
@@ -116,10 +128,14 @@ class LazyRun:
         return AdvancedLogger.shared(self.log_dir, self.name)
 
     def resume(self, state: Mapping[str, Any] | None) -> None:
-        """Loads a state of :meth:`state`, now or when the run opens."""
+        """Loads a state of :meth:`state`, now or when the run opens. A training of this process that has ended is an
+        attempt of its own, and this one another."""
         if self._log is None:
             self._resume = state
         elif state:
+            if self._log.health().status != "running" and not self._is_users:
+                ranks = getattr(self._log._session, "_ranks", None)
+                self._restart(getattr(ranks, "rank", None), getattr(ranks, "world_size", None))
             self._log.load_state_dict(state)
 
     def state(self) -> dict[str, Any]:
@@ -144,6 +160,7 @@ class LazyRun:
     def close(self) -> None:
         """Ends the run, unless others share it."""
         log, self._log = self._log, None
+        _raw.discard(self.key)
         if log is not None and not self._is_users:
             log.close()
 
@@ -166,6 +183,8 @@ class LazyRun:
 
 
 _runs: weakref.WeakSet[LazyRun] = weakref.WeakSet()
+_raw: set[tuple[str, str]] = set()
+"""The keys of runs that have raw losses."""
 _faults: dict[str, int] = {}
 """Of runs that are not open."""
 
@@ -207,83 +226,47 @@ def guard(hook: _Hook) -> _Hook:
     return cast("_Hook", guarded)
 
 
-def clean(metrics: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits what a framework logs into numbers that a record takes, and the rest, such as strings and lists.
+class Wrapped:
+    """A method of an object, with something around it: `around(of, method, *args, **kwargs)`.
 
-    None is dropped. A name that records use for themselves becomes `metric/NAME`, and so does one of a record's
-    integers (`step`, `batch`, `total_batches`) where it is none; an `epoch` with a fraction becomes `epoch_progress`.
-    No value is read, so that none is waited for on a device.
+    A copy of the object, and what is unpickled of it, have the method of the copy.
+
+    :param of: what `around` is given: the object, or another one that has it.
+    :param before: the method, where it was the object's own and not its class's.
     """
-    numbers_: dict[str, Any] = {}
-    rest: dict[str, Any] = {}
-    for key, value in metrics.items():
-        name = str(key)
-        if value is None:
-            continue
-        if isinstance(value, Mapping):
-            inner, others = clean({f"{name}/{key}": inner for key, inner in value.items()})
-            numbers_.update(inner)
-            rest.update(others)
-        elif not (isinstance(value, numbers.Number) or _is_single(value)):
-            rest[name] = value
-        elif name in INTEGER_COLUMNS and type(value) is not int:
-            numbers_["epoch_progress" if name == "epoch" else f"metric/{name}"] = value
-        elif name in RESERVED_NAMES and name not in INTEGER_COLUMNS:
-            numbers_[f"metric/{name}"] = value
+
+    def __init__(self, owner: Any, name: str, around: Callable[..., Any], of: Any, before: Any = None) -> None:
+        # Strong: in `Trainer(...).train()` nothing else holds the owner while the call is made.
+        self.owner, self.of = owner, of
+        self.name, self.around, self.before = name, around, before
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        method = self.before or getattr(type(self.owner), self.name).__get__(self.owner)
+        return self.around(self.of, method, *args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        owner, of = (memo.get(id(each), each) for each in (self.owner, self.of))
+        return Wrapped(owner, self.name, self.around, of, self.before)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Wrapped, (self.owner, self.name, self.around, self.of, self.before)
+
+
+def wrap(owner: Any, name: str, around: Callable[..., Any], of: Any = None) -> None:
+    """Puts something around a method of an object, once: see :class:`Wrapped`. Nothing where it has no such method."""
+    before = vars(owner).get(name)
+    if hasattr(owner, name) and not isinstance(before, Wrapped):
+        setattr(owner, name, Wrapped(owner, name, around, owner if of is None else of, before))
+
+
+def unwrap(owner: Any, name: str) -> None:
+    """Takes away what :func:`wrap` has put there."""
+    wrapped = vars(owner).get(name)
+    if isinstance(wrapped, Wrapped):
+        if wrapped.before is None:
+            delattr(owner, name)
         else:
-            numbers_[name] = value
-    return numbers_, rest
-
-
-def _is_single(value: Any) -> bool:
-    """Whether it is a number of torch's, numpy's or another library's, by its shape."""
-    return hasattr(value, "item") and all(size == 1 for size in getattr(value, "shape", ()))
-
-
-def log_clean(log: AdvancedLogger, metrics: Mapping[str, Any], step: int | None) -> None:
-    """Logs the numbers among what a framework logs as one record, and the rest as an event `logged`."""
-    numbers_, rest = clean(metrics)
-    if numbers_:
-        log.log_metrics(numbers_, step if step is None or step >= 0 else None)
-    if rest:
-        shown = {name: value if _is_short(value) else repr(value)[:_SHOWN_CHARACTERS] for name, value in rest.items()}
-        log.log_event("logged", step=step, values=shown)
-
-
-def _is_short(value: object) -> bool:
-    return isinstance(value, (bool, int, float, str)) and len(str(value)) <= _SHOWN_CHARACTERS
-
-
-def detached(value: Any) -> Any:
-    """Returns a tensor without the graph that it was computed by, which would live as long as it is kept."""
-    return value.detach() if getattr(value, "requires_grad", False) else value
-
-
-def total(count: Any) -> int | None:
-    """Returns a total as a record takes it: None for one that a framework calls infinite, -1 or `sys.maxsize`."""
-    try:
-        return int(count) if 0 < count < min(sys.maxsize, 2**31) else None
-    except (TypeError, OverflowError, ValueError):
-        return None
-
-
-def samples_in(batch: Any, depth: int = 0) -> int | None:
-    """Returns the length of the first tensor found in a batch; None where there is none."""
-    kind = type(batch)
-    values = batch if kind is list or kind is tuple else batch.values() if kind is dict else None
-    if values is None:
-        shape = getattr(batch, "shape", None)
-        if shape is not None:
-            try:
-                return int(shape[0]) if len(shape) else None
-            except (TypeError, IndexError):
-                return None
-        values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
-    if depth < _MOST_DEPTH:
-        for value in values:
-            if (found := samples_in(value, depth + 1)) is not None:
-                return found
-    return None
+            setattr(owner, name, wrapped.before)
 
 
 class Stopwatch:
@@ -300,9 +283,12 @@ class Stopwatch:
         """What comes next begins now."""
         self._before = self._began = time.perf_counter()
 
-    def begin(self) -> None:
-        """A batch is there."""
-        self._began = time.perf_counter()
+    def begin(self, now: float | None = None) -> None:
+        """A batch is there.
+
+        :param now: since when, by `time.perf_counter`; None is now.
+        """
+        self._began = time.perf_counter() if now is None else now
 
     def end(self) -> tuple[float, float]:
         """A batch is done; returns its `batch_time` and `data_time` in seconds."""

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..logger import AdvancedLogger
-from .base import Contexts, LazyRun, Stopwatch, clean, guard, log_clean, require, samples_in, total
+from ..records import INTEGER_COLUMNS
+from .base import Contexts, LazyRun, Stopwatch, guard, require, unwrap, wrap
+from .values import clean, log_clean, samples_in, total
 
 # A program has one of the two packages, whose classes are not each other's.
 if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
@@ -83,12 +85,15 @@ class AdvlogLogger(_loggers.Logger):  # type: ignore[misc, name-defined]
 
     @property
     def experiment(self) -> AdvancedLogger:
-        """The logger of this rank, for calls of your own. Opens the run.
-
-        :raises OSError: the folder cannot be written.
-        :raises RunBusyError: another process logs this rank.
-        """
-        return self.run.open(*_rank_of_process())
+        """The logger of this rank, for calls of your own. Opens the run; where that fails, a warning says why, and the
+        logger is a disabled one."""
+        try:
+            return self.run.open(*_rank_of_process())
+        except Exception as error:
+            if self.run.raises:
+                raise
+            self.run.fault("experiment", error)
+            return AdvancedLogger(self.run.log_dir, self.run.name, console="off", enabled=False)
 
     @guard
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -184,7 +189,7 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         self._batches = 0
         """That came in this fit."""
         self._first_step = 0
-        self._save: Any = None
+        self._state_key = "advlog_fast" if name is None else f"advlog_fast/{name}"
         self._steps_back = False
         """Whether to leave the batches to another callback of this kind, as one that nobody asked for does."""
 
@@ -199,8 +204,8 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
             runs = [logger.run for logger in trainer.loggers if isinstance(logger, AdvlogLogger)]
             self.run = runs[0] if runs else self.run
         self.run.open(trainer.global_rank, trainer.world_size)
-        self.run.has_raw = True
-        self._wrap_saving(trainer)
+        self.run.log_raw()
+        wrap(trainer, "save_checkpoint", self._saving)
 
     @guard
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -226,14 +231,13 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Logs the exception; the training has failed, or was interrupted by a Ctrl-C."""
         self._contexts.leave_all(exception)
+        unwrap(trainer, "save_checkpoint")
         self.run.fail(exception, str(getattr(trainer.state.fn, "value", None) or "fit"))
 
     @guard
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
         """Gives the trainer its own method back."""
-        if self._save is not None:
-            trainer.__dict__.pop("save_checkpoint", None)
-            self._save = None
+        unwrap(trainer, "save_checkpoint")
 
     # -- batches and epochs ----------------------------------------------------------------------------------------
 
@@ -311,33 +315,28 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         # What was there before, such as the epoch's mean loss, is no result of this evaluation.
         new = {key: value for key, value in trainer.callback_metrics.items() if value is not self._before.get(key)}
         if new and not trainer.sanity_checking:
-            named = "test" if name == "test" else None
-            log.log_validation(trainer.current_epoch + 1, new, step=_step_of(trainer), name=named)
+            if name == "test":
+                log.log_validation(new, step=_step_of(trainer), name=name)
+            else:
+                log.log_validation(trainer.current_epoch + 1, new, step=_step_of(trainer))
 
-    def _wrap_saving(self, trainer: Any) -> None:
+    def _saving(self, _trainer: Any, save: Any, *args: Any, **kwargs: Any) -> Any:
         """Has the trainer save within a block `checkpoint`: Lightning's own hook comes when a part is done."""
-        if self._save is not None:
-            return
-        save = self._save = trainer.save_checkpoint
-
-        def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
-            log = self.run.log
-            if log is None:
+        log = self.run.log
+        if log is None:
+            return save(*args, **kwargs)
+        try:
+            with log.training_context("checkpoint"):
                 return save(*args, **kwargs)
-            try:
-                with log.training_context("checkpoint"):
-                    return save(*args, **kwargs)
-            finally:
-                self._watch.restart()
-
-        trainer.save_checkpoint = save_checkpoint
+        finally:
+            self._watch.restart()
 
     # -- a checkpoint's content ------------------------------------------------------------------------------------
 
     @property
     def state_key(self) -> str:
         """What the checkpoint calls the state."""
-        return "advlog_fast.environment" if self._steps_back else "advlog_fast"
+        return "advlog_fast.environment" if self._steps_back else self._state_key
 
     @guard
     def state_dict(self) -> dict[str, Any]:
@@ -350,7 +349,7 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         self.run.resume(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_save": None, "_contexts": Contexts(), "_before": {}}
+        return {**self.__dict__, "_contexts": Contexts(), "_before": {}}
 
 
 def _of_step(outputs: Any, divided_by: int) -> tuple[Any, dict[str, Any]]:
@@ -367,7 +366,8 @@ def _of_step(outputs: Any, divided_by: int) -> tuple[Any, dict[str, Any]]:
         for name, value in outputs.items()
         if name != "loss" and (isinstance(value, (int, float)) or getattr(value, "shape", None) == ())
     }
-    return loss, clean(others)[0]
+    numbers = clean(others)[0]
+    return loss, {f"metric/{name}" if name in INTEGER_COLUMNS else name: value for name, value in numbers.items()}
 
 
 def _learning_rate(trainer: Any) -> Any:

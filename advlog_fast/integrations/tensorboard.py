@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..logger import AdvancedLogger
 from ..records import MAX_METRIC_NAME_BYTES, RESERVED_NAMES, TrainingMetrics
-from .base import LazyRun, clean, guard, log_clean, tell
+from .base import LazyRun, guard, tell
+from .values import clean, log_clean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,6 +83,7 @@ class SummaryWriter:
         self.run = LazyRun(log_dir, name, options)
         self._also = also
         self._left_out: set[str] = set()
+        self._closed_at: dict[str, Any] = {}
         self.run.open()
         if purge_step is not None and self.run.log is not None:
             self.run.log.log_event("purge_step", step=purge_step)
@@ -142,14 +145,13 @@ class SummaryWriter:
     ) -> None:
         """Logs hyperparameters, and the metrics that belong to them as one record."""
         self._hyperparameters(hparam_dict)
-        self._log(dict(metric_dict), kwargs.get("global_step"), None)
+        self._log(dict(metric_dict), args[2] if len(args) > 2 else kwargs.get("global_step"), None)
         if self._also is not None:
             self._also.add_hparams(hparam_dict, metric_dict, *args, **kwargs)
 
     @guard
     def _log(self, metrics: Mapping[str, Any], step: Any, walltime: float | None) -> None:
-        if (log := self.run.log) is None:
-            return
+        log = self._open()
         named = {_name(str(name)): value for name, value in metrics.items()}
         at = 0 if step is None else int(step)  # as event files have it
         if walltime is None:
@@ -159,13 +161,17 @@ class SummaryWriter:
 
     @guard
     def _event(self, name: str, **fields: Any) -> None:
-        if self.run.log is not None:
-            self.run.log.log_event(name, **fields)
+        self._open().log_event(name, **fields)
 
     @guard
     def _hyperparameters(self, values: Mapping[str, Any]) -> None:
-        if self.run.log is not None:
-            self.run.log.log_hyperparameters(values)
+        self._open().log_hyperparameters(values)
+
+    def _open(self) -> AdvancedLogger:
+        """The logger; after close(), and in a copy, another attempt of the run, which goes on from there."""
+        if self.run.log is None and self._closed_at:
+            self.run.resume(self._closed_at)
+        return self.run.open()
 
     def flush(self) -> None:
         """Waits until the operating system has what was logged."""
@@ -186,8 +192,10 @@ class SummaryWriter:
 
     @guard
     def _close(self) -> None:
-        self.run.end()
-        self.run.close()
+        if self.run.log is not None:
+            self.run.end()
+            self._closed_at = self.run.state()
+            self.run.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,9 @@ Needs the extra `transformers`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import math
 import os
 import sys
@@ -13,7 +15,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from .base import LazyRun, Stopwatch, clean, detached, guard, log_clean, require, samples_in, total
+from .base import LazyRun, Stopwatch, guard, require, wrap
+from .values import clean, detached, log_clean, samples_in, total
 
 _trainer_module = require("transformers.trainer_callback", "transformers")
 
@@ -50,10 +53,15 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         self._given = {"log_dir": None if log_dir is None else os.fspath(log_dir), "name": name, **options}
         self._options = options
         self.run = LazyRun(log_dir or "logs", name or _NAME, options)
+        self._runs: dict[tuple[str, str], LazyRun] = {}
+        """By their keys: one callback may serve several Trainers."""
+        self._trials = 0
         self.resume: dict[str, Any] = {}
         """What a checkpoint has of the run; set by the Trainer where it restores callbacks."""
         self._watch = Stopwatch()
         self._epoch = 1
+        self._passes = 0
+        """Over the data, in this training."""
         self._steps: int | None = None
         """Of the epoch."""
         self._epoch_begins = 0
@@ -89,13 +97,17 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
     @guard
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
         """Opens the run."""
-        if (trainer := _trainer_above(self)) is not None:
+        trainer = _trainer_above(self)
+        if trainer is not None:
             _watch(trainer)
-        self._choose_run(args, state)
+        self._choose_run(args, state, new_trial=True)
+        if trainer is not None and self._is_second(trainer):
+            self.run = LazyRun(self.run.log_dir, self.run.name, self._options)  # never opened
+            return
         if state.global_step:
             self.run.resume(self.resume or _saved(state))
         log = self.run.open(args.process_index, args.world_size)
-        self.run.has_raw = True
+        self.run.log_raw()
         log.start_training(args.to_sanitized_dict())
         if getattr(state, "trial_params", None):
             log.log_hyperparameters(state.trial_params)
@@ -106,21 +118,28 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
                 "logging_nan_inf_filter is on: where a loss is NaN or infinite, the Trainer reports a mean of others; "
                 "the records of steps have it as it is. The filter waits for the device at each batch."
             )
-        self._first_step, self._has_logged = state.global_step, False
+        self._first_step, self._has_logged, self._passes = state.global_step, False, 0
         self._forget_step()
         self._watch.restart()
 
-    def _choose_run(self, args: Any, state: Any) -> None:
+    def _choose_run(self, args: Any, state: Any, *, new_trial: bool = False) -> None:
         """What the arguments of the training say of the run; a trial has its own."""
         log_dir = self._given["log_dir"] or os.environ.get("ADVLOG_DIR") or os.path.join(args.output_dir, "advlog")
         run_name = args.run_name if args.run_name != args.output_dir else None
         name = self._given["name"] or os.environ.get("ADVLOG_NAME") or run_name or _NAME
         if getattr(state, "is_hyper_param_search", False):
-            name = f"{name}-{state.trial_name or 'trial'}"
+            if new_trial:
+                self._trials += 1
+                self.run.close()  # that of the trial before
+            name = f"{name}-{state.trial_name or f'trial{self._trials}'}"
         chosen = LazyRun(log_dir, name, self._options)
-        if (chosen.log_dir, chosen.name) != (self.run.log_dir, self.run.name):
-            self.run.close()
-            self.run = chosen
+        self.run = self._runs.setdefault(chosen.key, chosen if chosen.key != self.run.key else self.run)
+
+    def _is_second(self, trainer: Any) -> bool:
+        """Whether another callback of the Trainer logs the run, as with `report_to` and `callbacks=` both."""
+        callbacks = _callbacks_of(trainer)
+        before = callbacks[: callbacks.index(self)] if self in callbacks else []
+        return any(each.run.key == self.run.key and each.run.log is not None for each in before)
 
     @guard
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -137,10 +156,13 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
     @guard
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:  # noqa: ARG002
         """Logs the start of an epoch."""
-        done = state.epoch or 0.0
-        self._epoch = math.floor(done + 1e-6) + 1
+        done, self._passes = state.epoch or 0.0, self._passes + 1
         self._steps = _steps_in(train_dataloader, args)
-        self._epoch_begins = state.global_step - round(max(done - (self._epoch - 1), 0.0) * (self._steps or 0))
+        self._epoch, self._epoch_begins = math.floor(done + 1e-6) + 1, state.global_step
+        if self._steps is None:  # the Trainer's own epoch is then a part of max_steps
+            self._epoch = max(self._epoch, self._passes)
+        elif not args.ignore_data_skip:
+            self._epoch_begins -= round(max(done - (self._epoch - 1), 0.0) * self._steps)
         if (log := self.run.log) is not None:
             log.start_epoch(self._epoch, total(state.num_train_epochs))
             self._watch.restart()
@@ -209,24 +231,31 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
     @guard
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:  # noqa: ARG002
         """Logs a validation, on rank 0."""
-        if metrics and state.is_world_process_zero:
-            log = self.run.log or self._opened_for_evaluation(args, state)
+        trainer = _trainer_above(self)
+        if metrics and state.is_world_process_zero and not (trainer is not None and self._is_second(trainer)):
+            self._choose_run(args, state)
+            log = self.run.open(args.process_index, args.world_size)
             numbers, _rest = clean({name: value for name, value in dict(metrics).items() if name != "epoch"})
             log.log_validation(max(math.ceil((state.epoch or 0.0) - 1e-6), 1), numbers, step=state.global_step)
-
-    def _opened_for_evaluation(self, args: Any, state: Any) -> Any:
-        self._choose_run(args, state)
-        return self.run.open(args.process_index, args.world_size)
 
     # -- a checkpoint's content ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """Returns what `trainer_state.json` keeps: how the callback was made, and the position in the run."""
         try:
-            return {"args": dict(self._given), "attributes": {"resume": self.run.state()}}
+            given = {name: value for name, value in self._given.items() if _is_plain(value)}
+            return {"args": given, "attributes": {"resume": self.run.state()}}
         except Exception as error:  # noqa: BLE001 - a checkpoint must not fail with it
             self.run.fault("state", error)
-            return {"args": dict(self._given), "attributes": {}}
+            return {"args": {}, "attributes": {}}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON gives it back as it is."""
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 def register() -> None:
@@ -273,59 +302,42 @@ def _trainer_above(callback: AdvlogCallback) -> Any:
     return None
 
 
-def _callback_of(trainer: Any) -> AdvlogCallback | None:
-    """The Trainer's callback now: restoring a checkpoint may have put a new one in its place."""
+def _callbacks_of(trainer: Any) -> list[AdvlogCallback]:
+    """The Trainer's callbacks now: restoring a checkpoint may have put new ones in their place."""
     callbacks = getattr(trainer.callback_handler, "callbacks", ())
-    return next((each for each in callbacks if isinstance(each, AdvlogCallback)), None)
+    return [each for each in callbacks if isinstance(each, AdvlogCallback)]
 
 
 def _watch(trainer: Any) -> None:
     """Wraps methods of the Trainer that no event tells of, once."""
-    if trainer.__dict__.get("_advlog_watched"):
-        return
-    trainer._advlog_watched = True
-    _wrap(trainer, "training_step", _training_step)
-    _wrap(trainer, "train", _failing)
-    _wrap(trainer, "evaluate", functools.partial(_within, "evaluate"))
-    _wrap(trainer, "predict", functools.partial(_within, "predict"))
-    _wrap(trainer, "_save_checkpoint", functools.partial(_within, "checkpoint"))
-    _wrap(getattr(trainer, "accelerator", None), "clip_grad_norm_", _clip, trainer)
+    wrap(trainer, "training_step", _training_step)
+    wrap(trainer, "train", _failing)
+    for name in ("evaluate", "predict", "_save_checkpoint"):
+        wrap(trainer, name, functools.partial(_within, name.removeprefix("_save_")))
+    if (accelerator := getattr(trainer, "accelerator", None)) is not None:
+        wrap(accelerator, "clip_grad_norm_", _clip, of=trainer)
 
 
-def _wrap(owner: Any, name: str, around: Callable[..., Any], trainer: Any = None) -> None:
-    method = getattr(owner, name, None)
-    if method is None:
-        return
-    trainer = owner if trainer is None else trainer
-
-    @functools.wraps(method)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return around(trainer, method, *args, **kwargs)
-
-    setattr(owner, name, wrapped)
-
-
-def _taking(callback: AdvlogCallback, what: str, take: Callable[[], None]) -> None:
-    try:
-        take()
-    except Exception as error:
-        if callback.run.raises:
-            raise
-        callback.run.fault(what, error)
+def _tell_callbacks(trainer: Any, what: str, take: Callable[[AdvlogCallback], None]) -> None:
+    for callback in _callbacks_of(trainer):
+        try:
+            take(callback)
+        except Exception as error:
+            if callback.run.raises:
+                raise
+            callback.run.fault(what, error)
 
 
 def _training_step(trainer: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     loss = method(*args, **kwargs)
-    if (callback := _callback_of(trainer)) is not None:
-        inputs = args[1] if len(args) > 1 else kwargs.get("inputs")
-        _taking(callback, "training_step", lambda: callback._take_loss(loss, inputs))
+    inputs = args[1] if len(args) > 1 else kwargs.get("inputs")
+    _tell_callbacks(trainer, "training_step", lambda callback: callback._take_loss(loss, inputs))
     return loss
 
 
 def _clip(trainer: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     norm = method(*args, **kwargs)
-    if (callback := _callback_of(trainer)) is not None:
-        _taking(callback, "clip_grad_norm_", lambda: callback._take_gradient_norm(norm))
+    _tell_callbacks(trainer, "clip_grad_norm_", lambda callback: callback._take_gradient_norm(norm))
     return norm
 
 
@@ -333,23 +345,20 @@ def _failing(trainer: Any, method: Callable[..., Any], *args: Any, **kwargs: Any
     try:
         return method(*args, **kwargs)
     except BaseException as error:
-        left_by, callback = error, _callback_of(trainer)
-        if callback is not None:
-            _taking(callback, "train", lambda: callback.run.fail(left_by, "train"))
+        left_by = error
+        _tell_callbacks(trainer, "train", lambda callback: callback.run.fail(left_by, "train"))
         raise
 
 
 def _within(name: str, trainer: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Runs it in a block of that name, whose time is no step's."""
-    callback = _callback_of(trainer)
-    log = None if callback is None else callback.run.log
-    if callback is None or log is None:
+    callbacks = [callback for callback in _callbacks_of(trainer) if callback.run.log is not None]
+    with contextlib.ExitStack() as blocks:
+        for callback in callbacks:
+            if callback.run.log is not None:
+                blocks.enter_context(callback.run.log.training_context(name))
+            blocks.callback(callback._watch.restart)
         return method(*args, **kwargs)
-    try:
-        with log.training_context(name):
-            return method(*args, **kwargs)
-    finally:
-        callback._watch.restart()
 
 
 __all__ = ["AdvlogCallback", "register"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config import LoggerConfig
 from ..logger import AdvancedLogger
-from .base import LazyRun, guard, log_clean
+from .base import LazyRun, guard
+from .values import log_clean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,6 +30,7 @@ class Run:
         self._waiting: dict[str, Any] = {}
         """Values of the record that is not complete yet."""
         self._step = 0
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -47,16 +50,15 @@ class Run:
         :param step: the step, which may go back; None is one more than the last.
         :param commit: False keeps the values for the record of the next call, unless that has another step.
         """
-        if self.run.log is None:
-            return
-        if step is not None and self._waiting and step != self._step:
-            self._commit()
-        if step is not None:
-            self._step = int(step)
-        self._waiting.update(data)
-        if commit:
-            self._commit()
-            self._step += 1
+        with self._lock:
+            if step is not None and self._waiting and step != self._step:
+                self._commit()
+            if step is not None:
+                self._step = int(step)
+            self._waiting.update(data)
+            if commit:
+                self._commit()
+                self._step += 1
 
     def _commit(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -69,10 +71,14 @@ class Run:
 
         :param exit_code: any but 0 and None is a failure.
         """
-        self._commit()
+        global run
+        with self._lock:
+            self._commit()
         if self.run.log is not None:
             self.run.log.end_training(self.summary or None, "failed" if exit_code else None)
         self.run.close()
+        if run is self:
+            run = None
 
     def __enter__(self) -> Self:
         return self
@@ -96,9 +102,13 @@ class _Config(dict):  # type: ignore[type-arg]
         if run.log is not None:
             run.log.log_hyperparameters({key: value})
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        for key, value in dict(*args, **kwargs).items():
+    def update(self, values: Any = (), /, *, allow_val_change: bool = True, **more: Any) -> None:  # noqa: ARG002
+        """Sets several; values may always change."""
+        for key, value in {**dict(vars(values) if hasattr(values, "__dict__") else values), **more}.items():
             self[key] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -114,21 +124,21 @@ run: Run | None = None
 
 
 def init(
-    project: str = "experiment",
+    project: str | None = None,
     name: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    dir: str | os.PathLike[str] = "logs",  # noqa: A002 - as programs call it
+    config: Any = None,
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002 - as programs call it
     *,
     group: str | None = None,
-    tags: tuple[str, ...] | list[str] = (),
+    tags: Sequence[str] | None = None,
     **options: Any,
 ) -> Run:
     """Begins a run, and makes it the one that :func:`log` logs into; one that is open is finished.
 
-    :param project: the experiment's name, where there is no `name`; else the group of the run.
+    :param project: the experiment's name, where there is no `name`, else the group of the run; None is `experiment`.
     :param name: the experiment's name.
-    :param config: the training's configuration.
-    :param dir: the folder of the run.
+    :param config: the training's configuration: a mapping, or an object with attributes.
+    :param dir: the folder of the run; None is `logs`.
     :param group: what the run belongs to; None is the project, where there is a name.
     :param tags: words to find the run by.
     :param options: as of :class:`AdvancedLogger`; others of W&B's are ignored.
@@ -145,11 +155,11 @@ def init(
     if run is not None:
         run.finish()
     known = {key: value for key, value in options.items() if key in LoggerConfig.__dataclass_fields__}
-    given = {"group": group or (project if name else None), "tags": tuple(tags), **known}
-    lazy = LazyRun(dir, name or project, given)
-    log = lazy.open()
-    log.start_training(dict(config or {}))
-    run = Run(lazy, dict(config or {}))
+    given = {"group": group or (project if name else None), "tags": tuple(tags or ()), **known}
+    lazy = LazyRun(dir or "logs", name or project or "experiment", given)
+    values = dict(config if isinstance(config, Mapping) else vars(config) if config is not None else {})
+    lazy.open().start_training(values)
+    run = Run(lazy, values)
     return run
 
 
@@ -165,7 +175,5 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool = True) -
 
 def finish(exit_code: int | None = None) -> None:
     """Ends the run: see :meth:`Run.finish`. Does nothing where there is none."""
-    global run
-    ending, run = run, None
-    if ending is not None:
-        ending.finish(exit_code)
+    if run is not None:
+        run.finish(exit_code)

@@ -16,8 +16,9 @@ from advlog_fast import AdvancedLogger
 def attach(log: AdvancedLogger, trainer: Engine) -> None:
     def iteration(engine: Engine) -> None:
         state = engine.state
-        batch = (state.iteration - 1) % state.epoch_length + 1
-        log.log_batch_progress(state.epoch, batch, state.epoch_length, state.output, step=state.iteration)
+        length = state.epoch_length  # None while data without a length are passed for the first time
+        batch = (state.iteration - 1) % length + 1 if length else state.iteration
+        log.log_batch_progress(state.epoch, batch, length, state.output, step=state.iteration)
 
     def failed(engine: Engine, error: BaseException) -> None:
         log.log_error(error, "train")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import bench, compact, demo, ls, recover, show, verify
+from . import bench, compact, demo, ls, mirror, recover, show, verify
 from .table import say
 
 
@@ -38,6 +38,7 @@ _COMMANDS: dict[str, Command] = {
     "compact": compact,
     "demo": demo,
     "ls": ls,
+    "mirror": mirror,
     "recover": recover,
     "show": show,
     "verify": verify,

@@ -27,6 +27,18 @@ _SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>[0-9]{1,9})-rank(?P<ran
 _CLAIM = r"(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5,})\.claim\Z"
 _RANK_FILE = r"attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d+)\.json\Z"
 _PRIVATE = ".advlog"
+_RANK = r"(?:\.rank(?P<rank>\d{5}))?"
+_READ = (
+    rf"(?P<name>[^/]+)_(?:main|training|errors){_RANK}\.log(?:\.[1-9][0-9]{{0,8}})?\Z",
+    rf"(?P<name>[^/]+)_(?:metrics|system|events){_RANK}\.jsonl(?:\.[1-9][0-9]{{0,8}})?\Z",
+    rf"(?P<name>[^/]+)_summary{_RANK}\.json\Z",
+    r"(?P<name>[^/]+)_(?:metrics|system)\.parquet/attempt[=-][0-9]{1,9}/rank(?P<rank>\d{5})-\d{6,18}\.parquet\Z",
+    r"\.advlog/(?P<name>[^/]+)/(?:run|first_epoch)\.json\Z",
+    r"\.advlog/(?P<name>[^/]+)/attempts/[0-9]{1,9}-(?:rank(?P<rank>\d{5,9})(?:\.claim|-origin\.json)|origin\.json)\Z",
+    r"\.advlog/(?P<name>[^/]+)/(?:rings|accounts)/attempt[0-9]{1,9}-rank(?P<rank>\d{1,9})\.json\Z",
+    r"\.advlog/(?P<name>[^/]+)/spool/(?:metrics|system)-attempt[0-9]{1,9}-rank(?P<rank>\d{5})-\d{6,18}\.spool\Z",
+)
+"""Of the paths, within a log folder, of the files that readers of a run read, and of its text logs."""
 _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
 
 PartKey = tuple[int, int, int]
@@ -144,6 +156,21 @@ def _is_safe(name: str) -> bool:
 
 def _is_device(name: str) -> bool:
     return name.partition(".")[0].lower() in _DEVICE_NAMES
+
+
+def read_file_of(path: str) -> tuple[str, int | None] | None:
+    """Returns the run and the rank whose file for readers it is, text logs among them, by its path within a log folder;
+    None for any other path. The rank is None for a file of the run as a whole.
+
+    A path that it takes leads to nowhere else: it has no `..`, and no folders but those of a run.
+    """
+    for pattern in _READ:
+        match = re.match(pattern, path)
+        if match and _is_safe(match["name"]):
+            rank = match.groupdict().get("rank")
+            is_of_rank = rank is not None or not path.startswith(_PRIVATE + "/")
+            return match["name"], int(rank or 0) if is_of_rank else None
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""Copies the runs of a folder into a store: one pass after another, each of which ends with a manifest.
+
+A pass uploads the blocks that the store lacks, then replaces the manifest, then removes the objects that neither this
+manifest nor the two before it list. So a reader finds all that its manifest lists, and a kill at any moment leaves
+objects that the next pass uses or removes. The state of a mirror is its manifest in the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..store.paths import run_names, safe_name
+from .manifest import MANIFEST_LIMIT, Block, Entry, Files, Manifest, block_bytes, decoded
+from .scanning import MovedError, Seen, is_unchanged, view_of
+from .store import RemoteError, Store
+
+_REWRITTEN = 8 << 20
+"""How much of a file's end a recovery may write anew at most: what a sink had written and not committed."""
+_TRIES = 5
+
+
+def mirror_name(log_dir: Path) -> str:
+    """Returns the name of the mirror of a folder of this machine. Two machines may have one folder and one name each,
+    and still are two mirrors."""
+    host = socket.gethostname()
+    machine = ""
+    for file in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            machine = machine or Path(file).read_text().strip()
+        except OSError:
+            continue
+    place = "\0".join((host, machine, os.path.realpath(log_dir)))
+    return f"{safe_name(host)[:40].rstrip('.')}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
+
+
+class Uploader:
+    """Copies a folder's runs into the folder of its mirror in the store.
+
+    :param runs: which ones; empty for all.
+    """
+
+    def __init__(self, log_dir: Path, store: Store, runs: Iterable[str] = ()) -> None:
+        self.name = mirror_name(log_dir)
+        self._log_dir = log_dir
+        self._store = store
+        self._runs = frozenset(runs)
+        self._manifest: Manifest | None = None
+        self._objects: dict[str, int] = {}
+        """What the store has."""
+
+    def copy(self) -> list[str]:
+        """Makes one pass, and returns what could not be copied.
+
+        :raises RemoteError: the store failed, and the next pass goes on; or it holds what no mirror writes.
+        """
+        if self._manifest is None:
+            self._manifest = self._begun()
+        before = self._manifest
+        problems: list[str] = []
+        runs = dict(before.runs)  # a run that has left the folder stays in the store
+        names = sorted(os.listdir(self._log_dir)) if self._log_dir.is_dir() else []
+        for run in run_names(self._log_dir):
+            if self._runs and run not in self._runs:
+                continue
+            try:
+                files, left_out = self._copied(run, names, before.runs.get(run, {}))
+            except RemoteError:
+                raise
+            except OSError as error:  # one run that cannot be read must not hold back the others
+                problems.append(f"{run}: {error}")
+                continue
+            problems += [f"{path}: no regular file, and no link is followed" for path in left_out]
+            if files:
+                runs[run] = files
+        if runs != before.runs:
+            earlier = (frozenset(before.blocks()), *before.earlier)[:2]
+            manifest = Manifest(max(time.time_ns(), before.taken_ns + 1), runs, earlier)
+            self._store.put_manifest(self.name, manifest.encoded())
+            self._manifest = manifest
+        self._clean()
+        return problems
+
+    def _begun(self) -> Manifest:
+        """Returns the manifest that the store has, of what the store has."""
+        self._objects = self._store.objects(self.name)
+        data = self._store.manifest(self.name, MANIFEST_LIMIT + 1)
+        return Manifest() if data is None else decoded(data, f"{self._store.url}: {self.name}")
+
+    def _copied(self, run: str, names: list[str], before: Files) -> tuple[Files, list[str]]:
+        """:raises MovedError: the files were cut each time that they were read."""
+        sound = {path: entry for path, entry in before.items() if all(self._has(block) for block in entry.blocks)}
+        known = {entry.file: entry for entry in sound.values()}
+        for remaining in reversed(range(_TRIES)):
+            with view_of(self._log_dir, names, run, sound) as (seen, left_out):
+                try:
+                    return {each.path: self._entry(each, known.get(_file(each))) for each in seen}, left_out
+                except MovedError:
+                    if not remaining:
+                        raise OSError(f"{self._log_dir}/{run}: the files were cut while they were read") from None
+        raise AssertionError
+
+    def _has(self, block: Block) -> bool:
+        return self._objects.get(block[0]) == block[1]
+
+    def _entry(self, seen: Seen, known: Entry | None) -> Entry:
+        """Uploads what the store lacks of a file."""
+        if seen.fd is None:
+            assert known is not None, "only a known file stays closed"
+            return known
+        status = seen.status
+        if known is not None and is_unchanged(status, known):
+            return known
+        most = block_bytes(seen.path)
+        blocks: list[Block] = []
+        at = 0
+        if known is not None and _has_grown(seen.fd, known, status.st_size):
+            # What lies far enough before the former end is never written again.
+            blocks = list(known.blocks[: max(known.size - _REWRITTEN, 0) // most])
+            at = sum(size for _, size in blocks)
+        while at < status.st_size:
+            data = _read(seen.fd, min(most, status.st_size - at), at)
+            block = hashlib.sha256(data).hexdigest(), len(data)
+            if not self._has(block):
+                self._store.put(self.name, block[0], data)
+                self._objects[block[0]] = len(data)
+            blocks.append(block)
+            at += len(data)
+        return Entry(status.st_size, status.st_dev, status.st_ino, max(status.st_mtime_ns, 0), tuple(blocks))
+
+    def _clean(self) -> None:
+        """Removes the objects that no reader can need. Those that stay are removed after the next pass."""
+        assert self._manifest is not None
+        needed = self._manifest.blocks().keys() | frozenset().union(*self._manifest.earlier)
+        for name in self._objects.keys() - needed:
+            self._store.remove(self.name, name)
+            del self._objects[name]
+
+
+def _file(seen: Seen) -> tuple[int, int]:
+    return seen.status.st_dev, seen.status.st_ino
+
+
+def _has_grown(fd: int, known: Entry, size: int) -> bool:
+    """Returns whether it is the known file, and none that has got the inode of one that was removed."""
+    if size < known.size or known.size < _REWRITTEN:
+        return False
+    name, length = known.blocks[0]
+    return hashlib.sha256(_read(fd, length, 0)).hexdigest() == name
+
+
+def _read(fd: int, size: int, at: int) -> bytes:
+    """:raises MovedError: the file has become shorter."""
+    data = b""
+    while len(data) < size:
+        more = os.pread(fd, size - len(data), at + len(data))
+        if not more:
+            raise MovedError
+        data += more
+    return data

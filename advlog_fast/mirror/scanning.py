@@ -99,7 +99,6 @@ class _Scan:
         private = [self._paths.private.parent.name, self._paths.name]
         self._look_into(*private, "attempts")
         self._look_into(*private, "accounts")
-        self._look_into(*private, "rings")
         self._look_into(*private)
         for base, last in sorted(bases.items()):
             self._look_at_series(base, last)

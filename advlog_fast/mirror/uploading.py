@@ -11,16 +11,17 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..store.paths import run_names, safe_name
+from ..store.paths import RunPaths, run_names, safe_name
 from .manifest import MANIFEST_LIMIT, Block, Entry, Files, Manifest, block_bytes, decoded
-from .scanning import MovedError, Seen, is_unchanged, view_of
+from .scanning import MovedError, Seen, has_ended, is_unchanged, view_of
 from .store import RemoteError, Store
 
 _REWRITTEN = 8 << 20
 """How much of a file's end a recovery may write anew at most: what a sink had written and not committed."""
+_ENOUGH = 64 << 20
 _TRIES = 5
 
 
@@ -52,6 +53,8 @@ class Uploader:
         self._manifest: Manifest | None = None
         self._objects: dict[str, int] = {}
         """What the store has."""
+        self._waiting = 0
+        """The bytes that were uploaded since the last manifest."""
 
     def copy(self) -> list[str]:
         """Makes one pass, and returns what could not be copied.
@@ -64,7 +67,8 @@ class Uploader:
         problems: list[str] = []
         runs = dict(before.runs)  # a run that has left the folder stays in the store
         names = sorted(os.listdir(self._log_dir)) if self._log_dir.is_dir() else []
-        for run in run_names(self._log_dir):
+        # Those that still log first: others can wait.
+        for run in sorted(run_names(self._log_dir), key=lambda run: has_ended(RunPaths(self._log_dir, run))):
             if self._runs and run not in self._runs:
                 continue
             try:
@@ -77,13 +81,22 @@ class Uploader:
             problems += [f"{path}: no regular file, and no link is followed" for path in left_out]
             if files:
                 runs[run] = files
-        if runs != before.runs:
-            earlier = (frozenset(before.blocks()), *before.earlier)[:2]
-            manifest = Manifest(max(time.time_ns(), before.taken_ns + 1), runs, earlier)
-            self._store.put_manifest(self.name, manifest.encoded())
-            self._manifest = manifest
+            if self._waiting > _ENOUGH:  # what was uploaded is shown before the others are
+                self._show(runs)
+        self._show(runs)
         self._clean()
         return problems
+
+    def _show(self, runs: Mapping[str, Files]) -> None:
+        """Replaces the manifest, unless it shows the same."""
+        before = self._manifest
+        assert before is not None, "it was read at the begin"
+        self._waiting = 0
+        if runs != before.runs:
+            earlier = (frozenset(before.blocks()), *before.earlier)[:2]
+            manifest = Manifest(max(time.time_ns(), before.taken_ns + 1), dict(runs), earlier)
+            self._store.put_manifest(self.name, manifest.encoded())
+            self._manifest = manifest
 
     def _begun(self) -> Manifest:
         """Returns the manifest that the store has, of what the store has."""
@@ -128,6 +141,7 @@ class Uploader:
             if not self._has(block):
                 self._store.put(self.name, block[0], data)
                 self._objects[block[0]] = len(data)
+                self._waiting += len(data)
             blocks.append(block)
             at += len(data)
         return Entry(status.st_size, status.st_dev, status.st_ino, max(status.st_mtime_ns, 0), tuple(blocks))

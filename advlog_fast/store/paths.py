@@ -35,7 +35,7 @@ _READ = (
     r"(?P<name>[^/]+)_(?:metrics|system)\.parquet/attempt[=-][0-9]{1,9}/rank(?P<rank>\d{5})-\d{6,18}\.parquet\Z",
     r"\.advlog/(?P<name>[^/]+)/(?:run|first_epoch)\.json\Z",
     r"\.advlog/(?P<name>[^/]+)/attempts/[0-9]{1,9}-(?:rank(?P<rank>\d{5,9})(?:\.claim|-origin\.json)|origin\.json)\Z",
-    r"\.advlog/(?P<name>[^/]+)/(?:rings|accounts)/attempt[0-9]{1,9}-rank(?P<rank>\d{1,9})\.json\Z",
+    r"\.advlog/(?P<name>[^/]+)/accounts/attempt[0-9]{1,9}-rank(?P<rank>\d{1,9})\.json\Z",
     r"\.advlog/(?P<name>[^/]+)/spool/(?:metrics|system)-attempt[0-9]{1,9}-rank(?P<rank>\d{5})-\d{6,18}\.spool\Z",
 )
 """Of the paths, within a log folder, of the files that readers of a run read, and of its text logs."""

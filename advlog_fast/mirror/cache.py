@@ -12,6 +12,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..store.files import make_folder, open_new, read_file, write_whole
@@ -20,6 +21,7 @@ from ..store.processes import process_start
 from .manifest import Block, Entry
 from .store import RemoteError, Store
 
+_AT_ONCE = 8
 _UNUSED_S = 60.0
 """How long an object stays in the cache after no manifest lists it: another process may be about to use it."""
 
@@ -85,13 +87,22 @@ class Cache:
                 f"{self._store.url}: its manifests list files of {total} bytes with their objects, and {self._folder} "
                 f"has {free} free"
             )
-        for mirror, (name, size) in lacking:
-            data = self._store.get(mirror, name, size + 1)
-            if data is None:
-                raise MissingError
-            if len(data) != size or hashlib.sha256(data).hexdigest() != name:
-                raise RemoteError(f"{self._store.url}: {mirror}/{name} has not the content that the manifest says")
-            write_whole(self._objects / name, data)
+        with ThreadPoolExecutor(_AT_ONCE, "advlog-fetch") as pool:
+            fetched = [pool.submit(self._download, *each) for each in lacking]
+            try:
+                for each in fetched:
+                    each.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _download(self, mirror: str, block: Block) -> None:
+        name, size = block
+        data = self._store.get(mirror, name, size + 1)
+        if data is None:
+            raise MissingError
+        if len(data) != size or hashlib.sha256(data).hexdigest() != name:
+            raise RemoteError(f"{self._store.url}: {mirror}/{name} has not the content that the manifest says")
+        write_whole(self._objects / name, data)
 
     def view(self, files: Listed) -> View:
         """Makes a log folder of the files.

@@ -85,7 +85,7 @@ class Store:
             import fsspec
 
             # Of the objects' names and sizes no process but this one knows when they change.
-            self._files: Any = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
+            self._files: Any = fsspec.filesystem(scheme, use_listings_cache=False)
         except ImportError:
             command = f"pip install {_PACKAGES[scheme]}"
             raise RemoteError(f"{scheme}:// needs a package that is not installed: {command}") from None

@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..store.paths import RunPaths, run_names, safe_name
@@ -19,6 +20,8 @@ from .manifest import MANIFEST_LIMIT, Block, Entry, Files, Manifest, block_bytes
 from .scanning import MovedError, Seen, has_ended, is_unchanged, view_of
 from .store import RemoteError, Store
 
+AT_ONCE = 8
+"""How many objects are on their way at a time: a store answers late, and to many at once."""
 _REWRITTEN = 8 << 20
 """How much of a file's end a recovery may write anew at most: what a sink had written and not committed."""
 _ENOUGH = 64 << 20
@@ -55,6 +58,8 @@ class Uploader:
         """What the store has."""
         self._waiting = 0
         """The bytes that were uploaded since the last manifest."""
+        self._pool = ThreadPoolExecutor(AT_ONCE, "advlog-mirror")
+        self._uploads: list[tuple[str, Future[None]]] = []
 
     def copy(self) -> list[str]:
         """Makes one pass, and returns what could not be copied.
@@ -89,6 +94,7 @@ class Uploader:
 
     def _show(self, runs: Mapping[str, Files]) -> None:
         """Replaces the manifest, unless it shows the same."""
+        self._wait()
         before = self._manifest
         assert before is not None, "it was read at the begin"
         self._waiting = 0
@@ -139,19 +145,42 @@ class Uploader:
             data = _read(seen.fd, min(most, status.st_size - at), at)
             block = hashlib.sha256(data).hexdigest(), len(data)
             if not self._has(block):
-                self._store.put(self.name, block[0], data)
-                self._objects[block[0]] = len(data)
-                self._waiting += len(data)
+                self._upload(block, data)
             blocks.append(block)
             at += len(data)
         return Entry(status.st_size, status.st_dev, status.st_ino, max(status.st_mtime_ns, 0), tuple(blocks))
+
+    def _upload(self, block: Block, data: bytes) -> None:
+        """Begins to upload an object, once a few before it are there."""
+        if len(self._uploads) >= AT_ONCE:
+            self._wait()
+        self._uploads.append((block[0], self._pool.submit(self._store.put, self.name, block[0], data)))
+        self._objects[block[0]] = block[1]
+        self._waiting += block[1]
+
+    def _wait(self) -> None:
+        """Waits until every object is in the store.
+
+        :raises RemoteError: one is not.
+        """
+        failed = None
+        for name, upload in self._uploads:
+            try:
+                upload.result()
+            except RemoteError as error:
+                del self._objects[name]
+                failed = error
+        self._uploads.clear()
+        if failed is not None:
+            raise failed
 
     def _clean(self) -> None:
         """Removes the objects that no reader can need. Those that stay are removed after the next pass."""
         assert self._manifest is not None
         needed = self._manifest.blocks().keys() | frozenset().union(*self._manifest.earlier)
-        for name in self._objects.keys() - needed:
-            self._store.remove(self.name, name)
+        unneeded = list(self._objects.keys() - needed)
+        removed = self._pool.map(lambda name: self._store.remove(self.name, name), unneeded)
+        for name, _ in zip(unneeded, removed, strict=True):
             del self._objects[name]
 
 

@@ -142,7 +142,7 @@ class Poller(threading.Thread):
         self.url = url
         self.stopped = False
         self.faults: list[str] = []
-        self.polls = 0
+        self.polls = self.changes = 0
         self.seen: set[tuple[int, ...]] = set()
 
     def run(self) -> None:
@@ -163,45 +163,55 @@ class Poller(threading.Thread):
                 self.faults.append(f"twice: {sorted(twice)[:3]} and {len(twice)} in all")
             if gone and keys:
                 self.faults.append(f"gone: {sorted(gone)[:3]} and {len(gone)} in all")
+            self.changes += not self.seen >= set(keys)
             self.seen |= set(keys)
             time.sleep(0.02)
 
 
+class Killer(threading.Thread):
+    """Keeps a mirror running, and kills it at random moments."""
+
+    def __init__(self, folder: Path, url: str, kills: int, rng: random.Random) -> None:
+        super().__init__(daemon=True)
+        self.start_one = lambda: start_mirror(folder, url, "--follow", "--interval", "0.1")
+        self.kills, self.rng, self.is_s3 = kills, rng, url.startswith("s3")
+        self.last: subprocess.Popen[str] | None = None
+        self.statuses: list[int] = []
+
+    def run(self) -> None:
+        for _ in range(self.kills):
+            process = self.start_one()
+            time.sleep(self.rng.uniform(0.3, 4.0 if self.is_s3 else 2.0))  # importing s3fs takes a second
+            process.kill()
+            self.statuses.append(ended(process))
+        self.last = self.start_one()
+
+
 def kill_and_compare(folder: Path, url: str, kills: int, seed: int) -> None:
     rng = random.Random(seed)
-    poller = Poller(url)
+    poller, killer = Poller(url), Killer(folder, url, kills, rng)
     poller.start()
-    killed = 0
-    mirroring = start_mirror(folder, url, "--follow", "--interval", "0.1")
-
-    def kill_the_mirror() -> None:
-        nonlocal killed, mirroring
-        time.sleep(rng.uniform(0.0, 2.0))
-        mirroring.kill()
-        ended(mirroring)
-        killed += 1
-        mirroring = start_mirror(folder, url, "--follow", "--interval", "0.1")
-
     launch = 0
-    while killed < kills:
+    while not launch or killer.is_alive():
         launch += 1
-        writers = [start_writer(folder, 3.0, rank=rank, launch=launch) for rank in (0, 1)]
-        if launch % 2 == 0:  # the next start recovers it
-            time.sleep(rng.uniform(0.2, 2.0))
+        writers = [start_writer(folder, 2.0, rank=rank, launch=launch) for rank in (0, 1)]
+        if launch == 1:
+            killer.start()
+        if launch % 3 == 0:  # the next start recovers it
+            time.sleep(rng.uniform(0.2, 1.5))
             writers[1].kill()
-        kill_the_mirror()
         for writer in writers:
             ended(writer)
-        if launch % 2 == 1:
-            compacting = subprocess.Popen([sys.executable, "-m", "advlog_fast", "compact", str(folder)])
-            kill_the_mirror()
-            assert ended(compacting) == 0
+        if launch % 3 == 1:
+            assert main(["compact", str(folder)]) == 0
     assert main(["recover", str(folder)]) == 0
-    assert ended(mirroring) == 0
+    assert ended(killer.last) == 0
     poller.stopped = True
     poller.join(60)
     assert poller.faults == []
-    assert poller.polls > kills
+    assert killer.statuses.count(-signal.SIGKILL) >= kills / 2
+    print(f"{kills} kills, {launch} launches, {poller.polls} polls, {poller.changes} of them with new rows")
+    assert poller.changes > kills / 2
     same(url, folder)
 
 

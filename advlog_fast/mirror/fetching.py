@@ -12,7 +12,7 @@ import re
 import time
 
 from ..exceptions import RunNotFoundError
-from ..store.paths import checked_name, read_file_of
+from ..store.paths import checked_name, run_file_of
 from .cache import Cache, Listed, MissingError, View
 from .manifest import MANIFEST_LIMIT, decoded, merged
 from .store import RemoteError, Store
@@ -71,7 +71,7 @@ def _for_a_reader(files: Listed) -> Listed:
     attempts: dict[int, set[str]] = {}
     covered: dict[tuple[str, int], set[str]] = {}
     for path in files:
-        of = read_file_of(path)
+        of = run_file_of(path)
         rank = of[1] if of is not None and of[1] is not None else -1
         claim = re.search(r"/attempts/(\d+)-rank\d+\.claim\Z", path)
         part = re.search(r"_(metrics|system)\.parquet/attempt[=-](\d+)/|/spool/(metrics|system)-attempt(\d+)-", path)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..store.paths import read_file_of
+from ..store.paths import run_file_of
 from .store import RemoteError
 
 BLOCK_BYTES = 1 << 20
@@ -109,7 +109,7 @@ def _content(data: bytes) -> dict[str, Any]:
 def _files(run: str, files: Mapping[str, Any]) -> Files:
     found: Files = {}
     for path, (size, device, inode, mtime_ns, blocks) in files.items():
-        of = read_file_of(path)
+        of = run_file_of(path)
         if of is None or of[0] != run:
             raise ValueError(f"a file that is none of the run's: {path[:100]!r}")
         most = block_bytes(path)
@@ -165,7 +165,7 @@ def merged(manifests: Mapping[str, Manifest]) -> dict[str, dict[str, tuple[str, 
 def _by_rank(files: Files) -> dict[int | None, Files]:
     by_rank: dict[int | None, Files] = {}
     for path, entry in files.items():
-        of = read_file_of(path)
+        of = run_file_of(path)
         assert of is not None, "checked when it was read"
         by_rank.setdefault(of[1], {})[path] = entry
     return by_rank

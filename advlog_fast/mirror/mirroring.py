@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -57,9 +58,9 @@ def mirror(
         for name in runs:
             check_run(folder, name)
     uploader = Uploader(folder, store, runs)
-    key = hashlib.sha256(f"{store.url} {uploader.name}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(os.fsencode(f"{socket.gethostname()}\0{store.url}\0{os.path.realpath(folder)}")).hexdigest()
     try:
-        lock = FileLock(cache_folder("mirrors") / f"{key}.lock", ", which mirrors it")
+        lock = FileLock(cache_folder("mirrors") / f"{key[:32]}.lock", ", which mirrors it")
     except LockedError as owner:
         raise RunBusyError(f"{folder} is being mirrored to {store.url} by another process: {owner}") from None
     try:
@@ -75,6 +76,7 @@ class _Mirroring:
         self._runs = runs
         self._tell = tell
         self._told: set[str] = set()
+        self._is_away = False
 
     def run(self, interval_s: float | None, is_stopped: Callable[[], bool]) -> bool:
         failures = 0
@@ -102,17 +104,16 @@ class _Mirroring:
         try:
             problems = self._uploader.copy()
         except OSError as error:
-            self._say(f"{error}; it is tried again")
+            if not self._is_away:
+                self._tell(f"{error}; it is tried again")
+            self._is_away = True
             return None
+        self._is_away = False
         for problem in problems:
-            self._say(problem)
-        self._told &= set(problems)
+            if problem not in self._told:
+                self._tell(problem)
+        self._told = set(problems)
         return problems
-
-    def _say(self, problem: str) -> None:
-        if problem not in self._told:
-            self._told.add(problem)
-            self._tell(problem)
 
     def _have_ended(self) -> bool:
         there = run_names(self._folder)

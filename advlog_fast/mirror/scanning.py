@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..store.files import check_regular
-from ..store.paths import RunPaths, read_file_of
+from ..store.paths import RunPaths, run_file_of
 from .manifest import Entry, Files
 
 _STREAMS = ("metrics", "system")
@@ -69,7 +69,7 @@ def _bases(names: Iterable[str], run: str) -> dict[str, int]:
     """Returns the files of the run that lie in the log folder, each with the greatest number of its rotated files."""
     bases: dict[str, int] = {}
     for name in names:
-        of = read_file_of(name)
+        of = run_file_of(name)
         if of is not None and of[0] == run:
             match = _NUMBERED.match(name)
             base, number = (match[1], int(match[2] or 0)) if match else (name, 0)
@@ -154,7 +154,7 @@ class _Scan:
         folder = self._folder(*names)
         for name in [] if folder is None else sorted(os.listdir(folder)):
             path = f"{place}/{name}"
-            if folder is not None and read_file_of(path) is not None:
+            if folder is not None and run_file_of(path) is not None:
                 seen = self._meet(folder, name, path)
                 if seen is not None:
                     self.seen[path] = seen

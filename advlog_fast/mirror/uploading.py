@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from ..store.paths import RunPaths, run_names, safe_name
+from ..store.paths import RunPaths, run_names
 from .manifest import MANIFEST_LIMIT, Block, Entry, Files, Manifest, block_bytes, decoded
+from .naming import mirror_name
 from .scanning import MovedError, Seen, has_ended, is_unchanged, view_of
 from .store import RemoteError, Store
 
@@ -28,20 +28,6 @@ _ENOUGH = 64 << 20
 _TRIES = 5
 
 
-def mirror_name(log_dir: Path) -> str:
-    """Returns the name of the mirror of a folder of this machine. Two machines may have one folder and one name each,
-    and still are two mirrors."""
-    host = socket.gethostname()
-    machine = ""
-    for file in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
-        try:
-            machine = machine or Path(file).read_text().strip()
-        except OSError:
-            continue
-    place = "\0".join((host, machine, os.path.realpath(log_dir)))
-    return f"{safe_name(host)[:40].rstrip('.')}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
-
-
 class Uploader:
     """Copies a folder's runs into the folder of its mirror in the store.
 
@@ -49,7 +35,7 @@ class Uploader:
     """
 
     def __init__(self, log_dir: Path, store: Store, runs: Iterable[str] = ()) -> None:
-        self.name = mirror_name(log_dir)
+        self._name = ""
         self._log_dir = log_dir
         self._store = store
         self._runs = frozenset(runs)
@@ -66,16 +52,17 @@ class Uploader:
 
         :raises RemoteError: the store failed, and the next pass goes on; or it holds what no mirror writes.
         """
+        there = [run for run in run_names(self._log_dir) if not self._runs or run in self._runs]
+        if not there:
+            return []
         if self._manifest is None:
             self._manifest = self._begun()
         before = self._manifest
         problems: list[str] = []
         runs = dict(before.runs)  # a run that has left the folder stays in the store
-        names = sorted(os.listdir(self._log_dir)) if self._log_dir.is_dir() else []
+        names = os.listdir(self._log_dir)
         # Those that still log first: others can wait.
-        for run in sorted(run_names(self._log_dir), key=lambda run: has_ended(RunPaths(self._log_dir, run))):
-            if self._runs and run not in self._runs:
-                continue
+        for run in sorted(there, key=lambda run: has_ended(RunPaths(self._log_dir, run))):
             try:
                 files, left_out = self._copied(run, names, before.runs.get(run, {}))
             except RemoteError:
@@ -101,14 +88,15 @@ class Uploader:
         if runs != before.runs:
             earlier = (frozenset(before.blocks()), *before.earlier)[:2]
             manifest = Manifest(max(time.time_ns(), before.taken_ns + 1), dict(runs), earlier)
-            self._store.put_manifest(self.name, manifest.encoded())
+            self._store.put_manifest(self._name, manifest.encoded())
             self._manifest = manifest
 
     def _begun(self) -> Manifest:
-        """Returns the manifest that the store has, of what the store has."""
-        self._objects = self._store.objects(self.name)
-        data = self._store.manifest(self.name, MANIFEST_LIMIT + 1)
-        return Manifest() if data is None else decoded(data, f"{self._store.url}: {self.name}")
+        """Returns the manifest that the store has."""
+        self._name = mirror_name(self._log_dir)
+        self._objects = self._store.objects(self._name)
+        data = self._store.manifest(self._name, MANIFEST_LIMIT + 1)
+        return Manifest() if data is None else decoded(data, f"{self._store.url}: {self._name}")
 
     def _copied(self, run: str, names: list[str], before: Files) -> tuple[Files, list[str]]:
         """:raises MovedError: the files were cut each time that they were read."""
@@ -154,7 +142,7 @@ class Uploader:
         """Begins to upload an object, once a few before it are there."""
         if len(self._uploads) >= AT_ONCE:
             self._wait()
-        self._uploads.append((block[0], self._pool.submit(self._store.put, self.name, block[0], data)))
+        self._uploads.append((block[0], self._pool.submit(self._store.put, self._name, block[0], data)))
         self._objects[block[0]] = block[1]
         self._waiting += block[1]
 
@@ -179,7 +167,7 @@ class Uploader:
         assert self._manifest is not None
         needed = self._manifest.blocks().keys() | frozenset().union(*self._manifest.earlier)
         unneeded = list(self._objects.keys() - needed)
-        removed = self._pool.map(lambda name: self._store.remove(self.name, name), unneeded)
+        removed = self._pool.map(lambda name: self._store.remove(self._name, name), unneeded)
         for name, _ in zip(unneeded, removed, strict=True):
             del self._objects[name]
 

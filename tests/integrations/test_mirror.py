@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -587,6 +588,45 @@ def test_some_runs_are_mirrored_by_name_and_a_damaged_one_holds_back_no_other(tm
     assert sorted(list_runs(url)["name"].to_pylist()) == ["a", "b"]
     assert main(["mirror", str(logs), url, "--name", "c"]) == 0
     assert sorted(list_runs(url)["name"].to_pylist()) == ["a", "b", "c"]
+
+
+def test_attempts_with_and_without_parquet_are_read_and_listed_as_they_are_here(tmp_path: Path):
+    logs, url = tmp_path / "logs", f"file://{tmp_path / 'store'}"
+    state = None
+    for options in ({"parquet": False, "max_log_size": 4096}, {}, {"jsonl": False}):
+        with AdvancedLogger(logs, "run", console="off", memory_interval_s=0.05, **options) as log:
+            if state is not None:
+                log.load_state_dict(state)
+            for batch in range(60):
+                log.log_batch_progress(1, batch, None, batch / 7)
+            log.log_memory_usage()
+            state = log.state_dict()
+        assert mirror(logs, url)
+        same(url, logs)
+        for attempts in ("chain", "latest"):
+            assert read_run(url, "run", attempts=attempts).metrics.equals(
+                read_run(logs, "run", attempts=attempts).metrics
+            )
+        assert list_runs(url).equals(list_runs(logs))
+
+
+def test_a_killed_run_goes_on_elsewhere_from_its_copy(tmp_path: Path, url: str):
+    first, second = tmp_path / "first", tmp_path / "second"
+    writer = start_writer(first, 60, world=1)
+    time.sleep(1)
+    writer.kill()
+    ended(writer)
+    assert main(["mirror", str(first), url]) == 0
+    copied = read_run(url, "run")
+    before = set(keys_of(url))
+    shutil.copytree(copied.log_dir, second)
+    shutil.rmtree(first)
+    one_run(second)
+    assert main(["mirror", str(second), url]) == 0
+    same(url, second)
+    assert read_run(url, "run").run_id == copied.run_id
+    assert read_run(url, "run").attempts == [1, 2]
+    assert set(keys_of(url)) == before | {(2, 0, 0, seq) for seq in (1, 2, 3)}
 
 
 def test_a_fetched_folder_goes_with_its_run(tmp_path: Path):

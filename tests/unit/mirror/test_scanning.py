@@ -75,6 +75,17 @@ def test_a_compaction_behind_the_look_at_a_part_shows_all_old_parts(tmp_path: Pa
         assert len(parts(view(tmp_path))) == 1
 
 
+def test_a_dataset_that_a_compaction_has_moved_away_is_waited_for(tmp_path: Path, monkeypatch):
+    """Where the file system cannot exchange two names."""
+    write(tmp_path)
+    paths = RunPaths(tmp_path, "run")
+    paths.compaction.mkdir()
+    whole = view(tmp_path)
+    old = paths.metrics_parquet.rename(paths.compaction / "metrics-old")
+    monkeypatch.setattr(scanning.time, "sleep", lambda _: old.rename(paths.metrics_parquet))
+    assert view(tmp_path) == whole
+
+
 @pytest.mark.parametrize("moment", ["run_metrics.jsonl", "run_metrics.jsonl.1", "run_metrics.jsonl.2"])
 def test_a_rotation_in_the_middle_doubles_and_loses_no_file(tmp_path: Path, monkeypatch, moment: str):
     write(tmp_path, max_log_size=8192, parquet=False)

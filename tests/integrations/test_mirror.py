@@ -90,9 +90,26 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     return f"s3://{bucket}/team/runs"
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_stays():
+    yield
+    for process in STARTED:
+        process.kill()
+        process.communicate()
+    STARTED.clear()
+
+
+def started(command: list[str], **options: object) -> subprocess.Popen[str]:
+    STARTED.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options))
+    return STARTED[-1]
+
+
 def start_mirror(folder: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-m", "advlog_fast", "mirror", str(folder), url, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return started(command, stderr=subprocess.PIPE)
 
 
 def start_writer(
@@ -107,7 +124,7 @@ def start_writer(
         "MASTER_PORT": str(20000 + launch),
     }
     command = [sys.executable, "-W", "error", "-c", WRITER, str(folder), str(seconds), "0.002"]
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+    process = started(command, env=environ)
     assert process.stdout.readline() == "begun\n"
     return process
 
@@ -308,6 +325,19 @@ def test_a_url_lists_its_runs_and_names_those_that_there_are(tmp_path: Path, url
         read_run(url, "c")
     with pytest.raises(RunNotFoundError, match="which has none"):
         list_runs(url + "/nothing")
+
+
+def test_the_commands_that_list_and_show_take_a_url(tmp_path: Path, url: str, capsys):
+    logs = tmp_path / "logs"
+    one_run(logs, "a")
+    assert main(["mirror", str(logs), url]) == 0
+    for command in ("ls", "show"):
+        assert main([command, str(logs)]) == 0
+        here = capsys.readouterr().out
+        assert main([command, url]) == 0
+        assert capsys.readouterr().out.replace(url, str(logs)) == here
+    assert main(["ls", url + "/nothing"]) == 2
+    assert main(["show", url, "b"]) == 2
 
 
 def test_a_rotated_file_is_uploaded_once_and_an_unchanged_object_downloaded_once(tmp_path: Path, monkeypatch):

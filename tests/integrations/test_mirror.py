@@ -193,7 +193,6 @@ class Killer(threading.Thread):
         super().__init__(daemon=True)
         self.start_one = lambda: start_mirror(folder, url, "--follow", "--interval", "0.1")
         self.kills, self.rng, self.is_s3 = kills, rng, url.startswith("s3")
-        self.last: subprocess.Popen[str] | None = None
         self.statuses: list[int] = []
 
     def run(self) -> None:
@@ -202,7 +201,6 @@ class Killer(threading.Thread):
             time.sleep(self.rng.uniform(0.3, 4.0 if self.is_s3 else 2.0))  # importing s3fs takes a second
             process.kill()
             self.statuses.append(ended(process))
-        self.last = self.start_one()
 
 
 def kill_and_compare(folder: Path, url: str, kills: int, seed: int) -> None:
@@ -222,8 +220,16 @@ def kill_and_compare(folder: Path, url: str, kills: int, seed: int) -> None:
             ended(writer)
         if launch % 3 == 1:
             assert main(["compact", str(folder)]) == 0
+    # The last one starts while a run is there that has not ended, and follows it to its recovery.
+    writers = [start_writer(folder, 2.0, rank=rank, launch=launch + 1) for rank in (0, 1)]
+    last = killer.start_one()
+    time.sleep(rng.uniform(0.2, 1.5))
+    writers[1].kill()
+    for writer in writers:
+        ended(writer)
+    assert last.poll() is None
     assert main(["recover", str(folder)]) == 0
-    assert ended(killer.last) == 0
+    assert ended(last) == 0
     poller.stopped = True
     poller.join(60)
     assert poller.faults == []
@@ -381,12 +387,14 @@ def test_a_large_file_is_uploaded_from_its_last_blocks_on(tmp_path: Path):
     with log.open("ab") as file:
         file.write(b"more")
     assert mirror(logs, f"file://{store}")
-    assert (read_run(f"file://{store}", "run").log_dir / log.name).read_bytes() == content + b"more"
+    run = read_run(f"file://{store}", "run")  # its folder goes with it
+    assert (run.log_dir / log.name).read_bytes() == content + b"more"
     with log.open("r+b") as file:
         other = os.urandom(13 * BLOCK_BYTES)
         file.write(other)
     assert mirror(logs, f"file://{store}")
-    assert (read_run(f"file://{store}", "run").log_dir / log.name).read_bytes() == other
+    run = read_run(f"file://{store}", "run")
+    assert (run.log_dir / log.name).read_bytes() == other
 
 
 def manifests(store: Path) -> list[Path]:

@@ -34,6 +34,7 @@ LAYERS: list[dict[str, str]] = [
     {
         "checks": "the arguments of calls, checked: numbers, names, mappings",
         "config": "the options and their checks",
+        "mirror": "runs copied to a remote store, and folders of them made again for readers",
         "parquet": "spools to Parquet parts, and parts to batches with a column for each metric",
     },
     {

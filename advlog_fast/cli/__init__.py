@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import bench, compact, demo, export, ls, recover, show, verify
+from . import bench, compact, demo, export, ls, mirror, recover, show, verify
 from .table import say
 
 
@@ -39,6 +39,7 @@ _COMMANDS: dict[str, Command] = {
     "demo": demo,
     "export": export,
     "ls": ls,
+    "mirror": mirror,
     "recover": recover,
     "show": show,
     "verify": verify,

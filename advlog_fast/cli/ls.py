@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import RunNotFoundError
+from ..mirror import is_url
 from ..reader import list_runs
 from ..store.paths import check_run, folders_with_runs, local_path
 from .table import aligned, duration, say
@@ -36,7 +37,9 @@ _IF_THERE = ("group", "tags")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log_dirs", metavar="DIR", nargs="+", help="a directory of runs, or one above such directories")
+    parser.add_argument(
+        "log_dirs", metavar="DIR", nargs="+", help="a directory of runs, or one above such ones, or a URL"
+    )
     parser.add_argument(
         "--metric", metavar="NAME", default="loss", help="the metric to show the last and the lowest value of (loss)"
     )
@@ -46,18 +49,19 @@ def run(args: argparse.Namespace) -> int:
     """Return 0: the runs of every directory are listed; 2: one of them has none."""
     rows: list[dict[str, Any]] = []
     values: list[str] = []
-    folders: dict[Path, None] = {}
+    folders: dict[Path | str, None] = {}
     status = 0
     for log_dir in args.log_dirs:
         try:
-            folders.update(dict.fromkeys(_folders(log_dir)))
+            for folder in [log_dir] if is_url(log_dir) else _folders(log_dir):
+                if folder not in folders:
+                    table = list_runs(folder, metric=args.metric)
+                    values = table.column_names[-2:]
+                    rows += [{**row, _FOLDER: str(folder)} for row in table.to_pylist()]
+                    folders[folder] = None
         except RunNotFoundError as error:
             say(f"advlog ls: {error}", sys.stderr)
             status = 2
-    for folder in folders:
-        table = list_runs(folder, metric=args.metric)
-        values = table.column_names[-2:]
-        rows += [{**row, _FOLDER: str(folder)} for row in table.to_pylist()]
     if not rows:
         return status
     rows.sort(key=lambda row: row["started"].timestamp() if row["started"] else 0.0, reverse=True)

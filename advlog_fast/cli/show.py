@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..exceptions import RunNotFoundError
+from ..mirror import is_url
 from ..reader import list_runs, read_run
 from ..reader.story import changes, settings_of
 from ..store.paths import check_run, local_path, run_names
@@ -27,7 +28,7 @@ _MOST_SHOWN = 400
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs")
+    parser.add_argument("log_dir", metavar="DIR", help="the directory of the runs, or the URL of a mirror")
     parser.add_argument("name", metavar="NAME", nargs="?", help="the run's name; the only run in DIR needs none")
     parser.add_argument("--json", action="store_true", help="everything, as a JSON object")
     parser.add_argument(
@@ -63,9 +64,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _only_run(log_dir: str) -> str:
     """:raises RunNotFoundError: there is none, or more than one; the message lists them."""
-    directory = local_path("log_dir", log_dir)
-    check_run(directory, None)
-    names = run_names(directory)
+    if is_url(log_dir):
+        names: list[str] = sorted(list_runs(log_dir)["name"].to_pylist())
+    else:
+        directory = local_path("log_dir", log_dir)
+        check_run(directory, None)
+        names = run_names(directory)
     if len(names) > 1:
         raise RunNotFoundError(
             f"NAME: expected one of the runs in {log_dir!r}, got none; its runs are {', '.join(names)}"

@@ -7,9 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..store.attempts import read_claim
-from ..store.paths import RunPaths, check_run, local_path, run_names
+from ..store.paths import RunPaths, run_names
 from .events import event_lines, is_own
 from .lineage import chosen, origins_of, run_id_of
+from .places import located
 from .processes import Process, rank_summaries, read_processes, together
 from .select import rank_batches
 from .stream_reader import StreamReader
@@ -31,6 +32,7 @@ def list_runs(log_dir: str | os.PathLike[str], *, metric: str = "loss") -> pa.Ta
     ranks' last losses) and `loss_min` (the lowest of all). What comes from the ranks' summaries, a live rank replaces
     every 10 s.
 
+    :param log_dir: a directory, or the URL of an `advlog mirror`, from which it downloads what it reads.
     :param metric: the metric in place of the loss; its columns have its name, and `_min` behind it, and `metrics/`
         before it where a column is called so.
     :raises RunNotFoundError: there is no such directory, or no run in it.
@@ -40,8 +42,7 @@ def list_runs(log_dir: str | os.PathLike[str], *, metric: str = "loss") -> pa.Ta
     """
     import pyarrow as pa
 
-    directory = local_path("log_dir", log_dir)
-    check_run(directory, None)
+    directory, view = located(log_dir)
     fields = [
         ("name", pa.string()),
         ("group", pa.string()),
@@ -64,6 +65,7 @@ def list_runs(log_dir: str | os.PathLike[str], *, metric: str = "loss") -> pa.Ta
     for name in run_names(directory):
         row = _row_or_name(RunPaths(directory, name), metric)
         rows.append({**row, last: row.get("last"), f"{last}_min": row.get("lowest")})
+    del view  # only now: the folder goes with it
     return pa.Table.from_pylist(rows, schema).sort_by([("started", "descending"), ("name", "ascending")])
 
 

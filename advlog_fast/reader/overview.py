@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import expected
 from ..parquet.part_reader import BATCH_ROWS
 from ..records import TIMES
 from ..store.paths import RunPaths
@@ -284,3 +285,9 @@ def _times(times: StepTimes) -> dict[str, Any]:
             for each in times.ranks.values()
         ],
     }
+
+
+def check_ratio(ratio: float) -> None:
+    """:raises ValueError: by which no rank can be slow."""
+    if not ratio > 1:
+        raise ValueError(expected("ratio", "a number above 1", ratio))

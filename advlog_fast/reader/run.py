@@ -12,13 +12,14 @@ from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
 from ..records import INTEGER_COLUMNS
 from ..store.attempts import Origins
-from ..store.paths import RunPaths, check_run, local_path
+from ..store.paths import RunPaths
 from .events import error_table, event_lines, event_table, validated, validation_table
 from .lineage import Attempts, Lineage, chosen, origins_of, run_id_of
 from .lines import json_object
 from .merged_steps import KEYS, LEFT_OUT, ROW_KEYS, MergedSteps
 from .ordering import ordered
-from .overview import Shown, clock_jumps, overview, walk
+from .overview import Shown, check_ratio, clock_jumps, overview, walk
+from .places import located
 from .processes import process_table, read_processes, told_processes
 from .select import chosen_batches
 from .series import REDUCTIONS, series_table, validation_series
@@ -37,6 +38,8 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attem
 
     It only looks for the run; each table is read when you first ask for it. The run may be live.
 
+    :param log_dir: a folder, or the URL of an `advlog mirror`: then it downloads the run as it is there now, but for
+        what is in your cache, and raises OSError if it cannot.
     :param attempts: which attempts' metrics and validations to show. "chain": the newest attempt and, if it was resumed
         (`load_state_dict`), the attempts before it, each up to the record at which the state was taken.
         "latest": the newest attempt. "all": every attempt.
@@ -48,11 +51,10 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attem
     >>> read_run("logs", "run").metrics["loss"].to_pylist()
     [0.5]
     """
-    directory = local_path("log_dir", log_dir)
-    check_run(directory, name)
+    directory, view = located(log_dir, name)
     if attempts not in get_args(Attempts):
         raise ValueError(expected("attempts", " or ".join(map(repr, get_args(Attempts))), attempts))
-    return Run(directory, name, attempts)
+    return Run(directory, name, attempts, view)
 
 
 class Run:
@@ -68,10 +70,11 @@ class Run:
     [{'step': 1, 'loss': 0.5}]
     """
 
-    def __init__(self, log_dir: Path, name: str, attempts: Attempts = "chain") -> None:
+    def __init__(self, log_dir: Path, name: str, attempts: Attempts = "chain", view: object = None) -> None:
         self.log_dir = log_dir
         self.name = name
         self._shown = attempts
+        self._view = view  # of a URL: its folder goes with it
         self._paths = RunPaths(log_dir, name)
         self._streams: dict[str, StreamReader] = {}
 
@@ -315,7 +318,7 @@ class Run:
         """
         import pyarrow as pa
 
-        _check_ratio(ratio)
+        check_ratio(ratio)
         found = walk(self._steps).stragglers(ratio)
         names = [("rank", pa.int32()), ("metric", pa.string())]
         names += [(name, pa.float64()) for name in ("ratio", "excess_s", "slowest_share")]
@@ -340,7 +343,7 @@ class Run:
         >>> overview["status"], overview["loss"]["lowest"]
         ('completed', {'step': 1, 'mean': 0.5})
         """
-        _check_ratio(ratio)
+        check_ratio(ratio)
         errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
         by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
         found = overview(self._paths, self.run_id, self._steps, self.processes, by_attempt, ratio)
@@ -371,7 +374,8 @@ class Run:
         return self._streams[stream]
 
     def _shown_batches(self, stream: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        return chosen_batches(self._reader(stream), self._lineage if stream == "metrics" else None, schema)
+        # A generator, which keeps the run, and so the view.
+        yield from chosen_batches(self._reader(stream), self._lineage if stream == "metrics" else None, schema)
 
     def _table(self, stream: str) -> pa.Table:
         import pyarrow as pa
@@ -393,8 +397,3 @@ class Run:
         if not may_be_metric or (reader.keys and not reader.has(metric)):
             metrics = [field.name for field in reader.schema if is_metric(field)]
             raise ValueError(expected("metric", f"one of {', '.join(metrics)}", metric))
-
-
-def _check_ratio(ratio: float) -> None:
-    if not ratio > 1:
-        raise ValueError(expected("ratio", "a number above 1", ratio))

@@ -26,7 +26,19 @@ _PART = r"rank(?P<rank>\d{5})-(?P<part>\d{6,})\.parquet\Z"
 _SPOOL = r"(?P<stream>metrics|system)-attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5})-(?P<part>\d{6,})\.spool\Z"
 _CLAIM = r"(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d{5,})\.claim\Z"
 _RANK_FILE = r"attempt(?P<attempt>[0-9]{1,9})-rank(?P<rank>\d+)\.json\Z"
-_PRIVATE = ".advlog"
+PRIVATE = ".advlog"
+_RANK = r"(?:\.rank(?P<rank>\d{5}))?"
+_RUN_FILES = (
+    rf"(?P<name>[^/]+)_(?:main|training|errors){_RANK}\.log(?:\.[1-9][0-9]{{0,8}})?\Z",
+    rf"(?P<name>[^/]+)_(?:metrics|system|events){_RANK}\.jsonl(?:\.[1-9][0-9]{{0,8}})?\Z",
+    rf"(?P<name>[^/]+)_summary{_RANK}\.json\Z",
+    r"(?P<name>[^/]+)_(?:metrics|system)\.parquet/attempt[=-][0-9]{1,9}/rank(?P<rank>\d{5})-\d{6,18}\.parquet\Z",
+    r"\.advlog/(?P<name>[^/]+)/(?:run|first_epoch|metrics_schema|system_schema|attempts/[0-9]{1,9})\.json\Z",
+    r"\.advlog/(?P<name>[^/]+)/attempts/[0-9]{1,9}-(?:rank(?P<rank>\d{5,9})(?:\.claim|-origin\.json)|origin\.json)\Z",
+    r"\.advlog/(?P<name>[^/]+)/accounts/attempt[0-9]{1,9}-rank(?P<rank>\d{1,9})\.json\Z",
+    r"\.advlog/(?P<name>[^/]+)/spool/(?:metrics|system)-attempt[0-9]{1,9}-rank(?P<rank>\d{5})-\d{6,18}\.spool\Z",
+)
+"""Of the paths, within a log folder, of the files that make a run for its readers and for its next start."""
 _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
 
 PartKey = tuple[int, int, int]
@@ -59,7 +71,7 @@ def run_names(log_dir: Path) -> list[str]:
     try:
         names = {match["name"] for entry in log_dir.iterdir() if (match := re.match(_RUN_FILE, entry.name))}
         with contextlib.suppress(FileNotFoundError):
-            names.update(entry.name for entry in (log_dir / _PRIVATE).iterdir() if entry.is_dir())
+            names.update(entry.name for entry in (log_dir / PRIVATE).iterdir() if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(filter(_SLUG.match, names))  # files of other programs may match with a name that no run can have
@@ -146,6 +158,21 @@ def _is_device(name: str) -> bool:
     return name.partition(".")[0].lower() in _DEVICE_NAMES
 
 
+def run_file_of(path: str) -> tuple[str, int | None] | None:
+    """Returns the run and the rank whose file it is, by its path within a log folder; None for a file that no reader
+    and no later start needs, and for any other path. The rank is None for a file of the run as a whole.
+
+    A path that it takes leads to nowhere else: it has no `..`, and no folders but those of a run.
+    """
+    for pattern in _RUN_FILES:
+        match = re.match(pattern, path)
+        if match and _is_safe(match["name"]):
+            rank = match.groupdict().get("rank")
+            is_of_rank = rank is not None or not path.startswith(PRIVATE + "/")
+            return match["name"], int(rank or 0) if is_of_rank else None
+    return None
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """The files of one rank of one run."""
@@ -229,7 +256,7 @@ class RunPaths:
     @property
     def private(self) -> Path:
         """The folder of files that are not meant for readers: claims, locks, spools, temporaries, frozen schemas."""
-        return self.log_dir / _PRIVATE / self.name
+        return self.log_dir / PRIVATE / self.name
 
     @property
     def attempts(self) -> Path:

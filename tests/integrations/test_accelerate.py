@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -173,6 +174,57 @@ def test_a_loaded_state_goes_on_in_one_series(tmp_path):
             state._reset_state()
     rows = raw(tmp_path, "run")
     assert [(row["attempt"], row["step"]) for row in rows] == [(1 + (step > 8), step) for step in range(1, 17)]
+
+
+def test_a_model_is_saved_as_before(tmp_path):
+    accelerator = Accelerator(cpu=True, project_dir=tmp_path)
+    log = open_on_all_ranks(accelerator, "run", tmp_path)
+    model, optimizer, data = accelerator.prepare(*parts())
+    train(accelerator, model, optimizer, data)
+    torch.save(accelerator.unwrap_model(model), tmp_path / "model.pt")
+    assert b"advlog" not in (tmp_path / "model.pt").read_bytes()
+    assert pickle.loads(pickle.dumps(data)).__class__ is data.__class__
+    log.close()
+
+
+def test_several_losses_of_a_batch_are_one_step_and_loaders_that_are_made_anew_are_watched(tmp_path):
+    accelerator = Accelerator(cpu=True, project_dir=tmp_path)
+    log = open_on_all_ranks(accelerator, "run", tmp_path)
+    sums = []
+    for _ in range(3):
+        accelerator.free_memory()
+        model, optimizer, data = accelerator.prepare(*parts())
+        for x, y in data:
+            error = model(x) - y
+            squared, absolute = (error**2).mean(), error.abs().mean()
+            sums.append(squared.item() + absolute.item())
+            accelerator.backward(squared, retain_graph=True)
+            accelerator.backward(absolute)
+            optimizer.step()
+            optimizer.zero_grad()
+    log.close()
+    rows = raw(tmp_path, "run")
+    assert [row["loss"] for row in rows] == pytest.approx(sums, rel=1e-6)
+    assert {row["samples"] for row in rows} == {8.0}
+    assert {row["learning_rate"] for row in rows} == {0.1}
+
+
+def test_a_program_that_counts_otherwise_goes_on_in_the_steps_of_its_optimizer(tmp_path):
+    for attempt in (1, 2):
+        accelerator = Accelerator(log_with=[AdvlogTracker("run", tmp_path)], project_dir=tmp_path, cpu=True)
+        accelerator.init_trackers("ignored")
+        log = open_on_all_ranks(accelerator)
+        accelerator.register_for_checkpointing(log)
+        model, optimizer, data = accelerator.prepare(*parts())
+        if attempt == 2:
+            accelerator.load_state(tmp_path / "saved")
+        train(accelerator, model, optimizer, data)
+        accelerator.log({"accuracy": 0.5}, step=attempt)
+        accelerator.save_state(tmp_path / "saved")
+        accelerator.end_training()
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+    assert [row["step"] for row in raw(tmp_path, "run")] == list(range(1, 17))
 
 
 def test_steps_without_a_loss_are_a_fault(tmp_path):

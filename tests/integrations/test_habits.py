@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import pickle
+import sys
+import threading
 
 import pytest
 
@@ -126,3 +130,49 @@ def test_an_exit_code_is_a_failure_and_a_name_makes_the_project_a_group(tmp_path
 def test_log_before_init_says_so():
     with pytest.raises(RuntimeError, match=r"expected init\(\)"):
         wandb_style.log({"loss": 0.5})
+
+
+def test_a_writer_goes_on_after_close_and_so_does_a_copy(tmp_path):
+    writer = SummaryWriter(tmp_path)
+    writer.add_scalar("a", 1.0, 1)
+    writer.close()
+    writer.add_scalar("a", 2.0, 2)
+    writer.close()
+    copied = pickle.loads(pickle.dumps(writer))
+    copied.add_scalar("a", 3.0, -3)
+    copied.close()
+    assert [(row["step"], row["a"]) for row in rows(tmp_path)] == [(1, 1.0), (2, 2.0), (-3, 3.0)]
+
+
+def test_threads_lose_and_double_nothing(tmp_path):
+    wandb_style.init("threads", dir=tmp_path)
+
+    def log(of):
+        for number in range(500):
+            wandb_style.log({"value": of * 1000 + number})
+
+    threads = [threading.Thread(target=log, args=(of,)) for of in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        wandb_style.finish()
+    found = rows(tmp_path, "threads")
+    assert [row["step"] for row in found] == list(range(2000))
+    assert sorted(row["value"] for row in found) == [float(of * 1000 + at) for of in range(4) for at in range(500)]
+
+
+def test_what_programs_pass_to_init_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = wandb_style.init(config=argparse.Namespace(lr=0.1), tags=None, dir=None, project=None)
+    run.config.update({"lr": 0.2}, allow_val_change=True)
+    run.log({"epoch": 3})
+    assert pickle.loads(pickle.dumps(run.config)) == {"lr": 0.2}
+    run.finish()
+    assert wandb_style.run is None
+    assert [row["metric/epoch"] for row in rows(tmp_path / "logs", "experiment")] == [3.0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -448,3 +450,98 @@ def test_the_import_without_lightning_names_the_extra(tmp_path):
     """
     done = run_script(script, tmp_path)
     assert "pip install 'advlog-fast[lightning]'" in done.stdout
+
+
+def test_a_returned_epoch_costs_no_row_and_a_batch_without_a_shape_only_its_samples(tmp_path, trainer):
+    class Shapeless:
+        @property
+        def shape(self):
+            raise RuntimeError("no shape")
+
+    class Returns(Model):
+        def training_step(self, batch, index):
+            return {"loss": super().training_step(batch["rows"], index), "epoch": self.current_epoch, "batch": index}
+
+    rows_of = list(data())
+    batches = [{"other": Shapeless(), "rows": rows} for rows in rows_of]
+    callback, model = AdvlogCallback(tmp_path, "run"), Returns()
+    trainer(callback).fit(model, DataLoader(batches, batch_size=None))
+    assert callback.run.log.health().hook_faults == {}
+    closed(callback)
+    rows = raw(tmp_path, "run")
+    assert [row["loss"] for row in rows] == pytest.approx(model.returned)
+    assert [row["metric/batch"] for row in rows] == list(range(6))
+    assert [row["batch"] for row in rows] == list(range(1, 7))
+
+
+def test_objects_that_name_one_run_keep_raw_and_averaged_losses_apart(tmp_path, trainer):
+    class Logs(Model):
+        def training_step(self, batch, index):
+            loss = super().training_step(batch, index)
+            self.log("loss", loss)
+            return loss
+
+    model = Logs()
+    logger, callback = AdvlogLogger(tmp_path, "run"), AdvlogCallback(tmp_path, "run")
+    trainer(callback, logger=logger).fit(model, data())
+    closed(logger, callback)
+    rows = read_run(tmp_path, "run").metrics.to_pylist()
+    assert [row["loss"] for row in rows if row["loss"] is not None] == pytest.approx(model.returned)
+    assert [row["train/loss"] for row in rows if row["train/loss"] is not None] == pytest.approx(model.returned)
+    assert {row["epoch"] for row in rows} == {1}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda callback: pickle.loads(pickle.dumps(callback))])
+def test_a_copy_of_a_callback_logs_into_the_loggers_run(tmp_path, trainer, copied, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with AdvancedLogger(tmp_path, "mine", console="off") as log:
+        trainer(copied(AdvlogCallback(logger=log))).fit(Model(), data())
+    assert len(raw(tmp_path, "mine")) == 6
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_logger_that_cannot_write_ends_no_training(tmp_path, trainer):
+    (tmp_path / "file").write_text("")
+    model = Model()
+    with pytest.warns(RuntimeWarning, match="experiment"):
+        options = {"logger": AdvlogLogger(tmp_path / "file" / "logs", "run"), "enable_checkpointing": False}
+        trainer(**options).fit(model, data())
+    assert len(model.returned) == 6
+
+
+def test_two_callbacks_of_two_runs_each_have_theirs(tmp_path, trainer):
+    one, two = AdvlogCallback(tmp_path, "one"), AdvlogCallback(tmp_path, "two", every_n_batches=2)
+    trainer(one, two).fit(Model(), data())
+    closed(one, two)
+    assert (len(raw(tmp_path, "one")), len(raw(tmp_path, "two"))) == (6, 3)
+
+
+def test_a_resume_in_the_same_process_is_an_attempt_of_its_own(tmp_path, trainer):
+    def made():
+        saver = pl.callbacks.ModelCheckpoint(tmp_path / "saved", every_n_train_steps=4, save_top_k=-1, save_last=True)
+        return trainer(AdvlogCallback(tmp_path, "run"), saver, max_epochs=2)
+
+    with pytest.raises(RuntimeError):
+        made().fit(Model(fails_at=6), data())
+    again = made()
+    again.fit(Model(), data(), ckpt_path="last", weights_only=False)
+    closed(*(each for each in again.callbacks if isinstance(each, AdvlogCallback)))
+    assert [(row["attempt"], row["step"]) for row in raw(tmp_path, "run")] == [
+        *((1, step) for step in range(4)),
+        *((2, step) for step in range(4, 12)),
+    ]
+
+
+def test_a_programs_own_save_checkpoint_is_its_own_again(tmp_path, trainer):
+    calls = []
+    made = trainer(AdvlogCallback(tmp_path, "run"))
+    save = made.save_checkpoint
+    made.save_checkpoint = lambda *args, **kwargs: (calls.append(1), save(*args, **kwargs))
+    made.fit(Model(), data())
+    within = len(calls)
+    made.save_checkpoint(tmp_path / "last.ckpt")
+    assert len(calls) == within + 1
+    broken = trainer(AdvlogCallback(tmp_path, "broken"))
+    with pytest.raises(RuntimeError):
+        broken.fit(Model(fails_at=1), data())
+    assert "save_checkpoint" not in vars(broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -291,3 +292,54 @@ def test_the_import_without_transformers_names_the_extra(tmp_path):
     """
     done = run_script(script, tmp_path)
     assert "pip install 'advlog-fast[transformers]'" in done.stdout, done.stderr
+
+
+def test_an_option_that_json_cannot_hold_ends_no_training(tmp_path):
+    callback = AdvlogCallback(tmp_path, "run", ring_dir=tmp_path / "rings")
+    arguments_ = arguments(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+    Trainer(model(), arguments_, train_dataset=Tokens(40), callbacks=[callback]).train()
+    callback.run.close()
+    state = json.loads((tmp_path / "out" / "checkpoint-1" / "trainer_state.json").read_text())
+    assert state["stateful_callbacks"]["AdvlogCallback"]["args"] == {"log_dir": str(tmp_path), "name": "run"}
+
+
+def test_a_copied_trainer_trains_its_own_model(tmp_path):
+    original = Trainer(
+        model(), arguments(tmp_path, max_steps=2), train_dataset=Tokens(40), callbacks=[AdvlogCallback(tmp_path, "run")]
+    )
+    copied = copy.deepcopy(original)
+    before = [parameter.detach().clone() for parameter in original.model.parameters()]
+    copied.train()
+    assert all(map(torch.equal, before, original.model.parameters()))
+    assert not all(map(torch.equal, before, copied.model.parameters()))
+    next(each for each in copied.callback_handler.callbacks if isinstance(each, AdvlogCallback)).run.close()
+    assert len(raw(tmp_path)) == 2
+
+
+def test_passes_over_data_without_a_length_are_epochs(tmp_path):
+    class Few(IterableDataset):
+        def __iter__(self):
+            return iter([Tokens(1)[0]] * 12)
+
+    callback = AdvlogCallback(tmp_path, "run")
+    Trainer(model(), arguments(tmp_path, max_steps=7), train_dataset=Few(), callbacks=[callback]).train()
+    callback.run.close()
+    places = [(row["epoch"], row["batch"]) for row in raw(tmp_path)]
+    assert places == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 1)]
+
+
+def test_two_callbacks_of_one_run_log_once_and_one_of_two_trainers_keeps_them_apart(tmp_path):
+    one, two = AdvlogCallback(tmp_path, "run"), AdvlogCallback(tmp_path, "run")
+    Trainer(model(), arguments(tmp_path, max_steps=2), train_dataset=Tokens(40), callbacks=[one, two]).train()
+    one.run.close()
+    assert len(raw(tmp_path)) == 2
+    callback = AdvlogCallback()
+    first, second = (
+        Trainer(model(), arguments(tmp_path / name, max_steps=2), train_dataset=Tokens(40), callbacks=[callback])
+        for name in "ab"
+    )
+    first.train()
+    second.train()
+    first.evaluate(Tokens(8))
+    validations = [read_run(tmp_path / name / "out" / "advlog", "run").validation.num_rows for name in "ab"]
+    assert validations == [1, 0]

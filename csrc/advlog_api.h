@@ -12,7 +12,7 @@
 #define ADVLOG_MAX_TEXT_BYTES 4096
 #define ADVLOG_MAX_HOME_BYTES 1024
 #define ADVLOG_MAX_SINKS 8
-#define ADVLOG_SLAB_ENTRIES 4096 /* of a ring that is asked for no other number, and the least */
+#define ADVLOG_SLAB_ENTRIES 4096 /* the default, and the least */
 #define ADVLOG_MAX_SLAB_ENTRIES 65536
 #define ADVLOG_STREAMS 3
 

@@ -126,7 +126,7 @@ bool args_exchange_items(producer *self, exchange *x, PyObject *const *args, Py_
     return true;
 }
 
-/* Puts the number in the value's place. False where it is no scalar, with an error set or not. */
+/* Replaces the value by its item(). False if it is no scalar of the host; an error may be set. */
 static bool exchange_item(producer *self, PyObject *mapping, PyObject *key, PyObject *value) {
     const scalar_kind *kind = learned_kind(self, value);
     if (!kind) return false;

@@ -49,6 +49,7 @@ uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
     if (!ring->use && !(ring->use = calloc(entries, sizeof *ring->use))) return 0;
     /* In 12 days at a call a us and with the smallest slab; with the largest, in two years at a call a ms. */
     if (ring->slab_turn + 1 == ADVLOG_REFERENCE_END >> ring->slab_bits) return 0;
+    /* A full slab is not scanned again until an entry has been freed. */
     uint32_t freed = load32_relaxed(&ring->slab_freed); /* relaxed: an entry that it counts too early is found by the next call */
     if (ring->slab_none_for && count >= ring->slab_none_for && freed == ring->slab_none_at) return 0;
     int first = find_free(ring, count);

@@ -146,7 +146,8 @@ class Deferral:
     """Copies the values on accelerators that a session receives. Any thread may call it.
 
     :param producer: bound to the ring.
-    :param on_fault: called once, with a sentence, when a device refuses a copy.
+    :param on_fault: called with a sentence for each device whose values go by operators because the driver cannot take
+        them, and once when a copy fails.
     """
 
     queue_type = DeviceQueue
@@ -293,7 +294,7 @@ class Deferral:
             return torch.frombuffer(buffer, dtype=torch.int64).view(entries, 2)
 
     def close(self, *, written: bool) -> None:
-        """The session is over.
+        """Stops deferring; keeps what a device may still write to until the process ends.
 
         :param written: whether every record is written; if not, the rest stays in the ring, for a recovery.
         """

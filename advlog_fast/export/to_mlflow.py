@@ -90,10 +90,10 @@ class MlflowRuns(Target):
                 self._client.set_terminated(run_id, _STATUS.get(status, "KILLED"))
 
     def _log(self, series: Series) -> None:
-        waiting = self._waiting.pop(series, [])
+        waiting = self._waiting[series]
         for start in range(0, len(waiting), _BATCH):
             self._client.log_batch(self._ids[series], metrics=waiting[start : start + _BATCH], synchronous=True)
-        self._waiting[series] = []
+        waiting.clear()  # in place: `send` goes on filling it
 
     def _name(self, name: str) -> str:
         taken = self._names[name] = metric_name(name)

@@ -1,6 +1,6 @@
-"""One module for each framework that logs by itself: `lightning`, `transformers`, `accelerate`, `ray`.
+"""Adapters for frameworks that log by themselves: `lightning`, `transformers`, `accelerate`, `ray`; and the calls of
+TensorBoard's writer and of W&B under their names: `tensorboard`, `wandb_style`.
 
-Never imported by the rest of the package; each module imports its framework, and fails with a sentence that names the
-extra where that is missing. Nothing in here may end or slow a training: a fault of an integration is an entry in the
-errors log and a count in `health()`. Read first: `base`, what they share.
+Never imported by the rest of the package. A missing framework raises an error that names the extra. Nothing in here may
+end or slow a training: a fault is an entry in the errors log and a count in `health()`. Read first: `base`.
 """

@@ -108,6 +108,7 @@ def open_on_all_ranks(
     :raises TypeError: an option has the wrong type, or is unknown; there is no name.
     :raises ValueError: an option is out of its range.
     :raises OSError: the folder cannot be written.
+    :raises RunBusyError: another process logs this rank.
 
     >>> log = open_on_all_ranks(accelerator, "digits", config={"learning_rate": 0.1})
     >>> accelerator.register_for_checkpointing(log)
@@ -115,9 +116,7 @@ def open_on_all_ranks(
     tracker = next((each for each in accelerator.trackers if isinstance(each, AdvlogTracker)), None)
     if tracker is None:
         if name is None:
-            name = getattr(accelerator, "_advlog_name", None)
-        if name is None:
-            raise TypeError("name: expected the name that init_trackers was given, since this rank has no tracker")
+            raise TypeError("name: expected the name that init_trackers was given, because this rank has no tracker")
         tracker = AdvlogTracker(name, log_dir or accelerator.logging_dir or accelerator.project_dir, **options)
         accelerator.trackers.append(tracker)
     log = tracker.tracker
@@ -139,14 +138,14 @@ class _Steps:
         self._step = 0
         self._loss: Any = None
         self._batches = 0
-        """Whose losses are in it."""
-        self._is_whole = False
-        """Whether they are those of a whole step."""
-        self._lossless = 0
+        """Batches whose losses are in `_loss`."""
+        self._step_is_complete = False
+        """Whether they are all of an optimizer step."""
+        self._steps_without_loss = 0
         """Steps of optimizers before a loss was seen."""
         self._gradient_norm: Any = None
         self._samples: int | None = None
-        self._came: tuple[float, int | None] | None = None
+        self._last_batch: tuple[float, int | None] | None = None
         """When the last batch came, and its samples, until it has a loss."""
         self._watched: weakref.WeakSet[Any] = weakref.WeakSet()
         """Data loaders and optimizers."""
@@ -175,7 +174,7 @@ class _Steps:
                 self._watched.add(loader)
                 kind: Any = type(loader)
                 # Accelerate's own __class__ is a property: it says what the loader stands for.
-                object.__dict__["__class__"].__set__(loader, _telling(kind))
+                object.__dict__["__class__"].__set__(loader, _reporting(kind))
                 loader._advlog_steps = weakref.ref(self)
         for optimizer in getattr(self._accelerator, "_optimizers", ()):
             inner = getattr(optimizer, "optimizer", optimizer)
@@ -186,7 +185,7 @@ class _Steps:
     @guard
     def take_batch(self, batch: Any) -> None:
         """A data loader gives a batch."""
-        self._came = time.perf_counter(), samples_in(batch)
+        self._last_batch = time.perf_counter(), samples_in(batch)
 
     def _backward(self, _: Any, method: Callable[..., Any], loss: Any, *args: Any, **kwargs: Any) -> Any:
         result = method(loss, *args, **kwargs)
@@ -195,16 +194,16 @@ class _Steps:
 
     @guard
     def _take_loss(self, loss: Any) -> None:
-        is_new = self._came is not None or not self._watched
-        if self._is_whole and is_new:  # no optimizer has said that it made that step, as where a scaler skips one
+        is_new = self._last_batch is not None or not self._watched
+        if self._step_is_complete and is_new:  # no optimizer has told of that step, as where a scaler skips one
             self._log_step()
         share = detached(loss)
         self._loss = share if self._loss is None else self._loss + share
-        self._is_whole = bool(self._accelerator.sync_gradients)
+        self._step_is_complete = bool(self._accelerator.sync_gradients)
         if not is_new:
             return
         self._batches += 1
-        came, self._came = self._came, None
+        came, self._last_batch = self._last_batch, None
         if came is not None:
             if self._batches == 1:
                 self._watch.begin(came[0])
@@ -218,10 +217,10 @@ class _Steps:
 
     @guard
     def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002
-        if self._is_whole:
+        if self._step_is_complete:
             self._log_step(optimizer.param_groups[0].get("lr"))
         elif not self._step:
-            self._lossless += 1
+            self._steps_without_loss += 1
 
     def _log_step(self, learning_rate: Any = None) -> None:
         batch_time, data_time = self._watch.end()
@@ -237,7 +236,7 @@ class _Steps:
                 batch_time=batch_time, data_time=data_time, step=self._step, samples=self._samples,
             )  # fmt: skip
         self._loss = self._gradient_norm = self._samples = None
-        self._batches, self._is_whole = 0, False
+        self._batches, self._step_is_complete = 0, False
 
     def _checkpoint(self, _: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         log = self.run.log
@@ -267,15 +266,15 @@ class _Steps:
 
     @guard
     def _check(self) -> None:
-        if self._is_whole:
+        if self._step_is_complete:
             self._log_step()
-        if self._lossless and not self._step:
+        if self._steps_without_loss and not self._step:
             self.run.fault("backward", "optimizers have stepped, and accelerator.backward was never called with a loss")
 
 
 @functools.cache
-def _telling(kind: Any) -> Any:
-    """That class of data loaders, which tells of each batch."""
+def _reporting(kind: Any) -> Any:
+    """Returns a subclass of a data loader class that reports each batch."""
 
     def batches(self: Any) -> Any:
         steps = self._advlog_steps()

@@ -152,7 +152,7 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
     Nothing is logged in a `fast_dev_run`. A batch costs some microseconds.
 
     :param log_dir: the folder of the run; None is that of an :class:`AdvlogLogger` of the trainer, else `logs`.
-    :param name: the experiment's name; None likewise, else `lightning`.
+    :param name: the experiment's name; None is that logger's name, else `lightning`.
     :param logger: an open logger to use instead, which stays open.
     :param every_n_batches: log one batch in so many.
     :param model_info: whether to log the model's parameters and layers at the start.
@@ -190,15 +190,15 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         """That came in this fit."""
         self._first_step = 0
         self._state_key = "advlog_fast" if name is None else f"advlog_fast/{name}"
-        self._steps_back = False
-        """Whether to leave the batches to another callback of this kind, as one that nobody asked for does."""
+        self._is_automatic = False
+        """Whether ADVLOG_DIR made it: it then leaves the batches to a callback of the program's."""
 
     # -- a fit's beginning and end ---------------------------------------------------------------------------------
 
     @guard
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
         """Opens the run."""
-        if trainer.fast_dev_run or (self._steps_back and _others(trainer, self)):
+        if trainer.fast_dev_run or (self._is_automatic and _has_another(trainer, self)):
             return
         if self._takes_loggers:
             runs = [logger.run for logger in trainer.loggers if isinstance(logger, AdvlogLogger)]
@@ -336,7 +336,7 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
     @property
     def state_key(self) -> str:
         """What the checkpoint calls the state."""
-        return "advlog_fast.environment" if self._steps_back else self._state_key
+        return "advlog_fast.environment" if self._is_automatic else self._state_key
 
     @guard
     def state_dict(self) -> dict[str, Any]:
@@ -391,9 +391,9 @@ def callbacks() -> list[Any]:
     It leaves a Trainer alone that has an :class:`AdvlogCallback` of its own.
     """
     made = AdvlogCallback(os.environ["ADVLOG_DIR"], os.environ.get("ADVLOG_NAME") or _NAME)
-    made._steps_back = True
+    made._is_automatic = True
     return [made]
 
 
-def _others(trainer: Any, callback: AdvlogCallback) -> bool:
+def _has_another(trainer: Any, callback: AdvlogCallback) -> bool:
     return any(isinstance(each, AdvlogCallback) and each is not callback for each in trainer.callbacks)

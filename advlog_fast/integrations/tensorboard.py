@@ -202,8 +202,12 @@ class SummaryWriter:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            self.run.fail(error, "SummaryWriter")
+            self._fail(error)
         self.close()
+
+    @guard
+    def _fail(self, error: BaseException) -> None:
+        self.run.fail(error, "SummaryWriter")
 
     def __getattr__(self, name: str) -> Any:
         if name not in _OTHER_KINDS:

@@ -18,13 +18,13 @@ from typing import Any
 from .base import LazyRun, Stopwatch, guard, require, wrap
 from .values import clean, detached, log_clean, samples_in, total
 
-_trainer_module = require("transformers.trainer_callback", "transformers")
+_callbacks = require("transformers.trainer_callback", "transformers")
 
 _NAME = "run"
 _MOST_FRAMES = 20
 
 
-class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.ExportableState):  # type: ignore[misc, name-defined]
+class AdvlogCallback(_callbacks.TrainerCallback, _callbacks.ExportableState):  # type: ignore[misc, name-defined]
     """Logs each optimizer step of each rank: `Trainer(callbacks=[AdvlogCallback()])`, or `report_to="advlog"` after
     :func:`register`.
 
@@ -61,9 +61,9 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         self._watch = Stopwatch()
         self._epoch = 1
         self._passes = 0
-        """Over the data, in this training."""
+        """Passes over the data in this training."""
         self._steps: int | None = None
-        """Of the epoch."""
+        """Optimizer steps in the epoch."""
         self._epoch_begins = 0
         """The step before the epoch's first one."""
         self._first_step = 0
@@ -83,14 +83,14 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         """
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
-        _watch(trainer)
+        _wrap_methods(trainer)
         return trainer
 
     @guard
     def on_init_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Finds the Trainer that is being made."""
         if (trainer := _trainer_above(self)) is not None:
-            _watch(trainer)
+            _wrap_methods(trainer)
 
     # -- a training's beginning and end ----------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class AdvlogCallback(_trainer_module.TrainerCallback, _trainer_module.Exportable
         """Opens the run."""
         trainer = _trainer_above(self)
         if trainer is not None:
-            _watch(trainer)
+            _wrap_methods(trainer)
         self._choose_run(args, state, new_trial=True)
         if trainer is not None and self._is_second(trainer):
             self.run = LazyRun(self.run.log_dir, self.run.name, self._options)  # never opened
@@ -308,7 +308,7 @@ def _callbacks_of(trainer: Any) -> list[AdvlogCallback]:
     return [each for each in callbacks if isinstance(each, AdvlogCallback)]
 
 
-def _watch(trainer: Any) -> None:
+def _wrap_methods(trainer: Any) -> None:
     """Wraps methods of the Trainer that no event tells of, once."""
     wrap(trainer, "training_step", _training_step)
     wrap(trainer, "train", _failing)

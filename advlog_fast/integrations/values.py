@@ -17,9 +17,9 @@ _SHOWN_CHARACTERS = 1000
 def clean(metrics: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits what a framework logs into numbers that a record takes, and the rest, such as strings and lists.
 
-    None is dropped. A name that records use for themselves becomes `metric/NAME`, and so does one of a record's
-    integers (`step`, `batch`, `total_batches`) where it is none; an `epoch` with a fraction becomes `epoch_progress`.
-    No value is read, so that none is waited for on a device.
+    None is dropped. A name reserved for records becomes `metric/NAME`, and so do `step`, `batch` and `total_batches`
+    when the value is no int; an `epoch` that is no int becomes `epoch_progress`. It reads no value, so it waits for no
+    device.
     """
     numbers_: dict[str, Any] = {}
     rest: dict[str, Any] = {}
@@ -28,7 +28,7 @@ def clean(metrics: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         if value is None:
             continue
         if isinstance(value, Mapping):
-            inner, others = clean({f"{name}/{key}": inner for key, inner in value.items()})
+            inner, others = clean({f"{name}/{part}": each for part, each in value.items()})
             numbers_.update(inner)
             rest.update(others)
         elif not (isinstance(value, numbers.Number) or _is_single(value)):
@@ -86,12 +86,10 @@ def samples_in(batch: Any, depth: int = 0) -> int | None:
 
 def _samples_in(batch: Any, depth: int) -> int | None:
     kind = type(batch)
-    values = batch if kind is list or kind is tuple else batch.values() if kind is dict else None
-    if values is None:
-        shape = getattr(batch, "shape", None)
-        if shape is not None:
-            return int(shape[0]) if len(shape) else None
-        values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
+    shape = None if kind is list or kind is tuple or kind is dict else getattr(batch, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else None
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
     if depth < _MOST_DEPTH:
         for value in values:
             if (found := samples_in(value, depth + 1)) is not None:

@@ -85,8 +85,12 @@ class Run:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            self.run.fail(error, "run")
-        self.finish(1 if error is not None else None)
+            self._fail(error)
+        self.finish()  # the status is set
+
+    @guard
+    def _fail(self, error: BaseException) -> None:
+        self.run.fail(error, "run")
 
 
 class _Config(dict):  # type: ignore[type-arg]

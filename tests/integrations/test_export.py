@@ -82,6 +82,19 @@ def test_one_spike_among_all_rows_and_the_first_nan_reach_every_target(tmp_path,
         assert sum(each.name == "constant" for each in found) <= most + 10
 
 
+@foreign_warnings
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_record_of_thousands_of_values_comes_whole(tmp_path, kind):
+    place = place_of(kind, tmp_path)
+    with opened(tmp_path / "logs") as log:
+        for step in (1, 2):
+            log.log_metrics({f"norm/{at}": float(at) for at in range(900)}, step=step)
+    assert place.export(tmp_path / "logs") == 0
+    assert sorted((each.name, each.step) for each in place.values()) == sorted(
+        (f"norm/{at}", step) for at in range(900) for step in (1, 2)
+    )
+
+
 @pytest.mark.parametrize("points", ["usual", "all"])
 def test_rows_come_within_two_seconds_and_the_end_of_the_run_ends_the_export(tmp_path, points):
     log, lags, place = opened(tmp_path / "logs"), [], Place("csv", tmp_path)

@@ -87,11 +87,11 @@ def test_one_spike_among_all_rows_and_the_first_nan_reach_every_target(tmp_path,
 def test_a_record_of_thousands_of_values_comes_whole(tmp_path, kind):
     place = place_of(kind, tmp_path)
     with opened(tmp_path / "logs") as log:
-        for step in (1, 2):
+        for step in range(5):
             log.log_metrics({f"norm/{at}": float(at) for at in range(900)}, step=step)
     assert place.export(tmp_path / "logs") == 0
     assert sorted((each.name, each.step) for each in place.values()) == sorted(
-        (f"norm/{at}", step) for at in range(900) for step in (1, 2)
+        (f"norm/{at}", step) for at in range(900) for step in range(5)
     )
 
 

@@ -1,7 +1,7 @@
 """A training loop with Accelerate, every optimizer step of every rank logged: one call before the loop.
 
     python examples/accelerate_training.py --epochs 2 --log-dir logs
-    accelerate launch --num_processes 2 examples/accelerate_training.py
+    torchrun --nproc-per-node 2 examples/accelerate_training.py
 
 Afterwards: `advlog show logs points`.
 """

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import RunNotFoundError
-from ..mirror import is_url
 from ..reader import list_runs
-from ..store.paths import check_run, folders_with_runs, local_path
+from ..store.paths import check_run, folders_with_runs, is_url, local_path
 from .table import aligned, duration, say
 
 HELP = "list the runs in directories, and in those below them"

@@ -13,10 +13,9 @@ from itertools import pairwise
 from typing import Any
 
 from ..exceptions import RunNotFoundError
-from ..mirror import is_url
 from ..reader import list_runs, read_run
 from ..reader.story import changes, settings_of
-from ..store.paths import check_run, local_path, run_names
+from ..store.paths import check_run, is_url, local_path, run_names
 from .table import aligned, duration, say, shown
 
 HELP = "show a run over all of its ranks: their progress, step times and stragglers"

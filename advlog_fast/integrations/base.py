@@ -138,6 +138,23 @@ class LazyRun:
                 self._restart(getattr(ranks, "rank", None), getattr(ranks, "world_size", None))
             self._log.load_state_dict(state)
 
+    def begin(self, *, continues: bool) -> AdvancedLogger:
+        """Returns the logger for a training that begins. Where another one has ended in this process, it is another
+        attempt.
+
+        :param continues: whether it goes on from where that one ended.
+        :raises OSError: the folder cannot be written.
+        """
+        log = self.open()
+        if log.health().status != "running" and not self._is_users:
+            state = log.state_dict()
+            ranks = getattr(log._session, "_ranks", None)
+            self._restart(getattr(ranks, "rank", None), getattr(ranks, "world_size", None))
+            log = self.open()
+            if continues:
+                log.load_state_dict(state)
+        return log
+
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps: the position in the run; nothing while it is not open."""
         return {} if self._log is None else self._log.state_dict()

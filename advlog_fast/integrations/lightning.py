@@ -186,6 +186,7 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         self._contexts = Contexts()
         self._before: dict[str, Any] = {}
         """The trainer's metrics when a validation began."""
+        self._rate: Any = None
         self._batches = 0
         """That came in this fit."""
         self._first_step = 0
@@ -201,8 +202,7 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
         if trainer.fast_dev_run or (self._is_automatic and _has_another(trainer, self)):
             return
         if self._takes_loggers:
-            runs = [logger.run for logger in trainer.loggers if isinstance(logger, AdvlogLogger)]
-            self.run = runs[0] if runs else self.run
+            self.run = next((each.run for each in trainer.loggers if isinstance(each, AdvlogLogger)), self.run)
         self.run.open(trainer.global_rank, trainer.world_size)
         self.run.log_raw()
         wrap(trainer, "save_checkpoint", self._saving)
@@ -210,7 +210,8 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
     @guard
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Logs what the training is."""
-        if (log := self.run.log) is None:
+        log = None if self.run.log is None else self.run.begin(continues=trainer.global_step > 0)
+        if log is None:
             return
         log.start_training(dict(getattr(pl_module, "hparams", None) or {}))
         if self._model_info:
@@ -250,8 +251,9 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
 
     @guard
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Begins a batch's time."""
+        """Begins a batch's time, and takes in its learning rate, before the scheduler changes it."""
         self._watch.begin()
+        self._rate = _learning_rate(trainer)
 
     @guard
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -263,16 +265,15 @@ class AdvlogCallback(_pytorch.Callback):  # type: ignore[misc, name-defined]
             return
         loss, others = _of_step(outputs, trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1)
         epoch, batches = trainer.current_epoch + 1, total(trainer.num_training_batches)
-        rate, step, samples = _learning_rate(trainer), _step_of(trainer), samples_in(batch)
+        rate, step, samples = self._rate, _step_of(trainer), samples_in(batch)
         if not others:  # keywords that stand in the code are found faster
             log.log_batch_progress(
                 epoch, batch_idx + 1, batches, loss, learning_rate=rate, batch_time=batch_time, data_time=data_time,
                 step=step, samples=samples,
             )  # fmt: skip
             return
-        times = {"batch_time": batch_time, "data_time": data_time}
-        more = {**others, **times, "learning_rate": rate, "step": step, "samples": samples}
-        log.log_batch_progress(epoch, batch_idx + 1, batches, loss, **more)
+        more = {**others, "batch_time": batch_time, "data_time": data_time, "learning_rate": rate, "step": step}
+        log.log_batch_progress(epoch, batch_idx + 1, batches, loss, **more, samples=samples)
 
     @guard
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from ..exceptions import AdvlogError
 from ..store.files import SCRATCH, scratch_name
+from ..store.paths import URL
 
 _PACKAGES = {
     "file": "'advlog-fast[remote]'",
@@ -22,7 +23,6 @@ _PACKAGES = {
 }
 """For each scheme what to install, where its package is missing."""
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?:/|.*://)", re.DOTALL)
 _FOLDER = "advlog-mirror"
 _MANIFEST = "manifest.json"
 _MIRROR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -34,18 +34,13 @@ class RemoteError(AdvlogError, OSError):
     """A remote store cannot be used, or holds what no mirror writes."""
 
 
-def is_url(place: object) -> TypeGuard[str]:
-    """Returns whether it is a URL, and no path of this machine."""
-    return isinstance(place, str) and _URL.match(place) is not None
-
-
 def checked_url(url: str) -> str:
     """Returns a URL that a mirror may have.
 
     :raises ValueError: it has another scheme, chains protocols, or holds credentials. The message shows no part of it
         that may be a secret.
     """
-    match = _URL.match(url)
+    match = URL.match(url)
     scheme = match[1].lower() if match else ""
     if "::" in url:
         raise ValueError("url: expected one protocol, got several, chained by '::'")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..mirror import fetched, is_url
-from ..store.paths import check_run, local_path
+from .._hooks import importing
+from ..store.paths import check_run, is_url, local_path
 
 
 def located(log_dir: str | os.PathLike[str], name: str | None = None) -> tuple[Path, object]:
@@ -18,6 +18,8 @@ def located(log_dir: str | os.PathLike[str], name: str | None = None) -> tuple[P
     :raises OSError: what is at the URL cannot be read.
     """
     if is_url(log_dir):
+        with importing():  # a training reads no URL
+            from ..mirror import fetched
         view = fetched(log_dir, name)
         return view.folder, view
     directory = local_path("log_dir", log_dir)

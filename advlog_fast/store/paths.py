@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from ..exceptions import RunNotFoundError, expected
 
@@ -43,6 +44,15 @@ _OTHER_RANKS = ".rank[0-9][0-9][0-9][0-9][0-9]"
 
 PartKey = tuple[int, int, int]
 """(attempt, rank, part), which sorts in the order of a run's records."""
+
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?:/|.*://)", re.DOTALL)
+"""A URL, of one protocol or of several."""
+
+
+def is_url(place: object) -> TypeGuard[str]:
+    """Returns whether it is a URL, and no path of this machine."""
+    return isinstance(place, str) and URL.match(place) is not None
 
 
 def local_path(argument: str, path: str | os.PathLike[str]) -> Path:

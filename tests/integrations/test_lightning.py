@@ -367,7 +367,7 @@ def test_nan_and_every_tenth_batch_and_no_batch_of_a_trial(tmp_path, trainer):
 
 def test_a_fault_of_a_hook_leaves_the_training_alone_and_is_counted(tmp_path, trainer, monkeypatch):
     callback = AdvlogCallback(tmp_path, "run")
-    monkeypatch.setattr("advlog_fast.integrations.lightning._learning_rate", lambda trainer: 1 / 0)
+    monkeypatch.setattr("advlog_fast.integrations.lightning.samples_in", lambda batch: 1 / 0)
     with pytest.warns(RuntimeWarning, match="on_train_batch_end: ZeroDivisionError"):
         trainer(callback).fit(Model(), data())
     health = callback.run.log.health()
@@ -545,3 +545,35 @@ def test_a_programs_own_save_checkpoint_is_its_own_again(tmp_path, trainer):
     with pytest.raises(RuntimeError):
         broken.fit(Model(fails_at=1), data())
     assert "save_checkpoint" not in vars(broken)
+
+
+def test_a_batch_has_the_learning_rate_that_it_was_trained_with(tmp_path, trainer):
+    class Scheduled(Model):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    callback = AdvlogCallback(tmp_path, "run")
+    trainer(callback).fit(Scheduled(lr=0.1), data(4))
+    closed(callback)
+    assert [row["learning_rate"] for row in raw(tmp_path, "run")] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
+
+
+def test_another_training_of_the_process_is_another_attempt_and_one_that_continues_is_one_series(tmp_path, trainer):
+    for _ in range(2):
+        trainer(AdvlogCallback(tmp_path, "folds")).fit(Model(), data(4))
+    made = trainer(AdvlogCallback(tmp_path, "longer"))
+    model = Model()
+    made.fit(model, data(4))
+    made.fit_loop.max_epochs = 2
+    made.fit(model, data(4))
+    for each in made.callbacks:
+        if isinstance(each, AdvlogCallback):
+            each.run.close()
+    AdvancedLogger.shared(tmp_path, "folds").close()
+    folds = raw(tmp_path, "folds", attempts="all")
+    assert [(row["attempt"], row["step"]) for row in folds] == [
+        (attempt, step) for attempt in (1, 2) for step in range(4)
+    ]
+    assert [row["step"] for row in raw(tmp_path, "longer")] == list(range(8))

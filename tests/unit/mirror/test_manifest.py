@@ -11,8 +11,8 @@ import pytest
 from advlog_fast import AdvancedLogger
 from advlog_fast.mirror.manifest import Entry, Manifest, decoded, merged
 from advlog_fast.mirror.naming import mirror_name
-from advlog_fast.mirror.store import checked_url, is_url
-from advlog_fast.store.paths import run_file_of
+from advlog_fast.mirror.store import checked_url
+from advlog_fast.store.paths import is_url, run_file_of
 
 RANK0, RANK1 = "run_events.jsonl", "run_events.rank00001.jsonl"
 WHOLE = ".advlog/run/run.json"

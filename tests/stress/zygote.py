@@ -279,10 +279,13 @@ def in_child(task: dict[str, Any]) -> None:
         os._exit(0)  # the end of an interpreter takes longer than most of what it did
 
 
+NOT_A_LOGGERS = tuple(f"advlog_fast.{room}" for room in ("__main__", "cli", "export", "integrations", "mirror"))
+
+
 def import_everything() -> None:
     """What a logger imports when it is made or closed too, so that no child has to."""
     for module in pkgutil.walk_packages(advlog_fast.__path__, "advlog_fast."):
-        if not module.name.startswith(("advlog_fast.cli", "advlog_fast.__main__")):
+        if not module.name.startswith(NOT_A_LOGGERS):
             importlib.import_module(module.name)
     gc.freeze()  # no child's collector looks at all that again
 

@@ -127,7 +127,9 @@ class Thinning:
             name: Point(Place(*map(int, place)), float.fromhex(value))
             for name, (*place, value) in state["kept"].items()
         }
-        return cls(points, width, left, sent, count, kept)
+        made = cls(points, width, left, sent, count, kept)
+        made.left = left  # below 0 where a bucket has spent more, and no default then
+        return made
 
     def _open(self, point: Point) -> Point:
         """The first point of a bucket is sent at once."""

@@ -6,7 +6,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from advlog_fast.export.records import Place
@@ -91,6 +91,7 @@ def test_of_a_series_of_known_length_all_is_sent_or_about_as_much_as_was_asked_f
 
 @settings(deadline=None, max_examples=100)
 @given(SERIES, st.integers(LEAST_POINTS, 100), st.integers(0, 2000))
+@example([0.0] * 12, 24, 7)  # more is spent than there was
 def test_one_that_goes_on_from_its_state_sends_what_the_first_would_have(values, points, at):
     at = min(at, len(values))
     whole = Thinning(points)

@@ -56,7 +56,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # s3fs keeps what it has connected to
 def server() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -38,6 +38,7 @@ static inline uint32_t or32_relaxed(atomic_u32 *p, uint32_t bits) {
 static inline uint32_t and32_relaxed(atomic_u32 *p, uint32_t bits) {
     return atomic_fetch_and_explicit(p, bits, memory_order_relaxed);
 }
+static inline uint32_t add32_release(atomic_u32 *p, uint32_t n) { return atomic_fetch_add_explicit(p, n, memory_order_release); }
 static inline uint32_t add32_relaxed(atomic_u32 *p, uint32_t n) { return atomic_fetch_add_explicit(p, n, memory_order_relaxed); }
 
 /* Everything before it comes before everything after it, to a thread that passes such a

@@ -50,7 +50,7 @@ uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
     /* In 12 days at a call a us and with the smallest slab; with the largest, in two years at a call a ms. */
     if (ring->slab_turn + 1 == ADVLOG_REFERENCE_END >> ring->slab_bits) return 0;
     /* A full slab is not scanned again until an entry has been freed. */
-    uint32_t freed = load32_relaxed(&ring->slab_freed); /* relaxed: an entry that it counts too early is found by the next call */
+    uint32_t freed = load32_acquire(&ring->slab_freed); /* pairs with let_go:b */
     if (ring->slab_none_for && count >= ring->slab_none_for && freed == ring->slab_none_at) return 0;
     int first = find_free(ring, count);
     ring->slab_none_for = first < 0 ? count : 0;
@@ -70,7 +70,7 @@ uint64_t advlog_slab_reserve(advlog_ring *ring, uint32_t count) {
 void slab_release(advlog_ring *ring, uint64_t reference, uint32_t count) {
     /* Relaxed: no thread has seen these, and the next reservation is made under the GIL too. */
     for (uint32_t i = 0; i < count; i++) store_relaxed(&ring->use[entry_of(ring, reference) + i].reference, 0);
-    add32_relaxed(&ring->slab_freed, count);
+    add32_relaxed(&ring->slab_freed, count); /* relaxed: the next reservation is made under the GIL too */
 }
 
 void slab_abandon(advlog_ring *ring, uint64_t reference) {
@@ -109,7 +109,7 @@ static bool has_come(const advlog_ring *ring, uint64_t reference, double *value)
 static void let_go(advlog_ring *ring, uint64_t reference) {
     if (!ring->use) return;
     store_release(&ring->use[entry_of(ring, reference)].reference, 0); /* let_go:a */
-    add32_relaxed(&ring->slab_freed, 1); /* relaxed: a hint */
+    add32_release(&ring->slab_freed, 1); /* let_go:b */
 }
 
 static void quarantine(const advlog_ring *ring, slab_quarantine *given_up, uint64_t reference) {

@@ -19,6 +19,7 @@
  *
  * Ordering edges beside those of the ring:
  *   let_go:a        an entry's use. A copy is asked for only after the drain's last look at the one before.
+ *   let_go:b        how many were freed. A caller that sees the count finds the entries free that it counts.
  *   slab_abandon:a  abandoned. The drain finds those entries marked that it saw counted.
  * A reservation and its table become known to the drain with the record: ring_publish:a. */
 #pragma once

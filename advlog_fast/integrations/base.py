@@ -115,8 +115,11 @@ class LazyRun:
     def _restart(self, rank: int | None, world_size: int | None) -> None:
         """Ends the attempt, of all objects of this process that log into it, and has them log into a new one."""
         runs = [run for run in _runs if run.key == self.key and run._log is not None]
+        has_raw = self.has_raw
         for run in runs:
             run.close()
+        if has_raw:
+            self.log_raw()
         for run in runs:
             run._log = run._opened(rank, world_size)
 
@@ -177,7 +180,8 @@ class LazyRun:
     def close(self) -> None:
         """Ends the run, unless others share it."""
         log, self._log = self._log, None
-        _raw.discard(self.key)
+        if not any(run.key == self.key and run._log is not None for run in _runs):
+            _raw.discard(self.key)
         if log is not None and not self._is_users:
             log.close()
 

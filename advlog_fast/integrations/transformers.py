@@ -106,7 +106,8 @@ class AdvlogCallback(_callbacks.TrainerCallback, _callbacks.ExportableState):  #
             return
         if state.global_step:
             self.run.resume(self.resume or _saved(state))
-        log = self.run.open(args.process_index, args.world_size)
+        self.run.open(args.process_index, args.world_size)
+        log = self.run.begin(continues=False)
         self.run.log_raw()
         log.start_training(args.to_sanitized_dict())
         if getattr(state, "trial_params", None):

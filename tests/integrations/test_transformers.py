@@ -343,3 +343,15 @@ def test_two_callbacks_of_one_run_log_once_and_one_of_two_trainers_keeps_them_ap
     first.evaluate(Tokens(8))
     validations = [read_run(tmp_path / name / "out" / "advlog", "run").validation.num_rows for name in "ab"]
     assert validations == [1, 0]
+
+
+def test_another_training_of_the_process_is_another_attempt_and_its_mean_losses_stay_apart(tmp_path):
+    callback = AdvlogCallback(tmp_path, "run")
+    trainer = Trainer(model(), arguments(tmp_path, max_steps=2), train_dataset=Tokens(40), callbacks=[callback])
+    trainer.train()
+    trainer.train()
+    assert callback.run.has_raw
+    callback.run.close()
+    assert not callback.run.has_raw
+    rows = read_run(tmp_path, "run", attempts="all").metrics.to_pylist()
+    assert [(row["attempt"], row["step"]) for row in rows if row["batch"]] == [(1, 1), (1, 2), (2, 1), (2, 2)]

@@ -31,7 +31,13 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def fresh():
+    """Accelerate's own states are the process's: a Trainer of another test leaves its data loaders in them."""
+    forget_states()
     yield
+    forget_states()
+
+
+def forget_states():
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
 
@@ -170,8 +176,7 @@ def test_a_loaded_state_goes_on_in_one_series(tmp_path):
             accelerator.save_state(tmp_path / "saved")
             train(accelerator, model, optimizer, data)  # to be superseded
         accelerator.end_training()
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_states()
     rows = raw(tmp_path, "run")
     assert [(row["attempt"], row["step"]) for row in rows] == [(1 + (step > 8), step) for step in range(1, 17)]
 
@@ -222,8 +227,7 @@ def test_a_program_that_counts_otherwise_goes_on_in_the_steps_of_its_optimizer(t
         accelerator.log({"accuracy": 0.5}, step=attempt)
         accelerator.save_state(tmp_path / "saved")
         accelerator.end_training()
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        forget_states()
     assert [row["step"] for row in raw(tmp_path, "run")] == list(range(1, 17))
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 from ..exceptions import RunNotFoundError
 from ..mirror import mirror
-from .table import say
+from .table import say, size
 
 HELP = "copy the runs of a directory to a remote store, from which readers read them"
 
@@ -39,6 +39,15 @@ def run(args: argparse.Namespace) -> int:
     def tell(problem: str) -> None:
         say(f"advlog mirror: {problem}", sys.stderr)
 
+    uploaded = 0
+
+    def show(total: int) -> None:
+        nonlocal uploaded
+        if args.follow and not uploaded and total:
+            say(f"copied {size(total)} to {args.url}, and goes on; Ctrl-C ends it")
+            sys.stdout.flush()
+        uploaded = total
+
     try:
         complete = mirror(
             args.log_dir,
@@ -48,10 +57,13 @@ def run(args: argparse.Namespace) -> int:
             interval_s=args.interval,
             is_stopped=stop or (lambda: False),
             tell=tell,
+            on_pass=show,
         )
     except RunNotFoundError as error:
         tell(str(error))
         return 2
+    if complete:
+        say(f"copied {size(uploaded)} to {args.url}" if uploaded else f"{args.url} has everything")
     return 0 if complete else 1
 
 

@@ -244,12 +244,7 @@ def _trouble(overview: dict[str, Any]) -> Iterator[str]:
     if overview["not_recovered"]:
         ranks = _clipped(", ".join(map(str, overview["not_recovered"])))
         yield f"killed and not recovered yet: ranks {ranks}; `advlog recover DIR` completes their files and summaries"
-    if overview["lost"]:
-        counts = ", ".join(f"{count} {_LOST.get(reason, reason)}" for reason, count in overview["lost"].items())
-        yield f"records that are in no file: {counts} (`advlog verify DIR` has each)"
-    if overview["unresolved"]:
-        counts = ", ".join(f"{count} by {reason}" for reason, count in overview["unresolved"].items())
-        yield f"values that never came from a GPU: {counts}"
+    yield from _counted(overview)
     for note in overview["notes"]:
         fields = _clipped(" ".join(f"{name}={shown(value)}" for name, value in note["fields"].items()))
         yield f"{note['event']}: {fields} (attempt {note['attempt']}, rank {note['rank']})"
@@ -260,6 +255,19 @@ def _trouble(overview: dict[str, Any]) -> Iterator[str]:
         if error["operation"]:
             where += f", in {shown(error['operation'])}"
         yield f"  {shown(error['type'])}: {_clipped(shown(error['message']))} ({where})"
+
+
+def _counted(overview: dict[str, Any]) -> Iterator[str]:
+    """What is known by its count alone."""
+    if overview["lost"]:
+        counts = ", ".join(f"{count} {_LOST.get(reason, reason)}" for reason, count in overview["lost"].items())
+        yield f"records that are in no file: {counts} (`advlog verify DIR` has each)"
+    if overview["unresolved"]:
+        counts = ", ".join(f"{count} by {reason}" for reason, count in overview["unresolved"].items())
+        yield f"values that never came from a GPU: {counts}"
+    if overview["hook_faults"]:
+        counts = ", ".join(f"{hook} {count}" for hook, count in overview["hook_faults"].items())
+        yield f"faults of the integration, by hook: {counts} (the errors have each)"
 
 
 def _ranks(row: dict[str, Any]) -> str:

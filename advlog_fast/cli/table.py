@@ -73,3 +73,13 @@ def duration(seconds: float | None) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as text, such as `12.3 MiB`."""
+    scaled = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if scaled < 1000:
+            return f"{scaled:.3g} {unit}"
+        scaled /= 1024
+    return f"{scaled:.3g} TiB"

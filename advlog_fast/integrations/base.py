@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import os
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ..config import LoggerConfig
+from ..exceptions import warn_or_tell
 from ..logger import AdvancedLogger
 from ..store.paths import safe_name
 
@@ -195,7 +194,7 @@ class LazyRun:
                 self._log.log_error(what, f"integration: {hook}", severity="ERROR")
         if counts[hook] == 1:
             said = what if isinstance(what, str) else f"{type(what).__name__}: {what}"
-            tell(f"advlog_fast: {hook}: {said}")
+            warn_or_tell(f"advlog_fast: {hook}: {said}")
 
     @property
     def raises(self) -> bool:
@@ -218,14 +217,6 @@ def _world_size(log: AdvancedLogger) -> int | None:
 def _counts(log: AdvancedLogger) -> dict[str, int]:
     session = log._session
     return _faults if session is None else session.entry.hook_faults
-
-
-def tell(message: str) -> None:
-    """Warns, and raises nothing where warnings are errors."""
-    try:
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-    except RuntimeWarning:  # warnings are errors in this program: that must not end its training
-        logging.getLogger("advlog_fast").warning("%s", message)
 
 
 def guard(hook: _Hook) -> _Hook:

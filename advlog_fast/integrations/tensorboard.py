@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import warn_or_tell
 from ..logger import AdvancedLogger
 from ..records import MAX_METRIC_NAME_BYTES, RESERVED_NAMES, TrainingMetrics
-from .base import LazyRun, guard, tell
+from .base import LazyRun, guard
 from .values import clean, log_clean
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ class SummaryWriter:
             if name not in self._left_out:
                 self._left_out.add(name)
                 what = f"left out: pass also=torch.utils.tensorboard.SummaryWriter(...) to have {name} in event files"
-                tell(f"advlog_fast: SummaryWriter.{name}: {what}")
+                warn_or_tell(f"advlog_fast: SummaryWriter.{name}: {what}")
 
         return leave_out
 

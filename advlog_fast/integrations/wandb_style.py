@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config import LoggerConfig
+from ..exceptions import warn_or_tell
 from ..logger import AdvancedLogger
 from .base import LazyRun, guard
 from .values import log_clean
@@ -91,6 +92,36 @@ class Run:
     @guard
     def _fail(self, error: BaseException) -> None:
         self.run.fail(error, "run")
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _IGNORED:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return _ignored(name)
+
+
+_IGNORED = {
+    "alert": "the errors log and the console tell of trouble",
+    "define_metric": "readers have every metric by step",
+    "log_artifact": "keep files yourself, and log where with log.log_event()",
+    "log_code": "the run has the commit and what differs from it",
+    "save": "keep files yourself, and log where with log.log_event()",
+    "unwatch": "nothing is watched",
+    "watch": "log gradient norms as metrics",
+}
+_MEDIA = ("Audio", "Html", "Histogram", "Image", "Molecule", "Object3D", "Plotly", "Table", "Video")
+_told: set[str] = set()
+
+
+def _ignored(name: str) -> Any:
+    """Returns what W&B has under that name, doing nothing but to warn once."""
+
+    def ignored(*_: Any, **__: Any) -> None:
+        if name not in _told:
+            _told.add(name)
+            what = _IGNORED.get(name, "a run keeps numbers and text; log media with W&B itself beside it")
+            warn_or_tell(f"advlog_fast: wandb.{name} does nothing: {what}")
+
+    return ignored
 
 
 class _Config(dict):  # type: ignore[type-arg]
@@ -181,3 +212,13 @@ def finish(exit_code: int | None = None) -> None:
     """Ends the run: see :meth:`Run.finish`. Does nothing where there is none."""
     if run is not None:
         run.finish(exit_code)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("config", "summary"):
+        if run is None:
+            raise AttributeError(f"{name}: expected init() before it, and there is no run")
+        return getattr(run, name)
+    if name in _IGNORED or name in _MEDIA:
+        return _ignored(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has init, log, finish, config and summary")

@@ -32,6 +32,7 @@ def mirror(
     interval_s: float = 10.0,
     is_stopped: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda _: None,
+    on_pass: Callable[[int], None] = lambda _: None,
 ) -> bool:
     """Copies the runs of a folder to a URL, where `read_run` and `list_runs` read them. Returns whether all was copied.
 
@@ -45,6 +46,7 @@ def mirror(
     :param interval_s: the age of the newest records in the store at most, as long as a pass takes less.
     :param is_stopped: asked ten times a second.
     :param tell: called with each problem, once.
+    :param on_pass: called after each pass with the bytes uploaded so far.
     :raises RunNotFoundError: there is no such folder, or no such run in it; with `follow` it is waited for.
     :raises RunBusyError: another process mirrors the folder to the URL.
     :raises ValueError: the URL is none that a mirror may have, or a name is none of a run.
@@ -64,17 +66,25 @@ def mirror(
     except LockedError as owner:
         raise RunBusyError(f"{folder} is being mirrored to {store.url} by another process: {owner}") from None
     try:
-        return _Mirroring(uploader, folder, runs, tell).run(interval_s if follow else None, is_stopped)
+        return _Mirroring(uploader, folder, runs, tell, on_pass).run(interval_s if follow else None, is_stopped)
     finally:
         lock.release()
 
 
 class _Mirroring:
-    def __init__(self, uploader: Uploader, folder: Path, runs: list[str], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        uploader: Uploader,
+        folder: Path,
+        runs: list[str],
+        tell: Callable[[str], None],
+        on_pass: Callable[[int], None],
+    ) -> None:
         self._uploader = uploader
         self._folder = folder
         self._runs = runs
         self._tell = tell
+        self._on_pass = on_pass
         self._told: set[str] = set()
         self._is_away = False
 
@@ -113,6 +123,7 @@ class _Mirroring:
             if problem not in self._told:
                 self._tell(problem)
         self._told = set(problems)
+        self._on_pass(self._uploader.uploaded)
         return problems
 
     def _have_ended(self) -> bool:

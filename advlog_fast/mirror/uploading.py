@@ -44,6 +44,8 @@ class Uploader:
         """What the store has."""
         self._waiting = 0
         """The bytes that were uploaded since the last manifest."""
+        self.uploaded = 0
+        """The bytes that were uploaded."""
         self._pool = ThreadPoolExecutor(AT_ONCE, "advlog-mirror")
         self._uploads: list[tuple[str, Future[None]]] = []
 
@@ -145,6 +147,7 @@ class Uploader:
         self._uploads.append((block[0], self._pool.submit(self._store.put, self._name, block[0], data)))
         self._objects[block[0]] = block[1]
         self._waiting += block[1]
+        self.uploaded += block[1]
 
     def _wait(self) -> None:
         """Waits until every object is in the store.

@@ -168,7 +168,8 @@ def overview(
         "step_times": [_times(each) for each in found.times if each.steps],
         "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
         "errors": sum(errors.values()),
-        "unresolved": _unresolved(summaries),
+        "unresolved": _counted(summaries, "unresolved"),
+        "hook_faults": _counted(summaries, "hook_faults"),
         "lost": _lost(summaries),
         "not_recovered": _not_recovered(paths, now),
         "metrics": of_ranks(summaries),
@@ -184,11 +185,11 @@ def _rates(summaries: list[dict[str, Any]]) -> dict[str, float]:
     return {name: told[name] for name in names if isinstance(told.get(name), (int, float))}
 
 
-def _unresolved(summaries: list[dict[str, Any]]) -> dict[str, int]:
-    """The values that never came from an accelerator, by reason, over all ranks."""
+def _counted(summaries: list[dict[str, Any]], what: str) -> dict[str, int]:
+    """The counts of that name in the ranks' accounting, over all ranks."""
     told: Counter[str] = Counter()
     for summary in summaries:
-        told.update((summary.get("accounting") or {}).get("unresolved") or {})
+        told.update((summary.get("accounting") or {}).get(what) or {})
     return {reason: count for reason, count in told.items() if count}
 
 

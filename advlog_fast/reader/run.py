@@ -332,9 +332,10 @@ class Run:
         and those that are `missing`, `stopped_early`, `silent`, or killed and `not_recovered` yet. Of the shown
         attempts: the `loss` over the steps, as mean of the ranks, `step_times` and `stragglers`. From the summaries of
         the newest attempt's ranks, which a live rank replaces every 10 s: the merged `metrics` (`last` is the mean of
-        the ranks' last values), the `unresolved` values and the `lost` records by reason, rank 0's `rates`, and its
-        `best` validation, those of the attempts before among them. From the events: the `last_errors`, the last
-        `validation`, `notes` of what makes numbers look odd, the `config`, and its `config_changes` between attempts.
+        the ranks' last values), the `unresolved` values and the `lost` records by reason, the `hook_faults` of an
+        integration by hook, rank 0's `rates`, and its `best` validation, those of the attempts before among them. From
+        the events: the `last_errors`, the last `validation`, `notes` of what makes numbers look odd, the `config`, and
+        its `config_changes` between attempts.
 
         :param ratio: as in :meth:`stragglers`.
         :raises ValueError: `ratio` is not above 1.

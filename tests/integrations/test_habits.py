@@ -176,3 +176,28 @@ def test_what_programs_pass_to_init_is_taken(tmp_path, monkeypatch):
     run.finish()
     assert wandb_style.run is None
     assert [row["metric/epoch"] for row in rows(tmp_path / "logs", "experiment")] == [3.0]
+
+
+def test_the_module_has_the_config_and_what_it_does_not_keep_is_said_once_and_raises_nothing(tmp_path):
+    with pytest.raises(AttributeError, match=r"config: expected init\(\)"):
+        wandb_style.config  # noqa: B018
+    run = wandb_style.init("digits", config={"lr": 0.1}, dir=tmp_path)
+    assert wandb_style.config.lr == 0.1
+    wandb_style.summary["best"] = 0.25
+    wandb_style._told.clear()
+    with pytest.warns(RuntimeWarning) as told:
+        for _ in range(2):
+            wandb_style.watch(object())
+            run.define_metric("loss", summary="min")
+            wandb_style.log({"loss": 0.5, "picture": wandb_style.Image(b"")})
+    assert [str(each.message).split(":")[1] for each in told] == [
+        " wandb.watch does nothing", " wandb.define_metric does nothing", " wandb.Image does nothing",
+    ]  # fmt: skip
+    assert {each.filename for each in told} == {__file__}
+    with pytest.raises(AttributeError, match="it has init, log, finish, config and summary"):
+        wandb_style.sweep  # noqa: B018
+    with pytest.raises(AttributeError, match="sweep"):
+        run.sweep  # noqa: B018
+    wandb_style.finish()
+    assert [row["loss"] for row in rows(tmp_path, "digits")] == [0.5, 0.5]
+    assert summary_of(tmp_path, "digits")["final_metrics"] == {"best": 0.25}

@@ -20,7 +20,7 @@ pl = pytest.importorskip("lightning.pytorch")
 
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from advlog_fast import AdvancedLogger, read_run
+from advlog_fast import AdvancedLogger, cli, read_run
 from advlog_fast.integrations.lightning import AdvlogCallback, AdvlogLogger
 
 pytestmark = [
@@ -376,7 +376,7 @@ def test_a_fault_of_a_hook_leaves_the_training_alone_and_is_counted(tmp_path, tr
     assert summary_of(tmp_path, "run")["status"] == "completed"
 
 
-def test_a_hook_that_never_comes_is_an_error_and_is_counted(tmp_path, trainer):
+def test_a_hook_that_never_comes_is_an_error_and_is_counted(tmp_path, trainer, capsys):
     class Newer(AdvlogCallback):
         """As a Trainer would have it that calls the hook by another name."""
 
@@ -388,6 +388,8 @@ def test_a_hook_that_never_comes_is_an_error_and_is_counted(tmp_path, trainer):
     assert callback.run.log.health().hook_faults == {"on_train_batch_end": 1}
     closed(callback)
     assert "on_train_batch_end" in (tmp_path / "run_errors.log").read_text()
+    assert cli.main(["show", str(tmp_path)]) == 0
+    assert "faults of the integration, by hook: on_train_batch_end 1 (the errors have each)" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_ends_no_training(tmp_path, trainer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -298,7 +299,10 @@ def test_a_mirror_makes_a_last_pass_at_sigterm_and_at_ctrl_c(tmp_path: Path, url
         assert log.flush()
         mirroring.send_signal(number)
         out, error = mirroring.communicate(timeout=60)
-        assert (mirroring.returncode, out, error) == (0, "", "")
+        assert (mirroring.returncode, error) == (0, "")
+        first, last = out.splitlines()
+        assert re.fullmatch(rf"copied \S+ \w+ to {url}, and goes on; Ctrl-C ends it", first)
+        assert re.fullmatch(rf"copied \S+ \w+ to {url}", last)
         assert read_run(url, "run").metrics["loss"].to_pylist() == [0.5, 0.25]
 
 
@@ -320,10 +324,13 @@ def one_run(folder: Path, name: str = "run", rows: int = 3) -> None:
             log.log_batch_progress(1, batch, rows, batch / 7)
 
 
-def test_a_url_lists_its_runs_and_names_those_that_there_are(tmp_path: Path, url: str):
+def test_a_url_lists_its_runs_and_names_those_that_there_are(tmp_path: Path, url: str, capsys):
     one_run(tmp_path / "logs", "a")
     one_run(tmp_path / "logs", "b", rows=5)
     assert main(["mirror", str(tmp_path / "logs"), url]) == 0
+    assert re.fullmatch(rf"copied \S+ KiB to {url}\n", capsys.readouterr().out)
+    assert main(["mirror", str(tmp_path / "logs"), url]) == 0
+    assert capsys.readouterr().out == f"{url} has everything\n"
     mine, theirs = list_runs(tmp_path / "logs"), list_runs(url)
     assert theirs.equals(mine)
     assert theirs["records"].to_pylist() == [5, 3]

@@ -9,10 +9,10 @@ WERROR ?=
 # Test processes side by side: most tests wait for a process or a clock. 0 runs them in pytest's own, as a debugger wants.
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
 
-SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]')
+SOURCES := $(shell find advlog_fast csrc -name '*.py' -o -name '*.pyi' -o -name 'py.typed' -o -name '*.[ch]' -o -path '*/static/*' -type f)
 PACKAGING := pyproject.toml setup.py $(wildcard MANIFEST.in README.md LICENSE)
 
-.PHONY: help demo test test-all test-versions test-gpu test-integrations test-integrations-all test-spark pytest pytest-asan stress coverage measure bench bench-gpu bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
+.PHONY: help demo test test-all test-versions test-gpu test-ui test-integrations test-integrations-all vendor test-spark pytest pytest-asan stress coverage measure bench bench-gpu bench-gate lint ctest ctest-asan ctest-tsan fuzz clean
 .DELETE_ON_ERROR:
 
 help: ## Say what can be made
@@ -67,6 +67,16 @@ test-integrations: ## Lightning, Transformers, Accelerate, TensorBoard and an S3
 
 test-integrations-all: ## The same on the newest versions, and with what is asked for less often: Ray, MLflow, W&B, TRL, recipes
 	$(MAKE) --no-print-directory pytest VENV=.venv-integrations-all EXTRA=$@ PYTEST_ARGS="integrations $(PYTEST_ARGS)"
+
+test-ui: ## What people look at: pages in a real browser, screens in a real terminal
+	$(MAKE) --no-print-directory pytest VENV=.venv-ui EXTRA=$@ JOBS=2 PYTEST_ARGS="browser $(PYTEST_ARGS)"
+
+vendor: ## Fetch what pages are drawn with, and check that it is what the project has
+	npm pack --silent --pack-destination build uplot@1.6.32
+	cd build && tar xzf uplot-1.6.32.tgz
+	cp build/package/dist/uPlot.iife.min.js build/package/dist/uPlot.min.css advlog_fast/views/static/vendor
+	cp build/package/LICENSE advlog_fast/views/static/vendor/uPlot.LICENSE
+	git diff --exit-code advlog_fast/views/static/vendor
 
 test-gpu: $(VENV)/has-$(EXTRA) ## What needs a CUDA device, the long forms too
 	$(run_pytest) gpu -m "gpu"
@@ -138,7 +148,7 @@ lint: $(VENV)/has-dev ## ruff, its formatter, mypy, pyright, clang-format
 	$(VENV)/bin/clang-format --dry-run -Werror $(shell find csrc tests benchmarks -name '*.[ch]')
 
 clean: ## Remove the environments and everything built
-	rm -rf .venv .venv-3.* .venv-coverage .venv-spark .venv-integrations .venv-integrations-all build
+	rm -rf .venv .venv-3.* .venv-coverage .venv-spark .venv-integrations .venv-integrations-all .venv-ui build
 
 # --- environments ---------------------------------------------------------------------------------------------------
 

@@ -36,10 +36,7 @@ ENTRY_POINTS = "advlog_fast.integrations.entry_points"
 packages = find_packages(include=["advlog_fast", "advlog_fast.*"], exclude=[ENTRY_POINTS])
 
 setup(
-    packages=[
-        *find_packages(include=["advlog_fast", "advlog_fast.*"], exclude=[ENTRY_POINTS]),
-        "advlog_fast_lightning",
-    ],
+    packages=[*packages, "advlog_fast_lightning"],
     package_dir={"advlog_fast_lightning": ENTRY_POINTS.replace(".", "/")},
     cffi_modules=["csrc/build_ffi.py:ffi"],
     ext_modules=[producer],

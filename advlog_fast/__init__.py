@@ -17,23 +17,28 @@ from .records import ErrorLog, TrainingMetrics
 from .store.paths import safe_name
 
 if TYPE_CHECKING:
+    from .pictures import Heat, Picture
     from .progress import TrainingProgressTracker
-    from .reader import Followed, Run, follow, list_runs, read_jsonl, read_run
+    from .reader import Comparison, Followed, Run, compare, follow, list_runs, read_jsonl, read_run
     from .snapshots import Health
 
 __all__ = [
     "AdvancedLogger",
     "AdvlogError",
+    "Comparison",
     "ErrorLog",
     "Followed",
     "Health",
+    "Heat",
     "LoggerConfig",
+    "Picture",
     "Run",
     "RunBusyError",
     "RunNotFoundError",
     "TrainingMetrics",
     "TrainingProgressTracker",
     "__version__",
+    "compare",
     "follow",
     "list_runs",
     "read_jsonl",
@@ -45,10 +50,14 @@ __version__ = "0.1.0"
 
 # What a training that only logs never uses is imported when it is asked for.
 _LATER = {
+    "Comparison": ".reader",
     "Followed": ".reader",
+    "Heat": ".pictures",
     "Health": ".snapshots",
+    "Picture": ".pictures",
     "Run": ".reader",
     "TrainingProgressTracker": ".progress",
+    "compare": ".reader",
     "follow": ".reader",
     "list_runs": ".reader",
     "read_jsonl": ".reader",

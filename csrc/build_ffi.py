@@ -1,4 +1,4 @@
-"""Feeds the C API to cffi: advlog_api.h, stats_api.h and spool_api.h declare it, once, for C and for Python."""
+"""Feeds the C API to cffi: the headers that end in `_api.h` declare it, once, for C and for Python."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = (
+    "buckets.c",
     "child_ring.c",
     "columns.c",
     "descriptors.c",
@@ -68,7 +69,7 @@ if _switch("ADVLOG_COVERAGE"):
     LINK_ARGS += ["--coverage"]
 
 ffi = FFI()
-for api in ("advlog_api.h", "stats_api.h", "spool_api.h"):
+for api in ("advlog_api.h", "stats_api.h", "spool_api.h", "buckets_api.h"):
     ffi.cdef((HERE / api).read_text())
 ffi.set_source(
     "advlog_fast._core",

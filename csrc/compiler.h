@@ -15,6 +15,7 @@
 #include "advlog_api.h"
 #include "stats_api.h"
 #include "spool_api.h"
+#include "buckets_api.h"
 
 #define ADVLOG_LIKELY(x) __builtin_expect(!!(x), 1)
 #define ADVLOG_UNLIKELY(x) __builtin_expect(!!(x), 0)

@@ -41,6 +41,7 @@ LAYERS: list[dict[str, str]] = [
         "sampling": "samples of memory, of the process and of its GPUs",
         "control": "everything that is no record: events, errors, epochs, milestones, the main log, the summary",
         "sinks": "the files that the drain writes into: text, JSON lines, spools",
+        "pictures": "every value of a metric by bucket of steps, at any zoom; drawn as SVG",
     },
     {
         "engine": "from a call to the sinks: the ring, the drain's thread, deferred values, children's rings",
@@ -52,6 +53,7 @@ LAYERS: list[dict[str, str]] = [
     },
     {
         "compaction": "datasets rewritten: a column for each metric, and few files",
+        "views": "pages that show a run",
         "verification": "whether each accepted record is in the files",
     },
     {"session": "one attempt of one rank: opening, running, closing"},

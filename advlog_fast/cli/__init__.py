@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import bench, compact, demo, export, ls, mirror, recover, show, verify
+from . import bench, compact, compare, demo, export, ls, mirror, recover, report, show, ui, verify
 from .table import say
 
 
@@ -36,12 +36,15 @@ class Command(Protocol):
 _COMMANDS: dict[str, Command] = {
     "bench": bench,
     "compact": compact,
+    "compare": compare,
     "demo": demo,
     "export": export,
     "ls": ls,
     "mirror": mirror,
     "recover": recover,
+    "report": report,
     "show": show,
+    "ui": ui,
     "verify": verify,
 }
 

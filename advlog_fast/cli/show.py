@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Return 0: run shown; 2: no such run."""
     try:
-        name = args.name or _only_run(args.log_dir)
+        name = args.name or only_run(args.log_dir)
         overview = read_run(args.log_dir, name, attempts=args.attempts).overview(args.ratio)
         overview["run_before"] = None
         if len(overview["attempts"]) == 1:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _only_run(log_dir: str) -> str:
+def only_run(log_dir: str) -> str:
     """:raises RunNotFoundError: there is none, or more than one; the message lists them."""
     if is_url(log_dir):
         names: list[str] = sorted(list_runs(log_dir)["name"].to_pylist())

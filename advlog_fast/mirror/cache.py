@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..store.files import make_folder, open_new, read_file, write_whole
+from ..store.files import cache_folder, open_new, read_file, write_whole
 from ..store.paths import safe_name
 from ..store.processes import process_start
 from .manifest import Block, Entry
@@ -27,23 +27,6 @@ _UNUSED_S = 60.0
 
 Listed = dict[str, tuple[str, Entry]]
 """The files of a run, by path, each with the mirror that has it."""
-
-
-def cache_folder(*names: str) -> Path:
-    """Makes a folder in the user's cache, which nobody else can read, and returns it.
-
-    :raises RemoteError: it cannot be made.
-    """
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        folder = (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "advlog_fast"
-        make_folder(folder, 0o700)
-        for name in names:
-            folder /= name
-            make_folder(folder, 0o700)
-    except (OSError, RuntimeError) as error:
-        raise RemoteError(f"the cache cannot be made: {error}; XDG_CACHE_HOME names another place") from None
-    return folder
 
 
 class View:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..exceptions import RunBusyError
+from ..store.files import cache_folder
 from ..store.locks import FileLock, LockedError
 from ..store.paths import RunPaths, check_run, checked_name, local_path, run_names
-from .cache import cache_folder
 from .scanning import has_ended
 from .store import Store
 from .uploading import Uploader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 
 
-def flattened_batches(path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+def flattened_batches(
+    path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROWS, groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a part, in order, in batches with exactly the columns of `schema`.
 
     A metric's value comes from its column, else from the row's `extra`, else it is null. `extra`, if it is in `schema`,
@@ -28,6 +30,7 @@ def flattened_batches(path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROW
 
     :param schema: columns of the stream, and any float64 metrics; see :func:`columns_schema`.
     :param batch_rows: the most rows in a batch.
+    :param groups: these row groups only.
     :raises OSError: the file cannot be read, is no Parquet file, or its checksums do not hold; the message names it.
     """
     with opened_part(path) as file:
@@ -35,7 +38,7 @@ def flattened_batches(path: Path, schema: pa.Schema, batch_rows: int = BATCH_ROW
         columns = [name for name in schema.names if name in stored]
         if "extra" not in columns and _metrics_of(schema):
             columns.append("extra")
-        for batch in _batches(file, columns, batch_rows):
+        for batch in _batches(file, columns, batch_rows, groups):
             yield flattened(batch, schema)
 
 
@@ -73,9 +76,11 @@ def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
         raise OSError(f"{path}: expected a whole Parquet part, got {error}") from error
 
 
-def _batches(file: pq.ParquetFile, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(
+    file: pq.ParquetFile, columns: list[str], rows: int, groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
     # Each row group has one dictionary of keys, and pyarrow cannot make a map for a batch with two.
-    for group in range(file.num_row_groups):
+    for group in range(file.num_row_groups) if groups is None else groups:
         yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
 
 

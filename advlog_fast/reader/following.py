@@ -22,7 +22,8 @@ from .events import event_lines
 from .line_tail import LineTail
 from .lineage import Cut, cut_of, origins_of, run_id_of
 from .seqs import has_between, last_seq, seqs_of, without_gaps
-from .stream_reader import RankKey, StreamReader, line_table
+from .sources import RankKey, line_table
+from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
     import pyarrow as pa

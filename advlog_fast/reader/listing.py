@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..store.attempts import read_claim
@@ -40,9 +42,16 @@ def list_runs(log_dir: str | os.PathLike[str], *, metric: str = "loss") -> pa.Ta
     >>> list_runs("logs").select(["name", "attempts", "ranks"]).to_pylist()
     [{'name': 'run', 'attempts': 1, 'ranks': 1}]
     """
+    directory, view = located(log_dir)
+    found = listed(directory, run_names(directory), metric)
+    del view  # only now: the folder goes with it
+    return found
+
+
+def listed(directory: Path, names: Iterable[str], metric: str = "loss") -> pa.Table:
+    """Returns the rows of :func:`list_runs` of some runs."""
     import pyarrow as pa
 
-    directory, view = located(log_dir)
     fields = [
         ("name", pa.string()),
         ("group", pa.string()),
@@ -62,10 +71,9 @@ def list_runs(log_dir: str | os.PathLike[str], *, metric: str = "loss") -> pa.Ta
     last = f"metrics/{metric}" if metric in own or f"{metric}_min" in own else metric
     schema = pa.schema([*fields, (last, pa.float64()), (f"{last}_min", pa.float64())])
     rows = []
-    for name in run_names(directory):
+    for name in names:
         row = _row_or_name(RunPaths(directory, name), metric)
         rows.append({**row, last: row.get("last"), f"{last}_min": row.get("lowest")})
-    del view  # only now: the folder goes with it
     return pa.Table.from_pylist(rows, schema).sort_by([("started", "descending"), ("name", "ascending")])
 
 

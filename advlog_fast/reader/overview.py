@@ -19,6 +19,7 @@ from .events import is_own
 from .lineage import Lineage
 from .processes import rank_summaries, together
 from .select import rank_batches
+from .sources import RankKey
 from .statistics import of_ranks
 from .steps import (
     INTERVAL_COLUMN,
@@ -32,7 +33,7 @@ from .steps import (
     windows,
     with_intervals,
 )
-from .stream_reader import RankKey, StreamReader
+from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,17 +139,22 @@ def walk(shown: Shown, courses: tuple[str, ...] = ()) -> Walk:
     return found
 
 
-def overview(
-    paths: RunPaths, run_id: str | None, shown: Shown, processes: pa.Table, errors: dict[int, int], ratio: float
+def account(
+    paths: RunPaths,
+    run_id: str | None,
+    shown: Shown,
+    processes: pa.Table,
+    errors: dict[int, int],
+    step_s: float = math.nan,
 ) -> dict[str, Any]:
-    """See :meth:`Run.overview`.
+    """What :meth:`Run.overview` tells without a pass over the steps.
 
     :param errors: how many, by attempt.
+    :param step_s: the duration of a step; NaN where it is not known.
     """
     rows = processes.to_pylist()
     newest = max((row["attempt"] for row in rows), default=0)
     now = [row for row in rows if row["attempt"] == newest]
-    found = walk(shown, ("loss",))
     summaries = rank_summaries(paths, newest, [row["rank"] for row in now])
     return {
         "name": paths.name,
@@ -163,10 +169,7 @@ def overview(
         "ranks": [{name: value for name, value in row.items() if name != "run_id"} for row in now],
         "missing": _missing(now),
         "stopped_early": _stopped_early(now),
-        "silent": _silent(now, found.step_s),
-        "loss": _course(found.courses[0]),
-        "step_times": [_times(each) for each in found.times if each.steps],
-        "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
+        "silent": _silent(now, step_s),
         "errors": sum(errors.values()),
         "unresolved": _counted(summaries, "unresolved"),
         "hook_faults": _counted(summaries, "hook_faults"),
@@ -175,6 +178,22 @@ def overview(
         "metrics": of_ranks(summaries),
         "best": next((s.get("best") for s in summaries if s["rank"] == 0), None),
         "rates": _rates(summaries),
+    }
+
+
+def overview(
+    paths: RunPaths, run_id: str | None, shown: Shown, processes: pa.Table, errors: dict[int, int], ratio: float
+) -> dict[str, Any]:
+    """See :meth:`Run.overview`.
+
+    :param errors: how many, by attempt.
+    """
+    found = walk(shown, ("loss",))
+    return {
+        **account(paths, run_id, shown, processes, errors, found.step_s),
+        "loss": _course(found.courses[0]),
+        "step_times": [_times(each) for each in found.times if each.steps],
+        "stragglers": [dataclasses.asdict(each) for each in found.stragglers(ratio)],
     }
 
 

@@ -5,27 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
 from ..records import INTEGER_COLUMNS
-from ..store.attempts import Origins
-from ..store.paths import RunPaths
-from .events import error_table, event_lines, event_table, validated, validation_table
-from .lineage import Attempts, Lineage, chosen, origins_of, run_id_of
-from .lines import json_object
+from .events import event_table, validated
+from .lineage import Attempts
+from .looks import Looks
 from .merged_steps import KEYS, LEFT_OUT, ROW_KEYS, MergedSteps
-from .ordering import ordered
-from .overview import Shown, check_ratio, clock_jumps, overview, walk
+from .overview import check_ratio, overview, walk
 from .places import located
-from .processes import process_table, read_processes, told_processes
-from .select import chosen_batches
 from .series import REDUCTIONS, series_table, validation_series
 from .steps import INTERVAL_COLUMN, STEP_INTERVAL, step_schema, step_table
 from .story import story
-from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
     import os
@@ -57,7 +50,7 @@ def read_run(log_dir: str | os.PathLike[str], name: str = "experiment", *, attem
     return Run(directory, name, attempts, view)
 
 
-class Run:
+class Run(Looks):
     """One run with all its ranks. Each table is read once, when you first ask for it; to see more of a live run, call
     :func:`read_run` again.
 
@@ -69,17 +62,6 @@ class Run:
     >>> run.metrics.select(["step", "loss"]).to_pylist()
     [{'step': 1, 'loss': 0.5}]
     """
-
-    def __init__(self, log_dir: Path, name: str, attempts: Attempts = "chain", view: object = None) -> None:
-        self.log_dir = log_dir
-        self.name = name
-        self._shown = attempts
-        self._view = view  # of a URL: its folder goes with it
-        self._paths = RunPaths(log_dir, name)
-        self._streams: dict[str, StreamReader] = {}
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.log_dir)!r}, {self.name!r}, attempts={self._shown!r})"
 
     @cached_property
     def metrics(self) -> pa.Table:
@@ -111,8 +93,7 @@ class Run:
         >>> run.validation.column_names
         ['timestamp', 'attempt', 'rank', 'seq', 'epoch', 'step', 'name', 'is_best', 'best_so_far']
         """
-        lines = [line for line in self._event_lines if self._lineage.has_event(line)]
-        return validation_table(lines)
+        return self._validations
 
     @cached_property
     def events(self) -> pa.Table:
@@ -133,7 +114,7 @@ class Run:
         >>> run.errors.filter(pc.field("severity") == "CRITICAL").num_rows
         0
         """
-        return error_table(self._event_lines)
+        return self._errors
 
     @cached_property
     def processes(self) -> pa.Table:
@@ -145,8 +126,7 @@ class Run:
         >>> run.processes.select(["rank", "status", "records", "last_step"]).to_pylist()
         [{'rank': 0, 'status': 'completed', 'records': 1, 'last_step': 1}]
         """
-        found = read_processes(self._paths, told_processes(self._event_lines))
-        return process_table(self.run_id, found, self._reader("metrics"), self._origins)
+        return self._processes
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -157,32 +137,7 @@ class Run:
         >>> run.summary["status"], run.summary["total_metrics"]
         ('completed', 1)
         """
-        try:
-            text = self._paths.summary.read_bytes()
-        except FileNotFoundError:
-            return {}
-        return json_object(text, str(self._paths.summary))
-
-    @property
-    def run_id(self) -> str | None:
-        """The run's id: 32 hexadecimal digits, the same for every attempt and rank; None if neither its file nor its
-        events are there.
-
-        >>> len(run.run_id)
-        32
-        """
-        return run_id_of(self._paths, lambda: self._event_lines)
-
-    @cached_property
-    def attempts(self) -> list[int]:
-        """The numbers of all attempts that left any file or record, shown or not.
-
-        >>> run.attempts
-        [1]
-        """
-        found = {line["attempt"] for line in self._event_lines}
-        found |= {attempt for attempt, _ in self._paths.claims_of_all_ranks()}
-        return sorted(found.union(*(self._reader(stream).attempts for stream in STREAMS)))
+        return self._summary
 
     def scan(self, columns: Sequence[str] | None = None, stream: str = "metrics") -> Iterator[pa.RecordBatch]:
         """Iterate over the rows of :attr:`metrics` or :attr:`system` in batches, for a run that does not fit into
@@ -345,56 +300,5 @@ class Run:
         ('completed', {'step': 1, 'mean': 0.5})
         """
         check_ratio(ratio)
-        errors = self.errors.group_by("attempt").aggregate([("attempt", "count")]).to_pylist()
-        by_attempt = {row["attempt"]: row["attempt_count"] for row in errors}
-        found = overview(self._paths, self.run_id, self._steps, self.processes, by_attempt, ratio)
+        found = overview(self._paths, self.run_id, self._steps, self._processes, self._errors_of_attempts, ratio)
         return {**found, **story(self._event_lines)}
-
-    # -- what these are made of ----------------------------------------------------------------------------------
-
-    @cached_property
-    def _event_lines(self) -> list[dict[str, Any]]:
-        return event_lines(self._paths)
-
-    @cached_property
-    def _lineage(self) -> Lineage:
-        begun = self._reader("metrics").attempts
-        return chosen(self._shown, self.attempts, begun, self._origins, self.run_id)
-
-    @cached_property
-    def _origins(self) -> Origins:
-        return origins_of(self._paths, lambda: self._event_lines)
-
-    @cached_property
-    def _steps(self) -> Shown:
-        return Shown(self._reader("metrics"), self._lineage, clock_jumps(self._event_lines))
-
-    def _reader(self, stream: str) -> StreamReader:
-        if stream not in self._streams:
-            self._streams[stream] = StreamReader(self._paths, stream)
-        return self._streams[stream]
-
-    def _shown_batches(self, stream: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        # A generator, which keeps the run, and so the view.
-        yield from chosen_batches(self._reader(stream), self._lineage if stream == "metrics" else None, schema)
-
-    def _table(self, stream: str) -> pa.Table:
-        import pyarrow as pa
-
-        schema = self._reader(stream).schema
-        return ordered(pa.Table.from_batches(self._shown_batches(stream, schema), schema))
-
-    def _check_columns(self, columns: Sequence[str], stream: str) -> None:
-        """:raises ValueError: one is nowhere in the stream, which has others."""
-        reader = self._reader(stream)
-        for name in columns:
-            if reader.keys and not reader.has(name):
-                raise ValueError(expected("columns", f"some of {', '.join(reader.schema.names)}", name))
-
-    def _check_metric(self, metric: str) -> None:
-        """:raises ValueError: it is no metric of the run, which has others."""
-        reader = self._reader("metrics")
-        may_be_metric = is_metric(reader.fields([metric]).field(0))
-        if not may_be_metric or (reader.keys and not reader.has(metric)):
-            metrics = [field.name for field in reader.schema if is_metric(field)]
-            raise ValueError(expected("metric", f"one of {', '.join(metrics)}", metric))

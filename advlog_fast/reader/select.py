@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..parquet.part_reader import BATCH_ROWS
 from .lineage import Cut, Lineage
-from .stream_reader import RankKey, StreamReader
+from .sources import RankKey
+from .stream_reader import StreamReader
 
 if TYPE_CHECKING:
     import pyarrow as pa

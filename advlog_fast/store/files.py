@@ -333,3 +333,18 @@ def _copy(file: Path, target: Path) -> None:
     with FileIO(open_own(file, os.O_RDONLY)) as source, FileIO(open_own(target, os.O_WRONLY), "wb") as copy:
         while chunk := source.read(1 << 20):
             _write_all(copy.fileno(), chunk)
+
+
+def cache_folder(*names: str) -> Path:
+    """Makes a folder in the user's cache, which nobody else can read, and returns it.
+
+    :raises OSError: it cannot be made.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "advlog_fast"
+        for path in (folder, *(folder.joinpath(*names[: count + 1]) for count in range(len(names)))):
+            make_folder(path, 0o700)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        raise OSError(f"the cache cannot be made: {error}; XDG_CACHE_HOME names another place") from None
+    return folder.joinpath(*names)

@@ -18,7 +18,7 @@ _DEVICE_NAMES = frozenset(
 )
 
 # These patterns parse the names that RunPaths makes. They are compiled at their first use.
-_RUN_FILE = (
+RUN_FILE = (
     r"(?P<name>.+)_(?:(?:metrics|system|events)(?:\.rank\d{5})?\.jsonl|(?:metrics|system)\.parquet"
     r"|summary(?:\.rank\d{5})?\.json)\Z"
 )
@@ -79,7 +79,7 @@ def local_path(argument: str, path: str | os.PathLike[str]) -> Path:
 def run_names(log_dir: Path) -> list[str]:
     """Returns the names of the runs that have files in a log folder."""
     try:
-        names = {match["name"] for entry in log_dir.iterdir() if (match := re.match(_RUN_FILE, entry.name))}
+        names = {match["name"] for entry in log_dir.iterdir() if (match := re.match(RUN_FILE, entry.name))}
         with contextlib.suppress(FileNotFoundError):
             names.update(entry.name for entry in (log_dir / PRIVATE).iterdir() if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):

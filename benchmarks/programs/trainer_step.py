@@ -1,63 +1,100 @@
 """Steps of a trainer with this package's integration, without it, and with the trainer's own loggers, in turn.
 
-    trainer_step.py FRAMEWORK DIRECTORY STEP_MS BLOCKS
+    trainer_step.py FRAMEWORK DIRECTORY STEP_MS
 
-FRAMEWORK is lightning, transformers or accelerate. A step's work is matrix products on the CPU.
+FRAMEWORK is lightning, transformers or accelerate. A step's work is matrix products on the CPU, of STEP_MS; 0 is a step
+of the framework alone. Two trainers run in two threads and take turns step by step, one of them without any logger.
 """
 
 from __future__ import annotations
 
 import logging
-import random
+import os
 import statistics
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+# Before torch: each thread would have a pool of its own otherwise.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
 import torch
 from workload import report
 
-BLOCK_S = 1.5
-"""What a block's steps are to take together."""
+STEPS = {0: 1500, 1: 1500, 5: 500}
+"""Of each trainer, by the milliseconds of a step's work."""
+_WARM = 50
+"""Steps that are not counted, at the beginning."""
+_CHUNKS = 10
+"""Parts of a run whose ratios tell the noise."""
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
-torch.set_num_threads(1)
 
 
 class Work:
-    """Matrix products that take so many milliseconds; when each step began."""
+    """Matrix products that take so many milliseconds, of two trainers that take turns step by step: what disturbs the
+    machine disturbs both."""
 
-    def __init__(self, step_ms: float) -> None:
+    def __init__(self, step_ms: int) -> None:
+        torch.set_num_threads(1)
         self._matrix = torch.randn(96, 96)
-        self.products = 100
+        self._products = 100
         took = min(self._timed() for _ in range(20))
-        self.products = max(1, round(self.products * step_ms / 1000 / took))
-        self.steps = max(20, round(BLOCK_S / step_ms * 1000))
-        self.began: list[float] = []
+        self._products = round(self._products * step_ms / 1000 / took)
+        self.steps = STEPS[step_ms]
+        self._turns = [threading.Semaphore(0), threading.Semaphore(0)]
+        self._is_over = [False, False]
+        self._began = [0.0, 0.0]
+        self.took: list[list[float]] = [[], []]
+        self._who = threading.local()
 
     def _timed(self) -> float:
         began = time.perf_counter()
-        self.run()
+        self._run()
         return time.perf_counter() - began
 
-    def run(self) -> None:
-        for _ in range(self.products):
+    def _run(self) -> None:
+        for _ in range(self._products):
             torch.mm(self._matrix, self._matrix)
 
     def step(self) -> None:
-        """The work of one step."""
-        self.began.append(time.perf_counter())
-        self.run()
+        """Ends the step before, lets the other trainer make one, and does the work of the next."""
+        who = self._who.number
+        if self._began[who]:
+            self.took[who].append(time.perf_counter() - self._began[who])
+        self._turns[1 - who].release()
+        if not self._is_over[1 - who]:
+            self._turns[who].acquire()
+        self._began[who] = time.perf_counter()
+        self._run()
 
-    def seconds(self) -> float:
-        """The median time from a step's beginning to the next one's; forgets them."""
-        times = [after - before for before, after in zip(self.began[5:], self.began[6:], strict=False)]
-        self.began.clear()
-        return statistics.median(times)
+    def alternate(self, fits: list[Callable[[], None]]) -> tuple[list[float], list[float]]:
+        """Runs two trainers, and returns the seconds of their steps, in pairs."""
+        self._is_over, self._began, self.took = [False, False], [0.0, 0.0], [[], []]
+        self._turns = [threading.Semaphore(1), threading.Semaphore(0)]
+        threads = [threading.Thread(target=self._train, args=(number, fit)) for number, fit in enumerate(fits)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        count = min(map(len, self.took)) - 1
+        return self.took[0][_WARM:count], self.took[1][_WARM:count]
+
+    def _train(self, number: int, fit: Callable[[], None]) -> None:
+        torch.set_num_threads(1)
+        self._who.number = number
+        self._turns[number].acquire()
+        try:
+            fit()
+        finally:
+            self._is_over[number] = True
+            self._turns[1 - number].release()
 
 
 Fit = Callable[[str, Path], None]
@@ -161,30 +198,34 @@ def accelerate(work: Work) -> tuple[list[str], Fit]:
     return ["nothing", "advlog", "tensorboard"], fit
 
 
-def main(framework: str, directory: Path, step_ms: float, blocks: int) -> None:
+def figures(without: list[float], with_: list[float]) -> dict[str, float]:
+    """Of pairs of steps: the median step, the ratio of the medians, that of parts of the run, what one adds to the
+    other."""
+    size = len(without) // _CHUNKS
+    chunks = [slice(at * size, (at + 1) * size) for at in range(_CHUNKS)]
+    ratios = sorted(statistics.median(with_[each]) / statistics.median(without[each]) for each in chunks)
+    added = [mine - other for mine, other in zip(with_, without, strict=True)]
+    return {
+        "step_ms": 1000 * statistics.median(with_),
+        "without_ms": 1000 * statistics.median(without),
+        "ratio": statistics.median(with_) / statistics.median(without),
+        "ratio_least": ratios[0],
+        "ratio_most": ratios[-1],
+        "added_us": 1e6 * statistics.median(added),
+    }
+
+
+def main(framework: str, directory: Path, step_ms: int) -> None:
     work = Work(step_ms)
     ways, fit = {"lightning": lightning, "transformers": transformers, "accelerate": accelerate}[framework](work)
     if not find_spec("tensorboard"):
         ways.remove("tensorboard")
-    took: dict[str, list[float]] = {way: [] for way in ways}
-    for block in range(blocks + 1):
-        for way in random.sample(ways, len(ways)):
-            fit(way, directory / f"{way}-{block}")
-            if block:  # the first warms up
-                took[way].append(work.seconds())
-            else:
-                work.began.clear()
-    figures = {}
-    for way in ways:
-        ratios = sorted(mine / without for mine, without in zip(took[way], took["nothing"], strict=True))
-        figures[way] = {
-            "step_ms": 1000 * statistics.median(took[way]),
-            "ratio": statistics.median(ratios),
-            "ratio_least": ratios[0],
-            "ratio_most": ratios[-1],
-        }
-    report(framework=framework, step_ms=step_ms, blocks=blocks, steps=work.steps, ways=figures)
+    found = {}
+    for way in ways:  # "nothing" too: what two equal trainers differ by is the noise
+        fits = [partial(fit, "nothing", directory / f"without-{way}"), partial(fit, way, directory / way)]
+        found[way] = figures(*work.alternate(fits))
+    report(framework=framework, step_ms=step_ms, steps=work.steps, ways=found)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -21,15 +21,19 @@ import advlog_fast
 from advlog_fast import (
     AdvancedLogger,
     AdvlogError,
+    Comparison,
     ErrorLog,
     Followed,
     Health,
+    Heat,
     LoggerConfig,
+    Picture,
     Run,
     RunBusyError,
     RunNotFoundError,
     TrainingMetrics,
     TrainingProgressTracker,
+    compare,
     follow,
     list_runs,
     read_jsonl,
@@ -177,6 +181,9 @@ def reads() -> None:
     assert_type(run.stragglers(ratio=1.2), pa.Table)
     assert_type(run.overview(), dict[str, Any])
     assert_type(run.by_step(["loss"]), pa.Table)
+    assert_type(run.picture("loss", x="time", span=(1, 2), ranks=[0]), Picture)
+    assert_type(run.heat("batch_time"), Heat)
+    assert_type(compare([run, run], "loss"), Comparison)
     followed = next(follow("logs", "run", wait_s=1.0))
     assert_type(followed, Followed)
     assert_type(followed.rows, pa.RecordBatch | None)

@@ -1,0 +1,176 @@
+"""Compares runs: a metric of each over the same buckets, and the first step at which two of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import expected
+from ..pictures import Picture
+from ..pictures.svg import Curve, chart
+from .run import Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .looks import X
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A metric of several runs. In a notebook it draws itself.
+
+    :ivar pictures: one of each run, over the same span; where the runs have the same density of steps, in the same
+        buckets.
+    :ivar names: of the runs.
+
+    >>> log.flush()
+    True
+    >>> run = read_run("logs", "run")
+    >>> comparison = compare([run, run], "loss")
+    >>> comparison.table.select(["run", "x0", "mean"]).to_pylist()
+    [{'run': 'run', 'x0': 1, 'mean': 0.5}, {'run': 'run', 'x0': 1, 'mean': 0.5}]
+    >>> comparison.difference().to_pylist()
+    [{'run': 'run', 'x0': 1, 'x1': 1, 'difference': 0.0}]
+    """
+
+    metric: str
+    names: Sequence[str]
+    pictures: Sequence[Picture]
+
+    @property
+    def table(self) -> pa.Table:
+        """The tables of the pictures, one behind the other, with the column `run` before them."""
+        import pyarrow as pa
+
+        tables = [
+            picture.table.add_column(0, "run", pa.repeat(pa.scalar(name), picture.table.num_rows))
+            for name, picture in zip(self.names, self.pictures, strict=True)
+        ]
+        return pa.concat_tables(tables)
+
+    def difference(self) -> pa.Table:
+        """The mean of each run less that of the first one, by bucket: `run`, `x0`, `x1`, `difference`."""
+        import pyarrow as pa
+
+        first = {row["x0"]: row["mean"] for row in self.pictures[0].table.to_pylist()}
+        rows = [
+            {"run": name, "x0": row["x0"], "x1": row["x1"], "difference": row["mean"] - first[row["x0"]]}
+            for name, picture in zip(self.names[1:], self.pictures[1:], strict=True)
+            for row in picture.table.to_pylist()
+            if row["mean"] is not None and first.get(row["x0"]) is not None
+        ]
+        kinds = [("run", pa.string()), ("x0", pa.int64()), ("x1", pa.int64()), ("difference", pa.float64())]
+        return pa.Table.from_pylist(rows, pa.schema(kinds))
+
+    def svg(self, width: int = 860, height: int = 300, *, log: bool | None = None) -> str:
+        """Draws the runs over one axis, as :meth:`Picture.svg` does one."""
+        curves = [
+            Curve(name, *each[1:])
+            for name, picture in zip(self.names, self.pictures, strict=True)
+            for each in picture.curves()
+        ]
+        return chart(curves, title=self.metric, x=self.pictures[0].x, width=width, height=height, log=log)
+
+    def __str__(self) -> str:
+        return self.svg()
+
+    def _repr_html_(self) -> str:
+        return self.svg()
+
+
+def compare(
+    runs: Sequence[Run],
+    metric: str = "loss",
+    *,
+    x: X | None = None,
+    span: tuple[Any, Any] | None = None,
+    width: int = 1500,
+    smooth: float | None = None,
+) -> Comparison:
+    """Look at a metric of several runs over the same steps, the ranks of each merged.
+
+    :param runs: two or more, of :func:`read_run`.
+    :param x: as of :meth:`Run.picture`.
+    :param span: the first and the last place on that axis; None for from where the first run begins to where the last
+        one ends.
+    :param width: buckets over the span at least.
+    :param smooth: as of :meth:`Run.picture`.
+    :raises ValueError: there are no two runs, one lacks the metric, or an argument is out of its range.
+    :raises OSError: a file cannot be read.
+
+    >>> log.flush()
+    True
+    >>> compare([read_run("logs", "run"), read_run("logs", "run")], "loss").names
+    ['run', 'run']
+    """
+    if len(runs) < 2:
+        raise ValueError(expected("runs", "two runs or more", len(runs)))
+    if span is None and x in (None, "step"):
+        spans = [run.picture(metric, x=x, width=1).span for run in runs]
+        span = min(low for low, _ in spans), max(high for _, high in spans)
+    pictures = [run.picture(metric, x=x, span=span, width=width, smooth=smooth) for run in runs]
+    return Comparison(metric, [run.name for run in runs], pictures)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first step at which two runs differ in a metric.
+
+    :ivar values: of the one and of the other; None where it has none there.
+    """
+
+    metric: str
+    rank: int
+    step: int
+    values: tuple[float | None, float | None]
+
+
+_COMPARED = ("records", "count", "nan", "posinf", "neginf", "min", "max", "mean", "argmin", "argmax")
+
+
+def first_difference(one: Run, other: Run, metric: str = "loss") -> Divergence | None:
+    """Returns the first step, of any rank, at which two runs do not have the same values of a metric, such as a run and
+    its repetition with the same seed; None where all that both have is alike. It narrows it down from what is kept of
+    whole parts, so it reads few rows.
+
+    :raises ValueError: one lacks the metric.
+    :raises OSError: a file cannot be read.
+    """
+    spans = [run.picture(metric, x="step", width=1).span for run in (one, other)]
+    low, high = max(span[0] for span in spans), min(span[1] for span in spans)
+    while low <= high:
+        tables = [run.picture(metric, x="step", span=(low, high), ranks="each").table for run in (one, other)]
+        first = _first(*tables)
+        if first is None:
+            return None
+        if first["x0"] >= first["x1"]:
+            mine, theirs = (_value(table, first) for table in tables)
+            return Divergence(metric, first["rank"], first["x0"], (mine, theirs))
+        if (first["x0"], first["x1"]) == (low, high):  # as near as it can be looked at
+            return Divergence(metric, first["rank"], low, (None, None))
+        low, high = max(low, first["x0"]), min(high, first["x1"])
+    return None
+
+
+def _first(one: pa.Table, other: pa.Table) -> dict[str, Any] | None:
+    """The first bucket that differs."""
+    theirs = {(row["rank"], row["x0"]): row for row in other.to_pylist()}
+    ranks = {rank for rank, _ in theirs}
+    found = None
+    for row in one.to_pylist():
+        same = theirs.get((row["rank"], row["x0"]))
+        if row["rank"] not in ranks or same is None:
+            continue
+        if any(row[name] != same[name] for name in _COMPARED) and (found is None or row["x0"] < found["x0"]):
+            found = row
+    return found
+
+
+def _value(table: pa.Table, at: dict[str, Any]) -> float | None:
+    for row in table.to_pylist():
+        if (row["rank"], row["x0"]) == (at["rank"], at["x0"]):
+            value: float | None = row["mean"] if not row["nan"] else float("nan")
+            return value
+    return None

@@ -1,0 +1,372 @@
+"""Pictures of real runs: live, resumed, compacted, of many ranks and children; beside DuckDB's group-by."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from picture_model import check_picture, rows_of
+
+from advlog_fast import AdvancedLogger, read_run
+from advlog_fast.compaction import compact
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "advlog_fast" / "pictures"
+
+
+def opened(folder: Path, rank: int = 0, world_size: int = 1, **options: object) -> AdvancedLogger:
+    options = {"console": "off", "memory_interval_s": 0, "text": False, **options}
+    return AdvancedLogger(folder, "run", rank=rank, world_size=world_size, **options)  # type: ignore[arg-type]
+
+
+def train(
+    folder: Path, ranks: int = 2, steps: int = 3000, *, close: bool = True, **options: object
+) -> list[AdvancedLogger]:
+    """Ranks whose loss is one bad batch in many, with values that are not finite, late metrics, and several records a
+    step."""
+    logs = [opened(folder, rank, ranks, **options) for rank in range(ranks)]
+    rng = random.Random(7)
+    for step in range(1, steps + 1):
+        for rank, log in enumerate(logs):
+            loss = 4 / step + rng.gauss(1, 0.01)
+            if rank == ranks - 1 and step == 1234:
+                loss = 50.0
+            if rank == 0 and 2000 <= step < 2010:
+                loss = math.nan
+            log.log_batch_progress(
+                1, step, steps, loss, batch_time=0.1 * (1.6 if rank == 1 and 500 <= step < 1500 else 1)
+            )
+            if step % 100 == 0:
+                log.log_metrics({"late": float(step), "other/one": -math.inf if step == 700 else 1.0}, step)
+    for log in logs:
+        assert log.close() if close else log.flush()
+    return logs
+
+
+SPANS = [None, (1, 3000), (1200, 1300), (1234, 1234), (0, 10), (2990, 4000), (1001, 2999)]
+
+
+@pytest.mark.parametrize("width", [1, 7, 100, 1500])
+def test_every_bucket_holds_what_its_rows_say(tmp_path: Path, width: int):
+    train(tmp_path, part_rows=700)
+    rows = rows_of(read_run(tmp_path, "run"))
+    for span in SPANS:
+        for ranks in ("band", "each", [1]):
+            for picture in read_run(tmp_path, "run").pictures(
+                ["loss", "late", "other/one"], span=span, width=width, ranks=ranks
+            ):
+                check_picture(picture, rows)
+
+
+def test_one_bad_batch_is_at_every_zoom_with_its_step_and_rank(tmp_path: Path):
+    train(tmp_path)
+    run = read_run(tmp_path, "run")
+    span, seen = 3000, 0
+    while span >= 1:
+        for share in (0.0, 0.4, 0.99):
+            low = max(1, int(1234 - span * share))
+            highest = max(
+                (
+                    row
+                    for row in run.picture(span=(low, low + span), width=50).table.to_pylist()
+                    if row["max"] is not None
+                ),
+                key=lambda row: row["max"],
+            )
+            assert (highest["max"], highest["argmax"], highest["rank_max"]) == (50.0, 1234, 1)
+            seen += 1
+        span //= 2
+    assert seen > 30
+
+
+def test_buckets_are_those_of_duckdbs_group_by(tmp_path: Path):
+    duckdb = pytest.importorskip("duckdb")
+    train(tmp_path, ranks=3)
+    picture = read_run(tmp_path, "run").picture("loss", width=20)
+    files = str(tmp_path / "run_metrics.parquet" / "*" / "*.parquet")
+    wanted = duckdb.sql(
+        f"""select (step >> {picture.shift}) << {picture.shift} as x0,
+            min(loss) filter (isfinite(loss)) as min, max(loss) filter (isfinite(loss)) as max,
+            avg(loss) filter (isfinite(loss)) as mean, count(loss) filter (isfinite(loss)) as count,
+            count(*) filter (isnan(loss)) as nan, count(*) as records
+            from read_parquet('{files}', union_by_name=true) group by all order by all"""
+    ).to_arrow_table()
+    found = picture.table
+    for name in ("x0", "min", "max", "count", "nan", "records"):
+        assert found[name].to_pylist() == wanted[name].to_pylist(), name
+    assert found["mean"].to_pylist() == pytest.approx(wanted["mean"].to_pylist(), rel=1e-12)
+
+
+def test_a_live_run_shows_what_was_flushed_and_reads_only_what_is_new(tmp_path: Path, monkeypatch):
+    (log,) = train(tmp_path, ranks=1, close=False, part_rows=1000)
+    check_picture(read_run(tmp_path, "run").picture("loss"), rows_of(read_run(tmp_path, "run")))
+    log.log_batch_progress(1, 3001, None, 7.0, step=3001)
+    assert log.flush()
+    last = read_run(tmp_path, "run").picture("loss").table.to_pylist()[-1]
+    assert (last["max"], last["argmax"]) == (7.0, 3001)
+    read = []
+    from advlog_fast.pictures import levels
+
+    held = levels._read
+    monkeypatch.setattr(levels, "_read", lambda piece, into, span: (read.append(piece), held(piece, into, span)))
+    read_run(tmp_path, "run").picture("loss")
+    assert [piece.identity for piece in read] == [None]  # the spool alone
+    log.close()
+
+
+def test_a_resumed_run_is_one_series_and_what_was_superseded_is_not_in_it(tmp_path: Path):
+    logs = [opened(tmp_path, rank, 2) for rank in range(2)]
+    states = None
+    for step in range(1, 301):
+        for log in logs:
+            log.log_batch_progress(1, step, 1000, 1.0)
+        if step == 200:
+            states = [log.state_dict() for log in logs]
+    for log in logs:
+        log.close()
+    for loaded in (2, 1):  # each rank's own state, then that of rank 0 alone
+        folder = tmp_path.parent / f"copy{loaded}"
+        shutil.copytree(tmp_path, folder)
+        logs = [opened(folder, rank, 2) for rank in range(2)]
+        for rank, log in enumerate(logs):
+            log.load_state_dict(json.loads(json.dumps(states[rank if loaded == 2 else 0])))
+        for step in range(201, 401):
+            for log in logs:
+                log.log_batch_progress(1, step, 1000, 2.0)
+        for log in logs:
+            log.close()
+        for _ in range(2):
+            run = read_run(folder, "run")
+            picture = run.picture("loss", width=8000)
+            check_picture(picture, rows_of(run))
+            assert [(row["x0"], row["min"], row["max"], row["count"]) for row in picture.table.to_pylist()] == [
+                (step, 1.0 if step <= 200 else 2.0, 1.0 if step <= 200 else 2.0, 2) for step in range(1, 401)
+            ]
+            assert picture.account == {"records": 800, "rows": pytest.approx(800, abs=200)}
+            everything = read_run(folder, "run", attempts="all")
+            check_picture(everything.picture("loss", width=11), rows_of(everything))
+
+
+def test_what_is_kept_may_be_removed_cut_or_unwritable_and_the_picture_is_the_same(tmp_path: Path, cache: Path):
+    train(tmp_path)
+    wanted = read_run(tmp_path, "run").picture("loss", width=100).table
+    kept = sorted(path for path in cache.rglob("*") if path.is_file())
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-5])
+    assert read_run(tmp_path, "run").picture("loss", width=100).table.equals(wanted)
+    assert read_run(tmp_path, "run").picture("loss", width=100).table.equals(wanted)
+    shutil.rmtree(cache)
+    cache.write_text("no folder")
+    assert read_run(tmp_path, "run").picture("loss", width=100).table.equals(wanted)
+
+
+def test_nothing_is_written_into_the_runs_folder(tmp_path: Path):
+    train(tmp_path)
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    run = read_run(tmp_path, "run")
+    run.picture("loss")
+    run.findings()
+    assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_compacted_run_shows_the_same(tmp_path: Path):
+    train(tmp_path, part_rows=500)
+    wanted = [picture.table for picture in read_run(tmp_path, "run").pictures(["loss", "late"], width=200)]
+    compact(tmp_path, "run")
+    found = [picture.table for picture in read_run(tmp_path, "run").pictures(["loss", "late"], width=200)]
+    for before, after in zip(wanted, found, strict=True):
+        exact = [name for name in before.column_names if name != "mean"]
+        assert after.select(exact).equals(before.select(exact))
+
+
+def test_json_lines_alone_show_the_same(tmp_path: Path):
+    train(tmp_path / "a")
+    train(tmp_path / "b", parquet=False)
+    one, other = (read_run(tmp_path / name, "run").picture("loss", width=300).table for name in "ab")
+    assert one.equals(other)
+
+
+def test_validations_are_shown_by_their_steps_or_epochs(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for epoch in (1, 2, 3):
+            log.log_batch_progress(epoch, 10, 10, 0.5)
+            log.log_validation(epoch, {"val_loss": 1.0 / epoch}, step=epoch * 10)
+            log.log_validation(epoch, {"top1": float(epoch)})
+    run = read_run(tmp_path, "run")
+    rows = [row for row in run.picture("val_loss").table.to_pylist() if row["count"]]
+    assert [(row["x0"], row["mean"]) for row in rows] == [(10, 1.0), (20, 0.5), (30, pytest.approx(1 / 3))]
+    assert "top1" in run.metric_names()
+    assert max(row["max"] for row in run.picture("top1").table.to_pylist() if row["count"]) == 3.0
+
+
+def test_records_without_a_step_are_shown_by_their_number(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for number in range(100):
+            log.log_metrics({"loss": float(number)})
+    picture = read_run(tmp_path, "run").picture("loss")
+    assert (picture.x, picture.span) == ("record", (1, 100))
+    assert "no record has a step" in picture.notes[0]
+    check_picture(picture, rows_of(read_run(tmp_path, "run"), by="seq"))
+
+
+def test_steps_that_begin_again_in_each_epoch_are_said_and_shown_by_record(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for _epoch in range(5):
+            for step in range(1, 101):
+                log.log_metrics({"loss": 1.0}, step)
+    picture = read_run(tmp_path, "run").picture("loss")
+    assert (picture.x, picture.span) == ("record", (1, 500))
+    assert "begin again" in picture.notes[0]
+    assert read_run(tmp_path, "run").picture("loss", x="step").span == (1, 100)
+
+
+def test_steps_may_be_tokens(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for number in range(1, 2001):
+            log.log_metrics({"loss": 1.0 / number}, number * 4_194_304)
+    run = read_run(tmp_path, "run")
+    picture = run.picture("loss", width=100)
+    assert 100 <= picture.table.num_rows < 200
+    check_picture(picture, rows_of(run))
+
+
+def test_other_axes_have_times_epochs_and_spans(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for epoch in (1, 2, 3, 4):
+            for batch in range(1, 51):
+                log.log_batch_progress(epoch, batch, 50, 1.0)
+    run = read_run(tmp_path, "run")
+    rows = {row["step"]: row for row in run.metrics.to_pylist()}
+    picture = run.picture("loss", x="time")
+    for row in picture.table.to_pylist():
+        assert row["t0"] == row["t1"] == rows[row["x0"]]["timestamp"]
+        assert row["epoch"] == rows[row["x0"]]["epoch"]
+    second = run.picture("loss", x="epoch", span=(2, 2))
+    assert second.span == (51, 100)
+    until = rows[150]["timestamp"]
+    assert run.picture("loss", x="time", span=(rows[1]["timestamp"], until)).span == (1, 150)
+    assert run.picture("loss", x="time", span=(until + timedelta(days=1), until + timedelta(days=2))).span == (1, 1)
+    assert run.picture("loss", x="active").table["active_s"][0].as_py() == 0.0
+
+
+def test_the_smoothed_curve_is_nearly_the_same_at_every_zoom(tmp_path: Path):
+    train(tmp_path, ranks=1)
+    run = read_run(tmp_path, "run")
+    near = run.picture("loss", span=(1500, 1600), smooth=20).table
+    whole = run.picture("loss", smooth=20, width=8000).table
+    at = {row["x0"]: row["smooth"] for row in whole.to_pylist()}
+    for row in near.to_pylist():
+        assert row["smooth"] == pytest.approx(at[row["x0"]], rel=1e-3)
+
+
+def test_wrong_arguments_say_what_is_right(tmp_path: Path):
+    train(tmp_path, ranks=1, steps=50)
+    run = read_run(tmp_path, "run")
+    for arguments, said in [
+        ({"metric": "los"}, "expected one of loss"),
+        ({"metric": "step"}, "expected one of loss"),
+        ({"x": "wall"}, "'step' or 'record'"),
+        ({"width": 0}, "from 1 to 8192"),
+        ({"ranks": "all"}, "'band', 'each'"),
+        ({"smooth": 0}, "above 0"),
+        ({"span": (9, 3)}, "the first step and the last"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            run.picture(**arguments)
+
+
+def test_a_run_that_has_logged_nothing_yet_has_an_empty_picture(tmp_path: Path):
+    with opened(tmp_path):
+        run = read_run(tmp_path, "run")
+        assert run.picture("loss").table.num_rows == 0
+        assert run.heat().table.num_rows == 0
+        assert run.findings() == []
+        assert "no value" in run.picture("loss").svg()
+
+
+def test_findings_name_the_batch_the_rank_and_the_stretch(tmp_path: Path):
+    train(tmp_path, ranks=4)
+    found = read_run(tmp_path, "run").findings()
+    told = {(each.kind, each.metric): each for each in found}
+    nan = told["nonfinite", "loss"]
+    assert (nan.rank, nan.step) == (0, 2000)
+    assert "10 NaN, then it recovers" in nan.text
+    spike = told["spike", "loss"]
+    assert (spike.rank, spike.step) == (3, 1234)
+    assert "50" in spike.text
+    slow = told["slow", "batch_time"]
+    assert slow.rank == 1
+    assert abs(slow.span[0] - 500) <= 16
+    assert abs(slow.span[1] - 1500) <= 16
+    assert "1.60 times" in slow.text
+    assert [each.weight for each in found] == sorted((each.weight for each in found), reverse=True)
+
+
+def test_a_smooth_run_has_no_finding(tmp_path: Path):
+    with opened(tmp_path) as log:
+        rng = random.Random(1)
+        for step in range(1, 5001):
+            rate = 0.1 if step < 2500 else 0.01
+            log.log_batch_progress(1, step, 5000, 3 / step + abs(rng.gauss(1, 0.2)), learning_rate=rate, batch_time=0.1)
+    assert read_run(tmp_path, "run").findings() == []
+
+
+def test_heat_tells_each_rank_against_the_median(tmp_path: Path):
+    train(tmp_path, ranks=4)
+    heat = read_run(tmp_path, "run").heat()
+    rows = heat.table.to_pylist()
+    slow = [row for row in rows if row["rank"] == 1 and row["x0"] >= 512 and row["x1"] < 1500]
+    assert all(row["ratio"] == pytest.approx(1.6) for row in slow)
+    assert all(row["ratio"] == pytest.approx(1.0) for row in rows if row["rank"] != 1)
+    assert "by rank" in heat.svg()
+
+
+def test_without_a_time_the_heat_map_has_the_interval_between_steps(tmp_path: Path):
+    logs = [opened(tmp_path, rank, 2) for rank in range(2)]
+    for step in range(1, 200):
+        for log in logs:
+            log.log_batch_progress(1, step, 200, 1.0)
+    for log in logs:
+        log.close()
+    heat = read_run(tmp_path, "run").heat(width=20)
+    assert heat.metric == "step_interval"
+    assert all(row["mean"] > 0 for row in heat.table.to_pylist() if row["mean"] is not None)
+
+
+def test_records_of_child_processes_are_not_in_the_picture(tmp_path: Path):
+    import multiprocessing
+
+    with opened(tmp_path) as log:
+        for step in range(1, 21):
+            log.log_batch_progress(1, step, 20, 1.0)
+        child = multiprocessing.get_context("fork").Process(target=lambda: log.log_metrics({"loss": 9.0}, 10))
+        child.start()
+        child.join()
+    run = read_run(tmp_path, "run")
+    assert run.metrics.num_rows == 21
+    picture = run.picture("loss")
+    assert max(picture.table["max"].to_pylist()) == 1.0
+    assert picture.account == {"records": 20, "rows": 21}
+
+
+def test_a_picture_is_saved_as_its_name_ends(tmp_path: Path):
+    train(tmp_path / "logs", ranks=1, steps=50)
+    picture = read_run(tmp_path / "logs", "run").picture("loss")
+    picture.save(tmp_path / "loss.svg")
+    picture.save(tmp_path / "loss.csv")
+    assert (tmp_path / "loss.svg").read_text().startswith("<svg")
+    lines = (tmp_path / "loss.csv").read_text().splitlines()
+    assert lines[0].startswith("rank,x0,x1,min,max,mean")
+    assert len(lines) == 1 + picture.table.num_rows
+    with pytest.raises(ValueError, match=r"\.svg or \.csv or \.png"):
+        picture.save(tmp_path / "loss.pdf")

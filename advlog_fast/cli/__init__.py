@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..exceptions import AdvlogError
-from . import bench, compact, compare, demo, export, ls, mirror, recover, report, show, ui, verify
+from . import bench, compact, compare, demo, export, ls, mirror, recover, report, show, ui, verify, watch
 from .table import say
 
 
@@ -46,6 +46,7 @@ _COMMANDS: dict[str, Command] = {
     "show": show,
     "ui": ui,
     "verify": verify,
+    "watch": watch,
 }
 
 _INTERRUPTED = 130

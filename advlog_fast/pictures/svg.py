@@ -27,6 +27,10 @@ _BEYOND = 0.002
 """The share of the extremes, at each end, that does not stretch the axis."""
 
 
+_FAR, _FEW = 4.0, 4
+"""So many times as far from the middle eight tenths as these are wide, and so many or one in a hundred: left out."""
+
+
 class Curve(NamedTuple):
     """A metric by bucket. None where there is no value."""
 
@@ -116,12 +120,31 @@ def value_range(curves: Sequence[Curve], *, log: bool) -> tuple[float, float]:
     )
     if not ends:
         return (1.0, 10.0) if log else (0.0, 1.0)
-    cut = int(len(ends) * _BEYOND)
-    low, high = ends[cut], ends[len(ends) - 1 - cut]
+    low, high = _nearly_all(ends, log=log)
     if log:
         return low / 1.25, min(high * 1.6, 1.7e308)
     room = (high / 2 - low / 2) * 0.16 or abs(high) * 0.1 or 1.0
     return max(low - room, -1.7e308), min(high + room, 1.7e308)
+
+
+def _nearly_all(ends: list[float], *, log: bool) -> tuple[float, float]:
+    """The ends of all but the few that lie far from the others.
+
+    :param ends: in order.
+    """
+    cut = int(len(ends) * _BEYOND)
+    kept = ends[cut : len(ends) - cut]
+    scaled = math.log10 if log else _half
+    first, last = scaled(kept[len(kept) // 10]), scaled(kept[len(kept) - 1 - len(kept) // 10])
+    reach = _FAR * (last - first)
+    near = [value for value in kept if first - reach <= scaled(value) <= last + reach]
+    if last > first and len(kept) - len(near) <= max(_FEW, len(kept) // 100):
+        kept = near
+    return kept[0], kept[-1]
+
+
+def _half(value: float) -> float:
+    return value / 2
 
 
 def wants_log(curves: Sequence[Curve]) -> bool:

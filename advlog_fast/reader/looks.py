@@ -180,10 +180,11 @@ class Looks(RunFiles):
         """
         reader = self._reader("metrics")
         newest = max(self.attempts, default=0)
-        summaries = rank_summaries(self._paths, newest, reader.ranks(newest))
-        if set(self._lineage.cuts) == {newest} and summaries:
-            told = [name for name, each in of_ranks(summaries).items() if each["count"] or each["first_nonfinite"]]
-        else:
+        told: list[str] = []
+        if set(self._lineage.cuts) == {newest}:
+            merged = of_ranks(rank_summaries(self._paths, newest, reader.ranks(newest)))
+            told = [name for name, each in merged.items() if each["count"] or each["first_nonfinite"]]
+        if not told:  # younger than its first summary with records, or of several attempts
             told = [each.name for each in reader.schema if is_metric(each) and reader.has_values(each.name)]
         return list(dict.fromkeys([*told, *validated(self._validations)]))
 

@@ -299,9 +299,9 @@
       if (!ends.length) return { low: 0, high: 1, log: false };
       ends.sort((a, b) => a - b);
       means.sort((a, b) => a - b);
-      const cut = Math.floor(ends.length * 0.002), low = ends[cut], high = ends[ends.length - 1 - cut];
-      const spread = Math.floor(means.length * 0.002);
+      const cut = Math.floor(ends.length * 0.002), spread = Math.floor(means.length * 0.002);
       const log = this.log === null ? ends[0] > 0 && means[means.length - 1 - spread] / 30 > means[spread] : this.log && ends[0] > 0;
+      const [low, high] = nearlyAll(ends.slice(cut, ends.length - cut), log);
       if (log) return { low: low / 1.25, high: high * 1.6, log };
       const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
       return { low: low - room, high: high + room * 1.6, log };
@@ -454,6 +454,15 @@
       } else return;
       event.preventDefault();
     }
+  }
+
+  /* The ends of all but the few that lie far from the others. */
+  function nearlyAll(ends, log) {
+    const scaled = (value) => (log ? Math.log10(value) : value), tenth = Math.floor(ends.length / 10);
+    const first = scaled(ends[tenth]), last = scaled(ends[ends.length - 1 - tenth]), reach = 4 * (last - first);
+    const near = ends.filter((value) => first - reach <= scaled(value) && scaled(value) <= last + reach);
+    const kept = last > first && ends.length - near.length <= Math.max(4, ends.length / 100) ? near : ends;
+    return [kept[0], kept[kept.length - 1]];
   }
 
   function smoothed(series, half) {

@@ -137,6 +137,7 @@ def page(machine: dict[str, Any], date: str, figures: Figures) -> str:
             _sampler,
             _gpu,
             _many_rows,
+            _integrations,
             _peers,
         )
         for part in section(figures)
@@ -380,6 +381,41 @@ def _many_rows(figures: Figures) -> Iterable[str]:
             f"`advlog compact` took {found['compact_s']:.0f} s, {found['compact_million_rows_a_second']:.1f} "
             "million rows/s. `advlog show` is the whole command, its start too; DuckDB is the query alone."
         )
+
+
+def _integrations(figures: Figures) -> Iterable[str]:
+    found = {
+        (name, step_ms): figures[key]
+        for name in ("lightning", "transformers", "accelerate")
+        for step_ms in (0, 1, 5)
+        if (key := f"bench_integrations[{name}-{step_ms}]") in figures
+    }
+    if not found:
+        return
+    yield "## Trainers"
+    yield (
+        "Two trainings in one process take turns step by step, one of them without any logger, so that what disturbs "
+        "the machine disturbs both. The ratio of their median steps, the least and the most of ten parts of the run, "
+        "and what a step takes longer; `nothing` is two trainings without a logger: the noise. A step is the "
+        "framework's own work and so many milliseconds of matrix products on the CPU."
+    )
+    yield table(
+        ["trainer", "work", "logger", "step, ms", "ratio", "least", "most", "added, us"],
+        (
+            [
+                name,
+                f"{step_ms} ms",
+                way,
+                f"{told['step_ms']:.2f}",
+                f"{told['ratio']:.3f}",
+                f"{told['ratio_least']:.3f}",
+                f"{told['ratio_most']:.3f}",
+                f"{told['added_us']:.0f}",
+            ]
+            for (name, step_ms), each in found.items()
+            for way, told in each["ways"].items()
+        ),
+    )
 
 
 def _peers(figures: Figures) -> Iterable[str]:

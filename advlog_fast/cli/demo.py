@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 from ..logger import AdvancedLogger
 from ..progress import TrainingProgressTracker
+from ..reader import read_run
 from ..store.paths import RunPaths
+from ..views import report
 
 HELP = "train a classifier on real images of digits with every batch logged, and show the logs"
 
@@ -55,7 +57,13 @@ def run(args: argparse.Namespace) -> int:
     _show_files(paths)
     _show_summary(summary)
     _show_analysis(paths.metrics_parquet)
+    _show_page(paths)
     return 0
+
+
+def _show_page(paths: RunPaths) -> None:
+    page = report(read_run(paths.log_dir, paths.name), paths.log_dir / f"{paths.name}.html")
+    print(f"\nA page that shows every batch: {page.resolve()}")
 
 
 def _at_least_one(text: str) -> int:

@@ -17,8 +17,8 @@ from ..exceptions import RunNotFoundError
 from ..pictures.braille import braille
 from ..reader.findings import Finding
 from ..views.gallery import Gallery
+from .headline import headline
 from .table import aligned, printable
-from .watch import headline
 
 _MARKS = {"nonfinite": ("▲", "magenta"), "spike": ("●", "red"), "slow": ("■", "yellow")}
 _RANKS = 64

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from ..exceptions import RunNotFoundError
 from ..store.paths import local_path
 from ..views.gallery import Gallery
+from .headline import headline
 from .show import only_run
-from .table import duration, say, shown
+from .table import say
 
 HELP = "watch a run in the terminal as it grows (the screen needs advlog-fast[ui])"
 
@@ -67,30 +67,3 @@ def _lines(gallery: Gallery, name: str, args: argparse.Namespace) -> int:
         if args.once or told["status"] != "running":
             return 0
         time.sleep(args.interval)
-
-
-def headline(told: dict[str, Any], metric: str) -> str:
-    """What there is to know of a run in a line."""
-    parts = [f"{told['name']}: {told['status']}"]
-    steps = [row["last_step"] for row in told["ranks"] if row["last_step"] is not None]
-    if steps:
-        parts.append(f"step {max(steps):,}")
-    if (each := told["metrics"].get(metric)) is not None and each["last"] is not None:
-        parts.append(f"{metric} {shown(each['last'])}")
-    rate = told["rates"].get("batches_per_s")
-    if rate:
-        parts.append(f"{duration(1 / rate)} a step")
-    parts.append(f"{told['records']:,} records")
-    world = told["attempts"][-1]["world_size"] if told["attempts"] else None
-    if len(told["ranks"]) > 1 or world not in (None, 1):
-        parts.append(f"{len(told['ranks'])} of {world or len(told['ranks'])} ranks")
-    if lost := sum(told["lost"].values()):
-        parts.append(f"{lost:,} lost")
-    if told["errors"]:
-        parts.append(f"{told['errors']:,} errors")
-    bad = sum(each[kind] for each in told["metrics"].values() for kind in ("nan", "posinf", "neginf"))
-    if bad:
-        parts.append(f"{bad:,} values not finite")
-    if told["silent"]:
-        parts.append(f"silent: ranks {', '.join(str(each['rank']) for each in told['silent'])}")
-    return ", ".join(parts)

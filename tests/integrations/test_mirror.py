@@ -344,6 +344,7 @@ def test_the_commands_that_list_and_show_take_a_url(tmp_path: Path, url: str, ca
     logs = tmp_path / "logs"
     one_run(logs, "a")
     assert main(["mirror", str(logs), url]) == 0
+    capsys.readouterr()
     for command in ("ls", "show"):
         assert main([command, str(logs)]) == 0
         here = capsys.readouterr().out
@@ -608,7 +609,8 @@ def test_a_store_that_is_away_is_said_once_and_awaited(tmp_path: Path):
     time.sleep(2.5)
     store.unlink()
     out, error = mirroring.communicate(timeout=60)
-    assert (mirroring.returncode, out) == (0, "")
+    assert mirroring.returncode == 0
+    assert [line.split(" to ")[0].split()[0] for line in out.splitlines()] == ["copied", "copied"]
     assert error.count("\n") == 1
     assert "it is tried again" in error
     same(f"file://{store}", tmp_path / "logs")

@@ -36,7 +36,9 @@ def flattened_batches(
     with opened_part(path) as file:
         stored = set(file.schema_arrow.names)
         columns = [name for name in schema.names if name in stored]
-        if "extra" not in columns and _metrics_of(schema):
+        # A built-in metric is a column of every part, and so in no map.
+        others = [name for name in _metrics_of(schema) if name not in CORE_METRICS or name not in stored]
+        if "extra" not in columns and others:
             columns.append("extra")
         for batch in _batches(file, columns, batch_rows, groups):
             yield flattened(batch, schema)

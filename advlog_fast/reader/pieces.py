@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -59,8 +60,13 @@ def _of_source(reader: StreamReader, key: PartKey, by: str, last: int | None) ->
         identity += f"\0by {by}"
 
     def read(names: Sequence[str], span: Span | None) -> Iterator[pa.RecordBatch]:
-        wanted = reader.fields([by, "worker", *(["seq"] if last is not None and by != "seq" else []), *names])
-        for batch in _rows(source, wanted, by, span):
+        # A map is dear to read, and nearly always empty; so are the numbers of children.
+        left_out = {"unresolved"} if "unresolved" in names and not source.has_unresolved() else set()
+        wanted = [by, *names] if source.bounds("worker") == (0, 0) else [by, "worker", *names]
+        if last is not None and by != "seq":
+            wanted.append("seq")
+        columns = reader.fields([name for name in wanted if name not in left_out])
+        for batch in _rows(source, columns, by, span):
             yield from _own(batch, by, last, names)
 
     return Piece(key[0], key[1], identity, Span(*bounds), source.extent().records, read)
@@ -77,14 +83,18 @@ def _own(batch: pa.RecordBatch, by: str, last: int | None, names: Sequence[str])
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kept = pc.equal(batch.column("worker"), 0)
+    there = batch.schema.names
+    conditions = [pc.equal(batch.column("worker"), 0)] if "worker" in there else []
     if batch.column(by).null_count:
-        kept = pc.and_(kept, pc.is_valid(batch.column(by)))
+        conditions.append(pc.is_valid(batch.column(by)))
     if last is not None:
-        kept = pc.and_(kept, pc.less_equal(batch.column("seq"), last))
-    mine = batch if pc.all(kept).as_py() else batch.filter(kept)
+        conditions.append(pc.less_equal(batch.column("seq"), last))
+    mine = batch
+    if not all(pc.all(kept).as_py() for kept in conditions):
+        mine = batch.filter(functools.reduce(pc.and_, conditions))
     if mine.num_rows:
-        yield pa.RecordBatch.from_arrays([mine.column(name) for name in (by, *names)], names=["step", *names])
+        columns = [mine.column(name) if name in there else pa.nulls(mine.num_rows) for name in (by, *names)]
+        yield pa.RecordBatch.from_arrays(columns, names=["step", *names])
 
 
 def _cut_by_step(reader: StreamReader, lineage: Lineage, rank_key: RankKey, by: str) -> Piece | None:

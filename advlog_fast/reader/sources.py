@@ -63,6 +63,9 @@ class Source(Protocol):
     ) -> Iterator[pa.RecordBatch]:
         """At least the records whose value in an integer column is not below `low` and not above `high`."""
 
+    def has_unresolved(self) -> bool:
+        """Whether there may be values that never came."""
+
     def moments(self) -> tuple[datetime, datetime] | None:
         """When its first and its last record were logged; None where there is none."""
 
@@ -103,6 +106,15 @@ class Part:
     def bounds(self, column: str) -> tuple[int, int] | None:
         found = self._bounds(column)
         return (min(found), max(found)) if found else None
+
+    def has_unresolved(self) -> bool:
+        footer = self._footer
+        paths = [footer.schema.column(at).path for at in range(footer.num_columns)]
+        if "unresolved.key_value.key" not in paths:
+            return True
+        at = paths.index("unresolved.key_value.key")
+        groups = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
+        return any(found is None or found.has_min_max for found in groups)
 
     def moments(self) -> tuple[datetime, datetime] | None:
         found = self._bounds("timestamp")
@@ -197,6 +209,9 @@ class OfTables(ABC):
         high: int,  # noqa: ARG002
     ) -> Iterator[pa.RecordBatch]:
         return self.batches(schema, rows)
+
+    def has_unresolved(self) -> bool:
+        return True
 
     def moments(self) -> tuple[datetime, datetime] | None:
         import pyarrow.compute as pc

@@ -43,7 +43,7 @@ static bool bit_is_set(const uint8_t *bits, uint64_t at) { return bits[at >> 3] 
 
 /* The bucket of a step, or n where it lies outside. Without a difference that overflows. */
 static uint64_t bucket_of(int64_t step, int64_t first, int32_t shift, uint64_t n) {
-    int64_t at = step >> shift;
+    int64_t at = step >> (shift < 63 ? shift : 63); /* beyond, a shift is undefined */
     if (at < first) return n;
     uint64_t behind = (uint64_t)at - (uint64_t)first;
     return behind < n ? behind : n;

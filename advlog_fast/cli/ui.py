@@ -8,6 +8,7 @@ import ipaddress
 import os
 import secrets
 import socket
+import stat
 import sys
 import tempfile
 import webbrowser
@@ -22,7 +23,7 @@ HELP = "show runs in a browser, live: needs advlog-fast[ui]"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log_dirs", metavar="DIR", nargs="+", help="a directory of runs, or one above such ones")
-    parser.add_argument("--port", type=int, default=6016, help="the port (6016; 0 takes a free one)")
+    parser.add_argument("--port", type=_port, default=6016, help="the port (6016; 0 takes a free one)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
     parser.add_argument("--socket", metavar="PATH", help="listen at a socket that only you can open, and at no port")
     parser.add_argument("--root-path", default="", metavar="PATH", help="where a proxy has put it, such as /proxy/6016")
@@ -33,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", metavar="FILE", help="its key")
     parser.add_argument("--insecure", action="store_true", help="allow such an address without a certificate")
     parser.add_argument("--no-browser", action="store_true", help="open no browser")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text}")
+    return port
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +70,6 @@ def run(args: argparse.Namespace) -> int:
         access_log=False,
         log_level="warning",
         server_header=False,
-        limit_concurrency=64,
         timeout_graceful_shutdown=1,
         root_path=args.root_path.rstrip("/"),
         ssl_certfile=args.tls_cert,
@@ -107,9 +114,7 @@ def _is_loopback(host: str) -> bool:
 def _listening(args: argparse.Namespace) -> socket.socket:
     """:raises OSError: the address is taken, or none of this machine."""
     if args.socket:
-        with contextlib.suppress(FileNotFoundError):
-            if Path(args.socket).is_socket():
-                os.unlink(args.socket)  # of one that was killed
+        _remove_dead(args.socket)
         found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
         try:
@@ -123,6 +128,19 @@ def _listening(args: argparse.Namespace) -> socket.socket:
         found.bind((args.host, args.port))
     found.listen(64)
     return found
+
+
+def _remove_dead(path: str) -> None:
+    """Removes a socket of this user's at which nobody listens any more."""
+    with contextlib.suppress(FileNotFoundError):
+        status = os.lstat(path)
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.getuid():
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            try:
+                asking.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
 
 
 def _names(args: argparse.Namespace, listening: socket.socket) -> tuple[list[str], str]:
@@ -141,6 +159,8 @@ def _names(args: argparse.Namespace, listening: socket.socket) -> tuple[list[str
     names = [f"{name}:{port}" for name in {host, "localhost", "127.0.0.1", "[::1]"}]
     if not _is_loopback(args.host):
         names += [f"{socket.gethostname()}:{port}", f"{socket.getfqdn()}:{port}"]
+    if port == (443 if args.tls_cert else 80):  # browsers leave it out
+        names += [name.rpartition(":")[0] for name in names]
     return [*names, *args.allow_host], f"{scheme}://{host}:{port}"
 
 

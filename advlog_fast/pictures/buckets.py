@@ -149,21 +149,22 @@ class Clock(Block):
         lib.advlog_clock_fold(*at, other._at, other.count, other.first, other.shift)
 
     def column(self, name: str) -> pa.Array:
-        """Returns `t0` or `t1`, the times of a bucket's first and last record, or the `epoch` of the last one; null
-        where there is none."""
+        """Returns `t0` or `t1`, the times of a bucket's first and last record, or `epoch_first` and `epoch`, its
+        first and its last epoch; null where there is none."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         kind, at = {
             "t0": (pa.int64(), 0),
             "t1": (pa.int64(), 8 * self.count),
+            "epoch_first": (pa.int32(), 16 * self.count),
             "epoch": (pa.int32(), 20 * self.count),
         }[name]
         part = memoryview(self.data)[at : at + self.count * kind.bit_width // 8]
         found = pa.Array.from_buffers(kind, self.count, [None, pa.py_buffer(bytes(part))])
-        none = {"t0": 2**63 - 1, "t1": -(2**63), "epoch": -(2**31)}[name]
+        none = {"t0": 2**63 - 1, "t1": -(2**63), "epoch_first": 2**31 - 1, "epoch": -(2**31)}[name]
         found = pc.if_else(pc.equal(found, none), None, found)
-        return found if name == "epoch" else found.cast(pa.timestamp("us", "UTC"))
+        return found if name.startswith("epoch") else found.cast(pa.timestamp("us", "UTC"))
 
 
 def pointer(kind: str, array: pa.Array) -> Any:
@@ -175,9 +176,7 @@ def pointer(kind: str, array: pa.Array) -> Any:
     return ffi.cast(kind, data.address + array.offset * width)
 
 
-def restarts(steps: pa.Array, bounds: Any) -> int:
-    """Returns how often steps begin again: see `advlog_steps_restarts`.
-
-    :param bounds: the least and the greatest so far, `int64_t[2]`.
-    """
+def restarts(steps: pa.Array) -> int:
+    """Returns how often steps begin again: see `advlog_steps_restarts`."""
+    bounds = ffi.new("int64_t[2]", [2**63 - 1, -(2**63)])
     return int(lib.advlog_steps_restarts(pointer("int64_t *", steps), len(steps), bounds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,7 +73,7 @@ class Axes:
     def steps(self, levels: Levels, x: str, low: Any, high: Any) -> Span:
         """Returns the steps between two places of an axis.
 
-        :raises ValueError: the first lies behind the second.
+        :raises ValueError: the first lies behind the second, or nothing lies between them.
         """
         whole = levels.span
         assert whole is not None, "there are records"
@@ -82,8 +83,8 @@ class Axes:
         shift = levels.shift(whole, MOST_WIDTH // 2)
         clock = levels.clock(whole, shift)
         inside = []
-        columns = (clock.column(name).to_pylist() for name in ("t0", "t1", "epoch"))
-        for at, (begins, until, epoch) in enumerate(zip(*columns, strict=True)):
+        columns = (clock.column(name).to_pylist() for name in ("t0", "t1", "epoch_first", "epoch"))
+        for at, (begins, until, epoch_first, epoch) in enumerate(zip(*columns, strict=True)):
             if begins is None:
                 continue
             if x == "time":
@@ -91,9 +92,9 @@ class Axes:
             elif x == "active":
                 first, last = self.active(begins), self.active(until)
             else:
-                first = last = float("nan") if epoch is None else epoch
+                first, last = (math.nan if each is None else each for each in (epoch_first, epoch))
             if last >= ends[0] and first <= ends[1]:
                 inside.append(clock.first + at)
         if not inside:
-            return Span(whole.low, whole.low)
+            raise ValueError(expected("span", f"places on the axis of {x} that the run has", (low, high)))
         return Span(max(min(inside) << shift, whole.low), min(((max(inside) + 1) << shift) - 1, whole.high))

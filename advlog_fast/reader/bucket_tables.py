@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def smoothed(table: pa.Table, half: float) -> pa.Array:
     """Returns the mean of the values so far, whose weight halves with so many steps."""
     import pyarrow as pa
 
-    sums = weights = 0.0
+    held = weights = 0.0
     before = None
     found: list[float | None] = []
     columns = (table[name].to_pylist() for name in ("x0", "x1", "mean", "count"))
@@ -48,11 +49,13 @@ def smoothed(table: pa.Table, half: float) -> pa.Array:
         middle = (x0 + x1) / 2
         if before is not None:
             fade = 2.0 ** (-(middle - before) / half)
-            sums, weights = sums * fade, weights * fade
+            weights *= fade
         before = middle
         if mean is not None:
-            sums, weights = sums + mean * count, weights + count
-        found.append(sums / weights if mean is not None else None)
+            weights += count
+            share = count / weights
+            held = held * (1 - share) + mean * share  # a mean of large values is a number, their sum may be none
+        found.append(held if mean is not None else None)
     return pa.array(found, pa.float64())
 
 
@@ -86,6 +89,7 @@ def heat_table(means: dict[int, list[float | None]], first: int, shift: int) -> 
             rows["x0"].append((first + at) << shift)
             rows["x1"].append(((first + at + 1) << shift) - 1)
             rows["mean"].append(mean)
-            rows["ratio"].append(mean / median if mean is not None and median else None)
+            ratio = mean / median if mean is not None and median else None
+            rows["ratio"].append(ratio if ratio is not None and math.isfinite(ratio) else None)
     kinds = [pa.int32(), pa.int64(), pa.int64(), pa.float64(), pa.float64()]
     return pa.table(rows, pa.schema(list(zip(rows, kinds, strict=True))))

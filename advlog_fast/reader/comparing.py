@@ -107,9 +107,13 @@ def compare(
     """
     if len(runs) < 2:
         raise ValueError(expected("runs", "two runs or more", len(runs)))
-    if span is None and x in (None, "step"):
-        spans = [run.picture(metric, x=x, width=1).span for run in runs]
-        span = min(low for low, _ in spans), max(high for _, high in spans)
+    if x in (None, "step"):
+        wholes = [run.picture(metric, x=x, width=1) for run in runs]
+        if len({each.x for each in wholes}) > 1:  # of one the steps are no axis, so of none
+            x = "record"
+            wholes = [run.picture(metric, x=x, width=1) for run in runs]
+        if span is None:
+            span = min(each.span[0] for each in wholes), max(each.span[1] for each in wholes)
     pictures = [run.picture(metric, x=x, span=span, width=width, smooth=smooth) for run in runs]
     return Comparison(metric, [run.name for run in runs], pictures)
 
@@ -127,7 +131,7 @@ class Divergence:
     values: tuple[float | None, float | None]
 
 
-_COMPARED = ("records", "count", "nan", "posinf", "neginf", "min", "max", "mean", "argmin", "argmax")
+_COMPARED = ("records", "count", "nan", "posinf", "neginf", "min", "max", "argmin", "argmax")
 
 
 def first_difference(one: Run, other: Run, metric: str = "loss") -> Divergence | None:
@@ -140,37 +144,32 @@ def first_difference(one: Run, other: Run, metric: str = "loss") -> Divergence |
     """
     spans = [run.picture(metric, x="step", width=1).span for run in (one, other)]
     low, high = max(span[0] for span in spans), min(span[1] for span in spans)
-    while low <= high:
-        tables = [run.picture(metric, x="step", span=(low, high), ranks="each").table for run in (one, other)]
-        first = _first(*tables)
-        if first is None:
-            return None
-        if first["x0"] >= first["x1"]:
-            mine, theirs = (_value(table, first) for table in tables)
-            return Divergence(metric, first["rank"], first["x0"], (mine, theirs))
-        if (first["x0"], first["x1"]) == (low, high):  # as near as it can be looked at
-            return Divergence(metric, first["rank"], low, (None, None))
-        low, high = max(low, first["x0"]), min(high, first["x1"])
-    return None
+    return _search((one, other), metric, low, high) if low <= high else None
 
 
-def _first(one: pa.Table, other: pa.Table) -> dict[str, Any] | None:
-    """The first bucket that differs."""
-    theirs = {(row["rank"], row["x0"]): row for row in other.to_pylist()}
-    ranks = {rank for rank, _ in theirs}
-    found = None
-    for row in one.to_pylist():
-        same = theirs.get((row["rank"], row["x0"]))
-        if row["rank"] not in ranks or same is None:
+def _search(runs: tuple[Run, Run], metric: str, low: int, high: int) -> Divergence | None:
+    """The first difference from one step to another, both in it."""
+    tables = [run.picture(metric, x="step", span=(low, high), ranks="each").table for run in runs]
+    mine, theirs = ({(row["rank"], row["x0"]): row for row in table.to_pylist()} for table in tables)
+    common = {rank for rank, _ in mine} & {rank for rank, _ in theirs}
+    for key in sorted(mine.keys() & theirs.keys(), key=lambda key: (key[1], key[0])):
+        if key[0] not in common:
             continue
-        if any(row[name] != same[name] for name in _COMPARED) and (found is None or row["x0"] < found["x0"]):
-            found = row
-    return found
-
-
-def _value(table: pa.Table, at: dict[str, Any]) -> float | None:
-    for row in table.to_pylist():
-        if (row["rank"], row["x0"]) == (at["rank"], at["x0"]):
-            value: float | None = row["mean"] if not row["nan"] else float("nan")
-            return value
+        row, other = mine[key], theirs[key]
+        begin, end = max(row["x0"], low), min(row["x1"], high)
+        is_step = row["x0"] == row["x1"]
+        # The sums of a bucket's parts may have been added in another order.
+        names = (*_COMPARED, "mean") if is_step else _COMPARED
+        if row["x1"] == other["x1"] and all(row[name] == other[name] for name in names):
+            continue
+        if is_step or (begin, end) == (low, high):  # as near as it can be looked at
+            return Divergence(metric, key[0], begin, (_value(row), _value(other)))
+        # A bucket at an end holds what lies beyond it too, so it may differ for that alone.
+        if (found := _search(runs, metric, begin, end)) is not None:
+            return found
     return None
+
+
+def _value(row: dict[str, Any]) -> float | None:
+    value: float | None = row["mean"] if not row["nan"] else float("nan")
+    return value

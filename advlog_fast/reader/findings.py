@@ -99,23 +99,25 @@ def _ended(status: str) -> str:
 
 def _nonfinite(run: Looked, pictures: Sequence[Picture]) -> Iterator[Finding]:
     """Of each metric, where it first was not finite. Metrics that were not at the same steps are told together."""
-    found: dict[tuple[int, int], list[tuple[Picture, dict[str, int], int | None]]] = {}
+    found: dict[tuple[int, int, bool], list[tuple[Picture, dict[str, int], int | None]]] = {}
     for picture in pictures:
         bad = [row for row in picture.table.to_pylist() if row["nan"] + row["posinf"] + row["neginf"]]
         if bad:
             first, rank = _first_bad(run, picture, bad[0])
             counts = {name: sum(row[name] for row in bad) for name in ("nan", "posinf", "neginf")}
-            found.setdefault((first, bad[-1]["x1"]), []).append((picture, counts, rank))
-    for (first, last), told in found.items():
+            last = bad[-1]["x1"]
+            recovers = any(row["count"] and row["x0"] > last for row in picture.table.to_pylist())
+            found.setdefault((first, last, recovers), []).append((picture, counts, rank))
+    for (first, last, recovers), told in found.items():
         picture, counts, rank = told[0]
         whole = picture.span
         of = f" on rank {rank}" if rank is not None else ""
         kinds = [f"{count:,} {word}" for name, word in _WORDS.items() if (count := counts[name])]
-        until = "to the end" if last >= whole[1] else "then it recovers"
+        until = "then it recovers" if recovers else "to the end"
         others = [each[0].metric for each in told[1:]]
         also = f"; {_listed(others)} too" if others else ""
         text = f"{picture.metric} is not finite from {picture.x} {first:,}{of} on: {', '.join(kinds)}, {until}{also}"
-        weight = 90.0 if last >= whole[1] else 80.0
+        weight = 80.0 if recovers else 90.0
         yield Finding("nonfinite", text, picture.metric, rank, first, _around(first, last, whole), weight)
 
 

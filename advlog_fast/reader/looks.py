@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args
 
@@ -31,6 +32,7 @@ Ranks = Union[Literal["band", "each"], Sequence[int]]  # noqa: UP007 - evaluated
 
 _BEGINS_AGAIN = "the steps begin again and again, so the axis shows the number of the record in its rank"
 _NO_STEP = "no record has a step, so the axis shows the number of the record in its rank"
+_FURTHEST = 2**62
 _HISTORY = 12
 """Half-lives before a span that its smoothed curve still knows of."""
 
@@ -109,8 +111,10 @@ class Looks(RunFiles):
         alone = [name for name in metrics if self.is_of_validations(name)]
         found = drawing.of(levels, [name for name in metrics if name not in alone])
         for name in alone:
-            of_validations = Levels([validation_piece(self._validations, name)], Cache(None))
-            found.update(drawing.of(of_validations, [name]))
+            piece, by = validation_piece(self._validations, name, by_epoch=x == "record")
+            mine = _Drawing(self, "step", span if by == "step" else None, width, "band", smooth, ())
+            drawn = mine.of(Levels([piece], Cache(None)), [name])[name]
+            found[name] = replace(drawn, x=by)
         return [found[name] for name in metrics]
 
     def heat(self, metric: str | None = None, *, span: tuple[int, int] | None = None, width: int = 300) -> Heat:
@@ -136,7 +140,7 @@ class Looks(RunFiles):
         whole = levels.span
         if whole is None:
             return Heat(metric, (0, 0), 0, heat_table({}, 0, 0))
-        at = whole if span is None else Span(*span)
+        at = whole if span is None else _span_of(*span)
         shift = levels.shift(at, width)
         means: dict[int, list[float | None]] = {}
         if metric == STEP_INTERVAL and not self._reader("metrics").has(metric):
@@ -239,6 +243,14 @@ class Looks(RunFiles):
         return metric in validated(self._validations) and not self._reader("metrics").has_values(metric)
 
 
+def _span_of(low: Any, high: Any) -> Span:
+    """:raises ValueError: these are no first and last step."""
+    if not low <= high:
+        raise ValueError(expected("span", "the first step and the last", (low, high)))
+    # What lies beyond has no step, and the edges of buckets must be numbers of 64 bits.
+    return Span(*(int(min(max(end, -_FURTHEST), _FURTHEST)) for end in (low, high)))
+
+
 class _Drawing:
     """Pictures that are alike but for their metrics."""
 
@@ -285,9 +297,7 @@ class _Drawing:
         low, high = self._asked
         if self._x in AXES:
             return self._run._axes.steps(levels, self._x, low, high)
-        if not low <= high:
-            raise ValueError(expected("span", "the first step and the last", self._asked))
-        return Span(int(low), int(high))
+        return _span_of(low, high)
 
     def _picture(
         self,

@@ -38,6 +38,8 @@ from .stream_reader import StreamReader
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_MOST_RANKS = 100_000
+"""A file that says more is not believed."""
 SILENT_STEPS = 10
 SILENT_AFTER_S = 30.0
 """A running rank is silent if it has logged nothing for that many of its steps and that many seconds."""
@@ -199,7 +201,8 @@ def overview(
 
 def _rates(summaries: list[dict[str, Any]]) -> dict[str, float]:
     """Batches, samples and tokens a second of rank 0, those that are known."""
-    told = next((summary.get("performance") or {} for summary in summaries if summary["rank"] == 0), {})
+    told = next((summary.get("performance") for summary in summaries if summary["rank"] == 0), None)
+    told = told if isinstance(told, dict) else {}
     names = ("batches_per_s", "samples_per_s", "tokens_per_s")
     return {name: told[name] for name in names if isinstance(told.get(name), (int, float))}
 
@@ -256,7 +259,8 @@ def _world_size(rows: list[dict[str, Any]]) -> int | None:
 
 def _missing(rows: list[dict[str, Any]]) -> list[int]:
     """The ranks of the world that never began to log."""
-    return sorted(set(range(_world_size(rows) or 0)).difference(row["rank"] for row in rows))
+    world = min(_world_size(rows) or 0, _MOST_RANKS)
+    return sorted(set(range(world)).difference(row["rank"] for row in rows))
 
 
 def _stopped_early(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..parquet.part_reader import BATCH_ROWS
@@ -69,7 +70,21 @@ def _of_source(reader: StreamReader, key: PartKey, by: str, last: int | None) ->
         for batch in _rows(source, columns, by, span):
             yield from _own(batch, by, last, names)
 
-    return Piece(key[0], key[1], identity, Span(*bounds), source.extent().records, read)
+    whole = Piece(key[0], key[1], identity, Span(*bounds), source.extent().records, read)
+    return whole if last is None else _as_shown(whole)
+
+
+def _as_shown(piece: Piece) -> Piece | None:
+    """A piece of which not all records are shown, with the span and the number of those that are."""
+    import pyarrow.compute as pc
+
+    lows, highs, rows = [], [], 0
+    for batch in piece.read([], None):
+        ends = pc.min_max(batch.column("step")).as_py()
+        lows.append(ends["min"])
+        highs.append(ends["max"])
+        rows += batch.num_rows
+    return replace(piece, span=Span(min(lows), max(highs)), rows=rows) if rows else None
 
 
 def _rows(source: Source, wanted: pa.Schema, by: str, span: Span | None) -> Iterator[pa.RecordBatch]:
@@ -120,19 +135,23 @@ def _cut_by_step(reader: StreamReader, lineage: Lineage, rank_key: RankKey, by: 
             yield from _own(batch, by, None, names)
 
     span = Span(min(low for low, _ in bounds), max(high for _, high in bounds))
-    return Piece(*rank_key, identity, span, sum(source.extent().records for source in sources), read)
+    return _as_shown(Piece(*rank_key, identity, span, sum(source.extent().records for source in sources), read))
 
 
-def validation_piece(validations: pa.Table, metric: str) -> Piece:
-    """The validations that have a metric, by their step, or by their epoch where none has one; those without a name,
-    where there are any."""
+def validation_piece(validations: pa.Table, metric: str, *, by_epoch: bool) -> tuple[Piece, str]:
+    """The validations that have a metric, those without a name where there are any, and what they lie by: their "step",
+    or "epoch" where none has one.
+
+    :param by_epoch: by their epoch, where any has one: the steps are no axis.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     rows = validations.filter(pc.is_valid(validations[metric]))
     unnamed = rows.filter(pc.is_null(rows["name"]))
     rows = unnamed if unnamed.num_rows else rows
-    by = "step" if rows["step"].null_count < rows.num_rows else "epoch"
+    has_epoch, has_step = (rows[name].null_count < rows.num_rows for name in ("epoch", "step"))
+    by = "epoch" if (by_epoch and has_epoch) or not has_step else "step"
     rows = rows.filter(pc.is_valid(rows[by]))
     steps = rows[by].combine_chunks().cast(pa.int64())
     bounds = pc.min_max(steps).as_py()
@@ -146,23 +165,26 @@ def validation_piece(validations: pa.Table, metric: str) -> Piece:
         yield pa.RecordBatch.from_arrays([columns[name] for name in ("step", *names)], names=["step", *names])
 
     span = Span(bounds["min"] or 0, bounds["max"] or 0)
-    return Piece(0, 0, None, span, rows.num_rows, read)
+    return Piece(0, 0, None, span, rows.num_rows, read), by
 
 
 def begins_again(pieces: Sequence[Piece]) -> bool:
     """Returns whether the steps of a rank begin again and again, as those of programs that count them in each epoch."""
-    from .._native import ffi
+    import pyarrow as pa
 
+    of_ranks: dict[RankKey, list[Piece]] = {}
     for piece in pieces:
-        if piece.rows < 2 * (piece.span.high - piece.span.low + 1):
+        of_ranks.setdefault((piece.attempt, piece.rank), []).append(piece)
+    for mine in of_ranks.values():
+        low, high = min(each.span.low for each in mine), max(each.span.high for each in mine)
+        if sum(each.rows for each in mine) < 2 * (high - low + 1):
             continue  # hardly a step is there twice
-        bounds = ffi.new("int64_t[2]", [2**63 - 1, -(2**63)])
-        times, rows = 0, 0
-        for batch in piece.read([], None):
-            times += restarts(batch.column("step"), bounds)
+        steps, rows = [], 0
+        for batch in (batch for piece in mine for batch in piece.read([], None)):
+            steps.append(batch.column("step"))
             rows += batch.num_rows
             if rows > _LOOKED_AT_ROWS:
                 break
-        if times > 1:
+        if restarts(pa.concat_arrays(steps)) > 1:
             return True
     return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import expected
 from ..parquet.columns import STREAMS, is_metric
+from ..store.files import read_file
 from ..store.paths import RunPaths
 from .events import error_table, event_lines
 from .lineage import Attempts, Lineage, chosen, origins_of, run_id_of
@@ -87,7 +88,7 @@ class RunFiles:
     @cached_property
     def _summary(self) -> dict[str, Any]:
         try:
-            text = self._paths.summary.read_bytes()
+            text = read_file(self._paths.summary)
         except FileNotFoundError:
             return {}
         return json_object(text, str(self._paths.summary))

@@ -151,12 +151,12 @@ class Part:
         if metric not in self._found:
             # Who asks for one of the times asks for the other too, and a column without a value is read to its end.
             names = TIMES if metric in TIMES else (metric,)
-            self._found.update(dict.fromkeys(names, False))
+            found = dict.fromkeys(names, False)
             for batch in flattened_batches(self._path, pa.schema([(name, pa.float64()) for name in names])):
-                found = {name for name in names if batch.column(name).null_count < batch.num_rows}
-                self._found.update(dict.fromkeys(found, True))
-                if all(self._found[name] for name in names):
+                found |= {name: True for name in names if batch.column(name).null_count < batch.num_rows}
+                if all(found.values()):
                     break
+            self._found.update(found)  # only now: another thread may ask too
         return self._found[metric]
 
     def batches(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:

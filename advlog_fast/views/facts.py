@@ -87,6 +87,8 @@ def _chart(picture: Picture, planes: Planes, is_validation: bool) -> dict[str, A
         "metric": picture.metric,
         "shift": picture.shift,
         "validation": is_validation,
+        "x": picture.x,
+        "span": list(picture.span),
         "series": picture_planes(picture, planes),
         "marks": [{"value": each.value, "step": each.step, "rank": each.rank} for each in spikes[:_MARKS]],
         "more": max(len(spikes) - _MARKS, 0),
@@ -125,7 +127,7 @@ def _kpis(run: Run, overview: Mapping[str, Any], pictures: Mapping[str, Picture]
         note = f"lowest {_number(low[0])} at {pictures['loss'].x} {low[1]:,}" if low else None
         found.append(_kpi("loss, last", _number(told["loss"]["last"]), note))
     steps = max((row["last_step"] for row in overview["ranks"] if row["last_step"] is not None), default=None)
-    epoch = (run.summary.get("last") or {}).get("epoch")
+    epoch = _mapping(run.summary.get("last")).get("epoch")
     found.append(
         _kpi("last step", "–" if steps is None else f"{steps:,}", f"epoch {epoch:,}" if type(epoch) is int else None)
     )
@@ -144,7 +146,7 @@ def _kpis(run: Run, overview: Mapping[str, Any], pictures: Mapping[str, Picture]
     )
     where = f"first on rank {first['rank']}" if first and len(overview["ranks"]) > 1 else None
     found.append(_kpi("not finite", f"{bad:,}", where, "nan" if bad else None))
-    cost = run.summary.get("overhead") or {}
+    cost = _mapping(run.summary.get("overhead"))
     if isinstance(cost.get("calls_share"), float):
         call = f"{_seconds(cost['call_s'])} a call" if isinstance(cost.get("call_s"), float) else None
         found.append(_kpi("cost of logging", f"{cost['calls_share']:.2%}", call))
@@ -203,7 +205,7 @@ def _ranks(overview: Mapping[str, Any], heat: Any) -> list[dict[str, Any]]:
             "status": row["status"],
             "records": row["records"],
             "last_step": row["last_step"],
-            "ratio": sum(ratios[row["rank"]]) / len(ratios[row["rank"]]) if ratios.get(row["rank"]) else None,
+            "ratio": math.fsum(ratios[row["rank"]]) / len(ratios[row["rank"]]) if ratios.get(row["rank"]) else None,
         }
         for row in overview["ranks"]
     ]
@@ -275,6 +277,11 @@ def _without_texts(page: dict[str, Any]) -> dict[str, Any]:
 
 _WITH_TEXT = ("ended", "error", "silent")
 _KINDS = {"ended": "an attempt did not complete", "error": "there were errors", "silent": "a rank is silent"}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What should be a mapping, of a file that may say anything."""
+    return value if isinstance(value, dict) else {}
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -110,7 +110,7 @@ class Gallery:
             stamps = self._stamps_of(number)
             new = [name for name, stamp in stamps.items() if self._is_new(number, name, stamp)]
             for row in listed(directory, new).to_pylist() if new else []:
-                config = settings_of(_config_of(RunPaths(directory, row["name"])))
+                config = _config_of(RunPaths(directory, row["name"]))
                 told = {**row, "folder": number, "directory": str(directory), "config": config}
                 self._rows[number, row["name"]] = _Listed(stamps[row["name"]], told)
             found += [self._rows[number, name].row for name in stamps if (number, name) in self._rows]
@@ -136,6 +136,6 @@ class Gallery:
 def _config_of(paths: RunPaths) -> dict[str, Any]:
     try:
         told = json.loads(read_file(paths.summary)).get("config")
-    except (OSError, ValueError, AttributeError):
+        return settings_of(told) if isinstance(told, dict) else {}
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}

@@ -86,7 +86,7 @@ def _escaped(text: str) -> str:
 def plain(value: object) -> object:
     """Without the numbers that JSON has not."""
     if isinstance(value, float):
-        return value if value - value == 0 else str(value)
+        return value if value - value == 0 else None
     if isinstance(value, dict):
         return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):

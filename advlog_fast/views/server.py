@@ -18,7 +18,7 @@ from typing import Any
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -56,6 +56,7 @@ _HEADERS = [
 _COMPUTING = 2
 """Requests that read a run at a time; the others wait."""
 _MOST_METRICS = 64
+_WIDEST_OF_RANKS = 1000
 _MOST_ROWS = 10_000
 _MOST_RUNS = 40
 _LOOK_S = 0.5
@@ -107,7 +108,7 @@ class Guard:
 def application(gallery: Gallery, token: str, hosts: Sequence[str]) -> ASGIApp:
     """Returns the server's application."""
     pages = _Pages(gallery)
-    run = "/api/runs/{folder:int}/{name}"
+    run = "/api/runs/{folder}/{name}"
     routes = [
         Route("/", _shell),
         Route("/static/{name}", _static),
@@ -154,19 +155,18 @@ class _Pages:
                 return PlainTextResponse("no such run", 404)
             except ValueError as error:
                 return PlainTextResponse(str(error), 400)
-            except OSError as error:
-                return PlainTextResponse(
-                    f"a file of the run cannot be read: {error.strerror or type(error).__name__}", 500
-                )
+            except Exception as error:  # noqa: BLE001 - a run's files may say anything; their words are not passed on
+                why = getattr(error, "strerror", None) or type(error).__name__  # and no path of this machine
+                return PlainTextResponse(f"this run cannot be shown: {why}", 500)
 
         return route
 
     def _run(self, request: Request) -> Run:
-        return self._gallery.run(request.path_params["folder"], request.path_params["name"])
+        return self._gallery.run(*_key(request))
 
     def runs(self, request: Request) -> Response:  # noqa: ARG002 - the interface of an answer
         """The table of runs."""
-        return JSONResponse(plain({"runs": [_listed(row) for row in self._gallery.rows()]}))
+        return _Json({"runs": [_listed(row) for row in self._gallery.rows()]})
 
     def page(self, request: Request) -> Response:
         """A run: what its page shows."""
@@ -180,13 +180,17 @@ class _Pages:
         """Some metrics over a span, as near as it can be."""
         asked = request.query_params
         metrics = asked.getlist("metric")
-        if not 1 <= len(metrics) <= _MOST_METRICS:
-            raise ValueError(f"metric: expected 1 to {_MOST_METRICS}, got {len(metrics)}")
         ranks = asked.get("ranks", "band")
+        width = _number(asked, "width", 750)
+        most = _MOST_METRICS if ranks == "band" else _MOST_METRICS // 4
+        if not 1 <= len(metrics) <= most:
+            raise ValueError(f"metric: expected 1 to {most}, got {len(metrics)}")
+        if ranks != "band" and width > _WIDEST_OF_RANKS:
+            raise ValueError(f"width: expected at most {_WIDEST_OF_RANKS} for each rank, got {width}")
         pictures = self._run(request).pictures(
             metrics,
             span=(_number(asked, "from"), _number(asked, "to")) if "from" in asked else None,
-            width=_number(asked, "width", 750),
+            width=width,
             ranks="each" if ranks == "each" else "band",
         )
         planes = Planes()
@@ -208,14 +212,14 @@ class _Pages:
             return Response(
                 text, media_type="text/csv", headers={"content-disposition": 'attachment; filename="rows.csv"'}
             )
-        return JSONResponse(plain({"rows": table.to_pylist(), "shift": picture.shift}))
+        return _Json({"rows": table.to_pylist(), "shift": picture.shift})
 
     def log(self, request: Request) -> Response:
         """Lines of a log file, the last first."""
         asked = request.query_params
-        paths = self._gallery.paths(request.path_params["folder"], request.path_params["name"])
+        paths = self._gallery.paths(*_key(request))
         found = log_lines(paths, asked.get("file", "main"), asked.get("q", ""), _number(asked, "rank", 0))
-        return JSONResponse(found)
+        return _Json(found)
 
     def report(self, request: Request) -> Response:
         """The report, to keep."""
@@ -229,18 +233,20 @@ class _Pages:
         keys = [each.partition("/") for each in asked.getlist("run")]
         if not 2 <= len(keys) <= _MOST_RUNS:
             raise ValueError(f"run: expected 2 to {_MOST_RUNS}, got {len(keys)}")
-        runs = [self._gallery.run(int(folder), name) for folder, _, name in keys]
+        runs = [self._gallery.run(_folder(folder), name) for folder, _, name in keys]
         metrics = [name for name in runs[0].metric_names() if all(name in run.metric_names() for run in runs[1:])]
         metric = asked.get("metric") or next((name for name in ("loss", *metrics) if name in metrics), None)
         if metric is None:
             return _packed({"metric": None, "metrics": [], "charts": []}, Planes())
         span = (_number(asked, "from"), _number(asked, "to")) if "from" in asked else None
-        found = compare(runs, metric, x="step", span=span, width=_number(asked, "width", 750))
+        found = compare(runs, metric, span=span, width=_number(asked, "width", 750))
         planes = Planes()
         charts = []
         for (folder, _, name), picture in zip(keys, found.pictures, strict=True):
-            (series,) = picture_planes(picture, planes)
-            charts.append({"folder": int(folder), "name": name, "shift": picture.shift, "series": series})
+            charts += [
+                {"folder": int(folder), "name": name, "shift": picture.shift, "series": series}
+                for series in picture_planes(picture, planes)
+            ]
         first = first_difference(runs[0], runs[1], metric) if len(runs) == 2 else None
         lows, highs = zip(*(picture.span for picture in found.pictures), strict=True)
         told = {
@@ -254,8 +260,8 @@ class _Pages:
 
     async def live(self, request: Request) -> Response:
         """A line whenever the files of a run have changed, until the reader goes."""
-        folder, name = request.path_params["folder"], request.path_params["name"]
         try:
+            folder, name = _key(request)
             await anyio.to_thread.run_sync(self._gallery.stamp, folder, name)
         except RunNotFoundError:
             return PlainTextResponse("no such run", 404)
@@ -273,6 +279,27 @@ class _Pages:
                 await asyncio.sleep(_LOOK_S)
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+def _key(request: Request) -> tuple[int, str]:
+    """:raises RunNotFoundError: there is no such folder."""
+    return _folder(request.path_params["folder"]), request.path_params["name"]
+
+
+def _folder(text: str) -> int:
+    """:raises RunNotFoundError: it is no number of a folder."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise RunNotFoundError("folder: expected its number")
+    return int(text)
+
+
+class _Json(Response):
+    """JSON in ASCII: a run's text may hold what UTF-8 has not."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(plain(content), allow_nan=False).encode()
 
 
 def _packed(facts: Mapping[str, Any], planes: Planes) -> Response:
@@ -294,8 +321,8 @@ def _number(asked: Mapping[str, str], name: str, default: int | None = None) -> 
     if text is None and default is not None:
         return default
     try:
-        return int(float(text or ""))
-    except (ValueError, OverflowError):
+        return int(text or "")
+    except ValueError:
         raise ValueError(f"{name}: expected a number, got {text!r}") from None
 
 

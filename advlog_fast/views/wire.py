@@ -10,6 +10,7 @@ from ..pictures import Heat, Picture
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_LARGEST_F4 = 3e38
 _F32 = ("min", "max", "mean")
 _U32 = ("count", "nan", "posinf", "neginf", "unresolved", "records")
 _RANKS = ("rank_min", "rank_max")
@@ -58,7 +59,7 @@ def picture_planes(picture: Picture, planes: Planes) -> list[dict[str, Any]]:
         rows = picture.table.filter(pc.is_null(own) if rank is None else pc.equal(own, rank)).combine_chunks()
         column = {name: _whole(rows[name]) for name in rows.column_names}
         told: dict[str, Any] = {"rank": rank, "first": column["x0"][0].as_py() if len(rows) else 0}
-        told |= {name: planes.add(column[name], "f4") for name in _F32}
+        told |= {name: planes.add(column[name], _float_kind(column[name])) for name in _F32}
         told |= {
             name: planes.add(column[name], "u4")
             for name in _U32
@@ -70,6 +71,14 @@ def picture_planes(picture: Picture, planes: Planes) -> list[dict[str, Any]]:
             told |= {name: planes.add(pc.fill_null(column[name], 0), "u2") for name in _RANKS}
         found.append(told)
     return found
+
+
+def _float_kind(column: pa.Array) -> str:
+    """Half the bytes, where they hold every value."""
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(column).as_py()
+    return "f4" if all(end is None or abs(end) < _LARGEST_F4 for end in ends.values()) else "f8"
 
 
 def clock_planes(picture: Picture, planes: Planes) -> dict[str, Any]:

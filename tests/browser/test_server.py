@@ -60,7 +60,7 @@ class Served:
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=20)
+        _, self.said = self.process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,12 @@ def test_a_log_that_is_a_link_is_not_read(logs: Path, tmp_path: Path):
         status, body, _ = served.get("/api/runs/0/run/log?file=main")
         assert status == 500
         assert b"the secret" not in body
+        (folder / "run_main.log").unlink()
+        (folder / "run_summary.json").unlink()
+        os.mkfifo(folder / "run_summary.json")
+        for _ in range(3):  # more than are computed at a time
+            assert served.get("/api/runs/0/run/page")[0] == 500
+        assert served.get("/api/runs")[0] == 200
     finally:
         served.end()
 
@@ -187,6 +193,45 @@ def unpacked(body: bytes) -> dict:
     (length,) = struct.unpack("<I", body[:4])
     found: dict = json.loads(body[4 : 4 + length])
     return found
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        '{"config":' + '{"a":' * 90_000 + "1" + "}" * 90_000 + "}",
+        '{"config": {"a": "\\ud800"}}',
+        '{"overhead": "x", "last": [1], "performance": "x", "metrics": 3}',
+        '{"overhead": [1], "metrics": {"loss": 1}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_broken_run_hides_no_other(tmp_path: Path, summary: str):
+    for name in ("good", "broken"):
+        with AdvancedLogger(tmp_path, name, console="off", memory_interval_s=0) as log:
+            log.log_batch_progress(1, 1, 1, 0.5)
+    (tmp_path / "broken_summary.json").write_text(summary)
+    served = Served(tmp_path, "--port", "0")
+    try:
+        status, body, _ = served.get("/api/runs")
+        assert status == 200
+        assert "good" in {row["name"] for row in json.loads(body)["runs"]}
+        assert served.get("/api/runs/0/good/page")[0] == 200
+        status, body, _ = served.get("/api/runs/0/broken/page")
+        assert status in (200, 400, 500)
+        assert b"Traceback" not in body
+        assert str(tmp_path).encode() not in body
+    finally:
+        served.end()
+    assert served.said == ""
+
+
+def test_connections_that_say_nothing_shut_nobody_out(served: Served):
+    silent = [socket.create_connection((served.host, served.port)) for _ in range(70)]
+    try:
+        assert served.get("/api/runs")[0] == 200
+    finally:
+        for each in silent:
+            each.close()
 
 
 def test_it_answers_with_what_the_readers_tell(served: Served):
@@ -289,6 +334,26 @@ def test_a_socket_is_for_its_owner_alone(logs: Path, tmp_path: Path):
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
+
+
+def test_a_socket_of_a_living_server_is_not_taken_and_a_dead_ones_is(logs: Path, tmp_path: Path):
+    path = tmp_path / "ui.socket"
+    command = [sys.executable, "-m", "advlog_fast", "ui", str(logs), "--socket", str(path)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        assert "token" in first.stdout.readline()
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "cannot listen" in second.stderr
+    finally:
+        first.kill()
+        first.communicate()
+    third = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert third.stdout is not None
+    assert "token" in third.stdout.readline()
+    third.send_signal(signal.SIGINT)
+    third.communicate(timeout=20)
 
 
 def test_without_its_packages_it_says_what_to_install(run_python):

@@ -3,7 +3,7 @@
 (() => {
   const LEFT = 52, RIGHT = 20;
   const HUES = ["--a", "--c", "--b", "--nan", "--d", "--e", "--bad", "--f"];
-  const HUE_OF = { loss: "--a", gradient_norm: "--b", batch_time: "--c", data_time: "--c", accuracy: "--a", learning_rate: "--e" };
+  const HUE_OF = { __proto__: null, loss: "--a", gradient_norm: "--b", batch_time: "--c", data_time: "--c", accuracy: "--a", learning_rate: "--e" };
   const MARKS = {
     nonfinite: ["▲", "nan"], spike: ["●", "bad"], slow: ["■", "warn"], ended: ["✕", "bad"], error: ["!", "bad"],
     missing: ["○", "warn"], silent: ["…", "warn"], lost: ["−", "bad"],
@@ -66,7 +66,7 @@
   /* --- what is looked at ----------------------------------------------------------------------------------------- */
 
   const view = { low: 0, high: 0, axis: "step", ranks: "band", smooth: 0 };
-  let axes = {}, charts = [], heat = null;
+  let axes = Object.create(null), charts = [], heat = null;
   /* Of a server: `near(metrics, change)` brings what is finer than what the page has, `prefix` is the link's beginning. */
   let source = null;
   const hasEach = () => source !== null || facts.charts.some((chart) => chart.each);
@@ -131,7 +131,7 @@
 
   /* Axes other than the step: where each bucket of the clock lies on them, in order. */
   function makeAxes() {
-    axes = {};
+    axes = Object.create(null);
     if (!facts.clock) return;
     const [t0, t1, epochs, actives] = ["t0", "t1", "epoch", "active"].map((name) => plane(facts.clock[name], bytes));
     const clock = { t0, t1, epoch: epochs, active: actives };
@@ -193,7 +193,7 @@
       this.isSeen = false;
       this.draw = el("div", { class: "draw", style: { height: `${height}px` } });
       this.legend = el("div", { class: "legend" });
-      const note = told.validation ? "of the validations" : facts.ranks.length > 1 ? `min–max and mean of ${facts.ranks.length} ranks, every record` : "min–max and mean of every record";
+      const note = told.validation ? `of the validations, by ${told.x}` : facts.ranks.length > 1 ? `min–max and mean of ${facts.ranks.length} ranks, every record` : "min–max and mean of every record";
       this.table = el("details", { class: "as-table", on: { toggle: () => this.fillTable() } }, el("summary", {}, "as table"));
       this.figure = el(
         "figure",
@@ -234,10 +234,13 @@
       const series = this.current(), width = this.draw.clientWidth;
       if (!width) return;
       this.series = series;
-      const low = this.told.validation ? facts.span[0] : view.low, high = this.told.validation ? facts.span[1] : view.high;
+      /* Validations lie on their own steps or epochs, and stay whole. */
+      const isOwn = this.told.validation, [low, high] = isOwn ? this.told.span : [view.low, view.high];
+      const across = isOwn ? (step) => step : toAxis;
+      this.across = across;
       const inside = (each, i) => each.begin[i] + each.size - 1 >= low && each.begin[i] <= high;
       const range = this.range(series, inside);
-      const main = series[0], data = [Array.from(main.middle, toAxis)], drawn = [{}], bands = [];
+      const main = series[0], data = [Array.from(main.middle, across)], drawn = [{}], bands = [];
       const clean = (values) => Array.from(values, (value) => (Number.isFinite(value) ? value : null));
       const points = main.mean.length < 60 || main.mean.reduce((count, value, i) => count + (Number.isFinite(value) && inside(main, i) ? 1 : 0), 0) < 60;
       series.forEach((each, number) => {
@@ -253,15 +256,15 @@
       });
       const font = "11.5px system-ui, sans-serif", grid = { stroke: css("--grid"), width: 1 };
       const axis = { stroke: css("--ink3"), grid, ticks: { show: false }, font };
-      const isTime = view.axis === "time";
+      const isTime = view.axis === "time" && !isOwn;
       this.plot = new uPlot({
         width, height: this.height, pxAlign: 0, padding: [14, RIGHT, 0, 0], legend: { show: false },
         cursor: {
-          sync: { key: "advlog" }, drag: { x: true, y: false, setScale: false }, points: { size: 6 },
+          ...(isOwn ? {} : { sync: { key: "advlog" } }), drag: { x: !isOwn, y: false, setScale: false }, points: { size: 6 },
           bind: { dblclick: () => () => look({ low: facts.span[0], high: facts.span[1] }) },
         },
         scales: {
-          x: { time: isTime, range: () => [toAxis(low), toAxis(high) > toAxis(low) ? toAxis(high) : toAxis(low) + 1] },
+          x: { time: isTime, range: () => [across(low), across(high) > across(low) ? across(high) : across(low) + 1] },
           y: { distr: range.log ? 3 : 1, range: () => [range.low, range.high] },
         },
         axes: [
@@ -316,7 +319,7 @@
         ctx.lineTo(x + 5 * ratio, y + 9 * ratio * way);
         ctx.fill();
       };
-      const place = (step) => plot.valToPos(toAxis(step), "x", true);
+      const place = (step) => plot.valToPos(this.across(step), "x", true);
       ctx.save();
       ctx.fillStyle = css("--nan");
       for (const each of series) {
@@ -354,7 +357,7 @@
     under(plot) {
       const index = plot.cursor.idx, each = this.series[0], marks = this.told.marks || [];
       const isMarked = (i) => bad(each, i) || marks.some(({ step }) => step >= each.begin[i] && step < each.begin[i] + each.size);
-      const isBeside = (i) => i >= 0 && i < each.mean.length && Math.abs(plot.valToPos(toAxis(each.middle[i]), "x") - plot.cursor.left) <= 4;
+      const isBeside = (i) => i >= 0 && i < each.mean.length && Math.abs(plot.valToPos(this.across(each.middle[i]), "x") - plot.cursor.left) <= 4;
       for (let away = 0; away < 12; away++) {
         for (const i of [index - away, index + away]) if (isBeside(i) && isMarked(i)) return i;
       }
@@ -442,7 +445,7 @@
       const next = { ArrowRight: Math.min(at + stride, there.length - 1), ArrowLeft: Math.max(at - stride, 0), Home: 0, End: there.length - 1 }[event.key];
       if (next !== undefined) {
         this.cursor = there[Math.max(next, 0)];
-        this.plot.setCursor({ left: this.plot.valToPos(toAxis(each.middle[this.cursor]), "x"), top: this.plot.over.clientHeight / 2 });
+        this.plot.setCursor({ left: this.plot.valToPos(this.across(each.middle[this.cursor]), "x"), top: this.plot.over.clientHeight / 2 });
         say(this.told_at(this.cursor).join(", "));
       } else if (event.key === "Enter" && this.cursor !== null) {
         const reach = Math.max(Math.round((view.high - view.low) / 20), 5), middle = Math.round(each.middle[this.cursor]);
@@ -466,18 +469,17 @@
   }
 
   function smoothed(series, half) {
-    let sum = 0, weight = 0, before = null;
+    let held = 0, weight = 0, before = null;
     return series.mean.map((mean, i) => {
       if (before !== null) {
-        const fade = 2 ** (-(series.middle[i] - before) / half);
-        sum *= fade;
-        weight *= fade;
+        weight *= 2 ** (-(series.middle[i] - before) / half);
       }
       before = series.middle[i];
       if (!Number.isFinite(mean)) return NaN;
-      sum += mean * series.count[i];
       weight += series.count[i];
-      return sum / weight;
+      const share = series.count[i] / weight;
+      held = held * (1 - share) + mean * share;
+      return held;
     });
   }
 

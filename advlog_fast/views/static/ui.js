@@ -40,21 +40,24 @@
   /* --- which page ------------------------------------------------------------------------------------------------- */
 
   const place = () => new URLSearchParams(location.hash.slice(1));
-  let now = "", leave = () => {};
+  /* What was asked for last is shown: an answer that comes later than that is of a page that was left. */
+  let now = "", leave = () => {}, turn = 0;
   async function arrive() {
     takeToken();
     const asked = place(), run = asked.get("run"), runs = asked.getAll("with");
     const next = runs.length > 1 ? `with ${runs.join(" ")} ${asked.get("metric") || ""} ${asked.get("x") || ""}` : run ? `run ${run}` : "runs";
     if (next === now) return;
     now = next;
+    const mine = ++turn, isHere = () => mine === turn;
     leave();
     leave = () => {};
     delete document.body.dataset.ready;
     try {
-      if (runs.length > 1) await together(runs, asked);
-      else if (run) await one(run);
-      else await all();
+      if (runs.length > 1) await together(runs, asked, isHere);
+      else if (run) await one(run, isHere);
+      else await all(isHere);
     } catch (error) {
+      if (!isHere()) return;
       if (error instanceof Refused) refused();
       else {
         fail(error);
@@ -77,7 +80,7 @@
     records: (row) => row.records, errors: (row) => row.errors, loss: (row) => row.loss, loss_min: (row) => row.loss_min, ranks: (row) => row.ranks,
   };
 
-  async function all() {
+  async function all(isHere) {
     byId("head").replaceChildren(el("span", { class: "logo" }, "advlog"), el("h1", {}, "runs"), el("span", { class: "gap" }), theme());
     let rows = [], order = ["started", -1], search = "";
     const chosen = new Set();
@@ -144,11 +147,14 @@
       return box;
     }
     async function load() {
-      rows = (await (await get("api/runs")).json()).runs;
+      const found = (await (await get("api/runs")).json()).runs;
+      if (!isHere()) return;
+      rows = found;
       draw();
       document.body.dataset.ready = "runs";
     }
     await load();
+    if (!isHere()) return;
     const timer = setInterval(() => { if (!document.hidden && !body.contains(document.activeElement)) load().catch(() => {}); }, 5000);
     leave = () => clearInterval(timer);
   }
@@ -161,13 +167,12 @@
 
   /* --- one run ---------------------------------------------------------------------------------------------------- */
 
-  async function one(key) {
+  async function one(key, isHere) {
     const [folder, name] = [key.slice(0, key.indexOf("/")), key.slice(key.indexOf("/") + 1)];
     const at = `api/runs/${encodeURIComponent(folder)}/${encodeURIComponent(name)}`;
-    let isHere = true;
     const source = {
       prefix: `run=${encodeURIComponent(key)}`,
-      isHere: () => isHere,
+      isHere,
       async near(metrics, view) {
         const asked = new URLSearchParams({ from: view.low, to: view.high, ranks: view.ranks, width: view.ranks === "each" ? 300 : 750 });
         const found = { charts: [], bytes: null };
@@ -183,17 +188,14 @@
       cards: () => [logs(at)],
     };
     const [facts, bytes] = await getPacked(`${at}/page`);
-    if (!isHere) return;
+    if (!isHere()) return;
     listen();
     show(facts, bytes, source);
     const stop = live(at, async () => {
       const [newer, numbers] = await getPacked(`${at}/page`);
-      if (isHere) refresh(newer, numbers);
+      if (isHere()) refresh(newer, numbers);
     });
-    leave = () => {
-      isHere = false;
-      stop();
-    };
+    leave = stop;
   }
 
   /* A line comes whenever the run's files have changed. A page that nobody sees lets its stream go. */
@@ -252,7 +254,7 @@
 
   /* --- runs over each other --------------------------------------------------------------------------------------- */
 
-  async function together(keys, asked) {
+  async function together(keys, asked, isHere) {
     const query = new URLSearchParams();
     for (const key of keys) query.append("run", key);
     if (asked.get("metric")) query.set("metric", asked.get("metric"));
@@ -262,6 +264,7 @@
       query.set("to", high);
     }
     const [[facts, bytes], listed] = await Promise.all([getPacked(`api/compare?${query}`), get("api/runs").then((answer) => answer.json())]);
+    if (!isHere()) return;
     const rows = keys.map((key) => listed.runs.find((row) => keyOf(row) === key)).filter(Boolean);
     const go = (change) => {
       const next = new URLSearchParams(location.hash.slice(1));

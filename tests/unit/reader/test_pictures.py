@@ -14,6 +14,7 @@ from picture_model import check_picture, rows_of
 
 from advlog_fast import AdvancedLogger, read_run
 from advlog_fast.compaction import compact
+from advlog_fast.reader.comparing import first_difference
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +257,8 @@ def test_other_axes_have_times_epochs_and_spans(tmp_path: Path):
     until = rows[150]["timestamp"]
     last = max(step for step, row in rows.items() if row["timestamp"] <= until)
     assert run.picture("loss", x="time", span=(rows[1]["timestamp"], until)).span == (1, last)
-    assert run.picture("loss", x="time", span=(until + timedelta(days=1), until + timedelta(days=2))).span == (1, 1)
+    with pytest.raises(ValueError, match="that the run has"):
+        run.picture("loss", x="time", span=(until + timedelta(days=1), until + timedelta(days=2)))
     assert run.picture("loss", x="active").table["active_s"][0].as_py() == 0.0
 
 
@@ -371,3 +373,106 @@ def test_a_picture_is_saved_as_its_name_ends(tmp_path: Path):
     assert len(lines) == 1 + picture.table.num_rows
     with pytest.raises(ValueError, match=r"\.svg or \.csv or \.png"):
         picture.save(tmp_path / "loss.pdf")
+
+
+def test_two_runs_that_differ_somewhere_are_found_to(tmp_path: Path):
+    def made(name: str, first: int, odd: int, **options: object) -> object:
+        with AdvancedLogger(tmp_path, name, console="off", memory_interval_s=0, **options) as log:
+            rng = random.Random(5)
+            for step in range(first, 20_001):
+                value = rng.random()
+                log.log_metrics({"loss": 2.0 if step == odd else value if first == 1 else 1.0}, step)
+        return read_run(tmp_path, name)
+
+    whole, other = made("whole", 1, 0), made("other", 1, 18_000, part_rows=6000)
+    found = first_difference(whole, other, "loss")
+    assert (found.step, found.rank, found.values[1]) == (18_000, 0, 2.0)
+    later, again = made("later", 2, 5000), made("again", 2, 0)
+    assert first_difference(later, again, "loss").step == 5000
+    assert first_difference(again, again, "loss") is None
+    assert first_difference(whole, made("same", 1, 0, part_rows=7000), "loss") is None
+
+
+def test_what_was_superseded_is_in_no_span_and_in_no_account(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for step in range(1, 101):
+            log.log_batch_progress(1, step, 1000, 1.0)
+            if step == 50:
+                state = log.state_dict()
+    with opened(tmp_path) as log:
+        log.load_state_dict(json.loads(json.dumps(state)))
+        for step in range(51, 61):
+            log.log_batch_progress(1, step, 1000, math.nan)
+    run = read_run(tmp_path, "run")
+    picture = run.picture("loss")
+    assert (picture.span, picture.account) == ((1, 60), {"records": 60, "rows": 60})
+    assert run.attempt_spans() == {1: [1, 50], 2: [51, 60]}
+    (finding,) = run.findings()
+    assert "10 NaN, to the end" in finding.text
+
+
+def test_a_metric_that_comes_seldom_and_stays_nan_does_not_recover(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for step in range(1, 200):
+            seldom = {"val": math.nan if step >= 50 else 1.0} if step % 10 == 0 else {}
+            log.log_metrics({"loss": 1.0, **seldom}, step)
+    (finding,) = read_run(tmp_path, "run").findings()
+    assert "15 NaN, to the end" in finding.text
+
+
+def test_steps_that_begin_again_are_found_over_many_parts_too(tmp_path: Path):
+    with opened(tmp_path, part_rows=100) as log:
+        for _epoch in range(5):
+            for step in range(1, 101):
+                log.log_metrics({"loss": 1.0}, step)
+            log.log_validation(_epoch, {"acc": float(_epoch)})
+    run = read_run(tmp_path, "run")
+    assert run.picture("loss").x == "record"
+    acc = run.picture("acc")
+    assert acc.x == "epoch"
+    assert [row["mean"] for row in acc.table.to_pylist()] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_each_epoch_is_found_where_a_bucket_holds_several(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for epoch in range(1, 20_001):
+            log.log_batch_progress(epoch, 1, 1, 1.0)
+    run = read_run(tmp_path, "run")
+    for epoch in (1, 4, 5, 777):
+        low, high = run.picture("loss", x="epoch", span=(epoch, epoch)).span
+        assert low <= epoch <= high < low + 8
+    with pytest.raises(ValueError, match="that the run has"):
+        run.picture("loss", x="epoch", span=(30_000, 30_001))
+
+
+def test_two_threads_that_ask_for_one_metric_are_told_the_same(tmp_path: Path):
+    import threading
+
+    with opened(tmp_path) as log:
+        for step in range(1, 100_001):
+            log.log_batch_progress(1, step, 100_000, 1.0, batch_time=0.1 if step > 99_000 else None)
+    for _ in range(5):
+        run, found = read_run(tmp_path, "run"), []
+        threads = [threading.Thread(target=lambda: found.append(run.heat(width=10).metric)) for _ in range(3)]  # noqa: B023
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == ["batch_time"] * 3
+
+
+def test_spans_beyond_every_step_are_no_fault(tmp_path: Path):
+    train(tmp_path, ranks=2, steps=50)
+    run = read_run(tmp_path, "run")
+    rows = rows_of(run)
+    for span in ((-(10**30), 10**30), (0, 2**64), (-math.inf, math.inf)):
+        check_picture(run.picture("loss", span=span, width=1), rows)
+        run.heat(span=span)
+
+
+def test_large_values_stay_numbers_when_they_are_smoothed(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for step in range(1, 101):
+            log.log_metrics({"loss": 1.7e308}, step)
+    table = read_run(tmp_path, "run").picture("loss", smooth=10, width=10).table
+    assert table["smooth"].to_pylist() == pytest.approx([1.7e308] * table.num_rows)

@@ -137,8 +137,8 @@ class Heat:
     :ivar metric: its name.
     :ivar span: the least and the greatest step that are shown.
     :ivar shift: a bucket covers `2 ** shift` steps.
-    :ivar table: a row for each rank and bucket: `rank`, `x0`, `x1`, the `mean`, and `ratio`, the mean over the median
-        of the ranks' means in this bucket; null where the rank has no value.
+    :ivar table: a row for each rank and bucket: `rank`, `x0`, `x1`, the `mean`, the `count` of values, and `ratio`, the
+        mean over the median of the ranks' means in this bucket; null where the rank has no value.
 
     >>> log.flush()
     True
@@ -167,7 +167,7 @@ class Heat:
 
 def _place(row: dict[str, Any], x: str) -> float | None:
     """Where the middle of a bucket lies on an axis."""
-    if x in ("step", "record"):
+    if x in ("step", "record") or "t0" not in row:
         return float((row["x0"] + row["x1"]) / 2)
     if x == "epoch":
         found = row["epoch"]

@@ -72,7 +72,7 @@ def intervals(clock: Clock, shift: int) -> list[float | None]:
     return found
 
 
-def heat_table(means: dict[int, list[float | None]], first: int, shift: int) -> pa.Table:
+def heat_table(means: dict[int, list[float | None]], counts: dict[int, list[int]], first: int, shift: int) -> pa.Table:
     """Returns the means of the ranks, bucket by bucket, against their median: see :class:`Heat`."""
     import pyarrow as pa
 
@@ -82,14 +82,15 @@ def heat_table(means: dict[int, list[float | None]], first: int, shift: int) -> 
         values = [column[at] for column in means.values()]
         there = [value for value in values if value is not None]
         medians.append(statistics.median(there) if there else None)
-    rows: dict[str, list[Any]] = {"rank": [], "x0": [], "x1": [], "mean": [], "ratio": []}
+    rows: dict[str, list[Any]] = {"rank": [], "x0": [], "x1": [], "mean": [], "count": [], "ratio": []}
     for rank, column in means.items():
         for at, (mean, median) in enumerate(zip(column, medians, strict=True)):
             rows["rank"].append(rank)
             rows["x0"].append((first + at) << shift)
             rows["x1"].append(((first + at + 1) << shift) - 1)
             rows["mean"].append(mean)
+            rows["count"].append(counts[rank][at])
             ratio = mean / median if mean is not None and median else None
             rows["ratio"].append(ratio if ratio is not None and math.isfinite(ratio) else None)
-    kinds = [pa.int32(), pa.int64(), pa.int64(), pa.float64(), pa.float64()]
+    kinds = [pa.int32(), pa.int64(), pa.int64(), pa.float64(), pa.int64(), pa.float64()]
     return pa.table(rows, pa.schema(list(zip(rows, kinds, strict=True))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,20 +137,27 @@ _COMPARED = ("records", "count", "nan", "posinf", "neginf", "min", "max", "argmi
 
 def first_difference(one: Run, other: Run, metric: str = "loss") -> Divergence | None:
     """Returns the first step, of any rank, at which two runs do not have the same values of a metric, such as a run and
-    its repetition with the same seed; None where all that both have is alike. It narrows it down from what is kept of
-    whole parts, so it reads few rows.
+    its repetition with the same seed; the first record, where steps are no axis. None where all that both have is
+    alike. It narrows it down from what is kept of whole parts, so it reads few rows.
 
-    :raises ValueError: one lacks the metric.
+    :raises ValueError: one lacks the metric, or they have no step in common.
     :raises OSError: a file cannot be read.
     """
-    spans = [run.picture(metric, x="step", width=1).span for run in (one, other)]
+    wholes = [run.picture(metric, width=1) for run in (one, other)]
+    x: X = "record" if "record" in {each.x for each in wholes} else "step"
+    spans = [run.picture(metric, x=x, width=1).span for run in (one, other)]
     low, high = max(span[0] for span in spans), min(span[1] for span in spans)
-    return _search((one, other), metric, low, high) if low <= high else None
+    if low > high:
+        told = " and ".join(
+            f"{name} has {a:,} to {b:,}" for name, (a, b) in zip((one.name, other.name), spans, strict=True)
+        )
+        raise ValueError(f"runs: expected steps that both have, and {told}")
+    return _search((one, other), metric, x, low, high)
 
 
-def _search(runs: tuple[Run, Run], metric: str, low: int, high: int) -> Divergence | None:
+def _search(runs: tuple[Run, Run], metric: str, x: X, low: int, high: int) -> Divergence | None:
     """The first difference from one step to another, both in it."""
-    tables = [run.picture(metric, x="step", span=(low, high), ranks="each").table for run in runs]
+    tables = [run.picture(metric, x=x, span=(low, high), ranks="each").table for run in runs]
     mine, theirs = ({(row["rank"], row["x0"]): row for row in table.to_pylist()} for table in tables)
     common = {rank for rank, _ in mine} & {rank for rank, _ in theirs}
     for key in sorted(mine.keys() & theirs.keys(), key=lambda key: (key[1], key[0])):
@@ -165,11 +173,14 @@ def _search(runs: tuple[Run, Run], metric: str, low: int, high: int) -> Divergen
         if is_step or (begin, end) == (low, high):  # as near as it can be looked at
             return Divergence(metric, key[0], begin, (_value(row), _value(other)))
         # A bucket at an end holds what lies beyond it too, so it may differ for that alone.
-        if (found := _search(runs, metric, begin, end)) is not None:
+        if (found := _search(runs, metric, x, begin, end)) is not None:
             return found
     return None
 
 
 def _value(row: dict[str, Any]) -> float | None:
-    value: float | None = row["mean"] if not row["nan"] else float("nan")
-    return value
+    for name, value in (("nan", math.nan), ("posinf", math.inf), ("neginf", -math.inf)):
+        if row[name]:
+            return value
+    mean: float | None = row["mean"]
+    return mean

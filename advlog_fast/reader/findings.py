@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..pictures import Heat, Picture
 from ..records import CORE_METRICS
@@ -20,12 +21,20 @@ _FLAT = 1e-3
 """The least width of a band, over its middle."""
 _SPIKES = 3
 """That are told of one metric."""
-_SLOW = 1.15
-"""Times the median of the ranks from which a rank is slow."""
-_SLOW_SHARE = 0.02
-"""The share of the steps over which it must be, together."""
+_NEAR = 3
+"""Buckets before and behind a spike, of which one must be in the band."""
+_SLOW = 0.15
+"""What a slow rank takes longer than the others, at least,"""
+_NOISE = 5.0
+"""and so many times the noise."""
+_SLOW_SHARE = 0.01
+"""The share of the buckets over which it must be, one after another."""
+_WORTH = 0.005
+"""The share of a rank's time that the others must have waited together."""
 _AROUND = 100
-"""Steps before and behind a single one that are shown."""
+"""Records before and behind a single one that are shown."""
+_MESSAGE = 200
+"""Characters of an error's message."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Looked(Protocol):
 
     def is_of_validations(self, metric: str) -> bool: ...
 
-    def picture(self, metric: str, *, x: Any, span: tuple[int, int], ranks: Any) -> Picture: ...
+    def picture(self, metric: str, *, x: Any, span: tuple[int, int], width: int, ranks: Any) -> Picture: ...
 
     def pictures(self, metrics: Sequence[str]) -> list[Picture]: ...
 
@@ -88,7 +97,7 @@ def _ends(overview: dict[str, Any]) -> Iterator[Finding]:
         if attempt["status"] in ("completed", "running"):
             continue
         told = [error for error in overview["last_errors"] if error["attempt"] == attempt["attempt"]]
-        why = f": {told[-1]['type']}: {told[-1]['message']}" if told else ""
+        why = f": {_error(told[-1])}" if told else ""
         weight = 100.0 if attempt is overview["attempts"][-1] else 60.0
         yield Finding("ended", f"attempt {attempt['attempt']} {_ended(attempt['status'])}{why}", weight=weight)
 
@@ -97,31 +106,76 @@ def _ended(status: str) -> str:
     return {"failed": "failed", "killed": "was killed", "interrupted": "was interrupted"}.get(status, f"is {status}")
 
 
-def _nonfinite(run: Looked, pictures: Sequence[Picture]) -> Iterator[Finding]:
-    """Of each metric, where it first was not finite. Metrics that were not at the same steps are told together."""
-    found: dict[tuple[int, int, bool], list[tuple[Picture, dict[str, int], int | None]]] = {}
-    for picture in pictures:
-        bad = [row for row in picture.table.to_pylist() if row["nan"] + row["posinf"] + row["neginf"]]
-        if bad:
-            first, rank = _first_bad(run, picture, bad[0])
-            counts = {name: sum(row[name] for row in bad) for name in ("nan", "posinf", "neginf")}
-            last = bad[-1]["x1"]
-            recovers = any(row["count"] and row["x0"] > last for row in picture.table.to_pylist())
-            found.setdefault((first, last, recovers), []).append((picture, counts, rank))
-    for (first, last, recovers), told in found.items():
-        picture, counts, rank = told[0]
-        whole = picture.span
-        of = f" on rank {rank}" if rank is not None else ""
-        kinds = [f"{count:,} {word}" for name, word in _WORDS.items() if (count := counts[name])]
-        until = "then it recovers" if recovers else "to the end"
-        others = [each[0].metric for each in told[1:]]
-        also = f"; {_listed(others)} too" if others else ""
-        text = f"{picture.metric} is not finite from {picture.x} {first:,}{of} on: {', '.join(kinds)}, {until}{also}"
-        weight = 80.0 if recovers else 90.0
-        yield Finding("nonfinite", text, picture.metric, rank, first, _around(first, last, whole), weight)
+def _error(error: dict[str, Any]) -> str:
+    """Its type, and the first line of what it says."""
+    message = str(error["message"] or "").strip().partition("\n")[0]
+    shown = message if len(message) <= _MESSAGE else f"{message[: _MESSAGE - 3]}..."
+    return f"{error['type']}: {shown}" if shown else str(error["type"])
+
+
+class _Bad(NamedTuple):
+    """Where a metric is not finite."""
+
+    metric: str
+    x: str
+    counts: dict[str, int]
+    values: int
+    ranks: list[int]
+    world: int
+    whole: tuple[int, int]
+    stride: int
 
 
 _WORDS = {"nan": "NaN", "posinf": "inf", "neginf": "-inf"}
+
+
+def _nonfinite(run: Looked, pictures: Sequence[Picture]) -> Iterator[Finding]:
+    """Of each metric, where it is not finite. Metrics that are so at the same steps are told together."""
+    found: dict[tuple[int, int, bool, bool], list[_Bad]] = {}
+    for picture in pictures:
+        rows = picture.table.to_pylist()
+        bad = [row for row in rows if _count_bad(row)]
+        if not bad:
+            continue
+        last = bad[-1]["x1"]
+        recovers = any(row["count"] and row["x0"] > last for row in rows)
+        between = [row for row in rows if bad[0]["x0"] < row["x0"] < last]
+        holds = all(_count_bad(row) or not row["count"] for row in between)
+        ranks, world, first = _where(run, picture, bad[0])
+        counts = {name: sum(row[name] for row in bad) for name in _WORDS}
+        values = sum(row["count"] + _count_bad(row) for row in rows)
+        told = _Bad(picture.metric, picture.x, counts, values, ranks, world, picture.span, _stride(picture))
+        found.setdefault((first, last, recovers, holds), []).append(told)
+    for (first, last, recovers, holds), each in found.items():
+        yield _of_bad(first, last, each, recovers=recovers, holds=holds)
+
+
+def _of_bad(first: int, last: int, found: list[_Bad], *, recovers: bool, holds: bool) -> Finding:
+    told = found[0]
+    of = ""
+    if told.world > 1 and told.ranks:
+        of = f", on rank {told.ranks[0]}" if len(told.ranks) == 1 else f", on {len(told.ranks)} ranks"
+    kinds = ", ".join(f"{count:,} {word}" for name, word in _WORDS.items() if (count := told.counts[name]))
+    also = f"; {_listed([each.metric for each in found[1:]])} too" if found[1:] else ""
+    if holds:
+        until = "then it recovers" if recovers else "to the end"
+        text = f"{told.metric} is not finite from {told.x} {first:,} on{of}: {kinds}, {until}{also}"
+    else:
+        often = f"{kinds} of {told.values:,}"
+        text = f"{told.metric} is not finite now and then, first at {told.x} {first:,}{of}: {often}{also}"
+    rank = told.ranks[0] if len(told.ranks) == 1 else None
+    span = _around(first, min(last, told.whole[1]) if holds else first, told.whole, told.stride)
+    return Finding("nonfinite", text, told.metric, rank, first, span, 80.0 if recovers else 90.0)
+
+
+def _count_bad(row: dict[str, Any]) -> int:
+    return int(row["nan"] + row["posinf"] + row["neginf"])
+
+
+def _stride(picture: Picture) -> int:
+    """About how many steps lie from one record of a rank to the next."""
+    ranks = max(len(set(picture.table["rank_max"].to_pylist()) - {None}), 1)
+    return max((picture.span[1] - picture.span[0]) * ranks // max(picture.account["records"], 1), 1)
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:
@@ -129,22 +183,24 @@ def _listed(names: Sequence[str], most: int = 3) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def _first_bad(run: Looked, picture: Picture, bucket: dict[str, Any]) -> tuple[int, int | None]:
-    """Returns the step and the rank of the first value of a bucket that is not finite."""
+def _where(run: Looked, picture: Picture, bucket: dict[str, Any]) -> tuple[list[int], int, int]:
+    """Returns the ranks that have such values at all, of how many ranks, and the step of the first in a bucket."""
     low, high = bucket["x0"], bucket["x1"]
     if run.is_of_validations(picture.metric):
-        return low, None
-    rank = None
-    while True:
-        closer = run.picture(picture.metric, x=picture.x, span=(low, high), ranks="each")
-        rows = [row for row in closer.table.to_pylist() if row["nan"] + row["posinf"] + row["neginf"]]
+        return [], 1, low
+    whole = run.picture(picture.metric, x=picture.x, span=picture.span, width=1, ranks="each").table.to_pylist()
+    ranks = sorted({row["rank"] for row in whole if _count_bad(row)})
+    while low < high:
+        closer = run.picture(picture.metric, x=picture.x, span=(low, high), width=1500, ranks="each")
+        rows = [row for row in closer.table.to_pylist() if _count_bad(row)]
         if not rows:  # a live run, whose files have moved on
-            return low, rank
+            break
         first = min(rows, key=lambda row: (row["x0"], row["rank"]))
-        low, rank = max(first["x0"], low), first["rank"]
-        if first["x0"] == first["x1"] or (low, min(first["x1"], high)) == (low, high):
-            return low, rank
-        high = min(first["x1"], high)
+        ends = max(first["x0"], low), min(first["x1"], high)
+        if ends == (low, high):
+            break
+        low, high = ends
+    return ranks, len({row["rank"] for row in whole}), low
 
 
 @dataclass(frozen=True)
@@ -152,17 +208,20 @@ class Spike:
     """A value far outside of the band around it.
 
     :ivar away: how far outside, over the width of the band.
+    :ivar around: the value that all others around have; None where they differ.
     """
 
     away: float
     value: float
     step: int
     rank: int
+    around: float | None
 
 
 def spikes_of(picture: Picture) -> list[Spike]:
     """Returns the values far outside of the band around them, the farthest first. The band is that of nearly all values
-    of the buckets around, so that neither a slope nor a single rank makes a spike."""
+    of the buckets around, so that neither a slope nor a single rank makes a spike; and the values must come back into
+    it on both sides, so that neither a new level nor the beginning of a run does."""
     rows = [row for row in picture.table.to_pylist() if row["mean"] is not None]
     found: list[Spike] = []
     if len(rows) < _LEAST_BUCKETS:
@@ -171,14 +230,28 @@ def spikes_of(picture: Picture) -> list[Spike]:
         around = rows[max(begin - _BLOCK, 0) : begin + 2 * _BLOCK]
         low = _quantile([row["min"] for row in around], 0.1)
         high = _quantile([row["max"] for row in around], 0.9)
-        middle = abs(low / 2 + high / 2)
-        width = max(high - low, _FLAT * middle, 1e-300)
-        for row in rows[begin : begin + _BLOCK]:
-            if (away := (row["max"] - high) / width) > _AWAY:
-                found.append(Spike(away, row["max"], row["argmax"], row["rank_max"]))
-            if (away := (low - row["min"]) / width) > _AWAY:
-                found.append(Spike(away, row["min"], row["argmin"], row["rank_min"]))
+        width = max(high - low, _FLAT * abs(low / 2 + high / 2))
+        flat = low if low == high else None
+        for at in range(begin, min(begin + _BLOCK, len(rows))):
+            row = rows[at]
+            for value, step, rank, beyond in (
+                (row["max"], row["argmax"], row["rank_max"], row["max"] - high),
+                (row["min"], row["argmin"], row["rank_min"], low - row["min"]),
+            ):
+                away = beyond / width if width else math.inf if beyond > 0 else 0.0
+                if away > _AWAY and _comes_back(rows, at, low, high, width):
+                    found.append(Spike(away, value, step, rank, flat))
     return sorted(found, key=lambda each: -each.away)
+
+
+def _comes_back(rows: list[dict[str, Any]], at: int, low: float, high: float, width: float) -> bool:
+    """Whether there is a bucket near the band shortly before this one, and shortly behind."""
+
+    def is_near(row: dict[str, Any]) -> bool:
+        return bool(row["max"] <= high + width and row["min"] >= low - width)
+
+    before, behind = rows[max(at - _NEAR, 0) : at], rows[at + 1 : at + 1 + _NEAR]
+    return any(map(is_near, before)) and any(map(is_near, behind))
 
 
 def _spikes(picture: Picture) -> Iterator[Finding]:
@@ -188,11 +261,15 @@ def _spikes(picture: Picture) -> Iterator[Finding]:
     more = len(found) - _SPIKES
     for number, each in enumerate(found[:_SPIKES]):
         of = f" of rank {each.rank}" if len(ranks) > 1 else ""
-        text = f"{picture.metric} {each.value:.6g} in one record{of}, {each.away:,.0f} times the band's width away"
+        text = f"{picture.metric} {each.value:.6g} at {picture.x} {each.step:,}{of}, "
+        if each.around is not None:
+            text += f"and {each.around:.6g} around it"
+        else:
+            text += f"{each.away:,.0f} times the band's width away"
         if number == _SPIKES - 1 and more > 0:
-            text += f"; {more:,} more such places"
+            text += f"; {more:,} more such place{'s' if more > 1 else ''}"
         weight = 40.0 + min(math.log10(each.away), 10.0) - 5 * number - (0 if picture.metric == "loss" else 10)
-        span = _around(each.step, each.step, picture.span)
+        span = _around(each.step, each.step, picture.span, _stride(picture))
         yield Finding("spike", text, picture.metric, each.rank, each.step, span, weight)
 
 
@@ -201,38 +278,73 @@ def _quantile(values: list[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
+class _Slow(NamedTuple):
+    """A bucket in which a rank is compared with the others."""
+
+    x0: int
+    x1: int
+    ratio: float
+    waited_s: float
+    """What the others wait for it, together."""
+    records: int
+
+
 def _slow(run: Looked) -> Iterator[Finding]:
-    """Stretches over which a rank took longer than the others."""
+    """Stretches over which a rank took longer than the others, by more than their own noise, and held them up for a
+    share of the run that is worth a look."""
     heat = run.heat()
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in heat.table.to_pylist():
         rows.setdefault(row["rank"], []).append(row)
     if len(rows) < 2:
         return
-    for rank, mine in rows.items():
-        slow = [row for row in mine if row["ratio"] is not None and row["ratio"] >= _SLOW]
-        if len(slow) < max(_SLOW_SHARE * len(mine), 2):
+    compared = {rank: list(_compared(rank, rows)) for rank in rows}
+    least = 1 + max(_SLOW, _NOISE * _noise(compared.values()))
+    spent_s = max(sum(row["mean"] * row["count"] for row in mine if row["mean"] is not None) for mine in rows.values())
+    for rank, mine in compared.items():
+        for episode in _episodes(mine, least):
+            waited_s = sum(each.waited_s for each in episode)
+            if len(episode) < max(_SLOW_SHARE * len(mine), 3) or waited_s < _WORTH * spent_s:
+                continue
+            low, high = max(episode[0].x0, heat.span[0]), min(episode[-1].x1, heat.span[1])
+            ratio = math.fsum(each.ratio for each in episode) / len(episode)
+            records = sum(each.records for each in episode)
+            text = (
+                f"rank {rank} took {ratio:.2f} times the others' {heat.metric} for {records:,} records: "
+                f"{_duration(waited_s)} of the others' waiting"
+            )
+            weight = 50.0 + min(ratio, 9.0) + min(10.0, 100 * waited_s / spent_s)
+            yield Finding("slow", text, heat.metric, rank, low, (low, high), weight)
+
+
+def _noise(compared: Iterable[list[_Slow | None]]) -> float:
+    """What half of all buckets lie away from the usual one of their rank, at least."""
+    distances: list[float] = []
+    for mine in compared:
+        ratios = [each.ratio for each in mine if each is not None]
+        usual = statistics.median(ratios) if ratios else 0.0
+        distances += [abs(ratio - usual) for ratio in ratios]
+    return statistics.median(distances) if distances else 0.0
+
+
+def _compared(rank: int, rows: dict[int, list[dict[str, Any]]]) -> Iterator[_Slow | None]:
+    """Each bucket of a rank beside those of the others; None where it or all of them have none."""
+    for at, row in enumerate(rows[rank]):
+        others = [mine[at]["mean"] for other, mine in rows.items() if other != rank and mine[at]["mean"] is not None]
+        typical = statistics.median(others) if others else 0.0
+        if row["mean"] is None or not typical > 0 or not math.isfinite(row["mean"] / typical):
+            yield None
             continue
-        episode = max(_episodes(mine), key=lambda each: sum(row["mean"] * (1 - 1 / row["ratio"]) for row in each))
-        low, high = max(episode[0]["x0"], heat.span[0]), min(episode[-1]["x1"], heat.span[1])
-        steps = high - low + 1
-        ratio = sum(row["ratio"] for row in episode) / len(episode)
-        excess_s = sum(row["mean"] * (1 - 1 / row["ratio"]) for row in episode) / len(episode)
-        waited_s = excess_s * steps * (len(rows) - 1)
-        text = (
-            f"rank {rank} took {ratio:.2f} times the others' {heat.metric} for {steps:,} steps: "
-            f"{_duration(waited_s)} of the others' waiting"
-        )
-        weight = 50.0 + min(ratio, 9.0) + math.log10(steps)
-        yield Finding("slow", text, heat.metric, rank, low, (low, high), weight)
+        waited_s = sum(max(row["mean"] - other, 0.0) for other in others) * row["count"]
+        yield _Slow(row["x0"], row["x1"], row["mean"] / typical, waited_s, row["count"])
 
 
-def _episodes(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _episodes(rows: list[_Slow | None], least: float) -> list[list[_Slow]]:
     """Stretches of slow buckets; one bucket that is not slow interrupts none."""
-    found: list[list[dict[str, Any]]] = []
+    found: list[list[_Slow]] = []
     last = -9
     for at, row in enumerate(rows):
-        if row["ratio"] is not None and row["ratio"] >= _SLOW:
+        if row is not None and row.ratio >= least:
             if at - last > 2:
                 found.append([])
             found[-1].append(row)
@@ -241,10 +353,10 @@ def _episodes(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _duration(seconds: float) -> str:
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    return f"{seconds * 1e6:.3g} µs"
 
 
 def _accounts(overview: dict[str, Any]) -> Iterator[Finding]:
@@ -267,7 +379,9 @@ def _accounts(overview: dict[str, Any]) -> Iterator[Finding]:
     if overview["errors"]:
         count = overview["errors"]
         last = overview["last_errors"][-1] if overview["last_errors"] else None
-        what = f", the last {last['type']}: {last['message']}" if last else ""
+        ended = {row["attempt"] for row in overview["attempts"] if row["status"] not in ("completed", "running")}
+        # That of an attempt which did not complete is told with its end.
+        what = f", the last {_error(last)}" if last and last["attempt"] not in ended else ""
         yield Finding("error", f"{count:,} error{'s' if count > 1 else ''}{what}", weight=45.0)
 
 
@@ -275,5 +389,5 @@ def _ranks(ranks: Sequence[int]) -> str:
     return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {_listed(list(map(str, ranks)))}"
 
 
-def _around(low: int, high: int, whole: tuple[int, int]) -> tuple[int, int]:
-    return max(low - _AROUND, whole[0]), min(high + _AROUND, whole[1])
+def _around(low: int, high: int, whole: tuple[int, int], stride: int) -> tuple[int, int]:
+    return max(low - _AROUND * stride, whole[0]), min(high + _AROUND * stride, whole[1])

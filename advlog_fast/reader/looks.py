@@ -128,7 +128,7 @@ class Looks(RunFiles):
         :raises OSError: a file cannot be read.
 
         >>> run.heat().table.column_names
-        ['rank', 'x0', 'x1', 'mean', 'ratio']
+        ['rank', 'x0', 'x1', 'mean', 'count', 'ratio']
         """
         if not 1 <= width <= MOST_WIDTH:
             raise ValueError(expected("width", f"a number from 1 to {MOST_WIDTH}", width))
@@ -139,17 +139,20 @@ class Looks(RunFiles):
             self._check_metric(metric)
         whole = levels.span
         if whole is None:
-            return Heat(metric, (0, 0), 0, heat_table({}, 0, 0))
+            return Heat(metric, (0, 0), 0, heat_table({}, {}, 0, 0))
         at = whole if span is None else _span_of(*span)
         shift = levels.shift(at, width)
         means: dict[int, list[float | None]] = {}
+        counts: dict[int, list[int]] = {}
         if metric == STEP_INTERVAL and not self._reader("metrics").has(metric):
             for rank in levels.ranks:
                 means[rank] = intervals(levels.clock(at, shift, rank), shift)
+                counts[rank] = [1 << shift] * len(means[rank])
         else:
             of_ranks = levels.buckets([metric], at, shift)[metric]
             means = {rank: of_ranks[rank].column("mean").to_pylist() for rank in sorted(of_ranks)}
-        return Heat(metric, (at.low, at.high), shift, heat_table(means, at.low >> shift, shift))
+            counts = {rank: of_ranks[rank].column("count").to_pylist() for rank in means}
+        return Heat(metric, (at.low, at.high), shift, heat_table(means, counts, at.low >> shift, shift))
 
     def plot(self, metric: str = "loss", ax: Any = None, *, label: str | None = None, **options: Any) -> Any:
         """Draw a metric: without `ax` a :class:`Picture`, which a notebook shows as SVG; with matplotlib's axes it
@@ -203,6 +206,16 @@ class Looks(RunFiles):
             low, high = found.get(piece.attempt, piece.span)
             found[piece.attempt] = [min(low, piece.span.low), max(high, piece.span.high)]
         return found
+
+    def check_values(self, metric: str) -> None:
+        """Check that a metric has values somewhere.
+
+        :raises ValueError: it has none; the message names those that have.
+
+        >>> run.check_values("loss")
+        """
+        if not (metric in validated(self._validations) or self._reader("metrics").has_values(metric)):
+            raise ValueError(expected("metric", f"one of {', '.join(self.metric_names())}", metric))
 
     # -- what these are made of ----------------------------------------------------------------------------------
 
@@ -286,7 +299,7 @@ class _Drawing:
         found = {}
         for name in metrics:
             if not any(has_values(each) for each in of_ranks[name].values()):
-                self._run._check_metric(name)
+                self._run.check_values(name)
             found[name] = self._picture(name, at, from_, shift, of_ranks[name], clock, levels.rows)
         return found
 

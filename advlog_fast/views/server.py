@@ -247,13 +247,19 @@ class _Pages:
                 {"folder": int(folder), "name": name, "shift": picture.shift, "series": series}
                 for series in picture_planes(picture, planes)
             ]
-        first = first_difference(runs[0], runs[1], metric) if len(runs) == 2 else None
+        first, why = None, None
+        if len(runs) == 2:
+            try:
+                first = first_difference(runs[0], runs[1], metric)
+            except ValueError as error:
+                why = str(error)
         lows, highs = zip(*(picture.span for picture in found.pictures), strict=True)
         told = {
             "metric": metric,
             "metrics": metrics,
             "charts": charts,
             "span": [min(lows), max(highs)],
+            "why": why,
             "first": None if first is None else {"step": first.step, "rank": first.rank, "values": list(first.values)},
         }
         return _packed(told, planes)

@@ -66,7 +66,7 @@ def picture_planes(picture: Picture, planes: Planes) -> list[dict[str, Any]]:
             if name in ("count", "records") or pc.sum(column[name]).as_py()
         }
         for name in ("argmin", "argmax"):  # as steps behind the bucket's first
-            told[name] = planes.add(pc.subtract(column[name], column["x0"]), "u4")
+            told[name] = planes.add(pc.subtract(column[name], column["x0"]), "u4" if picture.shift <= 32 else "f8")
         if rank is None and any(pc.max(column[name]).as_py() for name in _RANKS):
             told |= {name: planes.add(pc.fill_null(column[name], 0), "u2") for name in _RANKS}
         found.append(told)

@@ -37,7 +37,7 @@ _NAMES = """() => [...document.querySelectorAll("a, button, select, input, summa
   .map((each) => each.outerHTML.slice(0, 120))"""
 
 
-def until(page: Any, expression: str, seconds: float = 10.0) -> None:
+def until(page: Any, expression: str, seconds: float = 30.0) -> None:
     """Waits until an expression holds. Playwright's own way evaluates text in the page, which its policy forbids."""
     deadline = time.monotonic() + seconds
     while not page.evaluate(expression):

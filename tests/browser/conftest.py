@@ -11,7 +11,6 @@ import pytest
 
 from .checks import until
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright, which `make test-ui` installs")
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
@@ -50,6 +49,7 @@ class Watched:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright, which `make test-ui` installs")
     if CHROMIUM is None:
         pytest.skip("needs Chromium (Debian: apt install chromium)")
     with sync_api.sync_playwright() as playwright:

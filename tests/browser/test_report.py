@@ -213,3 +213,34 @@ def test_an_anonymous_page_has_no_text_of_the_run(tmp_path: Path):
     assert "SECRET" not in page
     assert str(tmp_path) not in page
     assert "ValueError" in page
+
+
+def test_odd_runs_are_drawn(browse, tmp_path: Path):
+    """Without epochs, with values beyond single precision, with validations alone, with steps that begin again."""
+
+    def one(name: str, records) -> None:
+        with AdvancedLogger(tmp_path / "logs", name, console="off", memory_interval_s=0) as log:
+            records(log)
+
+    one("plain", lambda log: [log.log_metrics({"foo": i / 7}, i) for i in range(300)])
+    one("large", lambda log: [log.log_metrics({"loss": (-1) ** i * 1e308}, i) for i in range(300)])
+    one("bad", lambda log: [log.log_metrics({"loss": math.nan}, i) for i in range(300)])
+    one("validations", lambda log: [log.log_validation(i, {"acc": i / 9}) for i in range(1, 6)])
+    one("again", lambda log: [log.log_metrics({"loss": 1.0}, i % 100) for i in range(500)])
+    one("tokens", lambda log: [log.log_metrics({"loss": 1 / (i + 1)}, i * 10**10) for i in range(500)])
+    one("nothing", lambda log: None)
+    for name in ("plain", "large", "bad", "validations", "again", "tokens", "nothing"):
+        page_file = tmp_path / f"{name}.html"
+        assert main(["report", str(tmp_path / "logs"), name, "-o", str(page_file)]) == 0
+        watched = browse(390)
+        page = watched.open(page_file)
+        watched.scroll_through()
+        check_for_everybody(page)
+        assert watched.troubles == [], name
+        if name == "large":
+            label = page.locator("figure.chart").first.get_attribute("aria-label")
+            assert "no finite value" not in label
+        if name == "tokens":
+            page.locator("figure.chart details.as-table summary").first.click()
+            first = page.locator("figure.chart table tbody tr").nth(1).locator("td").first.inner_text()
+            assert int(first.replace(",", "")) > 0

@@ -145,7 +145,7 @@
     }
     /* Within an epoch its buckets lie side by side. */
     for (let i = 0; i < epoch.length;) {
-      let j = i;
+      let j = i + 1; // past itself, which is not equal to itself where no epoch is known
       while (j < epoch.length && epoch[j] === epoch[i]) j++;
       const begin = epoch[i];
       for (let k = i; k < j; k++) epoch[k] = begin + (k - i) / (j - i);
@@ -629,7 +629,7 @@
     return el("section", { class: "card c12 lanes", "aria-label": "timeline" },
       el("div", { class: "lane" }, el("span", {}, facts.attempts.length > 1 ? "attempts" : "attempt"), el("div", { class: "bar" }, spans)),
       events.length ? el("div", { class: "lane" }, el("span", {}, "events"), el("div", { class: "bar" }, events)) : null,
-      el("div", { class: "lane" }, el("span", {}, "findings"), el("div", { class: "bar" }, slow, found)));
+      slow.length || found.length ? el("div", { class: "lane" }, el("span", {}, "findings"), el("div", { class: "bar" }, slow, found)) : null);
   }
 
   function findings() {
@@ -639,8 +639,10 @@
       return el("li", {}, el("span", { class: `mark ${tone}`, "aria-hidden": "true" }, mark), el("span", {}, each.text), link);
     });
     const { shown, rows, lost } = facts.account, gone = Object.values(lost).reduce((a, b) => a + b, 0);
-    const text = gone ? `${whole(gone)} of the accepted records are in no file` : `nothing hidden: ${whole(shown)} of ${whole(rows)} records are in each picture`;
-    items.push(el("li", {}, el("span", { class: `mark ${gone ? "bad" : "ok"}`, "aria-hidden": "true" }, gone ? "−" : "✓"), el("span", {}, text)));
+    let [mark, tone, text] = ["✓", "ok", `nothing hidden: all ${plural(rows, "record")} are in the pictures`];
+    if (gone) [mark, tone, text] = ["−", "bad", `${plural(gone, "accepted record")} in no file`];
+    else if (shown < rows) [mark, tone, text] = ["○", "warn", `${whole(shown)} of ${plural(rows, "record")} are in the pictures: the others have no step, or are of child processes`];
+    items.push(el("li", {}, el("span", { class: `mark ${tone}`, "aria-hidden": "true" }, mark), el("span", {}, text)));
     const more = facts.findings.length - 8;
     return el("section", { class: "card c4" }, el("h2", {}, "Look here first"), el("ul", { class: "find" }, items),
       more > 0 ? el("p", { class: "hint" }, `and ${more} more`) : null,

@@ -145,7 +145,7 @@ def test_watch_once_is_a_line(tmp_path: Path, capsys):
     assert main(["watch", str(tmp_path), "--once"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("run: completed, step 300, loss 1.3, ")
-    assert "1 errors, 1 values not finite" in line
+    assert "1 error, 1 value not finite" in line
     assert main(["watch", str(tmp_path), "none"]) == 2
 
 

@@ -303,7 +303,7 @@ def test_findings_name_the_batch_the_rank_and_the_stretch(tmp_path: Path):
     told = {(each.kind, each.metric): each for each in found}
     nan = told["nonfinite", "loss"]
     assert (nan.rank, nan.step) == (0, 2000)
-    assert "10 NaN, then it recovers" in nan.text
+    assert nan.text == "loss is not finite from step 2,000 on, on rank 0: 10 NaN, then it recovers"
     spike = told["spike", "loss"]
     assert (spike.rank, spike.step) == (3, 1234)
     assert "50" in spike.text
@@ -476,3 +476,102 @@ def test_large_values_stay_numbers_when_they_are_smoothed(tmp_path: Path):
             log.log_metrics({"loss": 1.7e308}, step)
     table = read_run(tmp_path, "run").picture("loss", smooth=10, width=10).table
     assert table["smooth"].to_pylist() == pytest.approx([1.7e308] * table.num_rows)
+
+
+def told(run) -> list[str]:
+    return [finding.text for finding in run.findings()]
+
+
+def test_a_slow_rank_is_told_by_the_others_and_by_records(tmp_path: Path):
+    """Of two ranks, whose median is no third one; with tokens as steps."""
+    logs = [opened(tmp_path, rank, 2) for rank in range(2)]
+    for record in range(1, 1001):
+        for rank, log in enumerate(logs):
+            log.log_metrics({"loss": 1.0, "batch_time": 0.1 * (rank + 1)}, record * 1_000_000)
+    for log in logs:
+        log.close()
+    assert told(read_run(tmp_path, "run")) == [
+        "rank 1 took 2.00 times the others' batch_time for 1,000 records: 1.67 min of the others' waiting"
+    ]
+
+
+def test_ordinary_jitter_makes_no_rank_slow(tmp_path: Path):
+    logs = [opened(tmp_path, rank, 8) for rank in range(8)]
+    rng = random.Random(11)
+    for step in range(1, 1001):
+        for log in logs:
+            log.log_batch_progress(1, step, 1000, 1.0, batch_time=0.1 * rng.lognormvariate(0, 0.2))
+    for log in logs:
+        log.close()
+    assert told(read_run(tmp_path, "run")) == []
+
+
+def test_new_levels_beginnings_and_ends_are_no_spikes(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for step in range(1, 101):
+            rate = step / 3 * 0.01 if step < 3 else 0.001 if step > 98 else 0.01
+            log.log_metrics({"loss": 1 / step, "rate": rate, "level": 1.0 if step < 50 else 100.0}, step)
+    assert told(read_run(tmp_path, "run")) == []
+
+
+def test_a_value_among_equal_ones_is_told_beside_them(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for step in range(1, 2001):
+            log.log_metrics({"skipped": 1.0 if step in (700, 1500) else 0.0}, step)
+    assert sorted(told(read_run(tmp_path, "run"))) == [
+        "skipped 1 at step 1,500, and 0 around it",
+        "skipped 1 at step 700, and 0 around it",
+    ]
+
+
+def test_what_is_not_finite_now_and_then_is_told_so_and_over_how_many_ranks(tmp_path: Path):
+    logs = [opened(tmp_path, rank, 4) for rank in range(4)]
+    for step in range(1, 1001):
+        for log in logs:
+            log.log_metrics({"a": math.nan if step > 500 else 1.0, "b": math.nan if step in (10, 900) else 1.0}, step)
+    for log in logs:
+        log.close()
+    assert told(read_run(tmp_path, "run")) == [
+        "a is not finite from step 501 on, on 4 ranks: 2,000 NaN, to the end",
+        "b is not finite now and then, first at step 10, on 4 ranks: 8 NaN of 4,000",
+    ]
+
+
+def test_an_error_is_told_once_by_its_first_line(tmp_path: Path):
+    with pytest.raises(ValueError, match="bad"), opened(tmp_path) as log:
+        log.log_batch_progress(1, 1, 1, 0.5)
+        raise ValueError("bad" + "x" * 500 + "\nmore")
+    first, second = told(read_run(tmp_path, "run"))
+    assert first.startswith("attempt 1 failed: ValueError: badxxx")
+    assert first.endswith("...")
+    assert len(first) < 260
+    assert second == "1 error"
+
+
+def test_runs_that_have_nothing_in_common_are_not_said_to_be_alike(tmp_path: Path):
+    def made(name: str, first: int | None, value: float = 1.0, metric: str = "loss") -> object:
+        with AdvancedLogger(tmp_path, name, console="off", memory_interval_s=0) as log:
+            for number in range(100):
+                log.log_metrics({metric: value}, None if first is None else first + number)
+        return read_run(tmp_path, name)
+
+    early, late = made("early", 1), made("late", 1001)
+    with pytest.raises(ValueError, match="early has 1 to 100 and late has 1,001 to 1,100"):
+        first_difference(early, late)
+    without, twice = made("without", None), made("twice", None, 2.0)
+    assert first_difference(without, twice).values == (1.0, 2.0)
+    assert first_difference(early, made("inf", 1, math.inf)).values == (1.0, math.inf)
+    with pytest.raises(ValueError, match="expected one of foo"):
+        first_difference(early, made("other", 1, metric="foo"))
+
+
+def test_a_metric_that_only_validations_have_is_drawn_on_any_axis(tmp_path: Path):
+    with opened(tmp_path) as log:
+        for epoch in (1, 2, 3):
+            log.log_batch_progress(epoch, 1, 1, 0.5)
+            log.log_validation(epoch, {"acc": epoch / 4})
+    run = read_run(tmp_path, "run")
+    for x in (None, "step", "record", "time"):
+        picture = run.picture("acc", x=x)
+        assert "polyline" in picture.svg()
+        assert sum(picture.table["count"].to_pylist()) == 3

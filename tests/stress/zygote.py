@@ -279,7 +279,9 @@ def in_child(task: dict[str, Any]) -> None:
         os._exit(0)  # the end of an interpreter takes longer than most of what it did
 
 
-NOT_A_LOGGERS = tuple(f"advlog_fast.{room}" for room in ("__main__", "cli", "export", "integrations", "mirror"))
+NOT_A_LOGGERS = tuple(
+    f"advlog_fast.{room}" for room in ("__main__", "cli", "export", "integrations", "mirror", "views")
+)
 
 
 def import_everything() -> None:

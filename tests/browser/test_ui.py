@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("starlette", reason="needs starlette, which `make test-ui` installs")
+pytest.importorskip("uvicorn", reason="needs uvicorn, which `make test-ui` installs")
+
 from advlog_fast import AdvancedLogger
 
 from .checks import check_for_everybody, until
+from .served import Served
 from .test_report import HOSTILE, make_run
-from .test_server import Served
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("textual", reason="needs textual, which `make test-ui` installs")
+
 from advlog_fast import AdvancedLogger
 
 from .test_report import make_run

@@ -43,7 +43,7 @@ def piece(rows: list[tuple[int, float | None, int, bool]], rank: int, number: in
 class _Run:
     """What a drawing asks of a run."""
 
-    def _check_metric(self, metric: str) -> None:
+    def check_values(self, metric: str) -> None:
         assert metric == "loss"
 
 

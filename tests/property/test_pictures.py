@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(rows=ROWS, width=st.integers(1, 90), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)), data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_span_at_any_width_shows_every_value(tmp_path_factory, rows, width, ends, data):
     # Few buckets of its own, so that pieces are seen from both sides of what is kept.
     own = data.draw(st.sampled_from([2, 3, 4096]))

@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 from advlog_fast.integrations.transformers import AdvlogCallback
 
 
-class Counting(Dataset[Any]):
+class Counting(Dataset[Any]):  # type: ignore[misc, unused-ignore]
     """Numbers that follow each other, each sequence from another start."""
 
     def __init__(self, count: int) -> None:

@@ -1,7 +1,7 @@
 """Reads runs, finished or live: everything that was flushed, of every rank and attempt.
 
-Never writes a file, and never needs the process that logged. Doors: `read_run`, `follow`, `list_runs`, `read_jsonl`.
-Read first: `run`, then `stream_reader`, which finds the files.
+Never writes into a run, and never needs the process that logged. Doors: `read_run`, `compare`, `follow`, `list_runs`,
+`read_jsonl`. Read first: `run`, then `stream_reader`, which finds the files.
 """
 
 from .comparing import Comparison, compare

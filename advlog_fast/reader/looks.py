@@ -53,9 +53,10 @@ class Looks(RunFiles):
         """Look at every value of a metric: the least, the greatest, the mean and the counts in each of some 1,500
         buckets of steps, with the step and the rank of each extreme. A single bad batch is in it at every zoom.
 
-        The first look at a metric reads it once (about 1 s of CPU for 60 million values). What was counted of sealed
-        parts stays in your cache (`XDG_CACHE_HOME`, 2 GB at most), so later looks, at any zoom, take milliseconds. A
-        resumed run is one series. A metric that only validations have is shown by their steps, or their epochs.
+        The first look at a metric reads it once (about 1 s of CPU for 30 million values). What was counted of sealed
+        parts stays in your cache (`XDG_CACHE_HOME`, 2 GB at most), so later looks take milliseconds, or some more where
+        a zoom reads rows. A resumed run is one series. A metric that only validations have is shown by their steps, or
+        their epochs.
 
         :param x: what the axis shows: see :class:`Picture`; None is "step", or "record" where the records have no step,
             or steps that begin again in each epoch.

@@ -126,6 +126,7 @@
         chart.redraw();
       }
       document.body.dataset.near = linkOf({});
+      if (found.charts.length && found.charts.length < wanted.length) bring();
     }, 40);
   }
 

@@ -1,4 +1,6 @@
-"""Pictures of real runs: live, resumed, compacted, of many ranks and children; beside DuckDB's group-by."""
+"""Pictures of real runs: live, resumed, compacted, of many ranks and children; beside DuckDB's group-by.
+
+Long, since each kind of run is looked at through the same few calls, and what is found in them stands beside it."""
 
 from __future__ import annotations
 
